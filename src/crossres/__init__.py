@@ -1,0 +1,53 @@
+"""crossres: recognise objects and faces in tiny images by cross-resolution distillation."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from crossres.config import Distill, Teach
+    from crossres.data.readers import read
+    from crossres.degrade import Degradation
+    from crossres.errors import CrossresError
+    from crossres.experiment import distill, teach
+    from crossres.models.encoder import Encoder, build_encoder, wrap
+    from crossres.models.pretrained import from_pretrained as load
+
+__version__ = "0.1.0"
+
+# Looked up at first use: `import crossres` and `crossres --help` load none of the heavy packages.
+_HOME = {
+    "CrossresError": ("crossres.errors", "CrossresError"),
+    "Degradation": ("crossres.degrade", "Degradation"),
+    "Distill": ("crossres.config", "Distill"),
+    "Encoder": ("crossres.models.encoder", "Encoder"),
+    "Teach": ("crossres.config", "Teach"),
+    "build_encoder": ("crossres.models.encoder", "build_encoder"),
+    "distill": ("crossres.experiment", "distill"),
+    "load": ("crossres.models.pretrained", "from_pretrained"),
+    "read": ("crossres.data.readers", "read"),
+    "teach": ("crossres.experiment", "teach"),
+    "wrap": ("crossres.models.encoder", "wrap"),
+}
+
+__all__ = [
+    "CrossresError",
+    "Degradation",
+    "Distill",
+    "Encoder",
+    "Teach",
+    "build_encoder",
+    "distill",
+    "load",
+    "read",
+    "teach",
+    "wrap",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _HOME[name]
+    return getattr(import_module(module), attribute)

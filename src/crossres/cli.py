@@ -1,0 +1,254 @@
+"""The commands: parse, call, print."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from crossres.errors import CrossresError, nearest
+
+USAGE = """usage: crossres COMMAND [options]
+
+Recognise objects and faces in tiny images: distil a low-resolution student from a high-resolution teacher.
+
+commands:
+  demo      the whole story on 5,000 digits that need no download
+  teach     train a teacher on high-resolution images
+  distill   train a student that reads low-resolution images
+  evaluate  accuracy, confusion and accuracy against resolution of a model
+  info      versions, devices and what is installed
+
+crossres COMMAND --help shows every option of a command with its default."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit code: 0, 2 for a user's mistake, 130 after Ctrl-C."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    if words[0] == "--version":
+        from crossres import __version__
+
+        print(__version__)
+        return 0
+    command = COMMANDS.get(words[0])
+    try:
+        if command is None:
+            raise CrossresError(f"unknown command '{words[0]}'{nearest(words[0], COMMANDS)}")
+        return command(words[1:]) or 0
+    except CrossresError as error:
+        # one line, whatever a library's message held
+        print(f"crossres: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if package not in _EXTRA:
+            raise
+        print(f"crossres: {package} is missing: pip install 'crossres[{_EXTRA[package]}]'", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # the reader of our output went away; keep Python's own shutdown from complaining
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+_EXTRA = {
+    "torch": "train",
+    "lightning_fabric": "train",
+    "safetensors": "train",
+    "huggingface_hub": "train",
+    "pyarrow": "train",
+    "matplotlib": "train",
+    "jinja2": "train",
+    "timm": "timm",
+    "torchvision": "torchvision",
+    "mlxtend": "digits",
+    "tensorboard": "tensorboard",
+}
+
+
+def _train(command: str, words: list[str]) -> None:
+    from crossres import config as configs
+
+    kind: type[Any] = configs.Distill if command == "distill" else configs.Teach
+    parser = configs.build_parser(kind, prog=f"crossres {command}")
+    parser.add_argument("--resume", type=str, default=None, metavar="RUN", help="folder of a run to go on with")
+    parser.add_argument("--overwrite", type=bool, default=False, help="replace the run of this name")
+    parsed = parser.parse_args(words)
+    resume, overwrite = parsed.pop("resume"), parsed.pop("overwrite")
+    if resume:
+        others = [word for word in words if word.startswith("-") and not word.startswith("--resume")]
+        if others:
+            raise CrossresError(f"--resume takes every option from the run; leave {others[0]} out")
+        config = configs.of_run(kind, resume)
+    else:
+        config = configs.from_namespace(kind, parser, parsed)
+    from crossres.experiment import run
+
+    run(config, resume=bool(resume), overwrite=overwrite)
+
+
+def _teach(words: list[str]) -> None:
+    _train("teach", words)
+
+
+def _distill(words: list[str]) -> None:
+    _train("distill", words)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise CrossresError(f"{message}; see {self.prog} --help")
+
+
+def _evaluate(words: list[str]) -> None:
+    parser = _Parser(
+        prog="crossres evaluate",
+        description="Accuracy, confusion and accuracy against resolution of a model on labelled images.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("model", help="a run's folder, a model's folder or a Hub name")
+    parser.add_argument("data", help="a folder of class folders, of parquet files, a torchvision name or digits")
+    parser.add_argument("--split", choices=["test", "train"], default="test", help="which split of the data")
+    parser.add_argument("--sizes", type=_sizes, default=(), help="sides of the curve, e.g. 4,8,16; around training's")
+    parser.add_argument("--image_column", help="column of the images in parquet files; found if left out")
+    parser.add_argument("--label_column", help="column of the labels in parquet files; found if left out")
+    parser.add_argument("--test_fraction", type=float, default=0.2, help="test share where the data has no split")
+    parser.add_argument("--corrupt", choices=["refuse", "skip"], default="refuse", help="unreadable images")
+    parser.add_argument("--download", action="store_true", help="fetch a torchvision data set")
+    parser.add_argument("--root", help="folder of the torchvision data sets")
+    parser.add_argument("--memory_mb", type=int, default=4096, help="budget of decoded images kept in memory")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where it runs")
+    parser.add_argument(
+        "--precision", choices=["auto", "float32", "bfloat16"], default="float32", help="of the model"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else on stdout")
+    parser.add_argument("--png", help="draw the curve and the confusion matrix into this file")
+    chosen = parser.parse_args(words)
+    if not 0 < chosen.test_fraction < 1:
+        raise CrossresError(f"--test_fraction {chosen.test_fraction:g} is outside 0..1")
+    import json
+
+    from crossres.config import Train
+    from crossres.data.readers import read
+    from crossres.devices import resolve_device
+    from crossres.evaluate.classification import evaluate
+    from crossres.models.pretrained import from_pretrained
+
+    encoder = from_pretrained(chosen.model)
+    device = resolve_device(Train(device=chosen.device, precision=chosen.precision))
+    images = read(
+        chosen.data,
+        split=chosen.split,
+        image_column=chosen.image_column,
+        label_column=chosen.label_column,
+        test_fraction=chosen.test_fraction,
+        corrupt=chosen.corrupt,
+        download=chosen.download,
+        root=chosen.root,
+        memory_mb=chosen.memory_mb,
+    )
+    result = {"model": chosen.model.rstrip("/").rsplit("/", 1)[-1]} | evaluate(
+        encoder,
+        images,
+        sizes=chosen.sizes,
+        device=device.torch,
+        autocast=device.autocast,
+        memory_mb=chosen.memory_mb,
+    )
+    if chosen.png:
+        from crossres.evaluate.figures import draw_evaluation
+
+        draw_evaluation(result, chosen.png)
+    if chosen.json:
+        print(json.dumps(result))
+    else:
+        _print_evaluation(result, chosen.png)
+
+
+def _print_evaluation(result: dict[str, Any], png: str | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    trained = result["lr_size"]
+    table = Table(title=f"{result['model']} on {result['dataset']}, {result['images']:,} images")
+    for column in ("size", "top-1 %", "top-5 %"):
+        table.add_column(column, justify="right")
+    for point in result["curve"]:
+        here = point["size"] == trained
+        table.add_row(
+            str(point["size"]), f"{point['top1']:.2f}", f"{point['top5']:.2f}", style="bold" if here else ""
+        )
+    console.print(table)
+    counts, classes = result["confusion"], result["classes"]
+    mistakes = sorted(
+        ((counts[t][p], classes[t], classes[p]) for t in range(len(counts)) for p in range(len(counts)) if t != p),
+        reverse=True,
+    )
+    for count, true, predicted in mistakes[:5]:
+        if count:
+            console.print(f"{count:5} x {true} taken for {predicted}", markup=False)
+    if png:
+        console.print(f"figure: {png}", markup=False)
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    try:
+        sizes = tuple(int(word) for word in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of pixels such as 4,8,16") from None
+    if min(sizes) < 1:
+        raise argparse.ArgumentTypeError("an image has at least 1 pixel")
+    return sizes
+
+
+def _info(words: list[str]) -> None:
+    parser = _Parser(prog="crossres info", description="Versions, devices and what is installed.")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    chosen = parser.parse_args(words)
+    from crossres.info import information, table
+
+    if chosen.json:
+        import json
+
+        print(json.dumps(information()))
+    else:
+        print(table(information()))
+
+
+def _demo(words: list[str]) -> None:
+    parser = _Parser(
+        prog="crossres demo",
+        description="Teacher at 28x28 on 5,000 digits, students at 7x7 and 4x4 without and with distillation.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--runs", default="runs/demo", help="folder of the runs and the report")
+    parser.add_argument("--seeds", type=int, default=3, help="students of each kind")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where it runs")
+    chosen = parser.parse_args(words)
+    if chosen.seeds < 1:
+        raise CrossresError("--seeds: a comparison needs at least 1")
+    from crossres.demo import demo
+
+    demo(chosen.runs, seeds=chosen.seeds, device=chosen.device)
+
+
+COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
+    "demo": _demo,
+    "teach": _teach,
+    "distill": _distill,
+    "evaluate": _evaluate,
+    "info": _info,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""From a stored picture to square 8-bit RGB.
+
+EXIF orientation is applied; greyscale and palettes are expanded; transparency is laid over black (the
+value padding has too); 16-bit pixels keep their high byte; of an animation the first frame counts.
+Floating-point pixels are refused, since their range is unknown.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from crossres.errors import CrossresError, nearest
+
+Fit = Literal["crop", "squash", "pad"]
+
+# The decoders that may run on a user's bytes: the raster formats the readers look for, and no others.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Decode to mode RGB, by the rules at the top of this file.
+
+    Raises:
+        ValueError: the pixels are floating-point.
+        OSError: the bytes are damaged or truncated.
+    """
+    ImageOps.exif_transpose(image, in_place=True)
+    image.load()
+    if image.mode.startswith("I"):  # 16 bits; mode I is how Pillow also opens 16-bit PNG and PGM
+        high = np.clip(np.asarray(image).astype(np.int64), 0, 65535) >> 8
+        return Image.fromarray(high.astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no known range; store it with 8 or 16 bits")
+    if image.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        clear = image.convert("RGBA")
+        black = Image.new("RGBA", clear.size, (0, 0, 0, 255))
+        return Image.alpha_composite(black, clear).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def fit_image(image: Image.Image, size: int, fit: Fit) -> Image.Image:
+    """Bring an RGB image to ``size`` x ``size`` pixels; see `ImageSet.pixels`."""
+    width, height = image.size
+    if width == height == size:
+        return image
+    # reducing_gap: halve large photos cheaply first, still three times finer than the result needs.
+    if fit == "squash":
+        return image.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)
+    if fit == "crop":
+        # The box resizes the centre alone: the pixels of resize-then-crop, without the long strip
+        # that an extreme aspect would need in between.
+        side = min(width, height)
+        left, top = (width - side) / 2, (height - side) / 2
+        box = (left, top, left + side, top + side)
+        return image.resize((size, size), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)
+    scale = size / max(width, height)
+    inner = (max(1, round(width * scale)), max(1, round(height * scale)))
+    canvas = Image.new("RGB", (size, size))
+    resized = image.resize(inner, Image.Resampling.BICUBIC, reducing_gap=3.0)
+    canvas.paste(resized, ((size - inner[0]) // 2, (size - inner[1]) // 2))
+    return canvas
+
+
+def check_fit(size: int, fit: str) -> None:
+    """Raise CrossresError unless ``size`` is positive and ``fit`` is a known word."""
+    if size < 1:
+        raise CrossresError(f"the image size is {size}; it should be 1 pixel or more")
+    if fit not in get_args(Fit):
+        raise CrossresError(f"unknown fit '{fit}'{nearest(fit, get_args(Fit))}")
+
+
+def reason(error: Exception) -> str:
+    """Say in one line why an image could not be read."""
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image, or not of a known format (png, jpeg, webp, bmp, gif, tiff, ppm)"
+    return " ".join(str(error).split()) or type(error).__name__

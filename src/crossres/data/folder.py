@@ -1,0 +1,127 @@
+"""Image files in class folders."""
+
+from __future__ import annotations
+
+import os
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal
+
+from PIL import Image
+
+from crossres.data.decode import FORMATS
+from crossres.data.images import ImageSet, split_by_seed
+from crossres.errors import CrossresError
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+_TEST_FOLDERS = ("test", "val", "validation")  # the first there is serves as the test split
+
+
+class FileItems:
+    """Image files by their paths below ``root``, with ``/`` between the parts."""
+
+    def __init__(self, root: Path, paths: list[str]) -> None:
+        self.root = root
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def open(self, row: int) -> Image.Image:
+        return Image.open(self.root / self.paths[row], formats=FORMATS)
+
+    def path(self, row: int) -> str:
+        return self.paths[row]
+
+    def where(self, row: int) -> str:
+        return str(self.root / self.paths[row])
+
+    def digest(self, row: int) -> bytes:
+        try:
+            stat = (self.root / self.paths[row]).stat()
+        except OSError as error:
+            raise CrossresError(f"{self.where(row)} is gone since the folder was read; read it again") from error
+        return sha256(f"{self.paths[row]}\0{stat.st_size}\0{stat.st_mtime_ns}".encode()).digest()
+
+
+def read_folder(
+    root: Path, *, split: Literal["train", "test"], test_fraction: float, seed: int, open_set: bool
+) -> ImageSet:
+    """Read a folder of class folders; see `crossres.data.readers.read`.
+
+    ``root/train`` counts as a split where it holds folders (and no images: then it is a class called
+    train). Its partner is the first of test, val, validation that holds class folders. Without a partner,
+    or without ``train``, the images are split by seed.
+
+    Raises:
+        CrossresError: no images, an empty class folder, fewer than two classes, or a test class that
+            train does not have.
+    """
+    train = root / "train"
+    if not train.is_dir() or _images_in(train) or not _folders_in(train):
+        return split_by_seed(_read_classes(root, root, _folders_in(root)), split, test_fraction, seed)
+    test = next((root / name for name in _TEST_FOLDERS if _folders_in(root / name)), None)
+    classes = _folders_in(train)
+    if test is None:
+        return split_by_seed(_read_classes(train, root, classes), split, test_fraction, seed)
+    if split == "train":
+        return _read_classes(train, root, classes)
+    tested = _folders_in(test)
+    if open_set:
+        return _read_classes(test, root, tested)
+    unknown = [name for name in tested if name not in set(classes)]
+    if unknown:
+        raise CrossresError(
+            f"{test} has the class '{unknown[0]}', which {train} does not have ({len(unknown)} such): "
+            f"rename or remove its folder, add training images, or read with open_set=True"
+        )
+    return _read_classes(test, root, classes)
+
+
+def _read_classes(folder: Path, root: Path, classes: list[str]) -> ImageSet:
+    """Read ``folder/<class>/**`` for those of ``classes`` that are there; paths are kept relative to root."""
+    if not classes:
+        loose = len(_images_in(folder))
+        held = f"holds {loose} images but no class folders" if loose else "holds no class folders and no images"
+        raise CrossresError(f"{folder} {held}: put the images of each class into a folder named after it")
+    paths: list[str] = []
+    labels: list[int] = []
+    empty: list[str] = []
+    for label, name in enumerate(classes):
+        if not (folder / name).is_dir():
+            continue
+        found = _images_below(folder / name)
+        if not found:
+            empty.append(name)
+        paths += [file.relative_to(root).as_posix() for file in found]
+        labels += [label] * len(found)
+    if not paths:
+        raise CrossresError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))})")
+    if empty:
+        raise CrossresError(
+            f"class folder {folder / empty[0]} holds no images ({len(empty)} such): fill it or remove it"
+        )
+    return ImageSet(FileItems(root, paths), labels, classes, root.resolve().name)
+
+
+def _folders_in(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        return []
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
+
+
+def _images_in(folder: Path) -> list[Path]:
+    return [entry for entry in folder.iterdir() if entry.is_file() and _is_image(entry.name)]
+
+
+def _images_below(folder: Path) -> list[Path]:
+    """List the images in ``folder`` and below, sorted, so that positions stay the same everywhere."""
+    found: list[Path] = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name[0] != "."]
+        found += [Path(parent, name) for name in files if _is_image(name)]
+    return sorted(found, key=lambda file: file.parts)
+
+
+def _is_image(name: str) -> bool:
+    return name[0] != "." and os.path.splitext(name)[1].lower() in SUFFIXES

@@ -1,0 +1,339 @@
+"""ImageSet: labelled images at stable positions, decoded to 8-bit RGB; and how a set is split."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from crossres.data.decode import Fit, check_fit, fit_image, reason, to_rgb
+from crossres.errors import CrossresError
+
+Pixels = npt.NDArray[np.uint8]
+Positions = npt.NDArray[np.int64]
+
+_CHUNK = 64  # images a thread takes at once: large enough to hide the cost of handing work over
+
+
+class Items(Protocol):
+    """Where pictures lie: in files, as encoded bytes or as pixels. Picklable, and cheap to fork."""
+
+    def __len__(self) -> int: ...
+
+    def open(self, row: int) -> Image.Image:
+        """Open picture ``row``; may raise whatever a decoder raises."""
+
+    def path(self, row: int) -> str:
+        """Return the file name the source gives picture ``row``, or ``""``."""
+
+    def where(self, row: int) -> str:
+        """Name picture ``row`` so that a user can find it."""
+
+    def digest(self, row: int) -> bytes:
+        """Identify the content of picture ``row``."""
+
+
+class ArrayItems:
+    """Pixels in memory.
+
+    Args:
+        array: uint8 (N, H, W) greyscale or (N, H, W, 3) RGB.
+    """
+
+    def __init__(self, array: Pixels) -> None:
+        if array.dtype != np.uint8 or array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[3] != 3):
+            raise CrossresError(
+                f"pixels are {array.dtype} {array.shape}; they should be uint8 (N, H, W) or (N, H, W, 3)"
+            )
+        self.array = array
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def open(self, row: int) -> Image.Image:
+        return Image.fromarray(self.array[row])
+
+    def path(self, row: int) -> str:  # noqa: ARG002
+        return ""
+
+    def where(self, row: int) -> str:
+        return f"number {row}"
+
+    def digest(self, row: int) -> bytes:
+        return sha256(str(self.array.shape[1:]).encode() + self.array[row].tobytes()).digest()
+
+
+class ImageSet:
+    """Labelled images; the same source always gives the same image at the same position.
+
+    Attributes:
+        labels: class of each image, int64 (N,), an index into ``classes``.
+        classes: class names.
+        name: what messages and reports call the set.
+        skipped: names of the corrupt images that the reader left out.
+
+    Raises:
+        CrossresError: as many labels as images are needed, each in ``0 .. len(classes) - 1``.
+    """
+
+    def __init__(
+        self,
+        items: Items,
+        labels: npt.ArrayLike,
+        classes: Sequence[str],
+        name: str,
+        *,
+        rows: Positions | None = None,
+        skipped: Sequence[str] = (),
+    ) -> None:
+        self.labels: Positions = np.asarray(labels, dtype=np.int64)
+        self.classes = list(classes)
+        self.name = name
+        self.skipped = list(skipped)
+        self._items = items
+        self._rows: Positions = np.arange(len(items), dtype=np.int64) if rows is None else rows
+        self._sides: Positions | None = None
+        self._fingerprint: str | None = None
+        if self.labels.shape != self._rows.shape:
+            raise CrossresError(f"{name} has {len(self._rows)} images but labels of {self.labels.shape}")
+        outside = np.flatnonzero((self.labels < 0) | (self.labels >= len(self.classes)))
+        if len(outside):
+            raise CrossresError(
+                f"{name}: image {self.where(int(outside[0]))} has label {self.labels[outside[0]]}; "
+                f"with {len(self.classes)} classes it should be 0 to {len(self.classes) - 1}"
+            )
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __repr__(self) -> str:
+        return f"ImageSet({self.name!r}, {len(self)} images, {len(self.classes)} classes)"
+
+    @property
+    def class_counts(self) -> Positions:
+        """Images of each class, int64 (len(classes),)."""
+        return np.bincount(self.labels, minlength=len(self.classes)).astype(np.int64)
+
+    def path(self, i: int) -> str:
+        """Return the file name of image ``i`` as its source gives it, ``""`` where it has none."""
+        return self._items.path(int(self._rows[i]))
+
+    def where(self, i: int) -> str:
+        """Name image ``i`` for a message: its file, or its shard and row."""
+        return self._items.where(int(self._rows[i]))
+
+    def image(self, i: int) -> Pixels:
+        """Return image ``i`` at its own size, uint8 (H, W, 3) RGB.
+
+        Raises:
+            CrossresError: the image is corrupt; the message names it.
+        """
+        return np.array(self._load(i))
+
+    def sample(self, i: int, size: int, fit: Fit = "crop") -> Tensor:
+        """Return image ``i`` as uint8 (3, size, size); see `pixels`."""
+        check_fit(size, fit)
+        return torch.from_numpy(np.array(fit_image(self._load(i), size, fit)).transpose(2, 0, 1).copy())
+
+    def pixels(self, size: int, fit: Fit = "crop") -> Tensor:
+        """Decode all images to uint8 (N, 3, size, size).
+
+        An image of ``size`` x ``size`` stays as it is, bit for bit; others are resized (antialiased
+        bicubic). Smaller ones are enlarged; `enlarged` counts them.
+
+        Args:
+            size: side of the result in pixels.
+            fit: ``crop`` brings the shorter side to ``size`` and cuts out the centre, ``squash`` ignores
+                the aspect, ``pad`` brings the longer side to ``size`` and centres on black.
+
+        Raises:
+            CrossresError: some images are corrupt; the message names the first and counts them.
+        """
+        check_fit(size, fit)
+        items = self._items
+        if isinstance(items, ArrayItems) and items.array.shape[1:] == (size, size, 3):
+            return torch.from_numpy(items.array[self._rows].transpose(0, 3, 1, 2).copy())
+        out = np.empty((len(self), 3, size, size), dtype=np.uint8)
+        sides = np.empty((len(self), 2), dtype=np.int64)
+
+        def decode(i: int) -> None:
+            image = self._load(i)
+            sides[i] = image.size
+            out[i] = np.asarray(fit_image(image, size, fit)).transpose(2, 0, 1)
+
+        self._refuse(self._each(decode))
+        self._sides = sides
+        return torch.from_numpy(out)
+
+    def enlarged(self, size: int, fit: Fit = "crop") -> int:
+        """Count the images that ``fit`` to ``size`` enlarges.
+
+        Free after `pixels`; before it, it reads the header of every image.
+        """
+        check_fit(size, fit)
+        if self._sides is None:
+            sides = np.empty((len(self), 2), dtype=np.int64)
+
+            def measure(i: int) -> None:
+                with self._items.open(int(self._rows[i])) as image:
+                    sides[i] = image.size
+
+            self._refuse(self._each(measure))
+            self._sides = sides
+        decisive = self._sides.max(axis=1) if fit == "pad" else self._sides.min(axis=1)
+        return int((decisive < size).sum())
+
+    def corrupt(self) -> list[tuple[int, str]]:
+        """Decode everything once; return position and reason of each image that cannot be read."""
+        if isinstance(self._items, ArrayItems):
+            return []
+        return [(i, str(error)) for i, error in self._each(lambda i: _discard(self._load(i)))]
+
+    def decoded_bytes(self, size: int) -> int:
+        """Return the memory that ``pixels(size)`` takes, in bytes."""
+        return len(self) * 3 * size * size
+
+    def subset(self, indices: npt.ArrayLike) -> ImageSet:
+        """Return the images at ``indices`` (positions or a boolean mask), in that order, sharing storage."""
+        chosen = np.asarray(indices)
+        chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(np.int64)
+        part = ImageSet(
+            self._items,
+            self.labels[chosen],
+            self.classes,
+            self.name,
+            rows=self._rows[chosen],
+            skipped=self.skipped,
+        )
+        if self._sides is not None:
+            part._sides = self._sides[chosen]
+        return part
+
+    @property
+    def fingerprint(self) -> str:
+        """Sha256 (hex) over class names, labels and images in order; computed once.
+
+        An image counts by its encoded bytes or pixels where these are in memory or in a shard, and by
+        relative path, size and modification time where it is a file in a folder.
+        """
+        if self._fingerprint is None:
+            total = sha256(json.dumps(self.classes).encode())
+            total.update(self.labels.astype("<i8").tobytes())
+            for row in self._rows.tolist():
+                total.update(self._items.digest(row))
+            self._fingerprint = total.hexdigest()
+        return self._fingerprint
+
+    def _load(self, i: int) -> Image.Image:
+        row = int(self._rows[i])
+        try:
+            with self._items.open(row) as image:
+                return to_rgb(image)
+        except MemoryError:
+            raise
+        except Exception as error:  # decoders raise nearly anything on damaged bytes
+            raise CrossresError(f"cannot read image {self._items.where(row)}: {reason(error)}") from error
+
+    def _each(self, work: Callable[[int], None]) -> list[tuple[int, Exception]]:
+        """Run ``work`` for every position in threads (Pillow frees the GIL); return what failed, in order."""
+
+        def run(start: int) -> list[tuple[int, Exception]]:
+            failed: list[tuple[int, Exception]] = []
+            for i in range(start, min(start + _CHUNK, len(self))):
+                try:
+                    work(i)
+                except MemoryError:
+                    raise
+                except Exception as error:
+                    failed.append((i, error))
+            return failed
+
+        pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
+        try:
+            return [failure for part in pool.map(run, range(0, len(self), _CHUNK)) for failure in part]
+        finally:
+            pool.shutdown(cancel_futures=True)  # so that Ctrl-C does not wait for the whole set
+
+    def _refuse(self, failed: list[tuple[int, Exception]]) -> None:
+        if not failed:
+            return
+        i, error = failed[0]
+        if not isinstance(error, CrossresError):
+            error = CrossresError(f"cannot read image {self.where(i)}: {reason(error)}")
+        raise CrossresError(
+            f"{error} ({len(failed)} of the {len(self)} images of {self.name} cannot be read: mend or remove "
+            f"them, or read with corrupt='skip')"
+        ) from error
+
+
+def stratified_split(labels: npt.ArrayLike, fraction: float, seed: int) -> tuple[Positions, Positions]:
+    """Split positions into kept and held out, class by class.
+
+    Of a class with n images, ``round(n * fraction)`` are held out, at least 1 and at most n - 1; a class
+    with one image keeps it. A class's share depends on its own size, its label and the seed alone.
+
+    Args:
+        labels: int (N,), 0 or above.
+        fraction: share to hold out, between 0 and 1.
+        seed: which split, 0 or above.
+
+    Returns:
+        Kept and held-out positions, int64, each ascending; together all of ``0 .. N - 1``.
+
+    Raises:
+        CrossresError: the fraction is not between 0 and 1, or the seed is negative.
+    """
+    if not 0 < fraction < 1:
+        raise CrossresError(f"the share to hold out is {fraction}; it should lie between 0 and 1")
+    if seed < 0:
+        raise CrossresError(f"the seed is {seed}; it should be 0 or above")
+    values = np.asarray(labels, dtype=np.int64)
+    held = np.zeros(len(values), dtype=bool)
+    by_class = np.argsort(values, kind="stable")
+    names, starts = np.unique(values[by_class], return_index=True)
+    for label, members in zip(names.tolist(), np.split(by_class, starts)[1:], strict=True):
+        if len(members) > 1:
+            count = min(max(int(len(members) * fraction + 0.5), 1), len(members) - 1)
+            order = np.random.default_rng([seed, label]).permutation(len(members))
+            held[members[order[:count]]] = True
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def require_classes(images: ImageSet) -> None:
+    """Raise CrossresError unless there are images of two classes."""
+    if len(images) == 1:
+        raise CrossresError(f"{images.name} holds one image in all; give images of at least two classes")
+    if (images.class_counts > 0).sum() < 2:
+        only = f", '{images.classes[images.labels[0]]}'" if len(images) else ""
+        raise CrossresError(f"{images.name} has only one class{only}; a classifier needs at least two")
+
+
+def split_by_seed(whole: ImageSet, split: Literal["train", "test"], fraction: float, seed: int) -> ImageSet:
+    """Return one side of `stratified_split` of a set that comes without a test split.
+
+    Raises:
+        CrossresError: the set has one class only, or no class has an image to spare for the test split.
+    """
+    require_classes(whole)
+    kept, held = stratified_split(whole.labels, fraction, seed)
+    if split == "train":
+        return whole.subset(kept)
+    if not len(held):
+        raise CrossresError(
+            f"{whole.name} leaves nothing for a test split: no class has more than one image; add images or "
+            f"bring a test split"
+        )
+    return whole.subset(held)
+
+
+def _discard(image: Image.Image) -> None:
+    """Drop a decoded image: decoding it was the check."""

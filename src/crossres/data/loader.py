@@ -1,0 +1,207 @@
+"""Batches of two resolutions: read once, augmented once, degraded once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from crossres.degrade import Degradation, Draws, Size, degrade, draw
+from crossres.types import Batch
+
+if TYPE_CHECKING:
+    from crossres.data.images import ImageSet
+
+
+class Loader:
+    """Serves an ImageSet as batches of the same view at two resolutions.
+
+    A set whose decoded images fit the memory budget lies on the device as one uint8 tensor; a larger one is
+    decoded by worker processes. Everything random is drawn per epoch from (seed, epoch) on the CPU, for all
+    samples at once, so it is the same on every device and for every number of processes.
+
+    Args:
+        images: the labelled images.
+        hr_size: side of the HR images, in pixels.
+        lr_size: side of the LR images or a range (low, high); hr_size gives ``batch.lr`` = ``batch.hr``.
+        degradation: how LR comes from HR.
+        batch_size: images per step over all processes together.
+        device: where the batches are made.
+        fit: how images that are not square are fitted.
+        shift: largest random shift of a training image, HR pixels.
+        flip: whether training images are mirrored at random.
+        seed: of everything random.
+        memory_mb: budget for decoded images, in MB.
+        workers: decoding processes of a set over the budget.
+        rank: this process's number under DDP.
+        world_size: number of processes under DDP.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        *,
+        hr_size: int,
+        lr_size: Size,
+        degradation: Degradation | None = None,
+        batch_size: int = 128,
+        device: torch.device | str = "cpu",
+        fit: Literal["crop", "squash", "pad"] = "crop",
+        shift: int = 0,
+        flip: bool = False,
+        seed: int = 0,
+        memory_mb: int = 4096,
+        workers: int = 2,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.images = images
+        self.hr_size = hr_size
+        self.lr_size = lr_size
+        self.degradation = degradation or Degradation()
+        self.device = torch.device(device)
+        self.fit = fit
+        self.shift = min(shift, hr_size - 1)
+        self.flip = flip
+        self.seed = seed
+        self.workers = workers
+        self.rank = rank
+        self.world_size = world_size
+        self.batch_size = max(1, min(batch_size, len(images)))
+        self.label = torch.from_numpy(images.labels).to(self.device)
+        in_memory = images.decoded_bytes(hr_size) <= memory_mb * 2**20
+        self.pixels = images.pixels(hr_size, fit).to(self.device) if in_memory else None
+
+    @property
+    def steps(self) -> int:
+        """Training steps per epoch; the incomplete last batch is left out."""
+        return len(self.images) // self.batch_size
+
+    def epoch(self, epoch: int, *, hr: bool = False) -> Iterator[Batch]:
+        """Yield the training batches of one epoch: shuffled, augmented, this process's share of each.
+
+        Args:
+            epoch: number of the epoch; the same number gives the same batches.
+            hr: whether ``batch.hr`` is wanted.
+        """
+        generator = _generator(self.seed, epoch)
+        n = self.steps * self.batch_size
+        order = torch.randperm(len(self.images), generator=generator)[:n]
+        shift = torch.randint(-self.shift, self.shift + 1, (n, 2), generator=generator)
+        flip = torch.rand(n, generator=generator) < (0.5 if self.flip else 0.0)
+        draws = draw(n, self.lr_size, self.degradation, generator)
+        rows = [self._share(step * self.batch_size, (step + 1) * self.batch_size) for step in range(self.steps)]
+        moves = self.shift > 0 or self.flip
+        yield from self._batches(order, shift, flip, draws, rows, moves=moves, hr=hr)
+
+    def ordered(self, *, flip: bool = False, hr: bool = False, batch_size: int | None = None) -> Iterator[Batch]:
+        """Yield every image once, in the order of the set, unshifted; the degradation's draws are fixed.
+
+        Args:
+            flip: serve the mirrored view.
+            hr: whether ``batch.hr`` is wanted.
+            batch_size: images per batch; the training's if left out.
+        """
+        n = len(self.images)
+        size = batch_size or self.batch_size
+        draws = draw(n, self.lr_size, self.degradation, _generator(self.seed, -1))
+        rows = [slice(start, min(start + size, n)) for start in range(0, n, size)]
+        no_shift = torch.zeros(n, 2, dtype=torch.long)
+        view = torch.full((n,), flip)
+        yield from self._batches(torch.arange(n), no_shift, view, draws, rows, moves=flip, hr=hr)
+
+    def _share(self, start: int, end: int) -> slice:
+        size = -(-(end - start) // self.world_size)
+        return slice(start + self.rank * size, min(start + (self.rank + 1) * size, end))
+
+    def _batches(
+        self,
+        order: Tensor,
+        shift: Tensor,
+        flip: Tensor,
+        draws: Draws,
+        rows: list[slice],
+        *,
+        moves: bool,
+        hr: bool,
+    ) -> Iterator[Batch]:
+        raw = self._decoded(order, rows)
+        order, shift, flip = (t.to(self.device, non_blocking=True) for t in (order, shift, flip))
+        draws = draws.to(self.device)
+        for row in rows:
+            index = order[row]
+            pixels = next(raw) if self.pixels is None else self.pixels[index]
+            if moves:
+                pixels = shift_and_flip(pixels, shift[row], flip[row])
+            images = pixels.float().mul_(1 / 255)
+            lr = self._lr(images, draws[row])
+            yield Batch(
+                hr=images if hr or lr is images else None,
+                lr=lr,
+                label=self.label[index],
+                index=index,
+                view=flip[row].long(),
+            )
+
+    def _lr(self, images: Tensor, draws: Draws) -> Tensor:
+        if self.lr_size == self.hr_size and self.degradation == Degradation(kernel=self.degradation.kernel):
+            return images
+        return degrade(images, self.lr_size, self.degradation, draws=draws)
+
+    def _decoded(self, order: Tensor, rows: list[slice]) -> Iterator[Tensor]:
+        if self.pixels is not None:
+            return iter(())
+        batches = DataLoader(
+            _Decode(self.images, self.hr_size, self.fit),
+            batch_sampler=[order[row].tolist() for row in rows],
+            num_workers=self.workers,
+            pin_memory=self.device.type == "cuda",
+        )
+        return (batch.to(self.device, non_blocking=True) for batch in batches)
+
+
+class _Decode(Dataset[Tensor]):
+    """Decodes one image at a time, for worker processes."""
+
+    def __init__(self, images: ImageSet, size: int, fit: Literal["crop", "squash", "pad"]) -> None:
+        self.images = images
+        self.size = size
+        self.fit: Literal["crop", "squash", "pad"] = fit
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int) -> Tensor:
+        return self.images.sample(i, self.size, self.fit)
+
+
+def shift_and_flip(pixels: Tensor, shift: Tensor, flip: Tensor) -> Tensor:
+    """Shift each image by its own offset, mirroring its border into view, and mirror it if asked to.
+
+    Args:
+        pixels: (B, C, H, W) of any type.
+        shift: (B, 2) int64: down and right, in pixels, less than H and W.
+        flip: (B,) bool: left to right, after the shift.
+
+    Returns:
+        A tensor like ``pixels``.
+    """
+    height, width = pixels.shape[-2:]
+    rows = torch.arange(height, device=pixels.device) - shift[:, :1]
+    columns = torch.arange(width, device=pixels.device) - shift[:, 1:]
+    columns = torch.where(flip[:, None], columns.flip(1), columns)
+    rows = _mirror(rows, height)[:, None, :, None].expand(-1, pixels.shape[1], -1, width)
+    columns = _mirror(columns, width)[:, None, None, :].expand(-1, pixels.shape[1], height, -1)
+    return pixels.gather(2, rows).gather(3, columns)
+
+
+def _mirror(position: Tensor, size: int) -> Tensor:
+    return (size - 1) - ((size - 1) - position.abs()).abs()
+
+
+def _generator(seed: int, epoch: int) -> torch.Generator:
+    # two plain numbers into one seed, so that epoch 1 of seed 0 is not epoch 0 of seed 1
+    return torch.Generator().manual_seed((seed * 1_000_003 + epoch + 1) % 2**63)

@@ -1,0 +1,95 @@
+"""Student, losses and their weights as one module that returns named loss terms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from crossres.errors import CrossresError
+from crossres.losses import LOSSES, Loss
+from crossres.models.encoder import Encoder
+from crossres.types import Outputs
+
+Gather = Callable[[Tensor], Tensor]
+
+
+class Distiller(nn.Module):
+    """The trained part of a distillation: the student and whatever its losses train with it.
+
+    Args:
+        student: reads LR images.
+        losses: by name.
+        weights: factor of each loss, by name.
+        gather: under DDP, joins a tensor's (B, ...) parts of all processes to (world B, ...), in the same
+            order on each, with gradient; every loss then sees the global batch and no loss knows of processes.
+    """
+
+    def __init__(
+        self,
+        student: Encoder,
+        losses: Mapping[str, Loss],
+        weights: Mapping[str, float],
+        gather: Gather | None = None,
+    ) -> None:
+        super().__init__()
+        self.student = student
+        self.losses = nn.ModuleDict(losses)
+        self.weights = dict(weights)
+        self.gather = gather
+
+    def forward(
+        self, lr: Tensor, teacher: Outputs | None, label: Tensor, index: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Return the loss terms, each times its weight, by name, and the student's logits (B, classes).
+
+        Args:
+            lr: (B, 3, h, w) in 0..1.
+            teacher: the teacher's outputs of the same views; None where no loss reads them.
+            label: (B,).
+            index: (B,), positions in the training set.
+        """
+        said: Outputs = self.student(lr)
+        logits = said.logits
+        if self.gather is not None:
+            said = _gathered(said, self.gather)
+            teacher = _gathered(teacher, self.gather) if teacher is not None else None
+            label, index = self.gather(label), self.gather(index)
+        terms = {}
+        for name, loss in self.losses.items():
+            assert isinstance(loss, Loss)
+            of_teacher = getattr(teacher, loss.reads) if teacher is not None and loss.needs_teacher else None
+            terms[name] = self.weights[name] * loss(of_teacher, getattr(said, loss.reads), label, index)
+        return terms, logits
+
+
+def _gathered(outputs: Outputs, gather: Gather) -> Outputs:
+    return Outputs(
+        gather(outputs.embedding),
+        None if outputs.logits is None else gather(outputs.logits),
+        {path: gather(feature) for path, feature in outputs.features.items()},
+    )
+
+
+def build_losses(
+    options: Mapping[str, Mapping[str, Any]], teacher: Encoder | None, student: Encoder
+) -> dict[str, Loss]:
+    """Build each loss from its options and the two widths it reads.
+
+    Raises:
+        CrossresError: an option out of range, or widths the loss cannot join, naming the loss.
+    """
+    losses = {}
+    for name, given in options.items():
+        kind = LOSSES[name]
+        widths = [_width(encoder or student, kind.reads) for encoder in (teacher, student)]
+        try:
+            losses[name] = kind(*widths, **{k: v for k, v in given.items() if k != "weight"})
+        except (ValueError, TypeError) as error:
+            raise CrossresError(f"losses.{name}: {error}") from None
+    return losses
+
+
+def _width(encoder: Encoder, reads: str) -> int:
+    return encoder.embedding_dim if reads == "embedding" else len(encoder.classes)

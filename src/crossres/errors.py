@@ -1,0 +1,23 @@
+"""The one exception a user's mistake ends in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class CrossresError(Exception):
+    """A user's mistake or a condition the user can mend.
+
+    The message is one line: what was wrong, where, and what would be right. The command line prints it
+    without a stack trace and exits with code 2.
+    """
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the known word nearest to ``word``, or the whole short list."""
+    known = sorted(known)
+    close = get_close_matches(word, known, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; known: {', '.join(known)}" if known else ""

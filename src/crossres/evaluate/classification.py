@@ -1,0 +1,120 @@
+"""Classification: accuracy, confusion and accuracy against resolution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from crossres.data.images import ImageSet
+from crossres.data.loader import Loader
+from crossres.degrade import Degradation
+from crossres.errors import CrossresError
+from crossres.metrics import confusion_matrix, topk_accuracy
+from crossres.models.encoder import Encoder
+
+#: The curve's sizes, as multiples of the size the model was trained at.
+AROUND = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 4.0)
+
+
+def predict(
+    encoder: Encoder,
+    loader: Loader,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    batch_size: int = 250,
+) -> Tensor:
+    """Return the logits of every image at its low resolution, float32 (N, classes), in the loader's order."""
+    training = encoder.training
+    encoder.eval()
+    logits = []
+    for batch in loader.ordered(batch_size=batch_size):
+        with torch.inference_mode(), autocast():
+            logits.append(encoder(batch.lr).logits.float())
+    encoder.train(training)
+    return torch.cat(logits)
+
+
+def evaluate(
+    encoder: Encoder,
+    images: ImageSet,
+    *,
+    sizes: tuple[int, ...] = (),
+    device: torch.device | str = "cpu",
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    memory_mb: int = 4096,
+) -> dict[str, Any]:
+    """Judge an encoder on labelled images at the size it was trained at and at sizes around it.
+
+    An image is degraded from HR to each size as in training (kernel, blur, noise, JPEG) and the encoder
+    brings it to its own input size, as it would a crop of that size.
+
+    Args:
+        encoder: with classes; ``encoder.info`` says hr_size, lr_size, degradation and fit.
+        images: its classes must all be known to the encoder; they are matched by name.
+        sizes: sides in pixels of the curve; those around the training size if left out.
+        device: where the encoder lies.
+        autocast: context of the forward pass.
+        memory_mb: budget for decoded images.
+
+    Returns:
+        ``{dataset, images, hr_size, lr_size, degradation, top1, top5, classes, confusion, curve}``; curve is a
+        list of ``{size, top1, top5}``; accuracies in percent.
+
+    Raises:
+        CrossresError: a class the encoder does not know, or a size larger than HR.
+    """
+    info = encoder.info
+    hr_size = int(info.get("hr_size") or encoder.input_size or 0)
+    if not hr_size:
+        raise CrossresError("the model does not say its hr_size; save it with info={'hr_size': ...}")
+    trained: Any = info.get("lr_size") or encoder.input_size or hr_size
+    low, high = (trained, trained) if isinstance(trained, int) else trained
+    unknown = [name for name in images.classes if name not in encoder.classes]
+    if unknown:
+        raise CrossresError(
+            f"{images.name}: class '{unknown[0]}' is unknown to the model ({len(unknown)} of {len(images.classes)} "
+            f"classes are); it knows {', '.join(encoder.classes[:5])}{'...' if len(encoder.classes) > 5 else ''}"
+        )
+    degradation = Degradation(**(info.get("degradation") or {}))
+    fit = info.get("fit", "crop")
+    column = torch.tensor([encoder.classes.index(name) for name in images.classes])
+    label = column[torch.from_numpy(images.labels)].to(device)
+    encoder = encoder.to(device)
+
+    def at(size: int) -> Tensor:
+        loader = Loader(
+            images,
+            hr_size=hr_size,
+            lr_size=size,
+            degradation=degradation,
+            device=device,
+            fit=fit,
+            memory_mb=memory_mb,
+        )
+        return predict(encoder, loader, autocast)
+
+    chosen = sizes or _around(low, high, hr_size)
+    curve, logits = [], at(high)
+    for size in chosen:
+        scores = logits if size == high else at(size)
+        curve.append({"size": size, "top1": topk_accuracy(scores, label), "top5": topk_accuracy(scores, label, 5)})
+    return {
+        "dataset": images.name,
+        "images": len(images),
+        "hr_size": hr_size,
+        "lr_size": trained,
+        "degradation": info.get("degradation"),
+        "top1": topk_accuracy(logits, label),
+        "top5": topk_accuracy(logits, label, 5),
+        "classes": list(encoder.classes),
+        "confusion": confusion_matrix(logits.argmax(1), label, len(encoder.classes)).tolist(),
+        "curve": curve,
+    }
+
+
+def _around(low: int, high: int, hr_size: int) -> tuple[int, ...]:
+    around = {round(low * f) for f in AROUND if f < 1} | {round(high * f) for f in AROUND}
+    return tuple(sorted(size for size in around | {hr_size} if 2 <= size <= hr_size))

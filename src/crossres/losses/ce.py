@@ -1,0 +1,47 @@
+"""Cross-entropy against the labels."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from crossres.losses.base import Loss
+from crossres.losses.options import demand
+
+
+class CE(Loss):
+    r"""Cross-entropy of the student's logits, the mean over the batch.
+
+    .. math:: L = -\frac{1}{B} \sum_i \sum_c q_{ic} \log \mathrm{softmax}(z_i)_c
+
+    with :math:`q` one-hot, or :math:`(1 - \epsilon)` one-hot plus :math:`\epsilon / C` under label smoothing.
+
+    Args:
+        teacher_dim: ignored; every loss is built from the same two widths.
+        student_dim: number of classes C.
+        label_smoothing: epsilon, in 0..1 (1 excluded).
+
+    Shapes:
+        student logits (B, C), label (B,) int64 in 0..C-1 -> scalar.
+
+    Raises:
+        ValueError: ``label_smoothing`` out of range; no labels; on the CPU, a label outside 0..C-1 (a check
+            on a GPU would make every step wait for the device).
+    """
+
+    reads: ClassVar[str] = "logits"
+    needs_teacher: ClassVar[bool] = False
+    needs_label: ClassVar[bool] = True
+
+    def __init__(self, teacher_dim: int, student_dim: int, *, label_smoothing: float = 0.0) -> None:
+        super().__init__(teacher_dim, student_dim)
+        demand("CE", "label_smoothing", label_smoothing, 0 <= label_smoothing < 1, "0 <= label_smoothing < 1")
+        self.label_smoothing = label_smoothing
+
+    def compute(self, teacher: Tensor | None, student: Tensor, label: Tensor, index: Tensor | None) -> Tensor:  # noqa: ARG002
+        if label.device.type == "cpu" and not bool(((label >= 0) & (label < self.student_dim)).all()):
+            low, high = int(label.min()), int(label.max())
+            raise ValueError(f"CE: labels run from {low} to {high}, expected 0..{self.student_dim - 1}")
+        return F.cross_entropy(student, label, label_smoothing=self.label_smoothing)

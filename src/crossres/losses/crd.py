@@ -1,0 +1,245 @@
+"""Contrastive representation distillation."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from crossres.losses.base import Loss
+from crossres.losses.contrast import contrast, identities, may_contrast, unit
+from crossres.losses.options import demand
+from crossres.losses.queue import Queue
+
+
+class Bank(nn.Module):
+    r"""The published memory: a student and a teacher vector for each training image, and its NCE loss.
+
+    .. math::
+        P(f, m) = \exp(\langle f, m \rangle / \tau) / Z, \quad P_n = 1 / N, \quad
+        L = -\frac{1}{B} \sum_b \Big[ \log \frac{P^+_b}{P^+_b + m P_n + \epsilon}
+            + \sum_{k=1}^m \log \frac{m P_n}{P^-_{bk} + m P_n + \epsilon} \Big]
+
+    once with the student's f against the teacher's memory and once the other way round; epsilon is 1e-7, each
+    Z is N times the first batch's mean of exp(<f, m> / tau) and then fixed. Computed from log P as
+    log-sigmoids, which is the same number and cannot overflow.
+
+    Args:
+        width: width of a vector.
+        tau: temperature.
+        negatives: m, the negatives drawn for each sample.
+        momentum: share of the old vector kept when a sample's vector is renewed.
+        same_class: whether negatives may be of the sample's own class.
+    """
+
+    student_memory: Tensor
+    teacher_memory: Tensor
+    log_z: Tensor
+    position: Tensor
+    order: Tensor
+    start: Tensor
+    count: Tensor
+
+    def __init__(self, width: int, tau: float, negatives: int, momentum: float, same_class: bool) -> None:
+        super().__init__()
+        self.width = width
+        self.tau = tau
+        self.negatives = negatives
+        self.momentum = momentum
+        self.same_class = same_class
+        self.register_buffer("student_memory", torch.empty(0, width))
+        self.register_buffer("teacher_memory", torch.empty(0, width))
+        # log Z of the student's and of the teacher's scores; NaN until the first batch.
+        self.register_buffer("log_z", torch.full((2,), math.nan))
+        # What the labels say is not state: prepare() finds it again.
+        for name in ("position", "order", "start", "count"):
+            self.register_buffer(name, torch.empty(0, dtype=torch.int64), persistent=False)
+
+    def prepare(self, label: Tensor) -> None:
+        """Allocate both (N, width) memories and sort the images by class, to draw from other classes."""
+        device = self.student_memory.device
+        label = label.to(device)
+        size = label.shape[0]
+        bound = 1 / math.sqrt(self.width / 3)
+        self.student_memory = torch.empty(size, self.width, device=device).uniform_(-bound, bound)
+        self.teacher_memory = torch.empty(size, self.width, device=device).uniform_(-bound, bound)
+        self.log_z = torch.full((2,), math.nan, device=device)
+        # An image's group is its class, or itself where only the image itself is no negative of it.
+        group = torch.arange(size, device=device) if self.same_class else label
+        _, inverse, count = torch.unique(group, return_inverse=True, return_counts=True)
+        if count.shape[0] < 2:
+            raise ValueError(f"CRD: the {size} training labels hold one class, so there is no negative to draw")
+        self.order = torch.argsort(inverse, stable=True)
+        self.position = inverse
+        self.count = count
+        self.start = torch.cumsum(count, 0) - count
+
+    def draw(self, index: Tensor) -> Tensor:
+        """Return (B, negatives) images of other classes, uniform and with replacement.
+
+        The images of one class are a run in ``order``: a number below N minus the run's length, moved past
+        the run if it falls at or after its start, points at any image of another class with equal chance.
+        """
+        group = self.position[index, None]
+        start, count = self.start[group], self.count[group]
+        uniform = torch.rand(index.shape[0], self.negatives, dtype=torch.float64, device=index.device)
+        place = (uniform * (self.order.shape[0] - count)).long()
+        return self.order[place + count * (place >= start)]
+
+    def scores(self, vector: Tensor, memory: Tensor, chosen: Tensor) -> Tensor:
+        """Return <f, m> / tau of each vector with its chosen rows, (B, 1 + negatives)."""
+        if memory.shape[0] <= chosen.shape[1] * self.width:
+            # All products, then pick: less memory than a copy of the rows. The clone outlives renew().
+            products = vector @ memory.clone().T
+            return products.gather(1, chosen) / self.tau
+        return torch.einsum("bkd,bd->bk", memory[chosen], vector) / self.tau
+
+    def forward(self, teacher: Tensor, student: Tensor, index: Tensor) -> Tensor:
+        """Return the loss of unit vectors (B, width) of images ``index``; in training renew their rows."""
+        size = self.student_memory.shape[0]
+        chosen = torch.cat([index[:, None], self.draw(index)], dim=1)
+        noise = self.negatives / size
+        log_noise = math.log(noise + 1e-7)
+        loss = student.new_zeros(())
+        for side, (vector, memory) in enumerate(((student, self.teacher_memory), (teacher, self.student_memory))):
+            scores = self.scores(vector, memory, chosen)
+            with torch.no_grad():
+                first = torch.logsumexp(scores.flatten(), 0) - math.log(scores.numel()) + math.log(size)
+                log_z = torch.where(self.log_z[side].isnan(), first, self.log_z[side])
+                if self.training:
+                    self.log_z[side] = log_z
+            ratio = scores - log_z - log_noise
+            # log(P / (P + n)) = -softplus(-ratio) and log(m Pn / (P + n)) = log(m Pn / n) - softplus(ratio).
+            rest = self.negatives * (log_noise - math.log(noise))
+            loss = loss + F.softplus(-ratio[:, 0]).mean() + F.softplus(ratio[:, 1:]).sum(1).mean() + rest
+        if self.training:
+            self.renew(self.student_memory, student, index)
+            self.renew(self.teacher_memory, teacher, index)
+        return loss
+
+    @torch.no_grad()
+    def renew(self, memory: Tensor, vector: Tensor, index: Tensor) -> None:
+        """Move the rows ``index`` towards ``vector`` and back to unit length."""
+        mixed = memory[index] * self.momentum + vector * (1 - self.momentum)
+        memory.index_copy_(0, index, unit(mixed))
+
+
+class CRD(Loss):
+    r"""Contrastive representation distillation (arXiv 1910.10699).
+
+    Each side goes through its own linear layer to ``width`` and to unit length: f^t and f^s. The student's
+    f^s is the anchor against teacher vectors, then f^t against student vectors; the two terms are added.
+
+    The published method is ``form="bank"``: two memories of N x ``width`` and, for both anchors,
+
+    .. math::
+        L = -\frac{1}{B} \sum_b \Big[ \log \frac{P^+_b}{P^+_b + m / N}
+            + \sum_{k=1}^m \log \frac{m / N}{P^-_{bk} + m / N} \Big],
+        \quad P = \exp(\langle f, f' \rangle / \tau) / Z
+
+    (:class:`Bank` has the details) with m = ``negatives`` images of other classes, so it needs ``prepare``
+    with the training labels and the ``index`` of each sample, and its memory grows with the data set. Our
+    reading there: negatives are drawn with replacement; bank and Z change in training mode only.
+
+    The other two forms are ours: ``"batch"`` takes the batch's other samples for negatives, with InfoNCE or
+    the sigmoid critic; ``"queue"`` adds, for the student's anchors, the last ``queue_size`` teacher
+    embeddings. The teacher is frozen and the queue holds what goes into the linear layer, so its entries
+    never grow stale; past student vectors would, so the teacher's anchors keep to the batch.
+
+    Args:
+        teacher_dim: width of the teacher's embedding.
+        student_dim: width of the student's embedding.
+        form: "batch", "queue" or "bank".
+        tau: temperature, above 0.
+        width: width of the contrasted vectors.
+        negatives: bank form: negatives drawn for each sample.
+        queue_size: queue form: entries of the queue.
+        momentum: bank form: share of the old row kept when it is renewed, 0..1.
+        same_class_negatives: whether samples of the same class may be negatives. Without labels the batch and
+            queue forms take them all.
+        critic: batch and queue forms: "softmax" is InfoNCE over the positive and its negatives, "sigmoid" is
+            ``-log h(positive) - sum log(1 - h(negative))``.
+        reduction: sigmoid critic: "mean" divides the sum over the negatives by their number, "sum" does not.
+
+    Shapes:
+        teacher (B, teacher_dim), student (B, student_dim), label (B,), index (B,) -> scalar.
+
+    Raises:
+        ValueError: an option out of range; in the bank form no ``prepare``, no ``index``, training labels of
+            one class only and, on the CPU, an ``index`` outside the training set.
+    """
+
+    def __init__(
+        self,
+        teacher_dim: int,
+        student_dim: int,
+        *,
+        form: Literal["batch", "queue", "bank"] = "batch",
+        tau: float = 0.07,
+        width: int = 128,
+        negatives: int = 16384,
+        queue_size: int = 4096,
+        momentum: float = 0.5,
+        same_class_negatives: bool = False,
+        critic: Literal["sigmoid", "softmax"] = "softmax",
+        reduction: Literal["sum", "mean"] = "mean",
+    ) -> None:
+        super().__init__(teacher_dim, student_dim)
+        demand("CRD", "form", form, form in ("batch", "queue", "bank"), "'batch', 'queue' or 'bank'")
+        demand("CRD", "tau", tau, tau > 0, "tau > 0")
+        demand("CRD", "width", width, width >= 1, "width >= 1")
+        demand("CRD", "negatives", negatives, negatives >= 1, "negatives >= 1")
+        demand("CRD", "queue_size", queue_size, queue_size >= 1, "queue_size >= 1")
+        demand("CRD", "momentum", momentum, 0 <= momentum <= 1, "0 <= momentum <= 1")
+        demand("CRD", "critic", critic, critic in ("sigmoid", "softmax"), "'sigmoid' or 'softmax'")
+        demand("CRD", "reduction", reduction, reduction in ("sum", "mean"), "'sum' or 'mean'")
+        self.tau = tau
+        self.same_class_negatives = same_class_negatives
+        self.critic = critic
+        self.reduction = reduction
+        self.teacher_layer = nn.Linear(teacher_dim, width)
+        self.student_layer = nn.Linear(student_dim, width)
+        self.queue = Queue(queue_size, teacher_dim) if form == "queue" else None
+        self.bank = Bank(width, tau, negatives, momentum, same_class_negatives) if form == "bank" else None
+
+    def prepare(self, label: Tensor) -> None:
+        """Allocate the bank for the training set; the other forms need nothing.
+
+        Args:
+            label: (N,) labels of the whole training set, in the order of ``index``.
+        """
+        if self.bank is not None:
+            self.bank.prepare(label)
+
+    def compute(self, teacher: Tensor, student: Tensor, label: Tensor | None, index: Tensor | None) -> Tensor:
+        t, s = unit(self.teacher_layer(teacher)), unit(self.student_layer(student))
+        if self.bank is not None:
+            return self.bank(t, s, self._checked(index))  # type: ignore[no-any-return]
+        classes = None if self.same_class_negatives else label
+        identity = identities(index, student)
+        allowed = may_contrast(classes, identity, classes, identity)
+        of_teacher = contrast(t @ s.T / self.tau, allowed, self.critic, self.reduction).mean()
+        if self.queue is not None:
+            past = unit(self.teacher_layer(self.queue.read()))
+            past_classes = None if classes is None else self.queue.label
+            past_allowed = may_contrast(classes, identity, past_classes, self.queue.identity) * self.queue.filled
+            t, allowed = torch.cat([t, past]), torch.cat([allowed, past_allowed], dim=1)
+            if self.training:
+                self.queue.push(teacher, label, index)
+        of_student = contrast(s @ t.T / self.tau, allowed, self.critic, self.reduction).mean()
+        return of_student + of_teacher
+
+    def _checked(self, index: Tensor | None) -> Tensor:
+        assert self.bank is not None
+        size = self.bank.student_memory.shape[0]
+        if index is None:
+            raise ValueError("CRD: form='bank' needs the index of each sample, got None")
+        if size == 0:
+            raise ValueError("CRD: form='bank' needs prepare(label) with the training labels before the first step")
+        # On a GPU this check would make every step wait for the device; there the look-up itself fails.
+        if index.device.type == "cpu" and not bool(((index >= 0) & (index < size)).all()):
+            raise ValueError(f"CRD: index runs from {int(index.min())} to {int(index.max())}, expected 0..{size - 1}")
+        return index

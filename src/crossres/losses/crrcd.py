@@ -1,0 +1,165 @@
+"""Cross-resolution relational contrastive distillation."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from crossres.losses.base import Loss
+from crossres.losses.contrast import contrast, identities, may_contrast, unit
+from crossres.losses.options import demand
+from crossres.losses.queue import Queue
+
+
+class Relation(nn.Module):
+    r"""Feature relation module: :math:`v_{ij} = W_d\,\mathrm{relu}( \dots \mathrm{relu}(A a_i - B b_j))`.
+
+    The first layer is linear, so ``A a`` and ``B b`` are computed once a sample and broadcast over pairs.
+    No layer has a bias: equal embeddings have the relation 0.
+
+    Args:
+        anchor_dim: width of a.
+        other_dim: width of b; None where both live in one space: then B is A.
+        hidden: width between the layers.
+        width: width of the relation.
+        depth: number of linear layers, the first (A and B) included; 1 is ``A a_i - B b_j`` alone.
+    """
+
+    def __init__(self, anchor_dim: int, other_dim: int | None, hidden: int, width: int, depth: int) -> None:
+        super().__init__()
+        first = hidden if depth > 1 else width
+        self.anchor = nn.Linear(anchor_dim, first, bias=False)
+        self.other = None if other_dim is None else nn.Linear(other_dim, first, bias=False)
+        outputs = [hidden] * (depth - 2) + [width] if depth > 1 else []
+        self.layers = nn.ModuleList(nn.Linear(hidden, out, bias=False) for out in outputs)
+
+    def forward(self, anchor: Tensor, other: Tensor, length: float = 1.0) -> Tensor:
+        """Relate each anchor (a, anchor_dim) to each other (K, other_dim): (a, K, width) of one length."""
+        # Added with its sign turned, since autograd then turns (K, hidden) numbers and not (a, K, hidden).
+        project = self.anchor if self.other is None else self.other
+        relation: Tensor = self.anchor(anchor)[:, None] + -project(other)
+        for layer in self.layers:
+            relation = layer(F.relu(relation, inplace=True))
+        return unit(relation, length)
+
+
+class CRRCD(Loss):
+    r"""Cross-resolution relational contrastive distillation (arXiv 2409.02555).
+
+    For each pair of an anchor i and another sample j, the relation of the two teacher embeddings is pulled to
+    the relation of the teacher's i and the student's j, and pushed from that of i and other samples k:
+
+    .. math::
+        v^t_{ij} = W_2\,\mathrm{relu}(W_1 (e^t_i - e^t_j)), \quad
+        v^{ts}_{ij} = W'_2\,\mathrm{relu}(A e^t_i - B e^s_j), \quad
+        h(u, v) = \sigma(\langle u / |u|, v / |v| \rangle / \tau)
+
+        L = \operatorname{mean}_{ij} \Big[ -\log h(v^t_{ij}, v^{ts}_{ij})
+            - \sum_k \log(1 - h(v^t_{ij}, v^{ts}_{ik})) \Big]
+
+    Our reading, where the paper's details are not at hand: the pair i = j is left out and neither i nor j is
+    ever a negative of the pair (i, j); i runs over ``anchors`` samples drawn anew at each call from torch's
+    global generator; the teacher's module has one first layer for both embeddings, the cross-resolution
+    module one for each; no layer has a bias; the mean runs over the pairs; every default below. With
+    ``negatives="queue"`` k also runs over the last ``queue_size`` student embeddings of earlier training
+    steps, as constants: the relation modules still learn from them, and since the anchor is in every
+    relation they cost ``anchors * queue_size`` relations a step. Entries of the images i and j themselves
+    are left out where ``index`` is given. The queue is written in training mode only.
+
+    Args:
+        teacher_dim: width of the teacher's embedding.
+        student_dim: width of the student's embedding.
+        tau: temperature of the critic, above 0.
+        width: width of a relation.
+        hidden: width between the relation module's layers.
+        depth: linear layers in a relation module, at least 1: 1 is ``A a_i - B b_j`` (of ``width``, without
+            ``hidden``), 2 the form above, each further one adds relu and a hidden x hidden layer.
+        anchors: anchors i drawn per batch; 0, or more than the batch holds, takes all.
+        negatives: "batch" for the batch's other samples, "queue" for these and a queue of past ones.
+        queue_size: entries of the queue.
+        same_class_negatives: whether samples of j's class may be negatives. Without labels all samples may.
+        critic: "sigmoid" as above, or "softmax": ``-log`` of the softmax of ``<u, v> / tau`` over j and its
+            negatives (InfoNCE).
+        reduction: "sum" adds up the negatives as above, "mean" divides their sum by their number, so that the
+            two terms keep their balance at every batch size. Does not apply to the softmax critic.
+
+    Shapes:
+        teacher (B, teacher_dim), student (B, student_dim), label (B,), index (B,) -> scalar. A batch of 1 has
+        no pair and a loss of 0. Where a pair has no negative, the sigmoid critic keeps its first term and the
+        softmax critic gives 0.
+
+    Raises:
+        ValueError: an option out of range.
+    """
+
+    def __init__(
+        self,
+        teacher_dim: int,
+        student_dim: int,
+        *,
+        tau: float = 0.1,
+        width: int = 128,
+        hidden: int = 128,
+        depth: int = 2,
+        anchors: int = 16,
+        negatives: Literal["batch", "queue"] = "batch",
+        queue_size: int = 4096,
+        same_class_negatives: bool = False,
+        critic: Literal["sigmoid", "softmax"] = "sigmoid",
+        reduction: Literal["sum", "mean"] = "mean",
+    ) -> None:
+        super().__init__(teacher_dim, student_dim)
+        demand("CRRCD", "tau", tau, tau > 0, "tau > 0")
+        demand("CRRCD", "width", width, width >= 1, "width >= 1")
+        demand("CRRCD", "hidden", hidden, hidden >= 1, "hidden >= 1")
+        demand("CRRCD", "depth", depth, depth >= 1, "depth >= 1")
+        demand("CRRCD", "anchors", anchors, anchors >= 0, "anchors >= 0 (0 takes all)")
+        demand("CRRCD", "negatives", negatives, negatives in ("batch", "queue"), "'batch' or 'queue'")
+        demand("CRRCD", "queue_size", queue_size, queue_size >= 1, "queue_size >= 1")
+        demand("CRRCD", "critic", critic, critic in ("sigmoid", "softmax"), "'sigmoid' or 'softmax'")
+        demand("CRRCD", "reduction", reduction, reduction in ("sum", "mean"), "'sum' or 'mean'")
+        self.tau = tau
+        self.anchors = anchors
+        self.same_class_negatives = same_class_negatives
+        self.critic = critic
+        self.reduction = reduction
+        self.teacher_relation = Relation(teacher_dim, None, hidden, width, depth)
+        self.cross_relation = Relation(teacher_dim, student_dim, hidden, width, depth)
+        self.queue = Queue(queue_size, student_dim) if negatives == "queue" else None
+
+    def compute(self, teacher: Tensor, student: Tensor, label: Tensor | None, index: Tensor | None) -> Tensor:
+        size = student.shape[0]
+        every = not 0 < self.anchors < size
+        anchor = (
+            torch.arange(size, device=student.device)
+            if every
+            else torch.randperm(size, device=student.device)[: self.anchors]
+        )
+
+        identity = other_identity = identities(index, student)
+        classes = other_classes = None if self.same_class_negatives else label
+        others = student
+        if self.queue is not None:
+            others = torch.cat([student, self.queue.read()])
+            other_identity = torch.cat([identity, self.queue.identity])
+            if classes is not None:
+                other_classes = torch.cat([classes, self.queue.label])
+        # (B, K): negatives of the positive j; then, for each anchor, without the anchor itself.
+        allowed = may_contrast(classes, identity, other_classes, other_identity)
+        if self.queue is not None:
+            allowed[:, size:] *= self.queue.filled
+        not_anchor = (identity[anchor, None] != other_identity).float()
+        pair = not_anchor[:, :size]
+
+        u = self.teacher_relation(teacher[anchor], teacher, length=1 / self.tau)
+        v = self.cross_relation(teacher[anchor], others)
+        scores = u @ v.transpose(1, 2)
+        rows = contrast(scores, allowed * not_anchor[:, None], self.critic, self.reduction)
+
+        if self.queue is not None and self.training:
+            self.queue.push(student, label, index)
+        # A batch of 1 has no pair; its relations are computed all the same: every parameter has a gradient.
+        return (rows * pair).sum() / pair.sum().clamp(min=1)

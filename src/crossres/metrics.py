@@ -1,0 +1,45 @@
+"""Numbers of recognition as pure functions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from crossres.errors import CrossresError
+
+
+def topk_accuracy(logits: Tensor, label: Tensor, k: int = 1) -> float:
+    """Return the percentage of samples whose label is among the k largest logits.
+
+    A tie at the k-th place counts against the sample, so that constant logits do not score.
+
+    Args:
+        logits: (N, C).
+        label: (N,) int64 in 0..C-1.
+        k: at least 1; at most C counts.
+
+    Raises:
+        CrossresError: no samples, shapes that do not fit, a label out of range.
+
+    >>> topk_accuracy(torch.tensor([[2.0, 1.0], [0.0, 3.0]]), torch.tensor([0, 0]))
+    50.0
+    """
+    if logits.ndim != 2 or label.shape != logits.shape[:1] or not len(label):
+        raise CrossresError(
+            f"accuracy: needs logits (N, C) and label (N,), got {tuple(logits.shape)}, {tuple(label.shape)}"
+        )
+    if int(label.min()) < 0 or int(label.max()) >= logits.shape[1]:
+        raise CrossresError(f"accuracy: label {int(label.max())} is out of range for {logits.shape[1]} classes")
+    own = logits.gather(1, label[:, None])
+    # NaN logits compare false: they must not count as ranked behind
+    ahead = (~(logits < own)).sum(1) - 1
+    return 100.0 * (ahead < k).double().mean().item()
+
+
+def confusion_matrix(predicted: Tensor, label: Tensor, classes: int) -> Tensor:
+    """Return counts (classes, classes): rows are true classes, columns predicted ones.
+
+    >>> confusion_matrix(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]), 2).tolist()
+    [[1, 1], [0, 1]]
+    """
+    return torch.bincount(label * classes + predicted, minlength=classes * classes).view(classes, classes)

@@ -1,0 +1,43 @@
+"""Small networks for native low resolution, by name.
+
+Each constructor returns a module ``f(images) -> embedding``: images (B, 3, h, w) of any size from 4x4 to
+64x64, already normalised; embedding (B, ``embedding_dim``), globally average-pooled, without a classifier.
+With a linear classifier of 100 classes the parameter counts equal those of the CRD benchmark's networks
+(Tian et al. 2020, arXiv 1910.10699).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import nn
+
+from crossres.models.mobile import MobileNetV2, ShuffleNetV2
+from crossres.models.resnet import ResNet
+from crossres.models.vgg import VGG
+from crossres.models.wide_resnet import WideResNet
+
+_X4 = (32, 64, 128, 256)
+
+BACKBONES: dict[str, Callable[[], nn.Module]] = {
+    "resnet8": partial(ResNet, 8),
+    "resnet14": partial(ResNet, 14),
+    "resnet20": partial(ResNet, 20),
+    "resnet32": partial(ResNet, 32),
+    "resnet44": partial(ResNet, 44),
+    "resnet56": partial(ResNet, 56),
+    "resnet110": partial(ResNet, 110),
+    "resnet8x4": partial(ResNet, 8, _X4),
+    "resnet32x4": partial(ResNet, 32, _X4),
+    "wrn_16_1": partial(WideResNet, 16, 1),
+    "wrn_16_2": partial(WideResNet, 16, 2),
+    "wrn_40_1": partial(WideResNet, 40, 1),
+    "wrn_40_2": partial(WideResNet, 40, 2),
+    "vgg8": partial(VGG, ([64], [128], [256], [512], [512])),
+    "vgg11": partial(VGG, ([64], [128], [256] * 2, [512] * 2, [512] * 2)),
+    "vgg13": partial(VGG, ([64] * 2, [128] * 2, [256] * 2, [512] * 2, [512] * 2)),
+    "vgg16": partial(VGG, ([64] * 2, [128] * 2, [256] * 3, [512] * 3, [512] * 3)),
+    "mobilenetv2": partial(MobileNetV2, 0.5, 6),
+    "shufflenetv2": ShuffleNetV2,
+}

@@ -1,0 +1,103 @@
+"""A teacher's outputs, computed once per view and kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from crossres.checkpoint import write_atomically
+from crossres.data.loader import Loader
+from crossres.models.encoder import Encoder
+from crossres.models.weights import weights_sha256
+from crossres.types import Outputs
+
+
+@dataclass
+class TeacherCache:
+    """Embeddings (views, N, d) and logits (views, N, C) of every training image, float32, on one device."""
+
+    embedding: Tensor
+    logits: Tensor | None
+
+    def __call__(self, index: Tensor, view: Tensor) -> Outputs:
+        """Return the teacher's outputs of images ``index`` (B,) in their ``view`` (B,): 0 or 1 = flipped."""
+        logits = None if self.logits is None else self.logits[view, index]
+        return Outputs(self.embedding[view, index], logits)
+
+
+def cached_outputs(
+    teacher: Encoder,
+    loader: Loader,
+    folder: Path | None,
+    *,
+    flip: bool,
+    autocast: Callable[[], Any],
+    precision: str,
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> TeacherCache:
+    """Return the teacher's outputs on the unshifted images, from disk where they are there.
+
+    Args:
+        teacher: in eval mode, on the loader's device.
+        loader: serves the training images.
+        folder: where the files lie, one per view; None keeps them in memory only.
+        flip: whether the mirrored view is needed too.
+        autocast: context of the teacher's forward pass.
+        precision: its name, part of the key with the teacher's weights, the data, the size and the view.
+        progress: told (what, done, total).
+    """
+    views = [_view(teacher, loader, folder, bool(v), autocast, precision, progress) for v in range(2 if flip else 1)]
+    embedding = torch.stack([v["embedding"] for v in views]).to(loader.device)
+    logits = torch.stack([v["logits"] for v in views]).to(loader.device) if "logits" in views[0] else None
+    return TeacherCache(embedding, logits)
+
+
+def _view(
+    teacher: Encoder,
+    loader: Loader,
+    folder: Path | None,
+    flip: bool,
+    autocast: Callable[[], Any],
+    precision: str,
+    progress: Callable[[str, int, int], None],
+) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file, save
+
+    key = {
+        "teacher": weights_sha256(teacher),
+        "data": loader.images.fingerprint,
+        "hr_size": loader.hr_size,
+        "fit": loader.fit,
+        "flip": flip,
+        "precision": precision,
+    }
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+    path = folder / f"{digest}.safetensors" if folder else None
+    if path and path.exists():
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError):
+            print(f"{path} cannot be read and is computed anew", file=sys.stderr)
+    outputs: dict[str, list[Tensor]] = {"embedding": [], "logits": []}
+    done = 0
+    for batch in loader.ordered(flip=flip, hr=True):
+        with torch.no_grad(), autocast():
+            said = teacher(batch.hr)
+        outputs["embedding"].append(said.embedding.float().cpu())
+        if said.logits is not None:
+            outputs["logits"].append(said.logits.float().cpu())
+        done += len(batch.label)
+        progress("teacher", done, len(loader.images))
+    whole = {name: torch.cat(parts) for name, parts in outputs.items() if parts}
+    if path:
+        write_atomically(path, lambda f: f.write(save(whole, metadata={k: str(v) for k, v in key.items()})))
+    return whole

@@ -1,0 +1,80 @@
+"""The model card that travels with saved weights: only facts and numbers that were recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+
+_USE = """```python
+import torch
+from crossres.models import from_pretrained
+
+encoder = from_pretrained("FOLDER_OR_HUB_ID")
+outputs = encoder(torch.rand(1, 3, {size}, {size}))  # images in 0..1; resizing and normalisation are inside
+```"""
+
+
+def render_card(config: Mapping[str, Any]) -> str:
+    """Return the README.md of a model folder, Hugging Face front matter included.
+
+    Args:
+        config: the content of config.json. ``results`` holds the measured numbers, nested or not;
+            ``license`` and ``base_model`` are repeated only if given.
+    """
+    front: dict[str, Any] = {key: config[key] for key in ("license", "base_model") if config.get(key)}
+    front |= {
+        "library_name": "crossres",
+        "pipeline_tag": "image-classification" if config["classes"] else "image-feature-extraction",
+        "tags": ["crossres", "low-resolution", "knowledge-distillation", "pytorch"],
+    }
+    results = dict(_flatten(config.get("results") or {}))
+    if any("top1" in name or "top-1" in name or "accuracy" in name for name in results):
+        front["metrics"] = ["accuracy"]
+    size = config.get("lr_size") or config["input_size"] or 32
+    facts = {
+        "architecture": config["architecture"].get("name"),
+        "classes": len(config["classes"]),
+        "embedding": f"{config['embedding_dim']} numbers",
+        "input size": f"{config['input_size']} px" if config["input_size"] else "any",
+    }
+    for key, value in config.items():
+        if key not in _SHOWN and not isinstance(value, (list, tuple)):
+            facts |= dict(_flatten({key: value}))
+    measured = _table(results, "measure") if results else "None were recorded with these weights."
+    name = str(config.get("name") or f"{facts['architecture']}, {facts['classes']} classes")
+    return "\n".join(
+        (
+            f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
+            f"# {_line(name)}\n",
+            "An image encoder for low resolution, trained with crossres. The folder holds this network",
+            "alone: no teacher and no parts that serve training only.\n",
+            f"## Results\n\n{measured}\n",
+            f"## Facts\n\n{_table(facts, 'fact')}\n",
+            f"## Use\n\n{_USE.format(size=size)}\n",
+        )
+    )
+
+
+# Shown in another place of the card, or of no interest there.
+_SHOWN = frozenset(
+    ("results", "classes", "architecture", "embedding_dim", "input_size", "mean", "std", "format_version")
+) | {"name", "license", "base_model", "model_sha256"}
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key} / ")
+        elif value is not None:
+            yield f"{prefix}{key}", value
+
+
+def _table(values: Mapping[str, Any], title: str) -> str:
+    rows = [f"| {_line(key)} | {_line(value)} |" for key, value in values.items()]
+    return "\n".join((f"| {title} | value |", "|---|---|", *rows))
+
+
+def _line(value: object) -> str:
+    return " ".join(str(value).split()).replace("|", "\\|")

@@ -1,0 +1,267 @@
+"""Saving an encoder to a folder and reading it back, from disk or from the Hugging Face Hub.
+
+A folder holds ``model.safetensors`` (the encoder's weights), ``config.json`` (how to build it, and facts
+about it) and ``README.md`` (the model card). Reading it never unpickles.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import secrets
+import shutil
+import tempfile
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from crossres.errors import CrossresError
+from crossres.models.card import render_card
+from crossres.models.encoder import Encoder, build_encoder, wrap
+from crossres.models.weights import fit_weights, plain_state, read_safetensors, weights_sha256
+
+__all__ = ["from_pretrained", "push_to_hub", "save_pretrained", "weights_sha256"]
+
+FORMAT_VERSION = 1
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+_OWN = ("format_version", "crossres_version", "architecture", "classes", "input_size", "mean", "std")
+_RESERVED = frozenset((*_OWN, "embedding_dim", "model_sha256"))
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+
+
+def save_pretrained(encoder: Encoder, folder: str | Path, *, info: Mapping[str, Any] | None = None) -> None:
+    """Write the encoder to a folder: all of it, or nothing.
+
+    An existing folder gets the three files replaced and keeps its other files. An encoder made by ``wrap``
+    can be saved too; reading it back needs the module (``from_pretrained(folder, backbone=module)``).
+
+    Args:
+        encoder: the network to save.
+        folder: where to; parents are created.
+        info: facts to keep beside it as ``encoder.info``: JSON values; ``results`` appear in the model card.
+            None keeps ``encoder.info``. The names of config.json's own entries are not available.
+
+    Raises:
+        CrossresError: the folder cannot be written (a full disk, say), or info is no JSON.
+    """
+    from safetensors.torch import save
+
+    folder = Path(folder)
+    facts = _plain(encoder.info if info is None else info, "info")
+    taken = sorted(_RESERVED & facts.keys())
+    if taken:
+        raise CrossresError(f"info holds '{taken[0]}', which config.json keeps for itself; choose another name")
+    weights = save(_unshared(plain_state(encoder)), metadata={"format": "pt"})
+    config = {
+        "format_version": FORMAT_VERSION,
+        "crossres_version": _version(),
+        "architecture": encoder.architecture,
+        "classes": list(encoder.classes),
+        "input_size": encoder.input_size,
+        "mean": _numbers(encoder.mean),
+        "std": _numbers(encoder.std),
+        "embedding_dim": encoder.embedding_dim,
+        # Ties the two files together: a save that was cut off between their renames is found out.
+        "model_sha256": hashlib.sha256(weights).hexdigest(),
+        **facts,
+    }
+    files = {
+        WEIGHTS: weights,
+        CARD: render_card(config).encode(),
+        CONFIG: (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode(),
+    }
+    _write_together(folder, files)
+
+
+def from_pretrained(path: str | Path, *, backbone: nn.Module | None = None, revision: str | None = None) -> Encoder:
+    """Read an encoder that ``save_pretrained`` wrote; it comes back on the CPU in eval mode.
+
+    Args:
+        path: the folder of a model or of a run, or the id ``owner/name`` of a model on the Hugging Face Hub.
+        backbone: the module that was wrapped, with any weights; for encoders made by ``wrap``, and for
+            factories named in models from the Hub, whose code is never run on the config's word.
+        revision: branch, tag or commit on the Hub.
+
+    Raises:
+        CrossresError: nothing there, a file is missing, broken, or does not fit the others.
+    """
+    folder = Path(path)
+    local = folder.is_dir()
+    if not local:
+        folder = _download(str(path), revision)
+    elif (folder / "model" / CONFIG).is_file():
+        folder = folder / "model"
+    config = _read_config(folder / CONFIG)
+    encoder = _rebuild(config, backbone, trusted=local)
+    weights = folder / WEIGHTS
+    if not weights.is_file():
+        raise CrossresError(f"there is no {WEIGHTS} in {folder}; crossres reads weights from safetensors only")
+    content = weights.read_bytes()
+    fit_weights(encoder, read_safetensors(content, weights), str(weights))
+    expected = config.get("model_sha256")
+    if expected is not None and hashlib.sha256(content).hexdigest() != expected:
+        raise CrossresError(f"{weights} is not the file that {CONFIG} beside it belongs to; save it again")
+    encoder.info = {key: value for key, value in config.items() if key not in _RESERVED}
+    return encoder.eval()
+
+
+def push_to_hub(
+    encoder: Encoder, repo_id: str, *, info: Mapping[str, Any] | None = None, private: bool = True
+) -> str:
+    """Save the encoder to the Hugging Face Hub with the token that ``hf auth login`` stored; return its URL.
+
+    Raises:
+        CrossresError: no huggingface_hub, no permission, no network.
+    """
+    hub = _hub()
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent) / "model"
+        save_pretrained(encoder, folder, info=info)
+        try:
+            url = hub.create_repo(repo_id, private=private, exist_ok=True)
+            hub.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload a crossres encoder")
+        except Exception as error:
+            raise CrossresError(f"cannot push to the Hub model '{repo_id}': {_first_line(error)}") from error
+    return str(url)
+
+
+def _rebuild(config: dict[str, Any], backbone: nn.Module | None, *, trusted: bool) -> Encoder:
+    architecture = dict(config["architecture"])
+    name = str(architecture.get("name"))
+    shared: dict[str, Any] = {key: config[key] for key in ("classes", "input_size", "mean", "std")}
+    # Fresh weights are drawn only to be replaced: leave the caller's random state alone.
+    with torch.random.fork_rng(devices=[]):
+        if backbone is not None:
+            encoder = wrap(backbone, classifier=architecture.get("classifier"), **shared)
+        elif name == "wrapped":
+            module = architecture.get("module", "a module")
+            raise CrossresError(f"this model wraps {module}: give it as from_pretrained(..., backbone=module)")
+        elif ":" in name and not name.startswith("timm:") and not trusted:
+            raise CrossresError(f"the Hub model names code to run ('{name}'); build it and give it as backbone=")
+        else:
+            encoder = build_encoder(
+                name,
+                embedding_dim=architecture.get("embedding_dim"),
+                small_input=architecture.get("small_input", "auto"),
+                **shared,
+            )
+    encoder.architecture = architecture
+    return encoder
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise CrossresError(f"there is no {CONFIG} in {path.parent}: not a folder that crossres saved")
+    try:
+        config = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise CrossresError(f"{path} is broken: {_first_line(error)}") from error
+    if not isinstance(config, dict):
+        raise CrossresError(f"{path} holds no JSON object: not a folder that crossres saved")
+    for key in ("format_version", "architecture", "classes", "input_size", "mean", "std"):
+        if key not in config:
+            raise CrossresError(f"{path} has no '{key}': not a folder that crossres saved, or a broken one")
+    if config["format_version"] != FORMAT_VERSION:
+        raise CrossresError(
+            f"{path} has format_version {config['format_version']}, this crossres reads {FORMAT_VERSION}; "
+            f"install the crossres that wrote it ({config.get('crossres_version', 'unknown')})"
+        )
+    classes, size = config["classes"], config["input_size"]
+    sound = isinstance(config["architecture"], dict) and (size is None or isinstance(size, int))
+    sound = sound and isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    for key in ("mean", "std"):
+        values = config[key]
+        sound = sound and isinstance(values, list) and all(isinstance(v, (int, float)) for v in values)
+    if not sound:
+        raise CrossresError(f"{path} is broken: architecture, classes, input_size, mean or std has a wrong type")
+    return config
+
+
+def _write_together(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write the files into a sibling folder first; renames, which need no space, come last."""
+    if folder.exists() and not folder.is_dir():
+        raise CrossresError(f"cannot save to {folder}: it is a file; name a folder")
+    beside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
+    try:
+        beside.mkdir(parents=True)
+        for name, content in files.items():
+            with (beside / name).open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        if folder.is_dir():
+            for name in files:
+                os.replace(beside / name, folder / name)
+        else:
+            os.rename(beside, folder)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise CrossresError(f"cannot save to {folder}: {reason}; what was there is unchanged") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _download(repo_id: str, revision: str | None) -> Path:
+    if not _HUB_ID.fullmatch(repo_id):
+        raise CrossresError(f"there is no folder {repo_id}, and it is no Hub id either (owner/name)")
+    hub = _hub()
+    try:
+        return Path(hub.snapshot_download(repo_id, revision=revision, allow_patterns=[WEIGHTS, CONFIG, CARD]))
+    except Exception as error:
+        raise CrossresError(
+            f"there is no folder {repo_id}, and the Hugging Face Hub gives no model of that id "
+            f"({type(error).__name__}): mend the name, or go online"
+        ) from error
+
+
+def _hub() -> Any:
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise CrossresError("the Hugging Face Hub needs huggingface_hub; pip install 'crossres[train]'") from error
+    return huggingface_hub
+
+
+def _unshared(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU: safetensors refuses tensors that share memory or are not contiguous."""
+    return {key: value.to("cpu", copy=True, memory_format=torch.contiguous_format) for key, value in state.items()}
+
+
+def _numbers(values: Tensor) -> list[float]:
+    """The shortest decimals that give back the same float32 numbers."""
+    return [float(str(number)) for number in values.detach().float().cpu().flatten().numpy()]
+
+
+def _plain(value: Any, where: str) -> Any:
+    """Return the value as strict JSON holds it; a number that is not finite becomes null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry, f"{where}.{key}") for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry, where) for entry in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (str, int)):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "item"):
+        return _plain(value.item(), where)
+    raise CrossresError(f"{where} is {type(value).__name__}, which JSON cannot hold; give numbers and texts")
+
+
+def _version() -> str:
+    try:
+        return version("crossres")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

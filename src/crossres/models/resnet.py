@@ -1,0 +1,68 @@
+"""ResNets for native low resolution: a 3x3 stem without stride or pooling, three stages, basic blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions beside an identity, or a 1x1 convolution where the shape changes."""
+
+    def __init__(self, in_width: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_width, width, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.downsample: nn.Module = nn.Identity()
+        if stride != 1 or in_width != width:
+            self.downsample = nn.Sequential(nn.Conv2d(in_width, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        # No in-place ReLU: a captured feature must stay what its module returned.
+        inner = F.relu(self.bn1(self.conv1(x)))
+        return F.relu(self.bn2(self.conv2(inner)) + self.downsample(x))
+
+
+class ResNet(nn.Module):
+    """CIFAR-style ResNet of depth ``6 n + 2``: images (B, 3, h, w) -> embedding (B, widths[-1]).
+
+    Layers carry the names of the distillation literature's public checkpoints (``layer2.0.conv1`` ...),
+    so such a checkpoint loads by name.
+
+    Args:
+        depth: number of weighted layers on the main path, 6 n + 2.
+        widths: channels of the stem and of the three stages.
+
+    Source: He et al. 2016, section 4.2 (arXiv 1512.03385), with the 1x1 shortcuts and the 4x widths of the
+    CRD benchmark (Tian et al. 2020, arXiv 1910.10699).
+    """
+
+    def __init__(self, depth: int, widths: Sequence[int] = (16, 16, 32, 64)) -> None:
+        super().__init__()
+        blocks, rest = divmod(depth - 2, 6)
+        if blocks < 1 or rest:
+            raise ValueError(f"depth {depth} is not of the form 6 n + 2")
+        stem, *stages = widths
+        self.embedding_dim = stages[-1]
+        self.conv1 = nn.Conv2d(3, stem, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(stem)
+        self.layer1 = _stage(stem, stages[0], blocks, stride=1)
+        self.layer2 = _stage(stages[0], stages[1], blocks, stride=2)
+        self.layer3 = _stage(stages[1], stages[2], blocks, stride=2)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images: Tensor) -> Tensor:
+        stem = F.relu(self.bn1(self.conv1(images)))
+        x: Tensor = self.layer3(self.layer2(self.layer1(stem)))
+        return x.mean((2, 3))
+
+
+def _stage(in_width: int, width: int, blocks: int, stride: int) -> nn.Sequential:
+    first = BasicBlock(in_width, width, stride)
+    return nn.Sequential(first, *(BasicBlock(width, width, 1) for _ in range(blocks - 1)))

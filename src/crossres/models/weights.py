@@ -1,0 +1,157 @@
+"""Weights of an encoder: reading them from plain checkpoints, fitting them, their digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import torch
+from torch import Tensor
+
+from crossres.errors import CrossresError
+from crossres.models.encoder import Encoder
+
+# What training wraps around a network, and what checkpoints wrap around its weights.
+_PREFIXES = ("module.", "_orig_mod.", "model.")
+_CONTAINERS = ("state_dict", "model", "model_state_dict")
+_HEAD = re.compile(r"(?:.*\.)?(?:fc|linear|classifier|head)(?:\.(?:\d+|fc|head))*\.(weight|bias)")
+
+
+def plain_state(encoder: Encoder) -> dict[str, Tensor]:
+    """Return the encoder's weights under their own names, compiled and wrapped encoders included."""
+    return {
+        key.replace("_orig_mod.", "").removeprefix("module."): value.detach()
+        for key, value in encoder.state_dict().items()
+    }
+
+
+def weights_sha256(encoder: Encoder) -> str:
+    """Return a digest of all that decides the encoder's outputs, as 64 hex digits.
+
+    That is the architecture, the preprocessing and every weight; the same in every process, on every device
+    and in every memory format.
+    """
+    digest = hashlib.sha256()
+    settings = [encoder.architecture, encoder.input_size, list(encoder.classes)]
+    digest.update(json.dumps(settings, sort_keys=True).encode())
+    state = plain_state(encoder) | {"mean": encoder.mean, "std": encoder.std}
+    for key in sorted(state):
+        value = state[key].detach().cpu().contiguous()
+        digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def load_weights(encoder: Encoder, path: str | Path) -> None:
+    """Read a plain checkpoint into the encoder; nothing in the file is executed.
+
+    Takes the weights of an encoder or of the bare network, in ``.safetensors`` or as ``torch.save`` writes
+    them, also inside ``{"state_dict": ...}`` or ``{"model": ...}`` and under ``module.`` prefixes. A final
+    layer named fc, linear, classifier or head becomes the encoder's classifier; an encoder without a
+    classifier leaves it out.
+
+    Raises:
+        CrossresError: the file is missing, broken or holds more than weights, or the weights do not fit.
+    """
+    source = _without_prefixes(_read(Path(path)))
+    target = encoder.state_dict()
+    if not any(key.startswith("backbone.") and key in target for key in source):
+        source = dict(_renamed(key, value, encoder, target) for key, value in source.items())
+        source.pop("", None)
+    fit_weights(encoder, source, f"the checkpoint {path}")
+
+
+def fit_weights(encoder: Encoder, weights: Mapping[str, Tensor], where: str) -> None:
+    """Copy the weights into the encoder if every name and shape fits; otherwise change nothing.
+
+    Raises:
+        CrossresError: names the first weight that is missing, unknown or of another shape.
+    """
+    target = encoder.state_dict()
+    # The counter decides nothing where momentum is fixed, and older checkpoints lack it.
+    missing = [key for key in target if key not in weights and not key.endswith("num_batches_tracked")]
+    unknown = [key for key in weights if key not in target]
+    shapes = [key for key in target if key in weights and target[key].shape != weights[key].shape]
+    if shapes == ["classifier.weight", "classifier.bias"] and not missing and not unknown:
+        found = len(weights["classifier.bias"])
+        raise CrossresError(
+            f"{where} has a classifier of {found} classes, the encoder one of {len(encoder.classes)}; "
+            f"name the same classes"
+        )
+    reasons = []
+    if missing:
+        reasons.append(f"{len(missing)} weights are missing, first '{missing[0]}'")
+    if unknown:
+        reasons.append(f"{len(unknown)} are unknown, first '{unknown[0]}'")
+    if shapes:
+        key = shapes[0]
+        pair = f"{tuple(weights[key].shape)} in the file, {tuple(target[key].shape)} in the network"
+        reasons.append(f"{len(shapes)} differ in shape, first '{key}': {pair}")
+    if reasons:
+        name = encoder.architecture.get("name", "the network")
+        raise CrossresError(f"{where} does not fit the architecture '{name}': {'; '.join(reasons)}")
+    encoder.load_state_dict(dict(weights), strict=False)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise CrossresError(f"there is no checkpoint {path}")
+    if path.suffix == ".safetensors":
+        return read_safetensors(path.read_bytes(), path)
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CrossresError(
+            f"the checkpoint {path} is broken or holds more than weights; save model.state_dict() alone"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, BadZipFile) as error:
+        raise CrossresError(f"the checkpoint {path} is truncated or no PyTorch file") from error
+    for container in _CONTAINERS:
+        if isinstance(content, Mapping) and isinstance(content.get(container), Mapping):
+            content = content[container]
+    if not isinstance(content, Mapping):
+        raise CrossresError(f"the checkpoint {path} holds {type(content).__name__}, not weights by name")
+    weights = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    if not weights:
+        raise CrossresError(f"the checkpoint {path} holds no weights; save model.state_dict()")
+    return weights
+
+
+def read_safetensors(content: bytes, path: Path) -> dict[str, Tensor]:
+    """Parse the bytes of a safetensors file.
+
+    Raises:
+        CrossresError: they are truncated or of another kind.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return load(content)
+    except (SafetensorError, ValueError) as error:
+        raise CrossresError(f"{path} is truncated or no safetensors file ({error})") from error
+
+
+def _without_prefixes(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    while True:
+        prefix = next((p for p in _PREFIXES if all(key.startswith(p) for key in weights)), None)
+        if prefix is None:
+            return weights
+        weights = {key.removeprefix(prefix): value for key, value in weights.items()}
+
+
+def _renamed(key: str, value: Tensor, encoder: Encoder, target: Mapping[str, Tensor]) -> tuple[str, Tensor]:
+    """Name a bare network's weight as the encoder does; "" for a head that the encoder does not have."""
+    if f"backbone.{key}" in target:
+        return f"backbone.{key}", value
+    cut = encoder.architecture.get("classifier")
+    head = _HEAD.fullmatch(key)
+    if head or (cut and key.rpartition(".")[0] == cut):
+        return ("" if encoder.classifier is None else f"classifier.{key.rpartition('.')[2]}"), value
+    return key, value

@@ -1,0 +1,168 @@
+"""What a run leaves behind: the judged model and result.json."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import subprocess
+import sys
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from crossres import config as configs
+from crossres.checkpoint import write_json
+from crossres.config import Distill, Teach
+from crossres.data.loader import Loader
+from crossres.devices import Device
+from crossres.evaluate.classification import predict
+from crossres.losses import LOSSES
+from crossres.metrics import topk_accuracy
+from crossres.models.encoder import Encoder
+from crossres.models.pretrained import save_pretrained
+from crossres.train import History
+
+PACKAGES = ("crossres", "torch", "torchvision", "timm", "lightning-fabric", "numpy", "pillow", "pyarrow")
+
+
+def finish(
+    config: Teach, student: Encoder, history: History, test: Loader, device: Device, facts: dict[str, Any]
+) -> dict[str, Any]:
+    """Judge the last and the best weights on the test set, save the best as ``model/``, write ``result.json``.
+
+    The best epoch was chosen on the validation split; the test set is read here for the first time.
+
+    Returns:
+        The document of ``result.json``.
+    """
+    scores = {}
+    for which, weights in (("last", history.last), ("best_val", history.best)):
+        student.load_state_dict(weights)
+        logits = predict(student, test, device.autocast)
+        scores[f"top1_{which}"] = topk_accuracy(logits, test.label)
+        scores[f"top5_{which}"] = topk_accuracy(logits, test.label, 5)
+    degradation = asdict(config.degradation.resolved()) if isinstance(config, Distill) else None
+    names = sorted(config.losses, key=list(LOSSES).index)
+    document = {
+        "name": config.name,
+        "task": facts["task"],
+        "method": "+".join(names),
+        "losses": config.losses,
+        "dataset": config.data.rstrip("/").rsplit("/", 1)[-1],
+        "images": facts["images"],
+        "teacher": facts["teacher"],
+        "student": {
+            "name": config.model.name,
+            "parameters": sum(p.numel() for p in student.parameters()),
+        },
+        "hr_size": facts["hr_size"],
+        "lr_size": facts["lr_size"],
+        "degradation": degradation,
+        "seed": config.train.seed,
+        "epochs": config.train.epochs,
+        **scores,
+        "best_epoch": history.best_epoch,
+        "val_top1_best": history.epochs[history.best_epoch - 1].get("val_top1"),
+        "val_top1_last": history.epochs[-1].get("val_top1"),
+        "seconds": history.seconds,
+        "images_per_second": history.images_per_second,
+        "peak_memory_mb": peak_memory_mb(),
+        "precision": device.precision,
+        "versions": versions(),
+        "machine": machine(device),
+        "commit": commit(),
+        "config_sha256": configs.sha256(config),
+        "config": portable(config),
+    }
+    info = {
+        "task": facts["task"],
+        "hr_size": facts["hr_size"],
+        "lr_size": facts["lr_size"],
+        "degradation": degradation,
+        "fit": config.images.fit,
+        "method": document["method"],
+        "dataset": document["dataset"],
+        "teacher": facts["teacher"],
+        "versions": document["versions"],
+        "results": {
+            **scores,
+            "epochs": config.train.epochs,
+            "seed": config.train.seed,
+            "test_images": len(test.label),
+        },
+    }
+    save_pretrained(student, config.folder / "model", info=info)
+    write_json(config.folder / "result.json", document)
+    return document
+
+
+def portable(config: Teach) -> dict[str, Any]:
+    """Return the config without the paths of this machine, as it may be published."""
+    tree = configs.to_dict(config)
+    for key in ("data", "teacher", "cache_dir", "runs"):
+        if isinstance(tree.get(key), str):
+            tree[key] = tree[key].rstrip("/").rsplit("/", 1)[-1]
+    if tree["images"]["root"]:
+        tree["images"]["root"] = "ROOT"
+    return tree
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that decide a number."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def machine(device: Device) -> dict[str, Any]:
+    """Return what a run was measured on."""
+    gpu = device.torch.type == "cuda"
+    return {
+        "device": device.torch.type,
+        "processor": torch.cuda.get_device_name(device.torch) if gpu else _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "processes": device.world_size,
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or "unknown"
+
+
+def peak_memory_mb() -> float:
+    """Return the largest resident memory of this process so far, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def commit() -> str | None:
+    """Return the commit of the source that runs, with ``+`` where it is changed; None outside a checkout."""
+    here = Path(__file__).resolve().parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(here), *words], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        # an installed copy inside somebody's checkout is not that checkout's source
+        if not git("ls-files", "--", Path(__file__).name):
+            return None
+        changed = git("status", "--porcelain", "--", str(here))
+        return git("rev-parse", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,42 @@
+"""What flows between the rooms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass
+class Batch:
+    """The same scenes at two resolutions, of the same view (same crop, same flip).
+
+    Attributes:
+        hr: high-resolution images, float32 (B, 3, H, W) in 0..1; None where nobody reads them.
+        lr: low-resolution images at their native size, float32 (B, 3, h, w) in 0..1.
+        label: class of each image, int64 (B,).
+        index: stable position of each image in its ImageSet, int64 (B,).
+        view: which fixed view the images belong to, int64 (B,): 0 as stored, 1 flipped left to right.
+    """
+
+    hr: Tensor | None
+    lr: Tensor
+    label: Tensor
+    index: Tensor
+    view: Tensor
+
+
+@dataclass
+class Outputs:
+    """What an encoder says of a batch.
+
+    Attributes:
+        embedding: (B, d), the input of the classifier.
+        logits: (B, classes); None for an encoder without a classifier.
+        features: intermediate outputs by module path, as asked for.
+    """
+
+    embedding: Tensor
+    logits: Tensor | None = None
+    features: Mapping[str, Tensor] = field(default_factory=dict)

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from crossres.data import ImageSet, read
+from crossres.data.folder import SUFFIXES
+from crossres.errors import CrossresError
+
+
+def fill(root: Path, **counts: int) -> Path:
+    """Write ``counts[name]`` images into each folder ``name`` (``__`` stands for ``/``)."""
+    for name, count in counts.items():
+        folder = root / name.replace("__", "/")
+        folder.mkdir(parents=True, exist_ok=True)
+        for i in range(count):
+            Image.new("RGB", (4, 4), (i, len(name), 7)).save(folder / f"{i}.png")
+    return root
+
+
+def paths(images: ImageSet) -> list[str]:
+    return [images.path(i) for i in range(len(images))]
+
+
+def fails(source: Path, match: str, **options: Any) -> None:
+    options = {"split": "train", **options}
+    with pytest.raises(CrossresError, match=match) as caught:
+        read(source, **options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["test", "val", "validation"])
+def test_given_splits(tmp_path: Path, name: str) -> None:
+    fill(tmp_path, train__b=2, train__a=3, **{f"{name}__b": 1})
+    train, test = (read(tmp_path, split=split) for split in ("train", "test"))
+    assert train.classes == test.classes == ["a", "b"]
+    assert paths(train) == [
+        "train/a/0.png",
+        "train/a/1.png",
+        "train/a/2.png",
+        "train/b/0.png",
+        "train/b/1.png",
+    ]
+    assert paths(test) == [f"{name}/b/0.png"]
+    assert test.labels.tolist() == [1]
+    assert train.name == tmp_path.name
+
+
+def test_test_is_preferred_to_val_unless_it_has_no_classes(tmp_path: Path) -> None:
+    fill(tmp_path, train__a=2, train__b=2, val__a=1, test=3)
+    assert paths(read(tmp_path, split="test")) == ["val/a/0.png"]
+    fill(tmp_path, test__b=1)
+    assert paths(read(tmp_path, split="test")) == ["test/b/0.png"]
+
+
+@pytest.mark.parametrize("prefix", ["", "train__"])
+def test_split_by_seed(tmp_path: Path, prefix: str) -> None:
+    fill(tmp_path, **{f"{prefix}a": 10, f"{prefix}b": 2, f"{prefix}c": 1})
+    train, test = (read(tmp_path, split=split, seed=5) for split in ("train", "test"))
+    assert train.class_counts.tolist() == [8, 1, 1]
+    assert test.class_counts.tolist() == [2, 1, 0]
+    assert not set(paths(train)) & set(paths(test))
+    assert paths(test) == paths(read(str(tmp_path), split="test", seed=5))
+    assert paths(test) != paths(read(tmp_path, split="test", seed=6))
+    assert train.fingerprint != test.fingerprint
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    fill(tmp_path, train=2, bus=2)
+    assert read(tmp_path, split="train").classes == ["bus", "train"]
+
+
+def test_only_images_count(tmp_path: Path) -> None:
+    fill(tmp_path, a=1, b=1, a__deep=1)
+    fill(tmp_path, **{".hidden": 1, "a__.thumbs": 1})
+    for name in (".DS_Store", "note.txt", ".x.png"):
+        (tmp_path / "a" / name).write_bytes(b"x")
+        (tmp_path / name).write_bytes(b"x")
+    Image.new("RGB", (4, 4)).save(tmp_path / "b" / "UPPER.JPG")
+    whole = sorted(p for split in ("train", "test") for p in paths(read(tmp_path, split=split)))
+    assert whole == ["a/0.png", "a/deep/0.png", "b/0.png", "b/UPPER.JPG"]
+
+
+def test_every_suffix_is_read(tmp_path: Path) -> None:
+    fill(tmp_path, train__b=1, test__a=1)
+    (tmp_path / "train" / "a").mkdir()
+    for suffix in SUFFIXES:
+        image = Image.new("L" if suffix == ".pgm" else "RGB", (4, 4))
+        image.save(tmp_path / "train" / "a" / f"x{suffix}")
+    images = read(tmp_path, split="train", corrupt="skip")
+    assert images.class_counts.tolist() == [len(SUFFIXES), 1]
+    assert images.pixels(4).shape == (len(SUFFIXES) + 1, 3, 4, 4)
+    assert images.skipped == []
+
+
+def test_open_set_counts_its_own_classes(tmp_path: Path) -> None:
+    fill(tmp_path, train__a=1, train__b=1, test__y=1, test__z=2)
+    fails(tmp_path, "class 'y'.*does not have.*2 such", split="test")
+    assert read(tmp_path, split="train").classes == ["a", "b"]
+    assert read(tmp_path, split="test", open_set=True).classes == ["y", "z"]
+
+
+def test_folders_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "bare").mkdir()
+    fails(tmp_path / "bare", "no class folders and no images")
+    fails(fill(tmp_path / "flat", **{".": 3}), "3 images but no class folders")
+    fails(fill(tmp_path / "void", a=0, b=0), "holds no images")
+    fails(fill(tmp_path / "gap", a=2, b=0, c=0), "class folder .*b holds no images .2 such")
+    fails(fill(tmp_path / "one", a=3), "only one class, 'a'")
+    fails(fill(tmp_path / "single", a=1), "one image in all")
+    fails(fill(tmp_path / "pair", a=1, b=1), "nothing for a test split", split="test")
+    assert len(read(tmp_path / "pair", split="train")) == 2
+
+
+def test_missing_folder_suggests_the_nearest(tmp_path: Path) -> None:
+    fill(tmp_path / "flowers", a=1, b=1)
+    fails(tmp_path / "flower", "no data set .*flower'; did you mean 'flowers'")
+    fails(tmp_path / "zzzzqqqq", "a folder, a parquet file or one of digits, cifar10")
+    (tmp_path / "a.zip").write_bytes(b"")
+    fails(tmp_path / "a.zip", "is no parquet file")
+
+
+def test_corrupt_files(tmp_path: Path) -> None:
+    fill(tmp_path, train__a=3, train__b=2, test__a=1)
+    (tmp_path / "train/a/1.png").write_bytes(b"broken")
+    refused = read(tmp_path, split="train")
+    with pytest.raises(CrossresError, match=r"train/a/1\.png.*1 of the 5 images"):
+        refused.pixels(4)
+    left = read(tmp_path, split="train", corrupt="skip")
+    assert left.class_counts.tolist() == [2, 2]
+    assert left.skipped == [str(tmp_path / "train/a/1.png")]
+    np.testing.assert_array_equal(left.pixels(4)[1], refused.image(2).transpose(2, 0, 1))
+    for i in range(2):
+        (tmp_path / f"train/b/{i}.png").write_bytes(b"")
+    fails(tmp_path, "class 'b' .* no image left after 3 corrupt", corrupt="skip")
+    (tmp_path / "test/a/0.png").write_bytes(b"")
+    fails(tmp_path, "class 'a' .* no image left", corrupt="skip", split="test")

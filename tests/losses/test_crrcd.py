@@ -1,0 +1,250 @@
+"""CRRCD against explicit loops over anchors, pairs and negatives, in float64."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from crossres.losses import CRRCD
+
+TEACHER, STUDENT, SIZE = 7, 5, 8
+LABEL = torch.tensor([0, 1, 2, 0, 1, 2, 0, 0])
+
+
+def pair_of_batches(seed: int = 0, size: int = SIZE) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(size, TEACHER, generator=generator), torch.randn(size, STUDENT, generator=generator)
+
+
+def relation(first_a, first_b, layers, a, b):
+    """W_d relu(... relu(A a - B b)) of one pair, to unit length."""
+    out = first_a @ a - first_b @ b
+    for layer in layers:
+        out = layer @ torch.where(out > 0, out, torch.zeros_like(out))
+    return out / torch.sqrt((out * out).sum())
+
+
+def naive(loss: CRRCD, teacher, student, label, anchors, *, past=(), sigmoid, mean, same_class):
+    """The equation, a pair and a negative at a time; ``past`` holds (embedding, label) of the queue."""
+    weight = {name: value.double() for name, value in loss.named_parameters()}
+
+    def stack(module):
+        return [value for name, value in weight.items() if name.startswith(f"{module}.layers")]
+
+    shared = weight["teacher_relation.anchor.weight"]
+    for_a, for_b = weight["cross_relation.anchor.weight"], weight["cross_relation.other.weight"]
+    size = len(student)
+    others = [(k, student[k], None if label is None else int(label[k])) for k in range(size)]
+    others += [(None, embedding, its_label) for embedding, its_label in past]
+    total, pairs = 0.0, 0
+    for i in anchors:
+        for j in range(size):
+            if i == j:
+                continue
+            u = relation(shared, shared, stack("teacher_relation"), teacher[i], teacher[j])
+            v = relation(for_a, for_b, stack("cross_relation"), teacher[i], student[j])
+            positive = u @ v / loss.tau
+            negatives = []
+            for k, embedding, its_label in others:
+                if k in (i, j) or (label is not None and not same_class and its_label == int(label[j])):
+                    continue
+                w = relation(for_a, for_b, stack("cross_relation"), teacher[i], embedding)
+                negatives.append(u @ w / loss.tau)
+            if sigmoid:
+                term = -torch.log(torch.sigmoid(positive))
+                scale = len(negatives) if mean else 1
+                for x in negatives:
+                    term = term - torch.log(1 - torch.sigmoid(x)) / scale
+            else:
+                term = torch.log(sum(torch.exp(x) for x in [positive, *negatives])) - positive
+            total, pairs = total + term, pairs + 1
+    return total / pairs
+
+
+def compare(loss, value, expected, student, doubled) -> None:
+    weights = list(loss.parameters())
+    got = torch.autograd.grad(value, [student, *weights])
+    want = torch.autograd.grad(expected, [doubled, *weights])
+    assert value.item() == pytest.approx(expected.item(), rel=1e-5)
+    for a, b in zip(got, want, strict=True):
+        assert (a - b).abs().max() <= 1e-4 * b.abs().max() + 1e-6
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("anchors", [0, 3])
+@pytest.mark.parametrize("same_class", [False, True])
+@pytest.mark.parametrize(("critic", "reduction"), [("sigmoid", "mean"), ("sigmoid", "sum"), ("softmax", "mean")])
+def test_equals_the_explicit_loop(depth, anchors, same_class, critic, reduction) -> None:
+    torch.manual_seed(depth)
+    loss = CRRCD(
+        TEACHER,
+        STUDENT,
+        tau=0.2,
+        width=6,
+        hidden=16,
+        depth=depth,
+        anchors=anchors,
+        same_class_negatives=same_class,
+        critic=critic,
+        reduction=reduction,
+    )
+    teacher, student = pair_of_batches()
+    student.requires_grad_()
+    torch.manual_seed(3)
+    value = loss(teacher, student, LABEL)
+    torch.manual_seed(3)
+    drawn = torch.randperm(SIZE)[:anchors].tolist() if anchors else range(SIZE)
+    doubled = student.detach().double().requires_grad_()
+    options = {"sigmoid": critic == "sigmoid", "mean": reduction == "mean", "same_class": same_class}
+    expected = naive(loss, teacher.double(), doubled, LABEL, drawn, **options)
+    compare(loss, value, expected, student, doubled)
+
+
+@pytest.mark.parametrize("critic", ["sigmoid", "softmax"])
+def test_without_labels_every_other_sample_is_a_negative(critic) -> None:
+    torch.manual_seed(0)
+    loss = CRRCD(TEACHER, STUDENT, width=6, hidden=12, anchors=0, critic=critic)
+    every = CRRCD(TEACHER, STUDENT, width=6, hidden=12, anchors=0, critic=critic, same_class_negatives=True)
+    every.load_state_dict(loss.state_dict())
+    teacher, student = pair_of_batches()
+    assert torch.equal(loss(teacher, student), every(teacher, student, LABEL))
+    assert not torch.equal(loss(teacher, student), loss(teacher, student, LABEL))
+
+
+@pytest.mark.parametrize("same_class", [False, True])
+@pytest.mark.parametrize("critic", ["sigmoid", "softmax"])
+def test_queue_equals_the_explicit_loop_from_empty_to_overwritten(critic, same_class) -> None:
+    torch.manual_seed(0)
+    loss = CRRCD(
+        TEACHER,
+        STUDENT,
+        width=6,
+        hidden=12,
+        anchors=0,
+        critic=critic,
+        negatives="queue",
+        queue_size=11,
+        same_class_negatives=same_class,
+    )
+    past: list = []
+    for step in range(4):
+        teacher, student = pair_of_batches(step, size=5)
+        label = LABEL[step : step + 5]
+        student.requires_grad_()
+        value = loss(teacher, student, label)
+        doubled = student.detach().double().requires_grad_()
+        options = {"sigmoid": critic == "sigmoid", "mean": True, "same_class": same_class}
+        expected = naive(loss, teacher.double(), doubled, label, range(5), past=past, **options)
+        compare(loss, value, expected, student, doubled)
+        past = (past + list(zip(doubled.detach(), label.tolist(), strict=True)))[-11:]
+    assert loss.queue is not None
+    assert loss.queue.filled.all()
+    assert int(loss.queue.pointer) == 20 % 11
+
+
+def test_queue_never_holds_the_pair_s_own_images_against_it() -> None:
+    torch.manual_seed(0)
+    options = {"width": 6, "hidden": 4, "anchors": 0, "same_class_negatives": True}
+    queued = CRRCD(TEACHER, STUDENT, negatives="queue", queue_size=SIZE, **options)
+    plain = CRRCD(TEACHER, STUDENT, **options)
+    plain.load_state_dict(queued.state_dict(), strict=False)
+    teacher, student = pair_of_batches(size=2)
+    index = torch.tensor([4, 9])
+    # Two images, twice: the queue holds nothing but the pair (i, j) itself, so there is no negative.
+    first, second = queued(teacher, student, None, index), queued(teacher, student, None, index)
+    assert torch.equal(first, second)
+    torch.testing.assert_close(first, plain(teacher, student))
+    # Without an index nobody can tell, and the past ones count.
+    assert not torch.equal(queued(teacher, student), first)
+
+
+def test_queue_smaller_than_the_batch_keeps_the_last() -> None:
+    loss = CRRCD(TEACHER, STUDENT, negatives="queue", queue_size=3)
+    teacher, student = pair_of_batches()
+    loss(teacher, student, LABEL, torch.arange(SIZE))
+    assert loss.queue is not None
+    assert torch.equal(loss.queue.entries, student[-3:])
+    assert loss.queue.label.tolist() == LABEL[-3:].tolist()
+    assert loss.queue.identity.tolist() == [5, 6, 7]
+
+
+@pytest.mark.parametrize("negatives", ["batch", "queue"])
+@pytest.mark.parametrize("critic", ["sigmoid", "softmax"])
+def test_batch_of_one_is_zero_with_a_gradient(critic, negatives) -> None:
+    loss = CRRCD(TEACHER, STUDENT, critic=critic, negatives=negatives, queue_size=4)
+    for step in range(2):
+        teacher, student = pair_of_batches(step, size=1)
+        value = loss(teacher, student.requires_grad_(), LABEL[:1])
+        assert value.item() == 0
+        value.backward()
+        assert torch.equal(student.grad, torch.zeros_like(student))
+        assert all(parameter.grad is not None for parameter in loss.parameters())
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_one_class_keeps_only_the_positive_term(reduction) -> None:
+    torch.manual_seed(0)
+    teacher, student = pair_of_batches()
+    label = torch.zeros(SIZE, dtype=torch.int64)
+    loss = CRRCD(TEACHER, STUDENT, anchors=0, reduction=reduction)
+    expected = naive(
+        loss,
+        teacher.double(),
+        student.double(),
+        label,
+        range(SIZE),
+        sigmoid=True,
+        mean=False,
+        same_class=False,
+    )
+    assert loss(teacher, student, label).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert CRRCD(TEACHER, STUDENT, critic="softmax")(teacher, student, label).item() == 0
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("critic", ["sigmoid", "softmax"])
+@pytest.mark.parametrize("fill", [0.0, 1.0])
+def test_identical_embeddings_are_finite(fill, critic, depth) -> None:
+    loss = CRRCD(TEACHER, STUDENT, critic=critic, depth=depth)
+    student = torch.full((SIZE, STUDENT), fill, requires_grad=True)
+    value = loss(torch.full((SIZE, TEACHER), fill), student, LABEL)
+    value.backward()
+    if critic == "sigmoid":
+        # The teacher's relation is 0, so every score is 0 and h is a half.
+        assert value.item() == pytest.approx(2 * math.log(2), abs=2e-2)
+    for tensor in (student, *loss.parameters()):
+        assert tensor.grad.isfinite().all()
+        assert tensor.grad.abs().max() < 1e5
+
+
+@pytest.mark.parametrize("critic", ["sigmoid", "softmax"])
+def test_a_tiny_temperature_does_not_overflow(critic) -> None:
+    loss = CRRCD(TEACHER, STUDENT, tau=1e-4, critic=critic)
+    teacher, student = pair_of_batches()
+    value = loss(teacher, student.requires_grad_(), LABEL)
+    value.backward()
+    assert value.isfinite()
+    assert student.grad.isfinite().all()
+
+
+def test_anchors_follow_the_seed() -> None:
+    torch.manual_seed(0)
+    loss = CRRCD(TEACHER, STUDENT, anchors=2)
+    teacher, student = pair_of_batches()
+    values = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        values.append(loss(teacher, student, LABEL).item())
+    assert values[0] == values[1] != values[2]
+
+
+def test_widths_and_depth_mean_what_they_say() -> None:
+    def shapes(depth: int) -> list[tuple[int, ...]]:
+        loss = CRRCD(TEACHER, STUDENT, width=6, hidden=9, depth=depth)
+        return [tuple(value.shape) for value in loss.cross_relation.parameters()]
+
+    assert shapes(1) == [(6, TEACHER), (6, STUDENT)]
+    assert shapes(2) == [(9, TEACHER), (9, STUDENT), (6, 9)]
+    assert shapes(3) == [(9, TEACHER), (9, STUDENT), (9, 9), (6, 9)]

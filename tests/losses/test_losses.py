@@ -1,0 +1,181 @@
+"""What holds for every loss in the dict, and the checks of the base class."""
+
+from __future__ import annotations
+
+import inspect
+from typing import get_args, get_origin, get_type_hints
+
+import pytest
+import torch
+
+from crossres.losses import CE, CRD, CRRCD, KD, LOSSES, Loss
+
+FORMS = [(name, {}) for name in LOSSES] + [
+    ("crd", {"form": "queue", "queue_size": 16}),
+    ("crd", {"form": "bank", "negatives": 16}),
+    ("crd", {"critic": "sigmoid"}),
+    ("crrcd", {"negatives": "queue", "queue_size": 16}),
+    ("crrcd", {"critic": "softmax", "depth": 3}),
+    ("crrcd", {"depth": 1}),
+]
+DIM, SIZE = 6, 10
+
+
+def built(name: str, options: dict) -> Loss:
+    torch.manual_seed(0)
+    loss = LOSSES[name](DIM, DIM, **options)
+    loss.prepare(torch.arange(40) % 4)
+    return loss
+
+
+def batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    teacher, student = torch.randn(2, SIZE, DIM, generator=generator)
+    index = torch.randperm(40, generator=generator)[:SIZE]
+    return teacher, student.requires_grad_(), index % 4, index
+
+
+@pytest.mark.parametrize(("name", "options"), FORMS)
+def test_is_a_float32_scalar_with_gradients_where_they_belong(name: str, options: dict) -> None:
+    loss = built(name, options)
+    teacher, student, label, index = batch()
+    teacher.requires_grad_()
+    value = loss(teacher, student, label, index)
+    assert value.shape == ()
+    assert value.dtype == torch.float32
+    assert value.isfinite()
+    value.backward()
+    assert teacher.grad is None
+    assert student.grad is not None
+    assert student.grad.abs().sum() > 0
+    for parameter_name, parameter in loss.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        assert parameter.grad.abs().sum() > 0, parameter_name
+
+
+@pytest.mark.parametrize(("name", "options"), FORMS)
+@pytest.mark.parametrize("low", [torch.bfloat16, torch.float16])
+def test_computes_in_float32_whatever_autocast_gives(name: str, options: dict, low: torch.dtype) -> None:
+    teacher, student, label, index = batch()
+    teacher, student = teacher.to(low), student.detach().to(low).requires_grad_()
+    full = student.detach().float().requires_grad_()
+    torch.manual_seed(1)
+    expected = built(name, options)(teacher.float(), full, label, index)
+    expected.backward()
+    torch.manual_seed(1)
+    with torch.autocast("cpu", torch.bfloat16):
+        value = built(name, options)(teacher, student, label, index)
+    value.backward()
+    assert value.dtype == torch.float32
+    assert torch.equal(value, expected)
+    # The gradient reaches the student in the student's own precision.
+    tolerance = 2 * torch.finfo(low).eps
+    torch.testing.assert_close(student.grad.float(), full.grad, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(("name", "options"), FORMS)
+def test_same_seed_same_loss_and_resume_goes_on_exactly(name: str, options: dict) -> None:
+    def step(loss: Loss, seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        return loss(*batch(seed))
+
+    loss, twin = built(name, options), built(name, options)
+    for seed in range(3):
+        assert torch.equal(step(loss, seed), step(twin, seed))
+    resumed = LOSSES[name](DIM, DIM, **options)
+    resumed.prepare(torch.arange(40) % 4)
+    resumed.load_state_dict(loss.state_dict())
+    for seed in range(3, 6):
+        assert torch.equal(step(loss, seed), step(resumed, seed))
+
+
+@pytest.mark.parametrize(("name", "options"), FORMS)
+def test_eval_mode_changes_no_buffer(name: str, options: dict) -> None:
+    loss = built(name, options)
+    loss(*batch(0))
+    loss.eval()
+    before = {key: value.clone() for key, value in loss.state_dict().items()}
+    loss(*batch(1))
+    for key, value in loss.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
+@pytest.mark.parametrize("loss", LOSSES.values())
+def test_options_are_keyword_only_plain_and_documented(loss: type[Loss]) -> None:
+    assert loss.__doc__
+    hints = get_type_hints(loss.__init__)
+    for name, parameter in inspect.signature(loss).parameters.items():
+        assert f"    {name}: " in loss.__doc__, name
+        if name in ("teacher_dim", "student_dim"):
+            continue
+        assert parameter.kind is inspect.Parameter.KEYWORD_ONLY
+        choices = get_args(hints[name]) if get_origin(hints[name]) else ()
+        assert hints[name] in (int, float, bool) or all(isinstance(choice, str) for choice in choices)
+        assert parameter.default in choices if choices else type(parameter.default) is hints[name]
+
+
+@pytest.mark.parametrize("side", ["teacher", "student"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", LOSSES)
+def test_nan_and_infinity_are_refused(name: str, bad: float, side: str) -> None:
+    loss = built(name, {})
+    if side == "teacher" and not loss.needs_teacher:
+        return
+    teacher, student, label, index = batch()
+    with torch.no_grad():
+        {"teacher": teacher, "student": student}[side][2, 1] = bad
+    with pytest.raises(ValueError, match=rf"^{type(loss).__name__}: {side} {loss.reads} holds NaN or infinity.*$"):
+        loss(teacher, student, label, index)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_wrong_input_is_refused_in_one_line(name: str) -> None:
+    loss = built(name, {})
+    teacher, student, label, index = batch()
+    wrong = [
+        ((teacher, student[:, :-1], label, index), "student is .*, expected"),
+        ((teacher, student[:, :, None], label, index), "student is .*, expected"),
+        ((teacher[:0], student[:0], label[:0], index[:0]), "batch is empty"),
+        ((teacher, student, label[:-1], index), "label is .*, expected"),
+        ((teacher, student, label.float(), index), "label is torch.float32, expected torch.int64"),
+        ((teacher, student, label, index[:-1]), "index is .*, expected"),
+    ]
+    if loss.needs_teacher:
+        wrong.append(((teacher[:-1], student, label, index), "teacher is .*, expected"))
+        wrong.append(((teacher[:, :-1], student, label, index), "teacher is .*, expected"))
+        wrong.append(((None, student, label, index), "needs the teacher"))
+    if loss.needs_label:
+        wrong.append(((teacher, student, None, index), "needs labels"))
+    for arguments, message in wrong:
+        with pytest.raises(ValueError, match=rf"^{type(loss).__name__}: .*{message}[^\n]*$"):
+            loss(*arguments)
+
+
+BAD_OPTIONS = [
+    (CE, {"label_smoothing": 1.0}),
+    (CE, {"label_smoothing": -0.1}),
+    (KD, {"temperature": 0.0}),
+    (CRD, {"form": "banks"}),
+    (CRD, {"tau": 0.0}),
+    (CRD, {"width": 0}),
+    (CRD, {"negatives": 0}),
+    (CRD, {"queue_size": 0}),
+    (CRD, {"momentum": 1.5}),
+    (CRD, {"critic": "nce"}),
+    (CRD, {"reduction": "none"}),
+    (CRRCD, {"tau": float("nan")}),
+    (CRRCD, {"width": 0}),
+    (CRRCD, {"hidden": 0}),
+    (CRRCD, {"depth": 0}),
+    (CRRCD, {"anchors": -1}),
+    (CRRCD, {"negatives": "bank"}),
+    (CRRCD, {"queue_size": 0}),
+    (CRRCD, {"critic": "nce"}),
+    (CRRCD, {"reduction": "none"}),
+]
+
+
+@pytest.mark.parametrize(("loss", "option"), BAD_OPTIONS)
+def test_an_option_out_of_range_is_refused_by_name(loss: type[Loss], option: dict) -> None:
+    with pytest.raises(ValueError, match=rf"^{loss.__name__}: {next(iter(option))} is [^\n]*, expected [^\n]+$"):
+        loss(DIM, DIM, **option)

@@ -1,0 +1,73 @@
+"""The small networks: sizes as published, any small input, gradients everywhere."""
+
+import pytest
+import torch
+
+from crossres.models.backbones import BACKBONES
+
+# With 100 classes, as the distillation benchmarks print them.
+PUBLISHED = {
+    "resnet20": 278_324,
+    "resnet32": 472_756,
+    "resnet56": 861_620,
+    "resnet110": 1_736_564,
+    "resnet8x4": 1_233_540,
+    "resnet32x4": 7_433_860,
+    "wrn_16_2": 703_284,
+    "wrn_40_1": 569_780,
+    "wrn_40_2": 2_255_156,
+    "vgg8": 3_965_028,
+    "vgg13": 9_462_180,
+    "mobilenetv2": 812_836,
+    "shufflenetv2": 1_355_528,
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_parameter_count_is_the_published_one(name):
+    with torch.device("meta"):
+        backbone = BACKBONES[name]()
+    count = sum(weight.numel() for weight in backbone.parameters())
+    assert count + (backbone.embedding_dim + 1) * 100 == PUBLISHED[name]
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_reads_any_small_size(name):
+    backbone = BACKBONES[name]()
+    for size in (4, 5, 8, 16, 32):
+        embedding = backbone(torch.rand(2, 3, size, size))
+        assert embedding.shape == (2, backbone.embedding_dim)
+        assert embedding.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["resnet8", "wrn_16_1", "vgg8", "mobilenetv2", "shufflenetv2"])
+def test_every_weight_learns(name):
+    torch.manual_seed(0)
+    backbone = BACKBONES[name]()
+    backbone(torch.rand(4, 3, 16, 16)).square().mean().backward()
+    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in backbone.parameters())
+
+
+def test_vgg_halves_once_more_at_64_pixels():
+    backbone = BACKBONES["vgg8"]()
+    seen = []
+    backbone.block4.register_forward_hook(lambda _module, args, _output: seen.append(args[0].shape[-1]))
+    for size in (4, 8, 32, 64):
+        backbone(torch.rand(2, 3, size, size))
+    assert seen == [1, 1, 4, 4]
+
+
+@pytest.mark.parametrize(("cls", "args"), [("ResNet", (9,)), ("WideResNet", (17, 1)), ("VGG", ([[64]],))])
+def test_impossible_shapes_are_refused(cls, args):
+    from crossres.models import resnet, vgg, wide_resnet
+
+    constructor = next(getattr(module, cls) for module in (resnet, vgg, wide_resnet) if hasattr(module, cls))
+    with pytest.raises(ValueError):
+        constructor(*args)
+
+
+def test_shuffle_is_the_channel_shuffle_of_two_groups():
+    from crossres.models.mobile import _shuffle
+
+    x = torch.rand(2, 8, 3, 3)
+    assert torch.equal(_shuffle(x), torch.nn.functional.channel_shuffle(x, 2))

@@ -1,0 +1,49 @@
+"""Teachers: frozen, and in the data's order of classes."""
+
+import pytest
+import torch
+
+from crossres.errors import CrossresError
+from crossres.models import build_encoder, load_teacher, save_pretrained
+
+CLASSES = ("ant", "bee", "cat")
+
+
+@pytest.fixture
+def saved(tmp_path):
+    encoder = build_encoder("resnet8", classes=CLASSES, input_size=8)
+    save_pretrained(encoder, tmp_path / "teacher")
+    return tmp_path / "teacher"
+
+
+def test_a_teacher_is_frozen(saved):
+    teacher = load_teacher(saved, CLASSES)
+    assert not teacher.training
+    assert not any(weight.requires_grad for weight in teacher.parameters())
+    assert teacher.classes == CLASSES
+
+
+def test_rows_follow_the_data(saved):
+    images = torch.rand(4, 3, 8, 8)
+    expected = load_teacher(saved, CLASSES)(images).logits
+    teacher = load_teacher(saved, ["cat", "ant", "bee"])
+    assert teacher.classes == ("cat", "ant", "bee")
+    torch.testing.assert_close(teacher(images).logits, expected[:, [2, 0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (("ant", "bee"), "knows 3 classes, the data has 2: its 'cat' is not in the data"),
+        (("ant", "bee", "dog"), "the data has 3: the data's 'dog' is unknown to it"),
+        (("ant", "bee", "cat", "cat"), "names a class twice"),
+    ],
+)
+def test_other_classes_are_refused(saved, classes, message):
+    with pytest.raises(CrossresError, match=message):
+        load_teacher(saved, classes)
+
+
+def test_a_teacher_without_classifier_fits_any_classes(tmp_path):
+    save_pretrained(build_encoder("resnet8", classes=(), input_size=8), tmp_path / "t")
+    assert load_teacher(tmp_path / "t", CLASSES)(torch.rand(1, 3, 8, 8)).logits is None
