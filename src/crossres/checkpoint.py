@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -31,7 +32,9 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Non
     except (OSError, RuntimeError) as error:
         # torch's zip writer reports a full disk as a RuntimeError
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error).split("\n")[0]
-        raise CrossresError(f"cannot write {path}: {reason}; nothing was changed, free some space") from error
+        full = not isinstance(error, OSError) or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        hint = "nothing was changed; free some space" if full else "nothing was changed"
+        raise CrossresError(f"cannot write {path}: {reason}; {hint}") from error
     finally:
         beside.unlink(missing_ok=True)
 

@@ -77,21 +77,13 @@ def _train(command: str, words: list[str]) -> None:
     from crossres import config as configs
 
     kind: type[Any] = configs.Distill if command == "distill" else configs.Teach
-    parser = configs.build_parser(kind, prog=f"crossres {command}")
-    parser.add_argument("--resume", type=str, default=None, metavar="RUN", help="folder of a run to go on with")
-    parser.add_argument("--overwrite", type=bool, default=False, help="replace the run of this name")
-    parsed = parser.parse_args(words)
-    resume, overwrite = parsed.pop("resume"), parsed.pop("overwrite")
-    if resume:
-        others = [word for word in words if word.startswith("-") and not word.startswith("--resume")]
-        if others:
-            raise CrossresError(f"--resume takes every option from the run; leave {others[0]} out")
-        config = configs.of_run(kind, resume)
-    else:
-        config = configs.from_namespace(kind, parser, parsed)
+    asked = configs.parse(kind, words, prog=f"crossres {command}")
+    if asked.print_config:
+        print(configs.to_yaml(asked.config), end="")
+        return
     from crossres.experiment import run
 
-    run(config, resume=bool(resume), overwrite=overwrite)
+    run(asked.config, resume=asked.resume, overwrite=asked.overwrite)
 
 
 def _teach(words: list[str]) -> None:

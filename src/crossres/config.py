@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar
+from types import NoneType
+from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from crossres.degrade import Degradation
+from crossres.degrade import Degradation, check_size
 from crossres.errors import CrossresError, nearest
-from crossres.losses import LOSSES
+from crossres.losses import LOSSES, Loss
 
 
 @dataclass
@@ -190,38 +193,44 @@ class _Parser(ArgumentParser):
         raise CrossresError(self._explain(str(ex or message)))
 
     def _explain(self, message: str) -> str:
-        known = [action.dest for action in self._actions if action.dest not in ("help", "print_config")]
+        known = [a.dest for a in self._actions if a.dest not in ("help", "print_config", "print_shtab")]
         if found := re.search(r"unrecognized arguments: (\S+)", message):
-            word = found[1].lstrip("-").split("=")[0]
-            kind = "option --" if found[1].startswith("-") else "argument "
-            return f"unknown {kind}{word}{nearest(word, known)}"
+            word = found[1].split("=")[0]
+            kind = "option" if word.startswith("-") else "argument"
+            return f"unknown {kind} {word}{self._nearest(word.lstrip('-'), known)}"
         if found := re.search(r"(?:Group '([^']*)' does not accept option|Option) '([^']*)'", message):
             key = f"{found[1]}.{found[2]}" if found[1] else found[2]
-            return f"unknown key '{key}'{nearest(key, known)}"
+            return f"unknown key '{key}'{self._nearest(key, known)}"
         if found := re.search(r'Parser key "([^"]*)":\s*(.*)', message, re.S):
             detail = found[2]
             value = re.findall(r"(?:Got value|Given value): (.*)", detail)
             action = next((a for a in self._actions if a.dest == found[1]), None)
             hint = getattr(action, "_typehint", None) or getattr(action, "type", None)
             if value and hint:
+                if get_origin(hint) is Literal:
+                    return f"{found[1]}: expected {' or '.join(get_args(hint))}, got {value[-1]!r}"
                 name = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
                 return f"{found[1]}: expected {name}, got {value[-1]!r}"
             return f"{found[1]}: {' '.join(detail.split())}"
         return " ".join(message.split())
 
+    def _nearest(self, key: str, known: list[str]) -> str:
+        near = nearest(key, known)
+        # the list of all keys would be a page
+        return near if near.startswith("; did you mean") else f"; {self.prog} --help lists them all"
 
-def build_parser(kind: type[Teach], prog: str = "crossres") -> ArgumentParser:
+
+def build_parser(kind: type[Teach], prog: str | None = None) -> ArgumentParser:
     """Return the parser of every option of an experiment, typed, with its defaults.
 
     A method's options are its class's keyword arguments, so a new method needs no line here.
     """
-    parser = _Parser(prog=prog, exit_on_error=False, description=(kind.__doc__ or "").split("\n")[0])
-    parser.add_argument("--config", action="config", help="YAML file of any of these options")
+    about = (kind.__doc__ or "").split("\n")[0]
+    prog = prog or f"crossres {kind.__name__.lower()}"
+    parser = _Parser(prog=prog, exit_on_error=False, allow_abbrev=False, description=about)
     parser.add_class_arguments(kind, skip={"losses"})
     defaults = kind().losses
-    for name, loss in LOSSES.items():
-        if loss.needs_teacher and not issubclass(kind, Distill):
-            continue
+    for name, loss in _losses(kind).items():
         parser.add_class_arguments(loss, f"losses.{name}", skip={"teacher_dim", "student_dim"})
         parser.add_argument(
             f"--losses.{name}.weight",
@@ -230,6 +239,11 @@ def build_parser(kind: type[Teach], prog: str = "crossres") -> ArgumentParser:
             help="factor of this term; 0 = off",
         )
     return parser
+
+
+def _losses(kind: type[Teach]) -> dict[str, type[Loss]]:
+    """Return the losses an experiment can use: a teacher has no teacher."""
+    return {name: loss for name, loss in LOSSES.items() if issubclass(kind, Distill) or not loss.needs_teacher}
 
 
 def from_namespace(kind: type[Config], parser: ArgumentParser, parsed: Namespace) -> Config:
@@ -243,10 +257,10 @@ def from_namespace(kind: type[Config], parser: ArgumentParser, parsed: Namespace
     for f in fields(kind):
         group = _GROUPS.get(f.name)
         if group is not None:
-            values[f.name] = group(**values[f.name])
+            values[f.name] = group(**_options(f.name, values[f.name]))
     losses = {}
-    for name, options in tree["losses"].items():
-        if options["weight"]:
+    for name, options in _options("losses", tree["losses"]).items():
+        if _options(f"losses.{name}", options)["weight"]:
             losses[name] = options
             continue
         for key, value in options.items():
@@ -259,6 +273,12 @@ def from_namespace(kind: type[Config], parser: ArgumentParser, parsed: Namespace
     return config
 
 
+def _options(key: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise CrossresError(f"{key}: expected its options as 'key: value', got {value!r}")
+    return value
+
+
 _GROUPS: dict[str, Any] = {
     "images": Images,
     "augment": Augment,
@@ -268,16 +288,61 @@ _GROUPS: dict[str, Any] = {
 }
 
 
-def parse(kind: type[Config], arguments: Sequence[str], prog: str = "crossres") -> Config:
-    """Read an experiment from the command line's words."""
+@dataclass
+class Request:
+    """What a command line asks for beside the experiment itself."""
+
+    config: Any
+    resume: bool = False
+    overwrite: bool = False
+    print_config: bool = False
+
+
+def parse(kind: type[Config], words: Sequence[str], prog: str = "crossres") -> Request:
+    """Read an experiment from the command line's words; options override the file given by ``--config``.
+
+    Raises:
+        CrossresError: an unknown option or key, a wrong type, options that contradict each other.
+    """
     parser = build_parser(kind, prog)
-    return from_namespace(kind, parser, parser.parse_args(list(arguments)))
+    files = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    files.add_argument("--config", nargs="?")
+    path = files.parse_known_args(list(words))[0].config
+    base = parser.parse_object(_explicit(kind, _load(path))) if path else None
+    parser.add_argument("--config", type=str, help="YAML file of any of these options; options override it")
+    parser.add_argument("--print_config", action="store_true", help="print the YAML of this run and exit")
+    parser.add_argument("--resume", type=str, metavar="RUN", help="folder of a run to go on with; no other options")
+    parser.add_argument("--overwrite", action="store_true", help="replace the run of this name")
+    # jsonargparse gives this flag a meaning of its own
+    flags = [word for word in words if word != "--print_config"]
+    parsed = parser.parse_args(flags, namespace=base)
+    asked = {key: parsed.pop(key) for key in ("config", "resume", "overwrite", "print_config")}
+    asked["print_config"] = len(flags) < len(words)
+    if asked["resume"]:
+        if others := [w for w in words if w.startswith("-") and w.split("=")[0] != "--resume"]:
+            raise CrossresError(f"--resume takes every option from the run; leave {others[0]} out")
+        return Request(of_run(kind, asked["resume"]), resume=True)
+    config = from_namespace(kind, parser, parsed)
+    return Request(config, overwrite=asked["overwrite"], print_config=asked["print_config"])
+
+
+def _explicit(kind: type[Teach], tree: dict[str, Any]) -> dict[str, Any]:
+    """Where losses are named, those not named are off and those without a weight have weight 1."""
+    named = tree.get("losses")
+    if not isinstance(named, dict):
+        return tree
+    off: dict[str, Any] = {name: {"weight": 0.0} for name in _losses(kind)}
+    given = {
+        name: {"weight": 1.0, **(options or {})} if isinstance(options, (dict, NoneType)) else options
+        for name, options in named.items()
+    }
+    return {**tree, "losses": {**off, **given}}
 
 
 def from_dict(kind: type[Config], tree: dict[str, Any]) -> Config:
     """Read an experiment from a nested dict, as YAML gives it; every key and type is checked."""
     parser = build_parser(kind)
-    return from_namespace(kind, parser, parser.parse_object(tree))
+    return from_namespace(kind, parser, parser.parse_object(_explicit(kind, tree)))
 
 
 def from_yaml(kind: type[Config], path: str | Path) -> Config:
@@ -286,22 +351,35 @@ def from_yaml(kind: type[Config], path: str | Path) -> Config:
     Raises:
         CrossresError: no such file, no YAML, an unknown key or a wrong type.
     """
+    return from_dict(kind, _load(path))
+
+
+def _load(path: str | Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(Path(path).read_text())
     except FileNotFoundError:
         raise CrossresError(f"no such file: {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise CrossresError(f"cannot read {path}: {error}") from None
     except yaml.YAMLError as error:
         raise CrossresError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    return from_dict(kind, tree or {})
+    if not isinstance(tree or {}, dict):
+        raise CrossresError(f"{path}: holds no options; write them as 'key: value'")
+    return tree or {}
 
 
 def of_run(kind: type[Config], folder: str | Path) -> Config:
     """Read the experiment of a run from its folder, wherever that has been moved to."""
     folder = Path(folder)
+    if folder.name in ("", ".."):
+        folder = folder.resolve()
     if not (folder / "config.yaml").exists():
         raise CrossresError(f"{folder} holds no run (no config.yaml); give the folder RUNS/NAME")
-    config = from_yaml(kind, folder / "config.yaml")
-    return replace(config, runs=str(folder.parent), name=folder.resolve().name)
+    tree = _load(folder / "config.yaml")
+    made = Distill if "lr_size" in tree else Teach
+    if made is not kind:
+        raise CrossresError(f"{folder} is a run of crossres {made.__name__.lower()}; go on with that command")
+    return replace(from_dict(kind, tree), runs=str(folder.parent), name=folder.name)
 
 
 def to_dict(config: Teach) -> dict[str, Any]:
@@ -322,9 +400,20 @@ def to_yaml(config: Teach) -> str:
     return text
 
 
+def portable(config: Teach) -> dict[str, Any]:
+    """Return the config without the paths of this machine, as it may be published."""
+    tree = to_dict(config)
+    for key in ("data", "teacher", "cache_dir", "runs"):
+        if isinstance(tree.get(key), str):
+            tree[key] = tree[key].rstrip("/").rsplit("/", 1)[-1]
+    if tree["images"]["root"]:
+        tree["images"]["root"] = "ROOT"
+    return tree
+
+
 def sha256(config: Teach) -> str:
     """Return the hash of everything that decides the numbers (not of names and folders)."""
-    tree = to_dict(config)
+    tree = portable(config)
     for key in ("name", "runs", "cache_dir"):
         tree.pop(key, None)
     return hashlib.sha256(yaml.safe_dump(tree).encode()).hexdigest()
@@ -336,7 +425,7 @@ def check(config: Teach) -> None:
     Raises:
         CrossresError: naming the option and its range.
     """
-    ranges: list[tuple[str, float, float, float]] = [
+    ranges: list[tuple[str, float | None, float, float]] = [
         ("train.epochs", config.train.epochs, 1, 1e6),
         ("train.batch_size", config.train.batch_size, 1, 1e7),
         ("train.learning_rate", config.train.learning_rate, 1e-12, 1e6),
@@ -349,22 +438,27 @@ def check(config: Teach) -> None:
         ("images.memory_mb", config.images.memory_mb, 0, 1e9),
         ("images.workers", config.images.workers, 0, 1e4),
         ("augment.shift", config.augment.shift, 0, 1e4),
+        ("train.seed", config.train.seed, 0, 1e9),
+        ("hr_size", config.hr_size, 1, 1e5),
+        ("model.input_size", config.model.input_size, 1, 1e5),
+        ("model.embedding_dim", config.model.embedding_dim, 1, 1e6),
+        *(("train.milestones", fraction, 0, 1) for fraction in config.train.milestones),
     ]
-    if config.hr_size is not None:
-        ranges.append(("hr_size", config.hr_size, 1, 1e5))
     for name, value, low, high in ranges:
-        if not low <= value <= high:
+        if value is not None and not low <= value <= high:
             raise CrossresError(f"{name}: {value:g} is outside {low:g}..{high:g}")
+    if isinstance(config, Distill):
+        check_size(config.lr_size, config.hr_size)
     if not config.losses:
         raise CrossresError("losses: every weight is 0; give at least one term a weight, e.g. losses.ce.weight 1")
     for name, options in config.losses.items():
         if name not in LOSSES:
             raise CrossresError(f"unknown loss '{name}'{nearest(name, LOSSES)}")
-        if options.get("weight", 1) < 0:
-            raise CrossresError(f"losses.{name}.weight: {options['weight']} is negative")
+        if not 0 <= options.get("weight", 1) < math.inf:
+            raise CrossresError(f"losses.{name}.weight: {options['weight']} is negative or no number")
         if isinstance(config, Distill) and config.teacher is None and LOSSES[name].needs_teacher:
             raise CrossresError(
                 f"losses.{name} needs a teacher; give --teacher, or losses.{name}.weight 0 to learn from labels alone"
             )
-    if not config.name or "/" in config.name:
+    if config.name in ("", ".", "..") or "/" in config.name:
         raise CrossresError(f"name: '{config.name}' is not a folder's name; the run is written to RUNS/NAME")

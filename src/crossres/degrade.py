@@ -64,21 +64,28 @@ class Degradation:
 
 @dataclass
 class Draws:
-    """What is random in a degradation, drawn per sample: CPU or device tensors of shape (B,)."""
+    """What is random in a degradation, drawn per sample: CPU or device tensors of shape (B,).
+
+    The noise itself is drawn when it is added, from ``noise_seed``, for a whole batch of ``noise_rows[1]``
+    samples of which these begin at ``noise_rows[0]``; None: these are the whole batch.
+    """
 
     size: Tensor
     blur: Tensor
     noise: Tensor
     quality: Tensor
     noise_seed: int = 0
+    noise_rows: tuple[int, int] | None = None
 
-    def __getitem__(self, rows: slice) -> Draws:
+    def part(self, batch: slice, share: slice) -> Draws:
+        """Return the draws of a batch's samples, or of one process's share of them (rows of all the draws)."""
         return Draws(
-            self.size[rows],
-            self.blur[rows],
-            self.noise[rows],
-            self.quality[rows],
-            self.noise_seed + rows.start,
+            self.size[share],
+            self.blur[share],
+            self.noise[share],
+            self.quality[share],
+            self.noise_seed + batch.start,
+            (share.start - batch.start, batch.stop - batch.start),
         )
 
     def to(self, device: torch.device) -> Draws:
@@ -86,7 +93,7 @@ class Draws:
         size, blur, noise, quality = (
             t.to(device, non_blocking=True) for t in (self.size, self.blur, self.noise, self.quality)
         )
-        return Draws(size, blur, noise, quality, self.noise_seed)
+        return Draws(size, blur, noise, quality, self.noise_seed, self.noise_rows)
 
 
 def check_size(size: Size, hr_size: int | None = None) -> tuple[int, int]:
@@ -166,8 +173,9 @@ def degrade(
         lr = rows[:, None] @ images @ columns[:, None].transpose(-1, -2)
     if ranges.noise != (0.0, 0.0):
         noise_generator = torch.Generator(hr.device).manual_seed(draws.noise_seed)
-        noise = torch.randn(lr.shape, device=hr.device, generator=noise_generator)
-        lr = lr + noise * draws.noise[:, None, None, None]
+        first, of = draws.noise_rows or (0, len(lr))
+        noise = torch.randn((of, *lr.shape[1:]), device=hr.device, generator=noise_generator)
+        lr = lr + noise[first : first + len(lr)] * draws.noise[:, None, None, None]
     lr = lr.clamp_(0, 1)
     if ranges.jpeg != (0.0, 0.0):
         lr = jpeg(lr, draws.quality)

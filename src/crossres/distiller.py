@@ -15,6 +15,20 @@ from crossres.types import Outputs
 Gather = Callable[[Tensor], Tensor]
 
 
+class LossError(CrossresError):
+    """A loss that refused its input, such as NaN from a student whose training diverged.
+
+    Attributes:
+        name: of the loss.
+        reason: what it said.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"losses.{name}: {reason}")
+        self.name = name
+        self.reason = reason
+
+
 class Distiller(nn.Module):
     """The trained part of a distillation: the student and whatever its losses train with it.
 
@@ -42,16 +56,20 @@ class Distiller(nn.Module):
     def forward(
         self, lr: Tensor, teacher: Outputs | None, label: Tensor, index: Tensor
     ) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Return the loss terms, each times its weight, by name, and the student's logits (B, classes).
+        """Return the loss terms, each times its weight, by name, and the student's logits (B, classes), detached.
 
         Args:
             lr: (B, 3, h, w) in 0..1.
             teacher: the teacher's outputs of the same views; None where no loss reads them.
             label: (B,).
             index: (B,), positions in the training set.
+
+        Raises:
+            LossError: a loss refused its input.
         """
         said: Outputs = self.student(lr)
-        logits = said.logits
+        # detached: DDP would wait for the gradient of a classifier that no loss reads
+        logits = None if said.logits is None else said.logits.detach()
         if self.gather is not None:
             said = _gathered(said, self.gather)
             teacher = _gathered(teacher, self.gather) if teacher is not None else None
@@ -60,7 +78,11 @@ class Distiller(nn.Module):
         for name, loss in self.losses.items():
             assert isinstance(loss, Loss)
             of_teacher = getattr(teacher, loss.reads) if teacher is not None and loss.needs_teacher else None
-            terms[name] = self.weights[name] * loss(of_teacher, getattr(said, loss.reads), label, index)
+            try:
+                term = loss(of_teacher, getattr(said, loss.reads), label, index)
+            except ValueError as error:
+                raise LossError(name, str(error)) from error
+            terms[name] = self.weights[name] * term
         return terms, logits
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,6 +55,7 @@ def run(config: Teach, *, resume: bool = False, overwrite: bool = False, quiet: 
     state_path = folder / "state.pt"
     done = folder / "result.json"
     if resume and done.exists():
+        Progress(quiet=quiet).say(f"{folder} is finished; its numbers are in {done}")
         return dict(json.loads(done.read_text()))
     if not resume and not overwrite and (state_path.exists() or done.exists()):
         raise CrossresError(f"{folder} holds a run already; use --resume, --overwrite or another --name")
@@ -63,10 +65,9 @@ def run(config: Teach, *, resume: bool = False, overwrite: bool = False, quiet: 
     progress = Progress(quiet=quiet or fabric.global_rank > 0)
 
     experiment = _prepare(config, fabric, device, progress)
-    if fabric.global_rank == 0:
-        if not resume:
-            for old in (state_path, done, folder / "metrics.jsonl"):
-                old.unlink(missing_ok=True)
+    if fabric.global_rank == 0 and not resume:
+        for old in (state_path, done, folder / "metrics.jsonl"):
+            old.unlink(missing_ok=True)
         write_atomically(folder / "config.yaml", lambda f: f.write(configs.to_yaml(config).encode()))
     fabric.barrier()
     try:
@@ -74,16 +75,16 @@ def run(config: Teach, *, resume: bool = False, overwrite: bool = False, quiet: 
         if resume:
             fit.load(load_state(state_path))
         fit.train(state_path)
+        if fabric.global_rank > 0:
+            fabric.barrier()
+            return {}
+        result = finish(config, experiment.student, fit.history(), experiment.test, device, experiment.facts)
     except KeyboardInterrupt:
         progress.close()
         progress.say(f"stopped; go on with: crossres {_command(config)} --resume {folder}")
         raise
     finally:
         progress.close()
-    if fabric.global_rank > 0:
-        fabric.barrier()
-        return {}
-    result = finish(config, experiment.student, fit.history(), experiment.test, device, experiment.facts)
     progress.say(
         f"{folder}: test top-1 {result['top1_last']:.2f} % (last epoch), "
         f"{result['top1_best_val']:.2f} % (best on validation)"
@@ -169,8 +170,10 @@ def _prepare(config: Teach, fabric: Fabric, device: Device, progress: Progress) 
             f"train.batch_size {train.batch_size} does not divide over {fabric.world_size} processes; "
             f"choose a multiple of {fabric.world_size}"
         )
-    val = Loader(val_set, **shared) if val_set is not None else None
-    test = Loader(test_set, **shared)
+    # the degradation's draws on the judged images are the same for every training seed, as in `evaluate`
+    judged = {**shared, "seed": SPLIT_SEED}
+    val = Loader(val_set, **judged) if val_set is not None else None
+    test = Loader(test_set, **judged)
 
     torch.manual_seed(config.train.seed)
     student = _build_student(config, train, lr_size)
@@ -264,6 +267,8 @@ def _placed(encoder: Encoder, device: Device, channels_last: bool) -> Encoder:
 
 
 def _fabric(config: Teach, device: Device) -> Fabric:
+    # its notes on precision and processes would stand between our own lines
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     strategy: Any = "auto"
     if device.world_size > 1:
         # a loss that reads embeddings alone leaves the classifier without a gradient

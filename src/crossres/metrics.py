@@ -29,7 +29,8 @@ def topk_accuracy(logits: Tensor, label: Tensor, k: int = 1) -> float:
             f"accuracy: needs logits (N, C) and label (N,), got {tuple(logits.shape)}, {tuple(label.shape)}"
         )
     if int(label.min()) < 0 or int(label.max()) >= logits.shape[1]:
-        raise CrossresError(f"accuracy: label {int(label.max())} is out of range for {logits.shape[1]} classes")
+        wrong = int(label.min() if label.min() < 0 else label.max())
+        raise CrossresError(f"accuracy: label {wrong} is out of range for {logits.shape[1]} classes")
     own = logits.gather(1, label[:, None])
     # NaN logits compare false: they must not count as ranked behind
     ahead = (~(logits < own)).sum(1) - 1

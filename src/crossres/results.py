@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import resource
@@ -47,7 +48,7 @@ def finish(
         scores[f"top5_{which}"] = topk_accuracy(logits, test.label, 5)
     degradation = asdict(config.degradation.resolved()) if isinstance(config, Distill) else None
     names = sorted(config.losses, key=list(LOSSES).index)
-    document = {
+    document: dict[str, Any] = {
         "name": config.name,
         "task": facts["task"],
         "method": "+".join(names),
@@ -76,7 +77,7 @@ def finish(
         "machine": machine(device),
         "commit": commit(),
         "config_sha256": configs.sha256(config),
-        "config": portable(config),
+        "config": configs.portable(config),
     }
     info = {
         "task": facts["task"],
@@ -95,20 +96,10 @@ def finish(
             "test_images": len(test.label),
         },
     }
+    document = json.loads(json.dumps(document))  # what is returned now and what is read later are equal
     save_pretrained(student, config.folder / "model", info=info)
     write_json(config.folder / "result.json", document)
     return document
-
-
-def portable(config: Teach) -> dict[str, Any]:
-    """Return the config without the paths of this machine, as it may be published."""
-    tree = configs.to_dict(config)
-    for key in ("data", "teacher", "cache_dir", "runs"):
-        if isinstance(tree.get(key), str):
-            tree[key] = tree[key].rstrip("/").rsplit("/", 1)[-1]
-    if tree["images"]["root"]:
-        tree["images"]["root"] = "ROOT"
-    return tree
 
 
 def versions() -> dict[str, str]:

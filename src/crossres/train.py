@@ -17,7 +17,7 @@ from crossres import config as configs
 from crossres.checkpoint import save_state, write_atomically
 from crossres.config import Teach
 from crossres.data.loader import Loader
-from crossres.distiller import Distiller
+from crossres.distiller import Distiller, LossError
 from crossres.errors import CrossresError
 from crossres.evaluate.classification import predict
 from crossres.metrics import topk_accuracy
@@ -66,8 +66,8 @@ class Fit:
         self.fabric = fabric
         self.progress = progress
         self.total = experiment.train.steps * train.epochs
-        optimizer = _optimizer(experiment.distiller, train)
-        self.scheduler = _scheduler(optimizer, train, self.total, experiment.train.steps)
+        optimizer = optimizer_of(experiment.distiller, train)
+        self.scheduler = scheduler_of(optimizer, train, self.total, experiment.train.steps)
         self.module, self.optimizer = fabric.setup(experiment.distiller, optimizer)
         self.average = None
         if train.ema:
@@ -94,11 +94,14 @@ class Fit:
 
     def train(self, state_path: Path) -> None:
         epochs = self.experiment.config.train.epochs
+        if self.epoch == 0 and self.fabric.global_rank == 0:
+            save_state(state_path, self.state())  # Ctrl-C in the first epoch is resumable too
         while self.epoch < epochs:
             started = time.perf_counter()
             # also the losses' own draws (anchors) then depend on (seed, epoch) alone
-            torch.manual_seed(self.experiment.config.train.seed * 1_000_003 + self.epoch + 1)
+            torch.manual_seed((self.experiment.config.train.seed * 1_000_003 + self.epoch + 1) % 2**63)
             row = self._one_epoch(epochs)
+            self._refuse_bad_weights(row["losses"])
             row["seconds"] = time.perf_counter() - started
             self.epoch += 1
             row = {"epoch": self.epoch, **row, **self._validate()}
@@ -125,7 +128,7 @@ class Fit:
         started, seen = time.perf_counter(), 0
         for step, batch in enumerate(experiment.train.epoch(self.epoch, hr=live), 1):
             teacher = self._ask_teacher(batch, live)
-            terms, logits = self.module(batch.lr, teacher, batch.label, batch.index)
+            terms, logits = self._ask_student(batch, teacher)
             total = torch.stack(list(terms.values())).sum()
             self.fabric.backward(total)
             self.optimizer.step()
@@ -141,6 +144,8 @@ class Fit:
             if step % LOOK_EVERY == 0 or step == experiment.train.steps:
                 values = dict(zip(names, (sums / step).tolist(), strict=True))
                 self._refuse_nan(values)
+                # the losses are of the global batch, the logits of this process's share
+                accuracy = 100 * self._over_processes(right) / (seen * self.fabric.world_size)
                 speed = seen * self.fabric.world_size / (time.perf_counter() - started)
                 done = self.epoch * experiment.train.steps + step
                 self.progress.step(
@@ -149,12 +154,12 @@ class Fit:
                     step=done,
                     steps=self.total,
                     losses=values,
-                    accuracy=100 * right.item() / seen,
+                    accuracy=accuracy,
                     speed=speed,
                 )
         return {
             "losses": values,
-            "train_top1": 100 * right.item() / seen,
+            "train_top1": accuracy,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "images_per_second": speed,
         }
@@ -170,13 +175,33 @@ class Fit:
             said: Outputs = experiment.teacher(batch.hr)
         return said
 
+    def _ask_student(self, batch: Batch, teacher: Outputs | None) -> tuple[dict[str, Tensor], Tensor | None]:
+        try:
+            said: tuple[dict[str, Tensor], Tensor | None] = self.module(batch.lr, teacher, batch.label, batch.index)
+        except LossError as error:
+            raise self._stopped(error.name, f"failed ({error.reason})") from None
+        return said
+
+    def _over_processes(self, count: Tensor) -> float:
+        # a copy: the sum is written in place
+        return float(self.fabric.all_reduce(count.clone(), reduce_op="sum"))  # type: ignore[arg-type]
+
     def _refuse_nan(self, values: dict[str, float]) -> None:
         for name, value in values.items():
             if not math.isfinite(value):
-                raise CrossresError(
-                    f"losses.{name} became {value} in epoch {self.epoch + 1}; the state of epoch {self.epoch} "
-                    f"is kept: lower train.learning_rate or losses.{name}.weight and start anew with --overwrite"
-                )
+                raise self._stopped(name, f"became {value}")
+
+    def _refuse_bad_weights(self, values: dict[str, float]) -> None:
+        """An epoch's last step can break the weights after its losses were finite: that state is not kept."""
+        if not all(bool(torch.isfinite(p).all()) for p in self.experiment.distiller.parameters()):
+            largest = max(values, key=lambda name: abs(values[name]))
+            raise self._stopped(largest, f"was {values[largest]:.3g} and the weights became NaN or infinite")
+
+    def _stopped(self, loss: str, what: str) -> CrossresError:
+        return CrossresError(
+            f"losses.{loss} {what} in epoch {self.epoch + 1}; the state of epoch {self.epoch} "
+            f"is kept: lower train.learning_rate or losses.{loss}.weight and start anew with --overwrite"
+        )
 
     def _validate(self) -> dict[str, float]:
         val = self.experiment.val
@@ -242,7 +267,7 @@ def _copied(encoder: Encoder) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().clone() for name, tensor in encoder.state_dict().items()}
 
 
-def _optimizer(module: torch.nn.Module, train: configs.Train) -> torch.optim.Optimizer:
+def optimizer_of(module: torch.nn.Module, train: configs.Train) -> torch.optim.Optimizer:
     weights = [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
     others = [p for p in module.parameters() if p.requires_grad and p.ndim <= 1]
     groups: list[dict[str, Any]] = [{"params": weights}, {"params": others, "weight_decay": 0.0}]
@@ -257,7 +282,7 @@ def _optimizer(module: torch.nn.Module, train: configs.Train) -> torch.optim.Opt
     )
 
 
-def _scheduler(
+def scheduler_of(
     optimizer: torch.optim.Optimizer, train: configs.Train, total: int, per_epoch: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
     if train.schedule == "one_cycle":

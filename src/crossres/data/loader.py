@@ -20,8 +20,9 @@ class Loader:
     """Serves an ImageSet as batches of the same view at two resolutions.
 
     A set whose decoded images fit the memory budget lies on the device as one uint8 tensor; a larger one is
-    decoded by worker processes. Everything random is drawn per epoch from (seed, epoch) on the CPU, for all
-    samples at once, so it is the same on every device and for every number of processes.
+    decoded by worker processes. Everything random is drawn per epoch from (seed, epoch), for all samples at
+    once, so it is the same for every number of processes, and, drawn on the CPU, the same on every device;
+    only the realistic preset's noise is drawn on the device itself.
 
     Args:
         images: the labelled images.
@@ -93,9 +94,10 @@ class Loader:
         shift = torch.randint(-self.shift, self.shift + 1, (n, 2), generator=generator)
         flip = torch.rand(n, generator=generator) < (0.5 if self.flip else 0.0)
         draws = draw(n, self.lr_size, self.degradation, generator)
-        rows = [self._share(step * self.batch_size, (step + 1) * self.batch_size) for step in range(self.steps)]
+        rows = [slice(step * self.batch_size, (step + 1) * self.batch_size) for step in range(self.steps)]
         moves = self.shift > 0 or self.flip
-        yield from self._batches(order, shift, flip, draws, rows, moves=moves, hr=hr)
+        shares = [self._share(row) for row in rows]
+        yield from self._batches(order, shift, flip, draws, rows, shares, moves=moves, hr=hr)
 
     def ordered(self, *, flip: bool = False, hr: bool = False, batch_size: int | None = None) -> Iterator[Batch]:
         """Yield every image once, in the order of the set, unshifted; the degradation's draws are fixed.
@@ -111,11 +113,11 @@ class Loader:
         rows = [slice(start, min(start + size, n)) for start in range(0, n, size)]
         no_shift = torch.zeros(n, 2, dtype=torch.long)
         view = torch.full((n,), flip)
-        yield from self._batches(torch.arange(n), no_shift, view, draws, rows, moves=flip, hr=hr)
+        yield from self._batches(torch.arange(n), no_shift, view, draws, rows, rows, moves=flip, hr=hr)
 
-    def _share(self, start: int, end: int) -> slice:
-        size = -(-(end - start) // self.world_size)
-        return slice(start + self.rank * size, min(start + (self.rank + 1) * size, end))
+    def _share(self, batch: slice) -> slice:
+        size = -(-(batch.stop - batch.start) // self.world_size)
+        return slice(batch.start + self.rank * size, min(batch.start + (self.rank + 1) * size, batch.stop))
 
     def _batches(
         self,
@@ -124,20 +126,21 @@ class Loader:
         flip: Tensor,
         draws: Draws,
         rows: list[slice],
+        shares: list[slice],
         *,
         moves: bool,
         hr: bool,
     ) -> Iterator[Batch]:
-        raw = self._decoded(order, rows)
+        raw = self._decoded(order, shares)
         order, shift, flip = (t.to(self.device, non_blocking=True) for t in (order, shift, flip))
         draws = draws.to(self.device)
-        for row in rows:
+        for whole, row in zip(rows, shares, strict=True):
             index = order[row]
             pixels = next(raw) if self.pixels is None else self.pixels[index]
             if moves:
                 pixels = shift_and_flip(pixels, shift[row], flip[row])
             images = pixels.float().mul_(1 / 255)
-            lr = self._lr(images, draws[row])
+            lr = self._lr(images, draws.part(whole, row))
             yield Batch(
                 hr=images if hr or lr is images else None,
                 lr=lr,
@@ -147,7 +150,8 @@ class Loader:
             )
 
     def _lr(self, images: Tensor, draws: Draws) -> Tensor:
-        if self.lr_size == self.hr_size and self.degradation == Degradation(kernel=self.degradation.kernel):
+        clean = Degradation(kernel=self.degradation.kernel).resolved()
+        if self.lr_size == self.hr_size and self.degradation.resolved() == clean:
             return images
         return degrade(images, self.lr_size, self.degradation, draws=draws)
 
@@ -158,6 +162,8 @@ class Loader:
             _Decode(self.images, self.hr_size, self.fit),
             batch_sampler=[order[row].tolist() for row in rows],
             num_workers=self.workers,
+            # its own, or it would draw from the global one and with it change the weights and the anchors
+            generator=torch.Generator(),
             pin_memory=self.device.type == "cuda",
         )
         return (batch.to(self.device, non_blocking=True) for batch in batches)

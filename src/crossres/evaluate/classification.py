@@ -11,7 +11,7 @@ from torch import Tensor
 
 from crossres.data.images import ImageSet
 from crossres.data.loader import Loader
-from crossres.degrade import Degradation
+from crossres.degrade import Degradation, Size
 from crossres.errors import CrossresError
 from crossres.metrics import confusion_matrix, topk_accuracy
 from crossres.models.encoder import Encoder
@@ -49,7 +49,8 @@ def evaluate(
     """Judge an encoder on labelled images at the size it was trained at and at sizes around it.
 
     An image is degraded from HR to each size as in training (kernel, blur, noise, JPEG) and the encoder
-    brings it to its own input size, as it would a crop of that size.
+    brings it to its own input size, as it would a crop of that size. An encoder trained on a range of sizes
+    is judged on that range; its curve has single sizes.
 
     Args:
         encoder: with classes; ``encoder.info`` says hr_size, lr_size, degradation and fit.
@@ -83,23 +84,25 @@ def evaluate(
     column = torch.tensor([encoder.classes.index(name) for name in images.classes])
     label = column[torch.from_numpy(images.labels)].to(device)
     encoder = encoder.to(device)
+    own: Size = high if low == high else (low, high)
+    loader = Loader(
+        images,
+        hr_size=hr_size,
+        lr_size=own,
+        degradation=degradation,
+        device=device,
+        fit=fit,
+        memory_mb=memory_mb,
+    )
 
-    def at(size: int) -> Tensor:
-        loader = Loader(
-            images,
-            hr_size=hr_size,
-            lr_size=size,
-            degradation=degradation,
-            device=device,
-            fit=fit,
-            memory_mb=memory_mb,
-        )
+    def at(size: Size) -> Tensor:
+        loader.lr_size = size
         return predict(encoder, loader, autocast)
 
     chosen = sizes or _around(low, high, hr_size)
-    curve, logits = [], at(high)
+    curve, logits = [], at(own)
     for size in chosen:
-        scores = logits if size == high else at(size)
+        scores = logits if size == own else at(size)
         curve.append({"size": size, "top1": topk_accuracy(scores, label), "top5": topk_accuracy(scores, label, 5)})
     return {
         "dataset": images.name,

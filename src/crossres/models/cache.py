@@ -19,6 +19,9 @@ from crossres.models.encoder import Encoder
 from crossres.models.weights import weights_sha256
 from crossres.types import Outputs
 
+#: Images per forward pass of the teacher.
+BATCH = 128
+
 
 @dataclass
 class TeacherCache:
@@ -89,7 +92,8 @@ def _view(
             print(f"{path} cannot be read and is computed anew", file=sys.stderr)
     outputs: dict[str, list[Tensor]] = {"embedding": [], "logits": []}
     done = 0
-    for batch in loader.ordered(flip=flip, hr=True):
+    # a batch size of its own: the last bits depend on it, and every run may read what this one writes
+    for batch in loader.ordered(flip=flip, hr=True, batch_size=BATCH):
         with torch.no_grad(), autocast():
             said = teacher(batch.hr)
         outputs["embedding"].append(said.embedding.float().cpu())

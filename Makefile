@@ -1,0 +1,34 @@
+# Every target sets up what it needs itself: Python >= 3.10, make and pip are enough.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint bench tables clean
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $(READY)
+
+demo: $(READY)
+	$(BIN)/crossres demo
+
+test: lint
+	$(BIN)/python -m pytest --cov=crossres --cov-report=term:skip-covered
+
+lint: $(READY)
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/mypy
+
+# Step times of every method, side by side in one run -> results/bench/steps.json
+bench: $(READY)
+	$(BIN)/python benchmarks/steps.py
+
+# The README's tables from the files under results/
+tables: $(READY)
+	$(BIN)/python benchmarks/tables.py
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info

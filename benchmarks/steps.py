@@ -1,0 +1,135 @@
+"""Time a training step of every method beside the bare cross-entropy step, in one run.
+
+Writes results/bench/steps.json: a list of {method, student, lr_size, batch, step_ms, ratio_to_ce, ...}. The teacher's
+outputs come from a cache, as in a distillation; the methods take turns, so that a slow minute hits all alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from crossres.checkpoint import write_json
+from crossres.config import Train
+from crossres.data.images import ArrayItems, ImageSet
+from crossres.data.loader import Loader
+from crossres.devices import resolve_device
+from crossres.distiller import Distiller, build_losses
+from crossres.models import build_encoder
+from crossres.models.cache import TeacherCache
+from crossres.results import commit, machine, versions
+from crossres.train import optimizer_of
+
+BATCH = 128
+CLASSES = [str(i) for i in range(100)]
+METHODS: dict[str, dict[str, dict[str, Any]]] = {
+    "ce": {"ce": {}},
+    "ce+kd": {"ce": {}, "kd": {}},
+    "ce+crd": {"ce": {}, "crd": {}},
+    "ce+crrcd": {"ce": {}, "crrcd": {}},
+    "ce+kd+crrcd": {"ce": {}, "kd": {}, "crrcd": {}},
+    "ce+crd (bank, 16384 negatives)": {"ce": {}, "crd": {"form": "bank"}},
+}
+
+
+class Step:
+    """One method's training step, complete: data, augmentation, degradation, forward, backward, update."""
+
+    def __init__(self, student: str, lr_size: int, losses: dict[str, dict[str, Any]], images: ImageSet) -> None:
+        torch.manual_seed(0)
+        self.device = resolve_device(Train())
+        place = self.device.torch
+        self.loader = Loader(images, hr_size=32, lr_size=lr_size, batch_size=BATCH, device=place, shift=4, flip=True)
+        encoder = build_encoder(student, classes=CLASSES, input_size=lr_size).to(place)
+        encoder = encoder.to(memory_format=torch.channels_last)
+        teacher = build_encoder("resnet8x4", classes=CLASSES, input_size=32)
+        terms = build_losses(losses, teacher, encoder)
+        for loss in terms.values():
+            loss.to(place).prepare(self.loader.label)
+        self.distiller = Distiller(encoder, terms, dict.fromkeys(losses, 1.0))
+        self.optimizer = optimizer_of(self.distiller, Train())
+        n = len(images)
+        self.cache = TeacherCache(
+            torch.randn(2, n, teacher.embedding_dim, device=place), torch.randn(2, n, len(CLASSES), device=place)
+        )
+        self.batches = iter(())
+        self.number = 0
+
+    def __call__(self) -> tuple[float, float]:
+        """Run a step; return the milliseconds of all of it and of its data part."""
+        started = self._now()
+        batch = next(self.batches, None)
+        if batch is None:
+            self.batches = self.loader.epoch(self.number)
+            self.number += 1
+            batch = next(self.batches)
+        data = self._now()
+        teacher = self.cache(batch.index, batch.view)
+        with self.device.autocast():
+            terms, _ = self.distiller(batch.lr, teacher, batch.label, batch.index)
+        torch.stack(list(terms.values())).sum().backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return 1e3 * (self._now() - started), 1e3 * (data - started)
+
+    def _now(self) -> float:
+        if self.device.torch.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument(
+        "--out", type=Path, default=Path("results/bench/steps.json"), help="where the list is written"
+    )
+    parser.add_argument("--steps", type=int, default=60, help="timed steps of each method")
+    parser.add_argument("--student", default="resnet8x4", help="backbone")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[8, 16], help="LR sizes")
+    chosen = parser.parse_args()
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (20_000, 32, 32, 3), dtype=np.uint8)
+    images = ImageSet(ArrayItems(pixels), rng.integers(0, len(CLASSES), len(pixels)), CLASSES, "random")
+    rows = []
+    for size in chosen.sizes:
+        steps = {method: Step(chosen.student, size, losses, images) for method, losses in METHODS.items()}
+        for step in steps.values():
+            for _ in range(5):
+                step()
+        times: dict[str, list[tuple[float, float]]] = {method: [] for method in steps}
+        for _ in range(chosen.steps):
+            for method, step in steps.items():
+                times[method].append(step())
+        bare = statistics.median(whole for whole, _ in times["ce"])
+        for method, measured in times.items():
+            whole = statistics.median(w for w, _ in measured)
+            data = statistics.median(d for _, d in measured)
+            rows.append(
+                {
+                    "method": method,
+                    "student": chosen.student,
+                    "lr_size": size,
+                    "batch": BATCH,
+                    "step_ms": round(whole, 3),
+                    "ratio_to_ce": round(whole / bare, 4),
+                    "data_ms": round(data, 3),
+                    "data_share_of_ce_step": round(data / bare, 4),
+                    "steps": chosen.steps,
+                    "precision": steps[method].device.precision,
+                    "machine": machine(steps[method].device),
+                    "versions": versions(),
+                    "commit": commit(),
+                }
+            )
+            print(f"{size:3}x{size:<3} {method:32} {whole:8.2f} ms  {whole / bare:6.3f} of ce  data {data:5.2f} ms")
+    write_json(chosen.out, rows)
+
+
+if __name__ == "__main__":
+    main()

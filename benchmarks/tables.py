@@ -1,0 +1,88 @@
+"""Render the README's tables from the files under results/, between its markers; nothing is typed by hand."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+
+from crossres.checkpoint import write_atomically
+from crossres.tables import method_table, read_results
+
+
+def teacher_table(folder: Path) -> str:
+    """The teacher at its own size and on enlarged low-resolution images."""
+    trained = json.loads((folder / "teacher.json").read_text())
+    enlarged = json.loads((folder / "teacher-enlarged.json").read_text())
+    lines = [
+        f"Teacher: {trained['student']['name']} ({trained['student']['parameters']:,} parameters), "
+        f"{trained['epochs']} epochs, one seed. Without any training for low resolution it reads the enlarged image:",
+        "",
+        "| test images | top-1 | top-5 |",
+        "|---|---|---|",
+    ]
+    for point in reversed(enlarged["curve"]):
+        size = point["size"]
+        what = (
+            f"{size}x{size}" if size == enlarged["hr_size"] else f"{size}x{size}, enlarged to {enlarged['hr_size']}"
+        )
+        lines.append(f"| {what} | {point['top1']:.2f} | {point['top5']:.2f} |")
+    return "\n".join(lines)
+
+
+def students_table(folder: Path) -> str:
+    """Every student over its seeds."""
+    results = read_results(folder)
+    epochs = sorted({r["epochs"] for r in results})
+    images = sorted({(r["images"]["train"], r["images"]["val"], r["images"]["test"]) for r in results})
+    said = "; ".join(f"{a:,} training, {b:,} validation, {c:,} test images" for a, b, c in images)
+    return f"{' or '.join(map(str, epochs))} epochs; {said}; top-1 in %.\n\n" + method_table(results)
+
+
+def steps_table(path: Path) -> str:
+    """Cost of a training step."""
+    rows = json.loads(path.read_text())
+    first = rows[0]
+    lines = [
+        f"{first['student']}, batch {first['batch']}, {first['precision']}, {first['machine']['threads']} threads, "
+        f"{first['machine']['processor']}; median of {first['steps']} steps, methods taking turns.",
+        "",
+        "| LR size | method | step, ms | ratio to ce | data + augmentation + degradation |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows:
+        size = f"{row['lr_size']}x{row['lr_size']}"
+        lines.append(
+            f"| {size} | {row['method']} | {row['step_ms']:.1f} | {row['ratio_to_ce']:.2f} "
+            f"| {100 * row['data_share_of_ce_step']:.1f} % of the ce step |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing; fail where a table is out of date")
+    chosen = parser.parse_args()
+    cifar100 = Path("results/cifar100")
+    tables = {
+        "cifar100-teacher": teacher_table(cifar100),
+        "cifar100-students": students_table(cifar100),
+        "steps": steps_table(Path("results/bench/steps.json")),
+    }
+    readme = Path("README.md")
+    text = old = readme.read_text()
+    for name, table in tables.items():
+        block = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.S)
+        if not block.search(text):
+            sys.exit(f"README.md has no block <!-- {name} --> ... <!-- end -->")
+        text = block.sub(lambda found, table=table: f"{found[1]}{table}\n{found[2]}", text)
+    if chosen.check and text != old:
+        sys.exit("README.md is out of date: make tables")
+    if not chosen.check:
+        write_atomically(readme, lambda file: file.write(text.encode()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""Results as a table: mean and spread over seeds, and what a method gains over its baseline."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from math import sqrt
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from crossres.errors import CrossresError
+
+#: Two-sided 95 % quantile of Student's t by degrees of freedom; beyond the table the normal's.
+_T95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
+
+
+def read_results(folder: str | Path) -> list[dict[str, Any]]:
+    """Read every ``result.json`` document of the distillations in a folder, sorted by file name.
+
+    Raises:
+        CrossresError: no such folder, or a file that is no JSON, by name.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CrossresError(f"no such folder: {folder}")
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            document = json.loads(path.read_text())
+        except ValueError as error:
+            raise CrossresError(f"{path}: not JSON: {error}") from None
+        if document.get("task") == "distill":
+            found.append(document)
+    return found
+
+
+def method_table(results: Iterable[Mapping[str, Any]], baseline: str = "ce") -> str:
+    """Return a Markdown table of top-1 on the test set: a row per student, size and method.
+
+    Accuracies are those of the last epoch and of the epoch that was best on the validation split, as mean and
+    sample standard deviation over the seeds. The gain over the baseline is paired by seed, with a 95 % interval
+    (Student's t) where there are at least two pairs.
+
+    Args:
+        results: ``result.json`` documents.
+        baseline: the method the gain is counted from.
+    """
+    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = defaultdict(list)
+    for result in results:
+        groups[(result["student"]["name"], str(result["lr_size"]), result["method"])].append(result)
+    lines = [
+        "| student | LR size | method | top-1 last epoch | top-1 best on val. | top-5 last "
+        f"| gain over {baseline} (last) | seeds |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for key in sorted(groups, key=_order):
+        student, size, method = key
+        members = groups[key]
+        base = groups.get((student, size, baseline), [])
+        lines.append(
+            f"| {student} | {size}x{size} | {method} | {_spread([r['top1_last'] for r in members])} "
+            f"| {_spread([r['top1_best_val'] for r in members])} | {_spread([r['top5_last'] for r in members])} "
+            f"| {'' if method == baseline else _difference(members, base)} "
+            f"| {', '.join(str(r['seed']) for r in sorted(members, key=lambda r: r['seed']))} |"
+        )
+    return "\n".join(lines)
+
+
+def paired_gain(
+    results: Sequence[Mapping[str, Any]], baseline: Sequence[Mapping[str, Any]], key: str = "top1_last"
+) -> tuple[float, float | None]:
+    """Return the mean difference to the baseline's runs of the same seeds and half its 95 % interval.
+
+    The interval is None with fewer than two pairs; the difference is NaN with none.
+    """
+    of_seed = {r["seed"]: r[key] for r in baseline}
+    gains = [r[key] - of_seed[r["seed"]] for r in results if r["seed"] in of_seed]
+    if not gains:
+        return float("nan"), None
+    if len(gains) < 2:
+        return gains[0], None
+    quantile = _T95[len(gains) - 2] if len(gains) - 2 < len(_T95) else 1.96
+    return mean(gains), quantile * stdev(gains) / sqrt(len(gains))
+
+
+def _difference(members: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]]) -> str:
+    gain, half = paired_gain(members, base)
+    if gain != gain:
+        return ""
+    if half is None:
+        return f"{gain:+.2f} (1 seed)"
+    return f"{gain:+.2f} ± {half:.2f}{' (within noise)' if abs(gain) < half else ''}"
+
+
+def _spread(values: Sequence[float]) -> str:
+    if len(values) == 1:
+        return f"{values[0]:.2f}"
+    return f"{mean(values):.2f} ± {stdev(values):.2f}"
+
+
+def _order(key: tuple[str, str, str]) -> tuple[str, str, int, str]:
+    student, size, method = key
+    return student, size.rjust(12), len(method.split("+")), method

@@ -1,0 +1,57 @@
+"""Small drawn images and a teacher trained on them, shared by the tests that run the real thing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+SHAPES = ("bar", "cross", "disc", "frame")
+
+
+def draw_shape(shape: str, rng: np.random.Generator, side: int = 16) -> np.ndarray:
+    """Draw one of SHAPES off-centre in a random colour on a noisy ground: uint8 (side, side, 3)."""
+    y, x = np.mgrid[:side, :side] - (side - 1) / 2 + rng.integers(-2, 3, (2, 1, 1))
+    mask = {
+        "bar": (abs(y) < 2) & (x < 5),
+        "cross": (abs(y) < 1.5) | (abs(x) < 1.5),
+        "disc": x**2 + y**2 < 20,
+        "frame": (np.maximum(abs(x), abs(y)) < 6) & (np.maximum(abs(x), abs(y)) > 3.5),
+    }[shape]
+    ground = rng.integers(0, 90, (side, side, 3))
+    return np.where(mask[..., None], rng.integers(120, 256, 3), ground).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of class folders with 16 x 16 PNGs: train/ with 24 images of each of SHAPES, test/ with 10."""
+    root = tmp_path_factory.mktemp("drawn") / "shapes"
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 24), ("test", 10)):
+        for shape in SHAPES:
+            folder = root / split / shape
+            folder.mkdir(parents=True)
+            for i in range(count):
+                Image.fromarray(draw_shape(shape, rng)).save(folder / f"{i:02}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def drawn_teacher(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished `teach` run on `drawn`: resnet8 at 16 x 16, float32."""
+    from crossres import Teach, teach
+    from crossres.config import Augment, Model, Train
+
+    config = Teach(
+        data=str(drawn),
+        runs=str(tmp_path_factory.mktemp("teacher")),
+        name="teacher",
+        hr_size=16,
+        augment=Augment(shift=1, flip=True),
+        model=Model(name="resnet8"),
+        train=Train(epochs=4, batch_size=24, precision="float32", device="cpu"),
+    )
+    teach(config, quiet=True)
+    return config.folder
