@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -55,3 +56,21 @@ def drawn_teacher(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     )
     teach(config, quiet=True)
     return config.folder
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Return a function that runs a command which must end in exit code 2 and one line, and returns the line."""
+    from crossres.cli import main
+
+    def run(*words: object) -> str:
+        code = main([str(word) for word in words])
+        said = capsys.readouterr()
+        *before, line = said.err.splitlines()
+        assert code == 2
+        assert said.out == ""
+        assert line.startswith("crossres: ")
+        assert all(earlier.startswith("epoch ") for earlier in before)
+        return line.removeprefix("crossres: ")
+
+    return run

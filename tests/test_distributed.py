@@ -115,16 +115,17 @@ def state(folder: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("name", RUNS)
 def test_two_processes_learn_what_one_learns(folders: tuple[dict[int, Path], str], name: str) -> None:
     one, two = (state(folders[0][processes] / name) for processes in (1, 2))
-    tolerance = 1e-5 if name != "bfloat16" else 2e-2
+    # in bfloat16 a sum of halves rounds otherwise than the whole, by one part in 256
+    close: dict[str, Any] = {"rtol": 0, "atol": 1e-5} if name != "bfloat16" else {"rtol": 2e-2, "atol": 5e-3}
     assert one["distiller"].keys() == two["distiller"].keys()
     for key, value in one["distiller"].items():
         if value.is_floating_point():
-            torch.testing.assert_close(two["distiller"][key], value, rtol=0, atol=tolerance, equal_nan=True, msg=key)
+            torch.testing.assert_close(two["distiller"][key], value, equal_nan=True, msg=key, **close)
         else:  # a queue's labels and pointer
             assert torch.equal(two["distiller"][key], value), key
     if one["average"] is not None:
         for key, value in one["average"].items():
-            torch.testing.assert_close(two["average"][key], value, rtol=0, atol=tolerance, msg=key)
+            torch.testing.assert_close(two["average"][key], value, msg=key, **close)
 
 
 def test_it_was_trained_at_all(folders: tuple[dict[int, Path], str]) -> None:

@@ -101,7 +101,7 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert files[0] == files[1]
 
 
-# --- the same seed gives the same numbers -------------------------------------------------------------------
+# -- the same seed gives the same numbers
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -138,7 +138,7 @@ def test_images_decoded_on_the_fly_give_the_same_run(make: Any, workers: int) ->
     assert_same_bits(*map(untimed, states))
 
 
-# --- k + (N - k) epochs are N epochs ------------------------------------------------------------------------
+# -- k + (N - k) epochs are N epochs
 
 RESUMED: dict[str, dict[str, Any]] = {
     "sgd, one cycle, crrcd queue": {"losses": {**CE, **KD, **CRRCD_QUEUE}},
@@ -278,7 +278,7 @@ def test_what_cannot_be_resumed_is_said_in_a_line(make: Any, monkeypatch: pytest
     assert len(rows(config.folder)) == 3
 
 
-# --- what is judged, on which images --------------------------------------------------------------------------
+# -- what is judged, on which images
 
 
 def test_the_best_on_validation_is_saved_and_evaluates_to_the_same_number(
@@ -439,7 +439,7 @@ def test_all_seeds_are_judged_on_the_same_degraded_images(make: Any, monkeypatch
     assert torch.equal(judged[0], judged[-1])
 
 
-# --- what is left behind --------------------------------------------------------------------------------------
+# -- what is left behind
 
 
 def test_the_model_holds_neither_teacher_nor_relation_modules(make: Any, drawn: Path) -> None:
@@ -502,7 +502,7 @@ def test_tensorboard_gets_the_same_numbers(make: Any) -> None:
         assert [value for _, value in found] == pytest.approx([value for _, value in expected], rel=1e-6)
 
 
-# --- the teacher's outputs --------------------------------------------------------------------------------------
+# -- the teacher's outputs
 
 
 def test_deleting_or_damaging_the_cache_changes_nothing(make: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -572,7 +572,7 @@ def test_the_losses_own_parameters_learn(make: Any) -> None:
         assert not torch.equal(one[name], two[name]), name
 
 
-# --- what goes wrong while training -------------------------------------------------------------------------------
+# -- what goes wrong while training
 
 
 @pytest.mark.parametrize("options", [{"train_learning_rate": 1e6}, {"train_learning_rate": 1e6, "losses": CE}])

@@ -5,11 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import os
-import pickle
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
-from zipfile import BadZipFile
 
 from crossres.errors import CrossresError
 
@@ -36,7 +35,8 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Non
         hint = "nothing was changed; free some space" if full else "nothing was changed"
         raise CrossresError(f"cannot write {path}: {reason}; {hint}") from error
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink()
 
 
 def write_json(path: str | Path, document: Any) -> None:
@@ -60,10 +60,12 @@ def load_state(path: str | Path) -> dict[str, Any]:
     import torch
 
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise ValueError(f"it holds {type(state).__name__}")
     except FileNotFoundError:
         raise CrossresError(f"{path}: nothing to resume there; start the run without --resume") from None
-    except (RuntimeError, EOFError, pickle.UnpicklingError, BadZipFile, ValueError) as error:
+    except Exception as error:  # torch raises nearly anything on damaged bytes
         reason = str(error).split("\n")[0]
         raise CrossresError(f"{path} is truncated or no state of a run ({reason}); use --overwrite") from None
     return state

@@ -196,8 +196,9 @@ class _Parser(ArgumentParser):
         known = [a.dest for a in self._actions if a.dest not in ("help", "print_config", "print_shtab")]
         if found := re.search(r"unrecognized arguments: (\S+)", message):
             word = found[1].split("=")[0]
-            kind = "option" if word.startswith("-") else "argument"
-            return f"unknown {kind} {word}{self._nearest(word.lstrip('-'), known)}"
+            if not word.startswith("-"):
+                return f"unknown argument {word}; an option is written --NAME VALUE, see {self.prog} --help"
+            return f"unknown option {word}{self._nearest(word.lstrip('-'), known)}"
         if found := re.search(r"(?:Group '([^']*)' does not accept option|Option) '([^']*)'", message):
             key = f"{found[1]}.{found[2]}" if found[1] else found[2]
             return f"unknown key '{key}'{self._nearest(key, known)}"

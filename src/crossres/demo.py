@@ -151,5 +151,5 @@ def figure(
     axes.set(xlim=(-0.6, len(SIZES) - 0.4), ylabel="top-1 on the test set, %", title="accuracy, one dot a seed")
     axes.grid(axis="y", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(0.0, 0.42))
+    right.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=2)
     write_atomically(path, lambda file: sheet.savefig(file, format="png"))

@@ -154,9 +154,6 @@ def _prepare(config: Teach, fabric: Fabric, device: Device, progress: Progress) 
     if isinstance(config, Distill):
         check_size(config.lr_size, hr_size)
         shared["degradation"] = config.degradation
-    few = train_set.enlarged(hr_size, images.fit) if images.memory_mb else 0
-    if few:
-        progress.say(f"{config.data}: {few} of {len(train_set)} images are smaller than {hr_size} pixels: enlarged")
     train = Loader(
         train_set,
         shift=config.augment.shift,
@@ -165,6 +162,10 @@ def _prepare(config: Teach, fabric: Fabric, device: Device, progress: Progress) 
         world_size=fabric.world_size,
         **shared,
     )
+    # decoding has measured them; of a larger set every header would have to be read
+    few = train_set.enlarged(hr_size, images.fit) if train.pixels is not None else 0
+    if few:
+        progress.say(f"{config.data}: {few} of {len(train_set)} images are smaller than {hr_size} pixels: enlarged")
     if train.batch_size % fabric.world_size:
         raise CrossresError(
             f"train.batch_size {train.batch_size} does not divide over {fabric.world_size} processes; "

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from crossres.degrade import Degradation, Draws, Size, degrade, draw
+from crossres.errors import CrossresError
 from crossres.types import Batch
 
 if TYPE_CHECKING:
@@ -165,12 +166,16 @@ class Loader:
             # its own, or it would draw from the global one and with it change the weights and the anchors
             generator=torch.Generator(),
             pin_memory=self.device.type == "cuda",
+            collate_fn=_joined,
         )
-        return (batch.to(self.device, non_blocking=True) for batch in batches)
+        return (_checked(batch).to(self.device, non_blocking=True) for batch in batches)
 
 
-class _Decode(Dataset[Tensor]):
-    """Decodes one image at a time, for worker processes."""
+class _Decode(Dataset[Tensor | CrossresError]):
+    """Decodes one image at a time, for worker processes.
+
+    A corrupt image is handed over, not raised: the DataLoader would wrap a worker's traceback around its name.
+    """
 
     def __init__(self, images: ImageSet, size: int, fit: Literal["crop", "squash", "pad"]) -> None:
         self.images = images
@@ -180,8 +185,25 @@ class _Decode(Dataset[Tensor]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, i: int) -> Tensor:
-        return self.images.sample(i, self.size, self.fit)
+    def __getitem__(self, i: int) -> Tensor | CrossresError:
+        try:
+            return self.images.sample(i, self.size, self.fit)
+        except CrossresError as error:
+            return error
+
+
+def _joined(samples: list[Tensor | CrossresError]) -> Tensor | CrossresError:
+    for sample in samples:
+        if isinstance(sample, CrossresError):
+            return sample
+    joined: Tensor = default_collate(samples)
+    return joined
+
+
+def _checked(batch: Tensor | CrossresError) -> Tensor:
+    if isinstance(batch, CrossresError):
+        raise batch
+    return batch
 
 
 def shift_and_flip(pixels: Tensor, shift: Tensor, flip: Tensor) -> Tensor:

@@ -1,0 +1,350 @@
+"""The loader: the same view at two resolutions, the same batches for everyone who asks alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from crossres import CrossresError, Degradation, read
+from crossres.data.images import ArrayItems, ImageSet
+from crossres.data.loader import Loader, shift_and_flip
+from crossres.degrade import degrade
+from crossres.types import Batch
+
+SIDE, COUNT = 16, 23
+KERNELS = ["area", "bilinear", "bicubic", "lanczos", "nearest"]
+
+
+@pytest.fixture
+def images() -> ImageSet:
+    rng = np.random.default_rng(0)
+    array = rng.integers(0, 256, (COUNT, SIDE, SIDE, 3), dtype=np.uint8)
+    return ImageSet(ArrayItems(array), np.arange(COUNT) % 3, ["a", "b", "c"], "noise")
+
+
+def loader(images: ImageSet, **options: Any) -> Loader:
+    settings: dict[str, Any] = {"hr_size": SIDE, "lr_size": 8, "batch_size": 6, "shift": 3, "flip": True, "seed": 5}
+    return Loader(images, **(settings | options))
+
+
+def assert_same(ours: Batch, theirs: Batch) -> None:
+    for name in ("lr", "label", "index", "view"):
+        assert torch.equal(getattr(ours, name), getattr(theirs, name)), name
+    assert (ours.hr is None) == (theirs.hr is None)
+    if ours.hr is not None:
+        assert torch.equal(ours.hr, theirs.hr)
+
+
+def pixels_of(images: ImageSet) -> np.ndarray:
+    return np.stack([images.image(i) for i in range(len(images))])
+
+
+def naive_view(image: np.ndarray, down: int, right: int, flip: bool) -> np.ndarray:
+    """One image (H, W, 3), pixel by pixel."""
+    height, width = image.shape[:2]
+    out = np.empty_like(image)
+    for y in range(height):
+        for x in range(width):
+            source = []
+            for position, size in ((y - down, height), (x - right, width)):
+                while not 0 <= position < size:  # bounce off the borders, which are not repeated
+                    position = -position if position < 0 else 2 * (size - 1) - position
+                source.append(position)
+            out[y, x] = image[source[0], source[1]]
+    return out[:, ::-1] if flip else out
+
+
+# -- shift_and_flip
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (5, 9), (2, 2), (1, 1)])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_shift_and_flip_against_a_loop(height: int, width: int, dtype: torch.dtype) -> None:
+    rng = np.random.default_rng(1)
+    images = rng.integers(0, 256, (12, height, width, 3), dtype=np.uint8)
+    shift = np.stack([rng.integers(-(n - 1), n, 12) for n in (height, width)], 1)
+    flip = rng.random(12) < 0.5
+    shift[0], flip[0] = 0, False  # one stays as it is
+    shift[1] = height - 1, 1 - width  # and one goes as far as it may
+    ours = shift_and_flip(
+        torch.from_numpy(images).permute(0, 3, 1, 2).to(dtype), torch.from_numpy(shift), torch.from_numpy(flip)
+    )
+    assert ours.dtype == dtype
+    for i in range(12):
+        expected = naive_view(images[i], int(shift[i, 0]), int(shift[i, 1]), bool(flip[i]))
+        assert np.array_equal(ours[i].permute(1, 2, 0).numpy(), expected), i
+    assert np.array_equal(ours[0].permute(1, 2, 0).numpy(), images[0])
+
+
+# -- what a batch holds
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_hr_and_lr_are_the_same_view(images: ImageSet, kernel: Any) -> None:
+    batches = list(loader(images, degradation=Degradation(kernel=kernel)).epoch(0, hr=True))
+    assert len(batches) == 3
+    for batch in batches:
+        assert batch.hr is not None
+        assert batch.hr.shape == (6, 3, SIDE, SIDE)
+        assert batch.lr.shape == (6, 3, 8, 8)
+        assert batch.hr.dtype == batch.lr.dtype == torch.float32
+        assert torch.equal(batch.lr, degrade(batch.hr, 8, Degradation(kernel=kernel)))
+        for part in (batch.hr, batch.lr):
+            assert part.min() >= 0
+            assert part.max() <= 1
+
+
+def test_hr_is_the_named_image_in_the_named_view(images: ImageSet) -> None:
+    """Every HR image is its source, shifted by at most `shift` and flipped exactly where `view` says so."""
+    source = pixels_of(images)
+    shifts, views = set(), set()
+    for epoch in range(4):
+        for batch in loader(images).epoch(epoch, hr=True):
+            assert batch.hr is not None
+            assert torch.equal(batch.label, batch.index % 3)
+            for hr, i, view in zip(batch.hr, batch.index.tolist(), batch.view.tolist(), strict=True):
+                seen = (hr * 255).round().permute(1, 2, 0).numpy().astype(np.uint8)
+                seen = seen[:, ::-1] if view else seen
+                inner = seen[3:-3, 3:-3]  # what no border was mirrored into
+                found = [
+                    (down, right)
+                    for down in range(-3, 4)
+                    for right in range(-3, 4)
+                    # after the flip is undone, the shift is plain
+                    if np.array_equal(inner, source[i][3 - down : 13 - down, 3 - right : 13 - right])
+                ]
+                assert len(found) == 1
+                shifts.add(found[0])
+                views.add(view)
+    assert views == {0, 1}
+    assert {down for down, _ in shifts} == {right for _, right in shifts} == set(range(-3, 4))
+
+
+def test_without_augmentation_hr_is_the_image(images: ImageSet) -> None:
+    source = torch.from_numpy(pixels_of(images)).permute(0, 3, 1, 2)
+    for batch in loader(images, shift=0, flip=False).epoch(0, hr=True):
+        assert batch.hr is not None
+        assert torch.equal((batch.hr * 255).round().to(torch.uint8), source[batch.index])
+        assert not batch.view.any()
+
+
+def test_lr_is_native_and_the_same_with_or_without_hr(images: ImageSet) -> None:
+    with_hr, without = loader(images, lr_size=7).epoch(2, hr=True), loader(images, lr_size=7).epoch(2)
+    for ours, theirs in zip(with_hr, without, strict=True):
+        assert theirs.hr is None
+        assert ours.lr.shape[-2:] == (7, 7)
+        assert torch.equal(ours.lr, theirs.lr)
+
+
+@pytest.mark.parametrize("degradation", [Degradation(), Degradation().resolved(), Degradation(kernel="area")])
+def test_at_full_size_lr_is_hr(images: ImageSet, degradation: Degradation) -> None:
+    for batch in loader(images, lr_size=SIDE, degradation=degradation).epoch(0):
+        assert batch.lr is batch.hr
+
+
+def test_realistic_is_degraded_at_full_size_too(images: ImageSet) -> None:
+    for batch in loader(images, lr_size=SIDE, degradation=Degradation(preset="realistic")).epoch(0, hr=True):
+        assert batch.hr is not None
+        assert not torch.equal(batch.lr, batch.hr)
+
+
+def test_a_range_of_sizes(images: ImageSet) -> None:
+    one, two = (next(iter(loader(images, lr_size=(4, 8)).epoch(e, hr=True))) for e in (0, 0))
+    assert one.lr.shape == (6, 3, 8, 8)
+    assert_same(one, two)
+    # each image came through one of the sizes, enlarged again as Pillow does; not all through the same
+    assert one.hr is not None
+    sizes = set()
+    for hr, lr in zip(one.hr, one.lr, strict=True):
+        errors = {}
+        for size in range(4, 9):
+            small = degrade(hr[None], size)
+            picture = Image.fromarray((small[0] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
+            again = np.asarray(picture.resize((8, 8), Image.Resampling.BICUBIC)) / 255
+            errors[size] = np.abs(again - lr.permute(1, 2, 0).numpy()).mean()
+        sizes.add(min(errors, key=lambda size: errors[size]))
+        assert min(errors.values()) < 0.02
+    assert len(sizes) > 1
+
+
+@pytest.mark.parametrize(("size", "message"), [(17, "larger than hr_size 16|16"), ((8, 4), "empty"), (0, "1 pixel")])
+def test_sizes_that_cannot_be_are_refused(images: ImageSet, size: Any, message: str) -> None:
+    with pytest.raises(CrossresError, match=message):
+        next(iter(loader(images, lr_size=size).epoch(0)))
+
+
+# -- who gets which batches
+
+
+@pytest.mark.parametrize("preset", ["clean", "realistic"])
+def test_an_epoch_is_its_number_and_seed_alone(images: ImageSet, preset: Any) -> None:
+    options: dict[str, Any] = {"degradation": Degradation(preset=preset), "lr_size": (6, 8)}
+    first = list(loader(images, **options).epoch(3, hr=True))
+    torch.manual_seed(99)
+    torch.rand(5)
+    again = loader(images, **options)
+    list(again.epoch(0))  # what was served before does not count
+    state = torch.get_rng_state()
+    for ours, theirs in zip(first, again.epoch(3, hr=True), strict=True):
+        assert_same(ours, theirs)
+    assert torch.equal(torch.get_rng_state(), state)
+    for other in (again.epoch(4, hr=True), loader(images, **(options | {"seed": 6})).epoch(3, hr=True)):
+        indices = torch.cat([batch.index for batch in other])
+        assert not torch.equal(indices, torch.cat([batch.index for batch in first]))
+    # seed 5, epoch 4 is not seed 6, epoch 3
+    other = loader(images, **(options | {"seed": 6})).epoch(3)
+    assert not torch.equal(next(iter(other)).lr, next(iter(again.epoch(4))).lr)
+
+
+def test_an_epoch_serves_no_image_twice(images: ImageSet) -> None:
+    whole = loader(images)
+    assert whole.steps == 3
+    seen = torch.cat([batch.index for batch in whole.epoch(0)])
+    assert len(seen) == len(set(seen.tolist())) == 18
+    every = {i for epoch in range(8) for batch in whole.epoch(epoch) for i in batch.index.tolist()}
+    assert every == set(range(COUNT))
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("options", [{}, {"degradation": Degradation(preset="realistic"), "lr_size": (5, 8)}])
+@pytest.mark.parametrize("memory_mb", [4096, 0])
+def test_the_shares_of_the_ranks_are_the_batch(
+    images: ImageSet, ranks: int, options: dict[str, Any], memory_mb: int
+) -> None:
+    options = {**options, "memory_mb": memory_mb, "workers": 0}
+    whole = loader(images, **options).epoch(1, hr=True)
+    shares = [loader(images, rank=r, world_size=ranks, **options).epoch(1, hr=True) for r in range(ranks)]
+    for batch, *parts in zip(whole, *shares, strict=True):
+        assert [len(part.label) for part in parts] == [6 // ranks] * ranks
+        for name in ("hr", "label", "index", "view", "lr"):
+            joined = torch.cat([getattr(part, name) for part in parts])
+            torch.testing.assert_close(joined, getattr(batch, name), rtol=0, atol=1e-6, msg=name)
+
+
+def test_every_rank_sees_all_of_an_ordered_pass(images: ImageSet) -> None:
+    for rank in range(2):
+        seen = [batch.index for batch in loader(images, rank=rank, world_size=2).ordered()]
+        assert torch.equal(torch.cat(seen), torch.arange(COUNT))
+
+
+# -- in order
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("batch_size", [None, 1, 7, COUNT, 100])
+def test_ordered_serves_every_image_once_unshifted(images: ImageSet, flip: bool, batch_size: int | None) -> None:
+    batches = list(loader(images).ordered(flip=flip, hr=True, batch_size=batch_size))
+    assert len(batches[0].label) == min(batch_size or 6, COUNT)
+    assert torch.equal(torch.cat([b.index for b in batches]), torch.arange(COUNT))
+    assert torch.equal(torch.cat([b.label for b in batches]), torch.arange(COUNT) % 3)
+    assert torch.equal(torch.cat([b.view for b in batches]), torch.full((COUNT,), int(flip)))
+    hr = torch.cat([b.hr for b in batches if b.hr is not None])
+    source = torch.from_numpy(pixels_of(images)).permute(0, 3, 1, 2)
+    assert torch.equal((hr * 255).round().to(torch.uint8), source.flip(-1) if flip else source)
+    torch.testing.assert_close(torch.cat([b.lr for b in batches]), degrade(hr, 8), rtol=0, atol=1 / 255)
+
+
+def test_ordered_degrades_alike_each_time(images: ImageSet) -> None:
+    realistic = Degradation(preset="realistic")
+    one, two = (torch.cat([b.lr for b in loader(images, degradation=realistic).ordered()]) for _ in range(2))
+    assert torch.equal(one, two)
+
+
+# -- decoded on the fly
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files of mixed sizes, shapes and formats."""
+    root = tmp_path_factory.mktemp("mixed")
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (root / name).mkdir()
+        for i, suffix in enumerate(("png", "jpg", "png", "bmp", "webp", "png", "png")):
+            width, height = rng.integers(12, 40, 2)
+            mode = "L" if i == 2 else "RGB"
+            shape = (height, width) if mode == "L" else (height, width, 3)
+            picture = Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8), mode)
+            picture.save(root / name / f"{i}.{suffix}")
+    return root
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("fit", ["crop", "pad", "squash"])
+def test_decoded_on_the_fly_is_the_same_to_the_last_bit(folder: Path, workers: int, fit: Any) -> None:
+    images = read(folder, split="train", test_fraction=0.2)
+    options: dict[str, Any] = {"fit": fit, "batch_size": 4, "degradation": Degradation(preset="realistic")}
+    memory, files = loader(images, **options), loader(images, memory_mb=0, workers=workers, **options)
+    assert memory.pixels is not None
+    assert files.pixels is None
+    for ours, theirs in zip(memory.epoch(1, hr=True), files.epoch(1, hr=True), strict=True):
+        assert_same(ours, theirs)
+    for ours, theirs in zip(memory.ordered(flip=True, hr=True), files.ordered(flip=True, hr=True), strict=True):
+        assert_same(ours, theirs)
+
+
+def test_decoding_on_the_fly_leaves_the_global_generator_alone(images: ImageSet) -> None:
+    state = torch.get_rng_state()
+    served = loader(images, memory_mb=0, workers=0)
+    list(served.epoch(0))
+    list(served.ordered())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_budget_decides(images: ImageSet) -> None:
+    larger = ImageSet(ArrayItems(np.zeros((400, 32, 32, 3), np.uint8)), [0] * 400, ["a"], "zeros")
+    assert larger.decoded_bytes(32) > 2**20
+    assert loader(larger, hr_size=32, memory_mb=1).pixels is None
+    assert loader(larger, hr_size=32, memory_mb=2).pixels is not None
+    assert loader(images, memory_mb=1).pixels is not None
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_corrupt_file_is_named_while_decoding_on_the_fly(folder: Path, tmp_path: Path, workers: int) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            (tmp_path / name / f"{i}.png").write_bytes(
+                (folder / name / "0.png").read_bytes()[: 60 if i == 1 else None]
+            )
+    images = read(tmp_path, split="train", test_fraction=0.01)
+    with pytest.raises(CrossresError, match=r"^cannot read image [^\n]*1\.png: [^\n]*$"):
+        list(loader(images, memory_mb=0, workers=workers, batch_size=2).ordered())
+
+
+# -- small sets
+
+
+def test_a_set_smaller_than_the_batch_is_one_batch(images: ImageSet) -> None:
+    few = images.subset([3, 1, 4])
+    served = loader(few, batch_size=128)
+    assert served.batch_size == 3
+    assert served.steps == 1
+    (batch,) = served.epoch(0)
+    assert sorted(batch.index.tolist()) == [0, 1, 2]
+    assert torch.equal(batch.label, torch.tensor([0, 1, 1])[batch.index])
+    assert sum(len(b.label) for b in served.ordered()) == 3
+
+
+def test_one_image(images: ImageSet) -> None:
+    (batch,) = loader(images.subset([0]), batch_size=4).epoch(0)
+    assert batch.lr.shape == (1, 3, 8, 8)
+
+
+def test_a_shift_beyond_the_image_is_cut(images: ImageSet) -> None:
+    assert loader(images, shift=100).shift == SIDE - 1
+    assert len(list(loader(images, shift=100).epoch(0))) == 3
+
+
+def test_images_are_brought_to_hr_size(images: ImageSet) -> None:
+    for batch in loader(images, hr_size=12, lr_size=6).epoch(0, hr=True):
+        assert batch.hr is not None
+        assert batch.hr.shape[-2:] == (12, 12)
+        assert batch.lr.shape[-2:] == (6, 6)

@@ -1,0 +1,218 @@
+"""The teacher's outputs: computed once per view, kept under a key of all they depend on."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from crossres.data.images import ArrayItems, ImageSet
+from crossres.data.loader import Loader
+from crossres.models.cache import TeacherCache, cached_outputs
+from crossres.models.encoder import Encoder, build_encoder
+
+CLASSES = ("a", "b", "c")
+COUNT = 20
+
+
+def images(seed: int = 0, side: int = 16) -> ImageSet:
+    array = np.random.default_rng(seed).integers(0, 256, (COUNT, side, side, 3), dtype=np.uint8)
+    return ImageSet(ArrayItems(array), np.arange(COUNT) % 3, CLASSES, "noise")
+
+
+def teacher(seed: int = 0, classes: tuple[str, ...] = CLASSES) -> Encoder:
+    torch.manual_seed(seed)
+    return build_encoder("resnet8", classes=classes, input_size=None).eval()
+
+
+def outputs(
+    folder: Path | None, of: Encoder | None = None, data: ImageSet | None = None, **options: Any
+) -> TeacherCache:
+    settings: dict[str, Any] = {"flip": True, "autocast": nullcontext, "precision": "float32"}
+    own = {k: options.pop(k) for k in ("flip", "autocast", "precision", "progress") if k in options}
+    served = {"hr_size": 16, "lr_size": 8, "batch_size": 6, "shift": 2, "flip": True} | options
+    return cached_outputs(of or teacher(), Loader(data or images(), **served), folder, **(settings | own))
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Count the images that a teacher is asked about."""
+    seen: list[int] = []
+    real = Encoder.forward
+
+    def forward(self: Encoder, pictures: torch.Tensor) -> Any:
+        seen.append(len(pictures))
+        return real(self, pictures)
+
+    monkeypatch.setattr(Encoder, "forward", forward)
+    return seen
+
+
+def test_each_view_is_what_the_teacher_says_of_it(tmp_path: Path) -> None:
+    cache = outputs(tmp_path)
+    source = torch.from_numpy(np.stack([images().image(i) for i in range(COUNT)])).permute(0, 3, 1, 2) / 255
+    with torch.no_grad():
+        for view, pictures in enumerate((source, source.flip(-1))):
+            said = teacher()(pictures)
+            torch.testing.assert_close(cache.embedding[view], said.embedding, rtol=1e-5, atol=1e-6)
+            assert cache.logits is not None
+            torch.testing.assert_close(cache.logits[view], said.logits, rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(cache.embedding[0], cache.embedding[1], atol=1e-4)
+    assert cache.embedding.shape == (2, COUNT, 64)
+    assert cache.logits.shape == (2, COUNT, 3)
+
+
+def test_it_answers_for_the_images_and_views_asked() -> None:
+    cache = outputs(None)
+    index, view = torch.tensor([4, 4, 0, 19]), torch.tensor([0, 1, 1, 0])
+    said = cache(index, view)
+    for row, (i, v) in enumerate(zip(index.tolist(), view.tolist(), strict=True)):
+        assert torch.equal(said.embedding[row], cache.embedding[v, i])
+        assert said.logits is not None
+        assert cache.logits is not None
+        assert torch.equal(said.logits[row], cache.logits[v, i])
+    assert not said.embedding.requires_grad
+
+
+def test_without_flip_there_is_one_view(tmp_path: Path, counted: list[int]) -> None:
+    assert outputs(tmp_path, flip=False).embedding.shape == (1, COUNT, 64)
+    assert sum(counted) == COUNT
+    # and a run that flips computes the other alone
+    assert outputs(tmp_path).embedding.shape == (2, COUNT, 64)
+    assert sum(counted) == 2 * COUNT
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_read_again_to_the_last_bit_without_the_teacher(tmp_path: Path, counted: list[int]) -> None:
+    first = outputs(tmp_path / "new" / "folder")
+    asked = sum(counted)
+    again = outputs(tmp_path / "new" / "folder")
+    assert sum(counted) == asked == 2 * COUNT
+    assert torch.equal(first.embedding, again.embedding)
+    assert first.logits is not None
+    assert again.logits is not None
+    assert torch.equal(first.logits, again.logits)
+    assert torch.equal(outputs(None).embedding, first.embedding)
+
+
+def test_the_batch_size_of_a_run_does_not_show(tmp_path: Path) -> None:
+    one, two = outputs(tmp_path / "a", batch_size=3), outputs(tmp_path / "b", batch_size=20)
+    assert torch.equal(one.embedding, two.embedding)
+    names = [sorted(p.name for p in (tmp_path / side).iterdir()) for side in "ab"]
+    assert names[0] == names[1]
+
+
+def test_an_embedding_teacher_has_no_logits(tmp_path: Path) -> None:
+    for _ in range(2):
+        cache = outputs(tmp_path, of=teacher(classes=()))
+        assert cache.logits is None
+        assert cache(torch.tensor([1]), torch.tensor([1])).logits is None
+
+
+def nudged() -> Encoder:
+    encoder = teacher()
+    with torch.no_grad():
+        encoder.backbone.conv1.weight[0, 0, 0, 0] += 1e-6
+    return encoder
+
+
+def relabelled() -> ImageSet:
+    data = images()
+    return ImageSet(data._items, (data.labels + 1) % 3, CLASSES, "noise")
+
+
+OTHERS: dict[str, dict[str, Any]] = {
+    "weights": {"of": nudged},
+    "images": {"data": partial(images, 1)},
+    "labels": {"data": relabelled},
+    "order": {"data": lambda: images().subset(np.arange(COUNT)[::-1])},
+    "subset": {"data": lambda: images().subset(np.arange(COUNT - 1))},
+    "size": {"hr_size": 12},
+    "fit": {"fit": "pad"},
+    "precision": {"precision": "bfloat16", "autocast": partial(torch.autocast, "cpu", torch.bfloat16)},
+}
+
+
+@pytest.mark.parametrize("options", OTHERS.values(), ids=OTHERS.keys())
+def test_the_key_changes_with_all_that_the_outputs_depend_on(
+    tmp_path: Path, options: dict[str, Any], counted: list[int]
+) -> None:
+    outputs(tmp_path)
+    before = sum(counted)
+    built = {k: v() if k in ("of", "data") else v for k, v in options.items()}
+    outputs(tmp_path, **built)
+    assert sum(counted) - before == 2 * len(built.get("data", images()))
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_the_key_does_not_change_with_what_the_teacher_never_sees(tmp_path: Path, counted: list[int]) -> None:
+    outputs(tmp_path)
+    before = sum(counted)
+    outputs(tmp_path, lr_size=4, shift=0, seed=9, batch_size=5)
+    assert sum(counted) == before
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "noise", "header"])
+def test_a_damaged_file_is_computed_anew(
+    tmp_path: Path, damage: str, counted: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = outputs(tmp_path)
+    before = sum(counted)
+    path = sorted(tmp_path.iterdir())[0]
+    content = path.read_bytes()
+    path.write_bytes(
+        {
+            "truncated": content[: len(content) // 2],
+            "empty": b"",
+            "noise": np.random.default_rng(0).bytes(len(content)),
+            "header": b"\xff" * 16 + content[16:],
+        }[damage]
+    )
+    again = outputs(tmp_path)
+    assert torch.equal(first.embedding, again.embedding)
+    assert sum(counted) == before + COUNT  # the other view was whole
+    said = capsys.readouterr().err.splitlines()
+    assert said == [f"{path} cannot be read and is computed anew"]
+    outputs(tmp_path)
+    assert sum(counted) == before + COUNT
+    assert capsys.readouterr().err == ""
+
+
+def test_bfloat16_is_kept_as_float32() -> None:
+    cache = outputs(None, precision="bfloat16", autocast=partial(torch.autocast, "cpu", torch.bfloat16))
+    assert cache.embedding.dtype == torch.float32
+    assert cache.logits is not None
+    assert cache.logits.dtype == torch.float32
+    torch.testing.assert_close(cache.embedding, outputs(None).embedding, rtol=0.05, atol=0.05)
+
+
+def test_it_tells_how_far_it_is() -> None:
+    told: list[tuple[str, int, int]] = []
+    outputs(None, flip=False, progress=lambda *said: told.append(said))
+    assert told[-1] == ("teacher", COUNT, COUNT)
+
+
+def test_the_live_teacher_sees_the_students_own_view() -> None:
+    """What training asks a live teacher: exactly the HR side of the student's batch, shifts and all."""
+    loader = Loader(images(), hr_size=16, lr_size=8, batch_size=6, shift=2, flip=True)
+    cache = outputs(None)
+    shifted = 0
+    with torch.no_grad():
+        for batch in loader.epoch(0, hr=True):
+            live = teacher()(batch.hr).embedding
+            stored = cache(batch.index, batch.view).embedding
+            shifted += int((live - stored).abs().max() > 1e-3)
+    assert shifted == 3  # the cache cannot know the shifts
+    still = Loader(images(), hr_size=16, lr_size=8, batch_size=6, shift=0, flip=True)
+    with torch.no_grad():
+        for batch in still.epoch(0, hr=True):
+            assert 0 < batch.view.sum() < 6
+            said, stored_outputs = teacher()(batch.hr), cache(batch.index, batch.view)
+            torch.testing.assert_close(said.embedding, stored_outputs.embedding, rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(said.logits, stored_outputs.logits, rtol=1e-5, atol=1e-6)
