@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import io
 import json
+import re
 import subprocess
 import sys
 import time
@@ -126,6 +127,12 @@ def test_help_of_the_plain_commands_shows_defaults(
 )
 def test_a_mistyped_command(refused: Refused, words: list[str], line: str) -> None:
     assert refused(*words).startswith(line)
+
+
+def test_a_mistake_in_a_process_of_its_own() -> None:
+    said = crossres_command("distil")
+    assert (said.returncode, said.stdout) == (2, "")
+    assert said.stderr == "crossres: unknown command 'distil'; did you mean 'distill'?\n"
 
 
 def test_info(capsys: Printed) -> None:
@@ -371,3 +378,21 @@ def test_three_commands_from_own_images_to_an_evaluation(
     document = json.loads(capsys.readouterr().out)
     assert document["classes"] == ["plums", "red apples"]
     assert document["images"] == 4
+
+
+def test_a_terminal_shows_one_live_line(
+    drawn: Path, drawn_teacher: Path, tmp_path: Path, capsys: Printed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes anything for a terminal
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "200")
+    words = ["--data", str(drawn), "--teacher", str(drawn_teacher), "--runs", str(tmp_path), *SMALL]
+    assert main(["distill", *words]) == 0
+    said = capsys.readouterr().err
+    assert "teacher: 88 of 88 images" in said
+    assert re.search(r"epoch \d/2  ce \d.*  train .* %  [\d,]+ images/s  \d:\d\d left", said)
+    assert "\x1b[2K" in said  # a line is written over
+    assert said.rindex("\x1b[?25h") > said.rindex("\x1b[?25l")  # the cursor is back
+    stays = [line for line in re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", said).splitlines() if "  val " in line]
+    assert len(stays) == 1
+    assert stays[0].startswith("epoch 2/2  ce ")

@@ -127,6 +127,7 @@ def test_the_global_generator_before_a_run_changes_nothing(make: Any) -> None:
     assert_same_run(make(name="one").folder, make(name="two").folder)
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_images_decoded_on_the_fly_give_the_same_run(make: Any, workers: int) -> None:
     distill(make(name="memory", train_epochs=2), quiet=True)

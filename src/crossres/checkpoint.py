@@ -29,9 +29,12 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Non
             os.fsync(file.fileno())
         os.replace(beside, path)
     except (OSError, RuntimeError) as error:
-        # torch's zip writer reports a full disk as a RuntimeError
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error).split("\n")[0]
-        full = not isinstance(error, OSError) or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        # torch's zip writer turns the disk's error into one of its own
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        reason = cause.strerror or str(cause).split("\n")[0]
+        full = cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         hint = "nothing was changed; free some space" if full else "nothing was changed"
         raise CrossresError(f"cannot write {path}: {reason}; {hint}") from error
     finally:

@@ -26,7 +26,14 @@ DISTILLED: dict[str, dict[str, Any]] = {
 }
 
 
-def demo(runs: str | Path, *, seeds: int = 3, device: Literal["auto", "cpu", "cuda"] = "auto") -> dict[str, Any]:
+def demo(
+    runs: str | Path,
+    *,
+    seeds: int = 3,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    teacher_epochs: int = 6,
+    student_epochs: int = 10,
+) -> dict[str, Any]:
     """Train a teacher at 28x28 and students at 7x7 and 4x4, without and with distillation, and compare them.
 
     Writes the runs with their models, ``figure.png`` and ``report.md`` into ``runs``, replacing an earlier demo.
@@ -35,6 +42,8 @@ def demo(runs: str | Path, *, seeds: int = 3, device: Literal["auto", "cpu", "cu
         runs: folder.
         seeds: students of each kind.
         device: where it runs.
+        teacher_epochs: training of the teacher.
+        student_epochs: training of each student.
 
     Returns:
         ``{teacher, enlarged, students}``: result documents, and the teacher's accuracy on enlarged LR images.
@@ -49,7 +58,7 @@ def demo(runs: str | Path, *, seeds: int = 3, device: Literal["auto", "cpu", "cu
         Teach(
             name="teacher",
             model=Model("resnet20"),
-            train=Train(epochs=6, batch_size=64, learning_rate=0.1, device=device),
+            train=Train(epochs=teacher_epochs, batch_size=64, learning_rate=0.1, device=device),
             **common,
         )
     )
@@ -65,7 +74,9 @@ def demo(runs: str | Path, *, seeds: int = 3, device: Literal["auto", "cpu", "cu
                             lr_size=size,
                             losses=losses,
                             model=Model("resnet8"),
-                            train=Train(epochs=10, batch_size=64, learning_rate=0.1, seed=seed, device=device),
+                            train=Train(
+                                epochs=student_epochs, batch_size=64, learning_rate=0.1, seed=seed, device=device
+                            ),
                             **common,
                         )
                     )

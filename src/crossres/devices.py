@@ -52,7 +52,7 @@ def resolve_device(train: Train) -> Device:
     if kind == "auto":
         kind = "cuda" if torch.cuda.is_available() else "cpu"
     if kind == "cuda" and not torch.cuda.is_available():
-        raise CrossresError("train.device cuda: torch finds no GPU here; use --train.device cpu")
+        raise CrossresError("device cuda: torch finds no GPU here; choose cpu or auto")
     local = int(os.environ.get("LOCAL_WORLD_SIZE", train.devices))
     world = int(os.environ.get("WORLD_SIZE", local))
     if kind == "cuda" and local > torch.cuda.device_count():

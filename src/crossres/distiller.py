@@ -56,7 +56,7 @@ class Distiller(nn.Module):
     def forward(
         self, lr: Tensor, teacher: Outputs | None, label: Tensor, index: Tensor
     ) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Return the loss terms, each times its weight, by name, and the student's logits (B, classes), detached.
+        """Return the loss terms, each times its weight, by name, and the student's logits (B, classes).
 
         Args:
             lr: (B, 3, h, w) in 0..1.
@@ -68,8 +68,7 @@ class Distiller(nn.Module):
             LossError: a loss refused its input.
         """
         said: Outputs = self.student(lr)
-        # detached: DDP would wait for the gradient of a classifier that no loss reads
-        logits = None if said.logits is None else said.logits.detach()
+        logits = said.logits
         if self.gather is not None:
             said = _gathered(said, self.gather)
             teacher = _gathered(teacher, self.gather) if teacher is not None else None

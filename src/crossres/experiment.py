@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,8 @@ def run(config: Teach, *, resume: bool = False, overwrite: bool = False, quiet: 
     experiment = _prepare(config, fabric, device, progress)
     if fabric.global_rank == 0 and not resume:
         for old in (state_path, done, folder / "metrics.jsonl"):
-            old.unlink(missing_ok=True)
+            if old.exists():
+                old.unlink()
         write_atomically(folder / "config.yaml", lambda f: f.write(configs.to_yaml(config).encode()))
     fabric.barrier()
     try:
@@ -179,6 +181,7 @@ def _prepare(config: Teach, fabric: Fabric, device: Device, progress: Progress) 
     torch.manual_seed(config.train.seed)
     student = _build_student(config, train, lr_size)
     student = _placed(student, device, config.train.channels_last)
+    _check_batch(student, train)
     losses = build_losses(config.losses, teacher, student)
     for loss in losses.values():
         loss.to(device.torch).prepare(train.label)
@@ -239,6 +242,19 @@ def _build_student(config: Teach, train: Loader, lr_size: Size) -> Encoder:
     return student
 
 
+def _check_batch(student: Encoder, train: Loader) -> None:
+    """Refuse one image per step where batch norm is left with one value per channel."""
+    if train.batch_size > train.world_size:
+        return
+    try:
+        deepcopy(student).train()(next(train.ordered(batch_size=1)).lr)
+    except ValueError as error:
+        raise CrossresError(
+            f"train.batch_size {train.batch_size}: the network's batch norm needs at least 2 images a step "
+            f"of each process at this size ({' '.join(str(error).split())})"
+        ) from None
+
+
 def _channel_statistics(loader: Loader) -> tuple[list[float] | None, list[float] | None]:
     """Return mean and standard deviation per channel of the training images, from at most 10,000 of them."""
     count, total, square = 0, torch.zeros(3), torch.zeros(3)
@@ -257,8 +273,10 @@ def _channel_statistics(loader: Loader) -> tuple[list[float] | None, list[float]
 
 def _own_size(images: ImageSet) -> int:
     """Return the images' common side, or 32 where they differ."""
-    sizes = {images.image(i).shape[:2] for i in range(0, len(images), max(1, len(images) // 64))}
-    sides = {side for size in sizes for side in size}
+    sides: set[int] = set()
+    for i in range(0, len(images), max(1, len(images) // 64)):
+        with suppress(CrossresError):  # a damaged image is reported when all are decoded
+            sides.update(images.image(i).shape[:2])
     return sides.pop() if len(sides) == 1 else 32
 
 

@@ -126,9 +126,10 @@ class Fit:
         names = list(experiment.distiller.losses)
         sums, right = torch.zeros(len(names), device=device), torch.zeros((), device=device)
         started, seen = time.perf_counter(), 0
+        terms: dict[str, Tensor] = {}
         for step, batch in enumerate(experiment.train.epoch(self.epoch, hr=live), 1):
             teacher = self._ask_teacher(batch, live)
-            terms, logits = self._ask_student(batch, teacher)
+            terms, logits = self._ask_student(batch, teacher, terms)
             total = torch.stack(list(terms.values())).sum()
             self.fabric.backward(total)
             self.optimizer.step()
@@ -175,10 +176,16 @@ class Fit:
             said: Outputs = experiment.teacher(batch.hr)
         return said
 
-    def _ask_student(self, batch: Batch, teacher: Outputs | None) -> tuple[dict[str, Tensor], Tensor | None]:
+    def _ask_student(
+        self, batch: Batch, teacher: Outputs | None, earlier: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
         try:
             said: tuple[dict[str, Tensor], Tensor | None] = self.module(batch.lr, teacher, batch.label, batch.index)
         except LossError as error:
+            if earlier and "student" in error.reason and "NaN" in error.reason:
+                # the step before broke the weights, not the loss that is the first to read what they give
+                values = {name: float(term.detach()) for name, term in earlier.items()}
+                raise self._blown_up(values, "the student's output") from None
             raise self._stopped(error.name, f"failed ({error.reason})") from None
         return said
 
@@ -193,9 +200,13 @@ class Fit:
 
     def _refuse_bad_weights(self, values: dict[str, float]) -> None:
         """An epoch's last step can break the weights after its losses were finite: that state is not kept."""
-        if not all(bool(torch.isfinite(p).all()) for p in self.experiment.distiller.parameters()):
-            largest = max(values, key=lambda name: abs(values[name]))
-            raise self._stopped(largest, f"was {values[largest]:.3g} and the weights became NaN or infinite")
+        trained = [*self.experiment.distiller.parameters(), *self.experiment.student.buffers()]
+        if not all(bool(torch.isfinite(t).all()) for t in trained):
+            raise self._blown_up(values, "the weights")
+
+    def _blown_up(self, values: dict[str, float], what: str) -> CrossresError:
+        largest = max(values, key=lambda name: abs(values[name]))
+        return self._stopped(largest, f"was {values[largest]:.3g}, then {what} became NaN or infinite")
 
     def _stopped(self, loss: str, what: str) -> CrossresError:
         return CrossresError(

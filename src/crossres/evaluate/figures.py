@@ -31,9 +31,11 @@ def draw_evaluation(result: dict[str, Any], path: str | Path) -> None:
     figure.colorbar(image, ax=right, label="% of the true class", shrink=0.9)
     right.set(title="Confusion", xlabel="predicted", ylabel="true")
     if len(counts) <= NAMED_CLASSES:
-        right.set_xticks(range(len(counts)), result["classes"], rotation=90)
-        right.set_yticks(range(len(counts)), result["classes"])
-    figure.suptitle(f"{result['dataset']}: top-1 {result['top1']:.2f} %, {result['images']:,} images")
+        # a folder's name may hold a $ that opens no formula
+        right.set_xticks(range(len(counts)), result["classes"], rotation=90, parse_math=False)
+        right.set_yticks(range(len(counts)), result["classes"], parse_math=False)
+    title = f"{result['dataset']}: top-1 {result['top1']:.2f} %, {result['images']:,} images"
+    figure.suptitle(title, parse_math=False)
     write_atomically(path, lambda file: figure.savefig(file, format="png"))
 
 

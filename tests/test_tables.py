@@ -1,0 +1,56 @@
+import json
+
+import numpy as np
+import pytest
+
+from crossres.errors import CrossresError
+from crossres.tables import method_table, paired_gain, read_results
+
+
+def result(method, seed, top1, size=8):
+    return {
+        "task": "distill",
+        "student": {"name": "resnet8"},
+        "lr_size": size,
+        "method": method,
+        "seed": seed,
+        "top1_last": top1,
+        "top1_best_val": top1 - 1,
+        "top5_last": 90.0,
+    }
+
+
+def test_mean_spread_and_paired_gain():
+    base = [result("ce", s, v) for s, v in enumerate([50.0, 52.0, 54.0])]
+    better = [result("ce+kd", s, v) for s, v in enumerate([51.0, 53.5, 55.0])]
+    gain, half = paired_gain(better, base)
+    gains = np.array([1.0, 1.5, 1.0])
+    assert gain == pytest.approx(gains.mean())
+    assert half == pytest.approx(4.30 * gains.std(ddof=1) / 3**0.5, rel=1e-3)
+    table = method_table(better + base)
+    assert "| resnet8 | 8x8 | ce | 52.00 ± 2.00 | 51.00 ± 2.00 | 90.00 ± 0.00 |  | 0, 1, 2 |" in table
+    assert "+1.17 ± 0.72 |" in table
+
+
+def test_noise_one_seed_and_no_baseline_are_said():
+    base = [result("ce", s, v) for s, v in enumerate([50.0, 52.0])]
+    assert "(within noise)" in method_table(base + [result("ce+kd", s, v) for s, v in enumerate([53.0, 50.0])])
+    assert "+1.00 (1 seed)" in method_table([base[0], result("ce+kd", 0, 51.0)])
+    assert method_table([result("ce+kd", 7, 51.0)]).endswith("| 51.00 | 50.00 | 90.00 |  | 7 |")
+
+
+def test_sizes_are_in_order():
+    rows = method_table([result("ce", 0, 1.0, size) for size in (16, 4, 8)]).splitlines()[2:]
+    assert [row.split("|")[2].strip() for row in rows] == ["4x4", "8x8", "16x16"]
+
+
+def test_read_results(tmp_path):
+    (tmp_path / "b.json").write_text(json.dumps(result("ce", 1, 1.0)))
+    (tmp_path / "a.json").write_text(json.dumps(result("ce", 0, 1.0)))
+    (tmp_path / "teacher.json").write_text(json.dumps({"task": "teach"}))
+    assert [r["seed"] for r in read_results(tmp_path)] == [0, 1]
+    (tmp_path / "c.json").write_text("{")
+    with pytest.raises(CrossresError, match=r"c\.json: not JSON"):
+        read_results(tmp_path)
+    with pytest.raises(CrossresError, match="no such folder"):
+        read_results(tmp_path / "nowhere")
