@@ -3,6 +3,9 @@
 What is there already is skipped and an interrupted run is resumed, so the command can be given again at any time.
 Runs go side by side, each pinned to its own core and with one thread, which on a CPU does as much as one run with
 all cores. CROSSRES_DATA is the folder that holds cifar100/.
+
+    python benchmarks/cifar100.py students        # methods x sizes x seeds
+    python benchmarks/cifar100.py sensitivity     # crrcd's options one at a time, judged on validation
 """
 
 from __future__ import annotations
@@ -19,52 +22,87 @@ from pathlib import Path
 
 RECIPES = Path("recipes/cifar100")
 METHODS = ("ce", "kd", "crd", "crrcd", "crrcd-without-kd")
+#: One change each to student-crrcd.yaml, over a short schedule; "base" is the recipe itself.
+VARIANTS = {
+    "base": [],
+    "kd-alone": ["--losses.crrcd.weight", "0"],
+    "alpha-0.5": ["--losses.kd.weight", "0.5"],
+    "alpha-2": ["--losses.kd.weight", "2"],
+    "beta-0.25": ["--losses.crrcd.weight", "0.25"],
+    "beta-4": ["--losses.crrcd.weight", "4"],
+    "tau-0.05": ["--losses.crrcd.tau", "0.05"],
+    "tau-0.2": ["--losses.crrcd.tau", "0.2"],
+    "beta-4-tau-0.2": ["--losses.crrcd.weight", "4", "--losses.crrcd.tau", "0.2"],
+    "width-32": ["--losses.crrcd.width", "32"],
+    "width-256": ["--losses.crrcd.width", "256"],
+    "sigmoid-critic": ["--losses.crrcd.critic", "sigmoid"],
+    "queue-of-negatives": ["--losses.crrcd.negatives", "queue", "--losses.crrcd.queue_size", "512"],
+    "same-class-negatives": ["--losses.crrcd.same_class_negatives", "true"],
+    "anchors-4": ["--losses.crrcd.anchors", "4"],
+    "anchors-64": ["--losses.crrcd.anchors", "64"],
+}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[8, 16], help="LR sizes")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds")
-    parser.add_argument("--students", nargs="+", default=["resnet8x4"], help="backbones")
-    parser.add_argument("--methods", nargs="+", default=METHODS, help="recipes")
-    parser.add_argument("--teacher", default="results/cifar100/teacher", help="the trained teacher")
-    parser.add_argument("--cores", type=int, nargs="+", default=sorted(os.sched_getaffinity(0)), help="to pin to")
-    parser.add_argument("--out", type=Path, default=Path("results/cifar100"), help="where result files are collected")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("grid", choices=["students", "sensitivity"], help="which runs")
+    parser.add_argument("--sizes", type=int, nargs="+", help="LR sizes (students: 8 16; sensitivity: 8)")
+    parser.add_argument("--seeds", type=int, nargs="+", help="seeds (students: 0 1 2; sensitivity: 0)")
+    parser.add_argument("--students", nargs="+", default=["resnet8x4"], help="backbones (resnet8x4)")
+    parser.add_argument("--methods", nargs="+", default=METHODS, help="recipes of the students grid (all)")
+    parser.add_argument("--epochs", type=int, default=10, help="of the sensitivity grid (10)")
+    parser.add_argument("--teacher", default="results/cifar100/teacher", help="trained teacher (%(default)s)")
+    parser.add_argument(
+        "--cores", type=int, nargs="+", default=sorted(os.sched_getaffinity(0)), help="to pin to (all)"
+    )
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs (%(default)s)")
     chosen = parser.parse_args()
     if "CROSSRES_DATA" not in os.environ:
         sys.exit("CROSSRES_DATA is not set; it is the folder that holds cifar100/")
+    data = ["--data", os.environ["CROSSRES_DATA"] + "/cifar100", "--runs", str(chosen.runs)]
+    out = Path("results/cifar100")
     jobs: queue.Queue[tuple[str, list[str]]] = queue.Queue()
-    for seed in chosen.seeds:
-        for size in chosen.sizes:
-            for student in chosen.students:
-                for method in chosen.methods:
-                    name = f"{student}-{size}x{size}-{method}-seed{seed}"
-                    if (chosen.out / f"{name}.json").exists():
-                        continue
-                    words = ["--config", str(RECIPES / f"student-{method}.yaml")]
-                    words += ["--data", os.environ["CROSSRES_DATA"] + "/cifar100", "--name", name]
-                    words += ["--runs", str(chosen.runs), "--lr_size", str(size), "--model.name", student]
-                    words += ["--train.seed", str(seed)]
-                    if method != "ce":
-                        words += ["--teacher", chosen.teacher]
-                    jobs.put((name, words))
+    if chosen.grid == "students":
+        for seed in chosen.seeds or [0, 1, 2]:
+            for size in chosen.sizes or [8, 16]:
+                for student in chosen.students:
+                    for method in chosen.methods:
+                        name = f"{student}-{size}x{size}-{method}-seed{seed}"
+                        words = ["--config", str(RECIPES / f"student-{method}.yaml"), *data, "--name", name]
+                        words += ["--lr_size", str(size), "--model.name", student, "--train.seed", str(seed)]
+                        if method != "ce":
+                            words += ["--teacher", chosen.teacher]
+                        _add(jobs, out, name, words)
+    else:
+        out = out / "sensitivity"
+        for seed in chosen.seeds or [0]:
+            for size in chosen.sizes or [8]:
+                for variant, changes in VARIANTS.items():
+                    name = f"{size}x{size}-{variant}-seed{seed}"
+                    words = ["--config", str(RECIPES / "student-crrcd.yaml"), *data, "--name", name]
+                    words += ["--lr_size", str(size), "--train.seed", str(seed), "--teacher", chosen.teacher]
+                    words += ["--train.epochs", str(chosen.epochs), *changes]
+                    _add(jobs, out, name, words)
     print(f"{jobs.qsize()} runs to do", flush=True)
-    workers = [threading.Thread(target=_work, args=(jobs, core, chosen)) for core in chosen.cores]
+    workers = [threading.Thread(target=_work, args=(jobs, core, chosen.runs, out)) for core in chosen.cores]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
 
 
-def _work(jobs: queue.Queue[tuple[str, list[str]]], core: int, chosen: argparse.Namespace) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+def _add(jobs: queue.Queue[tuple[str, list[str]]], out: Path, name: str, words: list[str]) -> None:
+    if not (out / f"{name}.json").exists():
+        jobs.put((name, words))
+
+
+def _work(jobs: queue.Queue[tuple[str, list[str]]], core: int, runs: Path, out: Path) -> None:
     while True:
         try:
             name, words = jobs.get_nowait()
         except queue.Empty:
             return
-        run = chosen.runs / name
+        run = runs / name
         if (run / "state.pt").exists():
             words = ["--resume", str(run)]
         run.mkdir(parents=True, exist_ok=True)
@@ -72,13 +110,13 @@ def _work(jobs: queue.Queue[tuple[str, list[str]]], core: int, chosen: argparse.
             code = subprocess.call(
                 ["taskset", "-c", str(core), sys.executable, "-m", "crossres.cli", "distill", *words],
                 stderr=log,
-                env=environment,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
             )
         if code:
             print(f"{name}: failed, see {run / 'log.txt'}", flush=True)
             continue
-        chosen.out.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(run / "result.json", chosen.out / f"{name}.json")
+        out.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(run / "result.json", out / f"{name}.json")
         result = json.loads((run / "result.json").read_text())
         print(f"{name}: top-1 {result['top1_last']:.2f} in {result['seconds']:.0f} s", flush=True)
 

@@ -199,6 +199,7 @@ def test_a_checkpoint_of_another_architecture(refused: Refused, drawn: Path, dra
     torch.save([1, 2], "other.pt")
     assert refused(*words, "other.pt") == "the checkpoint other.pt holds list, not weights by name"
     assert refused(*words, "nowhere.pt") == "there is no checkpoint nowhere.pt"
+    assert refused(*words, drawn) == f"there is no checkpoint {drawn}"
     assert not Path("runs").exists()
 
 
@@ -269,7 +270,7 @@ class Interrupted:
         return shutil.copytree(self.folder, Path("runs") / name)
 
 
-EPOCHS = 25
+EPOCHS = 40
 
 
 @pytest.fixture(scope="module")
@@ -426,6 +427,21 @@ def test_nan_stops_the_run_and_keeps_the_last_good_state(refused: Refused, drawn
     assert not Path("runs/teacher/result.json").exists()
     assert not Path("runs/teacher/model").exists()
     assert refused("teach", "--resume", "runs/teacher") == line  # it is as exact as any resume
+
+
+def test_a_last_step_that_breaks_the_weights_is_not_saved(refused: Refused, drawn: Path) -> None:
+    words = [
+        "--train.batch_size=96",
+        "--losses.ce.weight=1e38",
+        "--train.learning_rate=1e6",
+        "--train.val_fraction=0",
+    ]
+    line = refused("teach", "--data", drawn, *SMALL, *words)
+    assert line.startswith("losses.ce was ")
+    assert ", then the weights became NaN or infinite in epoch 1; the state of epoch 0 is kept: " in line
+    state = load_state("runs/teacher/state.pt")
+    assert state["epoch"] == 0
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in state["distiller"].values())
 
 
 def test_nan_names_the_loss_that_became_it(refused: Refused, drawn: Path, drawn_teacher: Path) -> None:

@@ -17,7 +17,8 @@ from crossres import CrossresError, Distill, Teach, distill, experiment, load, r
 from crossres.cli import main
 from crossres.config import Augment, Degradation, Images, Model, Train
 from crossres.data.loader import Loader
-from crossres.models.encoder import build_encoder
+from crossres.degrade import degrade
+from crossres.models.encoder import Encoder, build_encoder
 
 TIMES = {"seconds", "total_seconds", "seconds_with_validation", "images_per_second", "peak_memory_mb"}
 CRRCD_QUEUE = {"crrcd": {"weight": 1.0, "negatives": "queue", "queue_size": 40, "anchors": 4, "width": 16}}
@@ -279,6 +280,19 @@ def test_what_cannot_be_resumed_is_said_in_a_line(make: Any, monkeypatch: pytest
     assert len(rows(config.folder)) == 3
 
 
+def test_overwriting_leaves_nothing_of_the_old_run(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    distill(make(name="fresh"), quiet=True)
+    config = make(name="run")
+    distill(replace(config, lr_size=4), quiet=True)
+    interrupt(monkeypatch, 1)
+    with pytest.raises(KeyboardInterrupt):
+        distill(config, overwrite=True, quiet=True)
+    # an old model would pass for the new run's
+    assert sorted(path.name for path in config.folder.iterdir()) == ["config.yaml", "metrics.jsonl", "state.pt"]
+    distill(config, resume=True, quiet=True)
+    assert_same_run(make(name="fresh").folder, config.folder)
+
+
 # -- what is judged, on which images
 
 
@@ -290,6 +304,9 @@ def test_the_best_on_validation_is_saved_and_evaluates_to_the_same_number(
     judge = train.Fit._validate
 
     def judged(self: train.Fit) -> dict[str, float]:
+        if self.epoch == 4:  # the last epoch spoils it: the best is another
+            torch.nn.init.zeros_(self.judged.classifier.weight)
+            torch.nn.init.zeros_(self.judged.classifier.bias)
         kept.append({k: v.clone() for k, v in self.judged.state_dict().items()})
         return judge(self)
 
@@ -299,6 +316,8 @@ def test_the_best_on_validation_is_saved_and_evaluates_to_the_same_number(
 
     accuracy = [row["val_top1"] for row in rows(config.folder)]
     best = max(range(4), key=lambda epoch: (accuracy[epoch], epoch))
+    assert best < 3
+    assert result["top1_last"] == 0.0
     assert result["best_epoch"] == best + 1
     assert result["val_top1_best"] == accuracy[best]
     assert result["val_top1_last"] == accuracy[-1]
@@ -547,6 +566,23 @@ def test_the_live_teacher_gives_the_cached_run_where_nothing_is_shifted(make: An
     cached_rows, live_rows = rows(make(name="cached").folder), rows(make(name="live").folder)
     for cached_row, live_row in zip(cached_rows, live_rows, strict=True):
         assert live_row["losses"] == pytest.approx(cached_row["losses"], rel=1e-3)
+
+
+def test_the_live_teacher_reads_the_scene_that_the_student_reads(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[torch.Tensor] = []
+    real = Encoder.forward
+
+    def forward(self: Encoder, images: torch.Tensor) -> Any:
+        if torch.is_grad_enabled() or images.shape[-1] == 16:  # a training step, or the teacher
+            asked.append(images)
+        return real(self, images)
+
+    monkeypatch.setattr(Encoder, "forward", forward)
+    distill(make(train_epochs=1, teacher_cache=False, augment=Augment(shift=3, flip=True)), quiet=True)
+    assert not (make().folder.parent / "cache").exists()
+    assert len(asked) == 2 * (84 // 16)  # 96 images less the validation split
+    for of_teacher, of_student in zip(asked[::2], asked[1::2], strict=True):
+        assert torch.equal(degrade(of_teacher, 8), of_student)
 
 
 def test_a_teacher_that_nobody_asks_is_not_run(make: Any) -> None:

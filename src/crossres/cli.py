@@ -27,19 +27,11 @@ crossres COMMAND --help shows every option of a command with its default."""
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code: 0, 2 for a user's mistake, 130 after Ctrl-C."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words or words[0] in ("-h", "--help"):
-        print(USAGE)
-        return 0
-    if words[0] == "--version":
-        from crossres import __version__
-
-        print(__version__)
-        return 0
-    command = COMMANDS.get(words[0])
     try:
-        if command is None:
-            raise CrossresError(f"unknown command '{words[0]}'{nearest(words[0], COMMANDS)}")
-        return command(words[1:]) or 0
+        try:
+            return _run(words)
+        finally:
+            sys.stdout.flush()
     except CrossresError as error:
         # one line, whatever a library's message held
         print(f"crossres: {' '.join(str(error).split())}", file=sys.stderr)
@@ -56,6 +48,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # the reader of our output went away; keep Python's own shutdown from complaining
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    if words[0] == "--version":
+        from crossres import __version__
+
+        print(__version__)
+        return 0
+    command = COMMANDS.get(words[0])
+    if command is None:
+        raise CrossresError(f"unknown command '{words[0]}'{nearest(words[0], COMMANDS)}")
+    return command(words[1:]) or 0
 
 
 _EXTRA = {

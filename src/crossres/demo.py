@@ -128,7 +128,8 @@ def figure(
     from crossres.evaluate.figures import BLUE, GREY, RED
 
     sheet = Figure(figsize=(10, 4.2), layout="constrained", dpi=150)
-    left, right = sheet.subfigures(1, 2, width_ratios=[1, 1.25])
+    halves: Any = sheet.subfigures(1, 2, width_ratios=[1, 1.25])
+    left, right = halves
     images = read("digits", split="test")
     sides = (teacher["hr_size"], *SIZES)
     panels = left.subplots(len(sides), 5)

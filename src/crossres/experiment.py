@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from copy import deepcopy
@@ -28,6 +29,7 @@ from crossres.errors import CrossresError
 from crossres.losses import LOSSES
 from crossres.models.cache import cached_outputs
 from crossres.models.encoder import Encoder, build_encoder
+from crossres.models.pretrained import WEIGHTS
 from crossres.models.teachers import load_teacher
 from crossres.models.weights import load_weights
 from crossres.progress import Progress
@@ -70,6 +72,9 @@ def run(config: Teach, *, resume: bool = False, overwrite: bool = False, quiet: 
         for old in (state_path, done, folder / "metrics.jsonl"):
             if old.exists():
                 old.unlink()
+        if overwrite:  # or the old model would pass for the new run's until that ends
+            for inside in ("model", "tensorboard"):
+                shutil.rmtree(folder / inside, ignore_errors=True)
         write_atomically(folder / "config.yaml", lambda f: f.write(configs.to_yaml(config).encode()))
     fabric.barrier()
     try:
@@ -238,8 +243,16 @@ def _build_student(config: Teach, train: Loader, lr_size: Size) -> Encoder:
         pretrained=config.model.pretrained,
     )
     if config.model.weights:
-        load_weights(student, config.model.weights)
+        load_weights(student, _weights_file(Path(config.model.weights)))
     return student
+
+
+def _weights_file(path: Path) -> Path:
+    """Return the weights in the folder of a run or of a model, or the file itself."""
+    for inside in (path / "model" / WEIGHTS, path / WEIGHTS):
+        if inside.is_file():
+            return inside
+    return path
 
 
 def _check_batch(student: Encoder, train: Loader) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
@@ -162,7 +163,7 @@ class Loader:
         batches = DataLoader(
             _Decode(self.images, self.hr_size, self.fit),
             batch_sampler=[order[row].tolist() for row in rows],
-            num_workers=self.workers,
+            num_workers=min(self.workers, _cores()),  # torch warns of more
             # its own, or it would draw from the global one and with it change the weights and the anchors
             generator=torch.Generator(),
             pin_memory=self.device.type == "cuda",
@@ -202,7 +203,8 @@ def _joined(samples: list[Tensor | CrossresError]) -> Tensor | CrossresError:
 
 def _checked(batch: Tensor | CrossresError) -> Tensor:
     if isinstance(batch, CrossresError):
-        raise batch
+        # a new one: a frame that holds the error it raises is a cycle, and would keep the workers for seconds
+        raise CrossresError(str(batch))
     return batch
 
 
@@ -228,6 +230,11 @@ def shift_and_flip(pixels: Tensor, shift: Tensor, flip: Tensor) -> Tensor:
 
 def _mirror(position: Tensor, size: int) -> Tensor:
     return (size - 1) - ((size - 1) - position.abs()).abs()
+
+
+def _cores() -> int:
+    """Count the cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _generator(seed: int, epoch: int) -> torch.Generator:
