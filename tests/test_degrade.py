@@ -89,7 +89,7 @@ def test_seeded_and_sliceable():
     quiet = Degradation(preset="realistic", noise=(0, 0))
     draws = draw(8, (4, 8), quiet, torch.Generator().manual_seed(1))
     whole = degrade(images, (4, 8), quiet, draws=draws)
-    halves = [degrade(images[s], (4, 8), quiet, draws=draws[s]) for s in (slice(0, 4), slice(4, 8))]
+    halves = [degrade(images[s], (4, 8), quiet, draws=draws.part(slice(0, 8), s)) for s in (slice(0, 4), slice(4, 8))]
     assert torch.equal(whole, torch.cat(halves))
 
 
@@ -113,8 +113,8 @@ def test_noise_has_the_declared_deviation():
 @pytest.mark.parametrize("quality", [10, 40, 75, 95])
 @pytest.mark.parametrize("size", [8, 12, 16, 33])
 def test_jpeg_agrees_with_pillow(quality, size):
-    images = photos(3, size, size)
-    ours = jpeg(as_tensor(images), torch.full((3,), float(quality)))
+    images = photos(64, size, size)
+    ours = jpeg(as_tensor(images), torch.full((64,), float(quality)))
 
     def through_file(image):
         buffer = io.BytesIO()
@@ -122,7 +122,10 @@ def test_jpeg_agrees_with_pillow(quality, size):
         return np.asarray(Image.open(buffer))
 
     pillow = as_tensor(np.stack([through_file(i) for i in images]))
-    assert (ours - pillow).abs().mean() <= 2 / 255
+    difference = (ours - pillow).abs().mean((1, 2, 3))
+    # where a coefficient lies between two steps, rounding decides for the one or the other
+    assert difference.mean() <= 1.5 / 255
+    assert difference.median() <= 0.7 / 255
     assert (ours - as_tensor(images)).abs().mean() > 0.2 / 255  # it does something
 
 
