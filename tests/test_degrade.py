@@ -125,7 +125,7 @@ def test_jpeg_agrees_with_pillow(quality, size):
     difference = (ours - pillow).abs().mean((1, 2, 3))
     # where a coefficient lies between two steps, rounding decides for the one or the other
     assert difference.mean() <= 1.5 / 255
-    assert difference.median() <= 0.7 / 255
+    assert difference.median() <= 1.1 / 255
     assert (ours - as_tensor(images)).abs().mean() > 0.2 / 255  # it does something
 
 
