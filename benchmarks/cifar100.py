@@ -4,6 +4,7 @@ What is there already is skipped and an interrupted run is resumed, so the comma
 Runs go side by side, each pinned to its own core and with one thread, which on a CPU does as much as one run with
 all cores. CROSSRES_DATA is the folder that holds cifar100/.
 
+    python benchmarks/cifar100.py teacher         # train it, store it under results/, judge it on enlarged images
     python benchmarks/cifar100.py students        # methods x sizes x seeds
     python benchmarks/cifar100.py sensitivity     # crrcd's options one at a time, judged on validation
 """
@@ -20,7 +21,11 @@ import sys
 import threading
 from pathlib import Path
 
+from crossres.checkpoint import write_json
+from crossres.models.pretrained import from_pretrained, save_pretrained
+
 RECIPES = Path("recipes/cifar100")
+#: The grid of students.
 METHODS = ("ce", "kd", "crd", "crrcd", "crrcd-without-kd")
 #: One change each to student-crrcd.yaml, over a short schedule; "base" is the recipe itself.
 VARIANTS = {
@@ -45,7 +50,7 @@ VARIANTS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("grid", choices=["students", "sensitivity"], help="which runs")
+    parser.add_argument("grid", choices=["teacher", "students", "sensitivity"], help="which runs")
     parser.add_argument("--sizes", type=int, nargs="+", help="LR sizes (students: 8 16; sensitivity: 8)")
     parser.add_argument("--seeds", type=int, nargs="+", help="seeds (students: 0 1 2; sensitivity: 0)")
     parser.add_argument("--students", nargs="+", default=["resnet8x4"], help="backbones (resnet8x4)")
@@ -61,6 +66,9 @@ def main() -> None:
         sys.exit("CROSSRES_DATA is not set; it is the folder that holds cifar100/")
     data = ["--data", os.environ["CROSSRES_DATA"] + "/cifar100", "--runs", str(chosen.runs)]
     out = Path("results/cifar100")
+    if chosen.grid == "teacher":
+        _teacher(data, chosen.runs, out)
+        return
     jobs: queue.Queue[tuple[str, list[str]]] = queue.Queue()
     if chosen.grid == "students":
         for seed in chosen.seeds or [0, 1, 2]:
@@ -89,6 +97,26 @@ def main() -> None:
         worker.start()
     for worker in workers:
         worker.join()
+
+
+def _teacher(data: list[str], runs: Path, out: Path) -> None:
+    """Train the teacher's two parts and store it small enough for the repository: matrices as float16."""
+    for part in ("teacher", "teacher-finish"):
+        run = runs / f"cifar100-{part}"
+        words = ["--config", str(RECIPES / f"{part}.yaml"), *data]
+        if (run / "state.pt").exists():
+            words = ["--resume", str(run)]
+        subprocess.check_call([sys.executable, "-m", "crossres.cli", "teach", *words])
+        out.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(run / "result.json", out / f"{part}.json")
+    encoder = from_pretrained(run)
+    for parameter in encoder.parameters():
+        if parameter.ndim > 1:
+            parameter.data = parameter.data.half()
+    save_pretrained(encoder, out / "teacher", info={**encoder.info, "matrices_stored_as": "float16"})
+    words = [str(out / "teacher"), data[1], "--label_column", "fine_label", "--sizes", "4,8,16,32", "--json"]
+    said = subprocess.check_output([sys.executable, "-m", "crossres.cli", "evaluate", *words])
+    write_json(out / "teacher-enlarged.json", json.loads(said))
 
 
 def _add(jobs: queue.Queue[tuple[str, list[str]]], out: Path, name: str, words: list[str]) -> None:

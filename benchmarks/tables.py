@@ -14,11 +14,14 @@ from crossres.tables import method_table, read_results
 
 def teacher_table(folder: Path) -> str:
     """The teacher at its own size and on enlarged low-resolution images."""
-    trained = json.loads((folder / "teacher.json").read_text())
+    parts = [json.loads((folder / f"{part}.json").read_text()) for part in ("teacher", "teacher-finish")]
     enlarged = json.loads((folder / "teacher-enlarged.json").read_text())
+    trained = parts[-1]
     lines = [
         f"Teacher: {trained['student']['name']} ({trained['student']['parameters']:,} parameters), "
-        f"{trained['epochs']} epochs, one seed. Without any training for low resolution it reads the enlarged image:",
+        f"{' + '.join(str(part['epochs']) for part in parts)} epochs, one seed; {parts[0]['top1_last']:.2f} % after "
+        f"the first part, {trained['top1_last']:.2f} % after the second. It is stored in `results/cifar100/teacher`, "
+        "matrices as float16. Without any training for low resolution it reads the enlarged image:",
         "",
         "| test images | top-1 | top-5 |",
         "|---|---|---|",

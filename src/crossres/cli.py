@@ -178,7 +178,8 @@ def _print_evaluation(result: dict[str, Any], png: str | None) -> None:
 
     console = Console(highlight=False)
     trained = result["lr_size"]
-    table = Table(title=f"{result['model']} on {result['dataset']}, {result['images']:,} images")
+    console.print(f"{result['model']} on {result['dataset']}, {result['images']:,} images", markup=False)
+    table = Table()
     for column in ("size", "top-1 %", "top-5 %"):
         table.add_column(column, justify="right")
     for point in result["curve"]:
