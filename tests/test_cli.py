@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 import crossres
 from crossres.cli import COMMANDS, main
-from crossres.config import of_run
+from crossres.parsing import of_run
 
 Refused = Callable[..., str]
 Printed = pytest.CaptureFixture[str]

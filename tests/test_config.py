@@ -18,11 +18,6 @@ from crossres.config import (
     Images,
     Model,
     Train,
-    build_parser,
-    from_dict,
-    from_yaml,
-    of_run,
-    parse,
     portable,
     sha256,
     to_dict,
@@ -30,6 +25,7 @@ from crossres.config import (
 )
 from crossres.degrade import Degradation
 from crossres.losses import LOSSES
+from crossres.parsing import build_parser, from_dict, from_yaml, of_run, parse
 
 Refused = Callable[..., str]
 

@@ -22,7 +22,8 @@ def test_there_is_code():
 
 @pytest.mark.parametrize("recipe", sorted(ROOT.glob("recipes/**/*.yaml")), ids=lambda p: p.stem)
 def test_recipe_is_valid(recipe):
-    from crossres.config import Distill, Teach, _load, from_dict
+    from crossres.config import Distill, Teach
+    from crossres.parsing import _load, from_dict
 
     tree = _load(recipe)
     kind = Distill if "lr_size" in tree else Teach

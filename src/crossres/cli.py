@@ -82,9 +82,10 @@ _EXTRA = {
 
 def _train(command: str, words: list[str]) -> None:
     from crossres import config as configs
+    from crossres.parsing import parse
 
     kind: type[Any] = configs.Distill if command == "distill" else configs.Teach
-    asked = configs.parse(kind, words, prog=f"crossres {command}")
+    asked = parse(kind, words, prog=f"crossres {command}")
     if asked.print_config:
         print(configs.to_yaml(asked.config), end="")
         return

@@ -32,6 +32,7 @@ from crossres.models.encoder import Encoder, build_encoder
 from crossres.models.pretrained import WEIGHTS
 from crossres.models.teachers import load_teacher
 from crossres.models.weights import load_weights
+from crossres.parsing import from_dict
 from crossres.progress import Progress
 from crossres.results import finish
 from crossres.train import Experiment, Fit
@@ -53,7 +54,7 @@ def run(config: Teach, *, resume: bool = False, overwrite: bool = False, quiet: 
         CrossresError: bad input, in one line.
         KeyboardInterrupt: after Ctrl-C; the last finished epoch can be resumed.
     """
-    config = configs.from_dict(type(config), configs.to_dict(config))
+    config = from_dict(type(config), configs.to_dict(config))
     folder = config.folder
     state_path = folder / "state.pt"
     done = folder / "result.json"
