@@ -32,8 +32,8 @@ METHODS: dict[str, dict[str, dict[str, Any]]] = {
     "ce": {"ce": {}},
     "ce+kd": {"ce": {}, "kd": {}},
     "ce+crd": {"ce": {}, "crd": {}},
-    "ce+crrcd": {"ce": {}, "crrcd": {}},
-    "ce+kd+crrcd": {"ce": {}, "kd": {}, "crrcd": {}},
+    "ce+crrcd": {"ce": {}, "crrcd": {"critic": "softmax"}},
+    "ce+kd+crrcd": {"ce": {}, "kd": {}, "crrcd": {"critic": "softmax"}},
     "ce+crd (bank, 16384 negatives)": {"ce": {}, "crd": {"form": "bank"}},
 }
 

@@ -69,6 +69,9 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="change nothing; fail where a table is out of date")
     chosen = parser.parse_args()
     cifar100 = Path("results/cifar100")
+    needed = [cifar100 / "teacher-finish.json", cifar100 / "teacher-enlarged.json", Path("results/bench/steps.json")]
+    if missing := [str(path) for path in needed if not path.exists()]:
+        sys.exit(f"{missing[0]} is not there yet: run benchmarks/cifar100.py teacher and make bench first")
     tables = {
         "cifar100-teacher": teacher_table(cifar100),
         "cifar100-students": students_table(cifar100),

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 
 import crossres
 from crossres.cli import COMMANDS, main
+from crossres.models.weights import weights_sha256
 from crossres.parsing import of_run
 
 Refused = Callable[..., str]
@@ -101,7 +102,7 @@ def test_help_of_the_plain_commands_shows_defaults(
     with pytest.raises(SystemExit):
         main([command, "--help"])
     out = capsys.readouterr().out
-    defaults = {"demo": ("runs/demo", "3", "auto"), "evaluate": ("test", "0.2", "refuse", "4096", "auto", "float32")}
+    defaults = {"demo": ("runs/demo", "3", "auto"), "evaluate": ("test", "refuse", "4096", "auto")}
     assert all(f"(default: {value})" in out for value in defaults[command])
 
 
@@ -212,7 +213,11 @@ def test_result_json_keeps_the_contract(student: Path, drawn_teacher: Path) -> N
         "task": "distill",
         "method": "ce+kd+crrcd",
         "dataset": "shapes",
-        "teacher": {"name": "resnet8", "top1_hr": teacher["top1_best_val"]},
+        "teacher": {
+            "name": "resnet8",
+            "top1_hr": teacher["top1_best_val"],
+            "sha256": weights_sha256(crossres.load(drawn_teacher)),
+        },
         "student": {"name": "resnet8", "parameters": sum(p.numel() for p in crossres.load(student).parameters())},
         "hr_size": 16,
         "lr_size": 8,

@@ -10,11 +10,13 @@ def test_demo_writes_models_figure_and_report(tmp_path):
     runs = tmp_path / "demo"
     (runs / "teacher").mkdir(parents=True)
     (runs / "teacher" / "result.json").write_text("{}")  # of an earlier demo
+    (runs / "thesis.txt").write_text("mine")
     said = demo(runs, seeds=1, device="cpu", teacher_epochs=1, student_epochs=1)
     assert [s["lr_size"] for s in said["students"]] == [7, 7, 4, 4]
     assert {s["method"] for s in said["students"]} == {"ce", "ce+kd+crrcd"}
     assert [p["size"] for p in said["enlarged"]] == [7, 4]
     assert said["teacher"]["top1_last"] > 20  # ten digits; it learns something in one epoch
+    assert (runs / "thesis.txt").read_text() == "mine"
     report = (runs / "report.md").read_text()
     for student in said["students"]:
         assert f"{student['top1_last']:.2f}" in report

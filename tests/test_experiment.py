@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,8 @@ from crossres.config import Augment, Degradation, Images, Model, Train
 from crossres.data.loader import Loader
 from crossres.degrade import degrade
 from crossres.models.encoder import Encoder, build_encoder
+from crossres.models.pretrained import save_pretrained
+from crossres.models.weights import weights_sha256
 
 TIMES = {"seconds", "total_seconds", "seconds_with_validation", "images_per_second", "peak_memory_mb"}
 CRRCD_QUEUE = {"crrcd": {"weight": 1.0, "negatives": "queue", "queue_size": 40, "anchors": 4, "width": 16}}
@@ -495,7 +498,8 @@ def test_result_json_keeps_its_contract(make: Any, drawn_teacher: Path, tmp_path
     assert result["method"] == "ce+kd+crrcd"
     assert result["dataset"] == "shapes"
     taught = json.loads((drawn_teacher / "result.json").read_text())
-    assert result["teacher"] == {"name": "resnet8", "top1_hr": taught["top1_best_val"]}
+    digest = weights_sha256(load(drawn_teacher))
+    assert result["teacher"] == {"name": "resnet8", "top1_hr": taught["top1_best_val"], "sha256": digest}
     assert result["degradation"]["kernel"] == "bicubic"
     assert result["images_per_second"] > 0
     assert result["machine"]["device"] == "cpu"
@@ -642,3 +646,68 @@ def test_wrong_calls_are_refused(make: Any, drawn: Path) -> None:
         distill(Teach(data=str(drawn)))  # type: ignore[arg-type]
     with pytest.raises(CrossresError, match="lr_size 17 is larger than hr_size 16"):
         distill(make(lr_size=17), quiet=True)
+
+
+def test_a_teacher_from_a_plain_checkpoint(make: Any, drawn_teacher: Path, tmp_path: Path) -> None:
+    saved = load(drawn_teacher)
+    torch.save({"state_dict": saved.state_dict()}, tmp_path / "teacher.pth")
+    config = make(train_epochs=1, teacher=str(tmp_path / "teacher.pth"), teacher_name="resnet8")
+    result = distill(config, quiet=True)
+    assert result["teacher"]["name"] == "resnet8"
+    assert result["teacher"]["top1_hr"] is None  # a checkpoint does not say
+    again = replace(config, teacher_name="resnet14", name="other")
+    with pytest.raises(CrossresError, match="does not fit the architecture 'resnet14'"):
+        distill(again, quiet=True)
+
+
+def test_weights_of_a_saved_model_keep_their_classes_and_normalisation(
+    make: Any, drawn: Path, drawn_teacher: Path, tmp_path: Path
+) -> None:
+    saved = load(drawn_teacher)
+    order = [2, 0, 3, 1]
+    turned = build_encoder(
+        "resnet8", classes=[saved.classes[i] for i in order], input_size=16, mean=[0.1, 0.2, 0.3], std=[0.5, 0.6, 0.7]
+    )
+    turned.load_state_dict(saved.state_dict())
+    with torch.no_grad():
+        turned.classifier.weight.copy_(saved.classifier.weight[order])  # type: ignore[union-attr]
+        turned.classifier.bias.copy_(saved.classifier.bias[order])  # type: ignore[union-attr]
+    save_pretrained(turned, tmp_path / "turned")
+    config = make(losses=CE, teacher=None, model=Model(name="resnet8", weights=str(tmp_path / "turned")))
+    images = read(str(drawn), split="train")
+    student = experiment._build_student(config, images, 16, 8)
+    assert student.classes == saved.classes
+    assert torch.equal(student.classifier.weight, saved.classifier.weight)  # type: ignore[union-attr]
+    assert student.mean.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
+
+
+def test_resume_refuses_other_images_and_another_teacher(
+    make: Any, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(drawn, data)
+    config = make(data=str(data), train_epochs=2)
+    one_epoch = train.Fit._one_epoch
+
+    def interrupted(self: train.Fit, epochs: int) -> dict[str, Any]:
+        if self.epoch == 1:
+            raise KeyboardInterrupt
+        return one_epoch(self, epochs)
+
+    monkeypatch.setattr(train.Fit, "_one_epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        distill(config, quiet=True)
+    monkeypatch.undo()
+    some = next((data / "train").glob("*/*.png"))
+    moved = some.with_name("zz-new.png")
+    shutil.copy(some, moved)
+    with pytest.raises(CrossresError, match="the train images changed since the run began"):
+        distill(config, resume=True, quiet=True)
+    moved.unlink()
+    other = load(config.teacher or "")
+    with torch.no_grad():
+        next(other.parameters()).add_(0.1)
+    save_pretrained(other, tmp_path / "elsewhere" / Path(config.teacher or "").name)
+    with pytest.raises(CrossresError, match="the teacher changed since the run began"):
+        distill(replace(config, teacher=str(tmp_path / "elsewhere" / "teacher")), resume=True, quiet=True)
+    assert distill(config, resume=True, quiet=True)["epochs"] == 2

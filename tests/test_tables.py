@@ -44,6 +44,15 @@ def test_sizes_are_in_order():
     assert [row.split("|")[2].strip() for row in rows] == ["4x4", "8x8", "16x16"]
 
 
+def test_unlike_runs_are_not_averaged():
+    longer = result("ce", 1, 60.0) | {"config": {"train": {"epochs": 240, "seed": 1}}}
+    shorter = result("ce", 0, 50.0) | {"config": {"train": {"epochs": 30, "seed": 0}}}
+    with pytest.raises(CrossresError, match="not one experiment"):
+        method_table([longer, shorter])
+    with pytest.raises(CrossresError, match="not one experiment"):
+        method_table([shorter, shorter])
+
+
 def test_read_results(tmp_path):
     (tmp_path / "b.json").write_text(json.dumps(result("ce", 1, 1.0)))
     (tmp_path / "a.json").write_text(json.dumps(result("ce", 0, 1.0)))

@@ -27,6 +27,8 @@ crossres COMMAND --help shows every option of a command with its default."""
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code: 0, 2 for a user's mistake, 130 after Ctrl-C."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # package.module:callable may lie where the command is given
     try:
         try:
             return _run(words)
@@ -72,7 +74,6 @@ _EXTRA = {
     "huggingface_hub": "train",
     "pyarrow": "train",
     "matplotlib": "train",
-    "jinja2": "train",
     "timm": "timm",
     "torchvision": "torchvision",
     "mlxtend": "digits",
@@ -120,19 +121,19 @@ def _evaluate(words: list[str]) -> None:
     parser.add_argument("--sizes", type=_sizes, default=(), help="sides of the curve, e.g. 4,8,16; around training's")
     parser.add_argument("--image_column", help="column of the images in parquet files; found if left out")
     parser.add_argument("--label_column", help="column of the labels in parquet files; found if left out")
-    parser.add_argument("--test_fraction", type=float, default=0.2, help="test share where the data has no split")
+    parser.add_argument(
+        "--test_fraction", type=float, help="test share where the data has no split; the training's if left out"
+    )
     parser.add_argument("--corrupt", choices=["refuse", "skip"], default="refuse", help="unreadable images")
     parser.add_argument("--download", action="store_true", help="fetch a torchvision data set")
     parser.add_argument("--root", help="folder of the torchvision data sets")
     parser.add_argument("--memory_mb", type=int, default=4096, help="budget of decoded images kept in memory")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where it runs")
-    parser.add_argument(
-        "--precision", choices=["auto", "float32", "bfloat16"], default="float32", help="of the model"
-    )
+    parser.add_argument("--precision", choices=["auto", "float32", "bfloat16"], help="the training's if left out")
     parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else on stdout")
     parser.add_argument("--png", help="draw the curve and the confusion matrix into this file")
     chosen = parser.parse_args(words)
-    if not 0 < chosen.test_fraction < 1:
+    if chosen.test_fraction is not None and not 0 < chosen.test_fraction < 1:
         raise CrossresError(f"--test_fraction {chosen.test_fraction:g} is outside 0..1")
     import json
 
@@ -143,13 +144,15 @@ def _evaluate(words: list[str]) -> None:
     from crossres.models.pretrained import from_pretrained
 
     encoder = from_pretrained(chosen.model)
-    device = resolve_device(Train(device=chosen.device, precision=chosen.precision))
+    device = resolve_device(
+        Train(device=chosen.device, precision=chosen.precision or encoder.info.get("precision", "float32"))
+    )
     images = read(
         chosen.data,
         split=chosen.split,
         image_column=chosen.image_column,
         label_column=chosen.label_column,
-        test_fraction=chosen.test_fraction,
+        test_fraction=chosen.test_fraction or encoder.info.get("test_fraction", 0.2),
         corrupt=chosen.corrupt,
         download=chosen.download,
         root=chosen.root,

@@ -160,6 +160,8 @@ class Distill(Teach):
     Args:
         name: the run is written to RUNS/NAME.
         teacher: the trained teacher: a run's folder, a model's folder or a Hub name; left out: no teacher.
+        teacher_name: architecture of a teacher that is a plain checkpoint (.pt, .pth or .safetensors, its classes
+            in the order of the data's), named as in model.name; left out for a saved model.
         lr_size: side of the low-resolution images the student reads, or [smallest, largest].
         degradation: how a low-resolution image comes from a high-resolution one.
         teacher_cache: compute the teacher's outputs once per image and flip (the shift is then not in its
@@ -169,6 +171,7 @@ class Distill(Teach):
 
     name: str = "student"
     teacher: str | None = None
+    teacher_name: str | None = None
     lr_size: int | tuple[int, int] = 8
     degradation: Degradation = field(default_factory=Degradation)
     teacher_cache: bool = True
@@ -202,6 +205,8 @@ def portable(config: Teach) -> dict[str, Any]:
     for key in ("data", "teacher", "cache_dir", "runs"):
         if isinstance(tree.get(key), str):
             tree[key] = tree[key].rstrip("/").rsplit("/", 1)[-1]
+    if tree["model"]["weights"]:
+        tree["model"]["weights"] = tree["model"]["weights"].rstrip("/").rsplit("/", 1)[-1]
     if tree["images"]["root"]:
         tree["images"]["root"] = "ROOT"
     return tree

@@ -258,8 +258,8 @@ _CHROMINANCE = """17 18 24 47 99 99 99 99 18 21 26 66 99 99 99 99 24 26 56 99 99
 
 
 @lru_cache(maxsize=8)
-def _jpeg_constants(device: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the 8-point DCT (8, 8), the quantisation tables (3, 8, 8) and RGB -> YCbCr (3, 3)."""
+def _jpeg_constants(device: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the 8-point DCT (8, 8), the quantisation tables (3, 8, 8), RGB -> YCbCr (3, 3) and its inverse."""
     n = torch.arange(8, dtype=torch.float64)
     dct = torch.cos((2 * n + 1) * n[:, None] * torch.pi / 16) * 0.5
     dct[0] /= 2**0.5
@@ -268,7 +268,7 @@ def _jpeg_constants(device: str) -> tuple[Tensor, Tensor, Tensor]:
     )
     colour = torch.tensor([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
     tables = torch.stack([luminance, chrominance, chrominance])
-    return dct.float().to(device), tables.to(device), colour.to(device)
+    return dct.float().to(device), tables.to(device), colour.to(device), torch.linalg.inv(colour).to(device)
 
 
 def jpeg(images: Tensor, quality: Tensor) -> Tensor:
@@ -281,7 +281,7 @@ def jpeg(images: Tensor, quality: Tensor) -> Tensor:
     Returns:
         float (B, 3, H, W) in 0..1.
     """
-    dct, tables, colour = _jpeg_constants(str(images.device))
+    dct, tables, colour, back = _jpeg_constants(str(images.device))
     height, width = images.shape[-2:]
     padded = F.pad(images.float() * 255, (0, -width % 8, 0, -height % 8), mode="replicate")
     ycc = torch.einsum("cd,bdhw->bchw", colour, padded).round()
@@ -293,5 +293,5 @@ def jpeg(images: Tensor, quality: Tensor) -> Tensor:
     coefficients = torch.round(dct @ blocks @ dct.T / table) * table
     decoded = (dct.T @ coefficients @ dct).transpose(3, 4).flatten(4, 5).flatten(2, 3)
     decoded[:, 0] += 128
-    rgb = torch.einsum("cd,bdhw->bchw", torch.linalg.inv(colour), decoded.round())
+    rgb = torch.einsum("cd,bdhw->bchw", back, decoded.round())
     return (rgb[..., :height, :width] / 255).clamp(0, 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -36,7 +35,7 @@ def demo(
 ) -> dict[str, Any]:
     """Train a teacher at 28x28 and students at 7x7 and 4x4, without and with distillation, and compare them.
 
-    Writes the runs with their models, ``figure.png`` and ``report.md`` into ``runs``, replacing an earlier demo.
+    Writes the runs with their models, ``figure.png`` and ``report.md`` into ``runs``, in place of an earlier demo's.
 
     Args:
         runs: folder.
@@ -51,8 +50,6 @@ def demo(
     started = time.perf_counter()
     runs = Path(runs)
     progress = Progress()
-    # this folder is the demo's own: an earlier demo makes way
-    shutil.rmtree(runs, ignore_errors=True)
     common: dict[str, Any] = {"data": "digits", "runs": str(runs), "augment": Augment(shift=2, flip=False)}
     teacher = run(
         Teach(
@@ -60,7 +57,8 @@ def demo(
             model=Model("resnet20"),
             train=Train(epochs=teacher_epochs, batch_size=64, learning_rate=0.1, device=device),
             **common,
-        )
+        ),
+        overwrite=True,
     )
     students = []
     for size in SIZES:
@@ -78,7 +76,8 @@ def demo(
                                 epochs=student_epochs, batch_size=64, learning_rate=0.1, seed=seed, device=device
                             ),
                             **common,
-                        )
+                        ),
+                        overwrite=True,
                     )
                 )
     encoder = from_pretrained(runs / "teacher")

@@ -19,6 +19,7 @@ from torch import Tensor
 from crossres import config as configs
 from crossres.checkpoint import load_state, write_atomically
 from crossres.config import Distill, Teach
+from crossres.data.decode import Fit as FitTo
 from crossres.data.images import ImageSet, stratified_split
 from crossres.data.loader import Loader
 from crossres.data.readers import read
@@ -29,9 +30,9 @@ from crossres.errors import CrossresError
 from crossres.losses import LOSSES
 from crossres.models.cache import cached_outputs
 from crossres.models.encoder import Encoder, build_encoder
-from crossres.models.pretrained import WEIGHTS
-from crossres.models.teachers import load_teacher
-from crossres.models.weights import load_weights
+from crossres.models.pretrained import from_pretrained
+from crossres.models.teachers import load_teacher, order_classes
+from crossres.models.weights import fit_weights, load_weights, weights_sha256
 from crossres.parsing import from_dict
 from crossres.progress import Progress
 from crossres.results import finish
@@ -68,7 +69,14 @@ def run(config: Teach, *, resume: bool = False, overwrite: bool = False, quiet: 
     fabric.launch()
     progress = Progress(quiet=quiet or fabric.global_rank > 0)
 
-    experiment = _prepare(config, fabric, device, progress)
+    try:
+        experiment = _prepare(config, fabric, device, progress)
+    except KeyboardInterrupt:
+        progress.close()
+        progress.say("stopped before the first step; give the same command again")
+        raise
+    finally:
+        progress.close()
     if fabric.global_rank == 0 and not resume:
         for old in (state_path, done, folder / "metrics.jsonl"):
             if old.exists():
@@ -143,9 +151,8 @@ def _prepare(config: Teach, fabric: Fabric, device: Device, progress: Progress) 
     if len(train_set) < 2:
         raise CrossresError(f"{config.data}: {len(train_set)} training image; training needs at least 2")
 
-    teacher = None
-    if isinstance(config, Distill) and config.teacher is not None:
-        teacher = load_teacher(config.teacher, train_set.classes)
+    teacher = _load_teacher(config, train_set) if isinstance(config, Distill) else None
+    if teacher is not None:
         teacher = _placed(teacher, device, config.train.channels_last)
     hr_size = config.hr_size or (teacher.info.get("hr_size") if teacher else None) or _own_size(train_set)
     lr_size = config.lr_size if isinstance(config, Distill) else hr_size
@@ -185,7 +192,7 @@ def _prepare(config: Teach, fabric: Fabric, device: Device, progress: Progress) 
     test = Loader(test_set, **judged)
 
     torch.manual_seed(config.train.seed)
-    student = _build_student(config, train, lr_size)
+    student = _build_student(config, train_set, hr_size, lr_size)
     student = _placed(student, device, config.train.channels_last)
     _check_batch(student, train)
     losses = build_losses(config.losses, teacher, student)
@@ -219,41 +226,65 @@ def _prepare(config: Teach, fabric: Fabric, device: Device, progress: Progress) 
         "lr_size": lr_size,
         "teacher": None,
         "images": {"train": len(train_set), "val": len(val_set or ()), "test": len(test_set)},
+        "data_sha256": {
+            part: images.fingerprint
+            for part, images in (("train", train_set), ("val", val_set), ("test", test_set))
+            if images is not None
+        },
+        "precision": device.precision,
     }
     if teacher is not None and isinstance(config, Distill):
         facts["teacher"] = {
             "name": teacher.architecture.get("name", config.teacher),
             "top1_hr": teacher.info.get("results", {}).get("top1_best_val"),
+            "sha256": weights_sha256(teacher),
         }
     return Experiment(config, student, teacher, cache, distiller, train, val, test, facts)
 
 
-def _build_student(config: Teach, train: Loader, lr_size: Size) -> Encoder:
+def _load_teacher(config: Distill, images: ImageSet) -> Encoder | None:
+    if config.teacher is None:
+        return None
+    if config.teacher_name is None:
+        return load_teacher(config.teacher, images.classes)
+    size = config.hr_size or _own_size(images)
+    mean, std = _normalisation(config.teacher_name, images, size, config.images.fit)
+    teacher = build_encoder(config.teacher_name, classes=images.classes, input_size=size, mean=mean, std=std)
+    load_weights(teacher, config.teacher)
+    return teacher.eval().requires_grad_(False)
+
+
+def _normalisation(
+    name: str, images: ImageSet, size: int, fit: FitTo
+) -> tuple[list[float] | None, list[float] | None]:
+    """Return the mean and deviation a network is built with: a timm model brings its own."""
+    return (None, None) if name.startswith("timm:") else _channel_statistics(images, size, fit)
+
+
+def _build_student(config: Teach, images: ImageSet, hr_size: int, lr_size: Size) -> Encoder:
     size = lr_size if isinstance(lr_size, int) else lr_size[1]
-    mean, std = _channel_statistics(train)
-    if config.model.name.startswith("timm:"):
-        mean, std = None, None  # the model's own
+    model, weights = config.model, config.model.weights
+    mean, std = _normalisation(model.name, images, hr_size, config.images.fit)
+    start = from_pretrained(weights) if weights and Path(weights).is_dir() else None
+    if start is not None:
+        # a saved model brings its classes' order and its normalisation
+        order_classes(start, images.classes, f"model.weights {weights}")
+        mean, std = start.mean.flatten().tolist(), start.std.flatten().tolist()
     student = build_encoder(
-        config.model.name,
-        classes=train.images.classes,
-        input_size=config.model.input_size or size,
+        model.name,
+        classes=images.classes,
+        input_size=model.input_size or size,
         mean=mean,
         std=std,
-        embedding_dim=config.model.embedding_dim,
-        small_input=config.model.small_input,
-        pretrained=config.model.pretrained,
+        embedding_dim=model.embedding_dim,
+        small_input=model.small_input,
+        pretrained=model.pretrained,
     )
-    if config.model.weights:
-        load_weights(student, _weights_file(Path(config.model.weights)))
+    if start is not None:
+        fit_weights(student, start.state_dict(), f"model.weights {weights}")
+    elif weights:
+        load_weights(student, weights)
     return student
-
-
-def _weights_file(path: Path) -> Path:
-    """Return the weights in the folder of a run or of a model, or the file itself."""
-    for inside in (path / "model" / WEIGHTS, path / WEIGHTS):
-        if inside.is_file():
-            return inside
-    return path
 
 
 def _check_batch(student: Encoder, train: Loader) -> None:
@@ -269,20 +300,11 @@ def _check_batch(student: Encoder, train: Loader) -> None:
         ) from None
 
 
-def _channel_statistics(loader: Loader) -> tuple[list[float] | None, list[float] | None]:
-    """Return mean and standard deviation per channel of the training images, from at most 10,000 of them."""
-    count, total, square = 0, torch.zeros(3), torch.zeros(3)
-    for batch in loader.ordered(hr=True):
-        assert batch.hr is not None
-        pixels = batch.hr.float().cpu().transpose(0, 1).flatten(1)
-        count += pixels.shape[1]
-        total += pixels.sum(1)
-        square += pixels.square().sum(1)
-        if count >= 10_000 * pixels.shape[1] / len(batch.label):
-            break
-    mean = total / count
-    std = (square / count - mean.square()).clamp(min=1e-4).sqrt()
-    return mean.tolist(), std.tolist()
+def _channel_statistics(images: ImageSet, size: int, fit: FitTo) -> tuple[list[float], list[float]]:
+    """Return mean and standard deviation per channel, from at most 4,000 images spread over the set."""
+    positions = torch.linspace(0, len(images) - 1, min(4000, len(images))).long().tolist()
+    pixels = torch.stack([images.sample(i, size, fit) for i in positions]).transpose(0, 1).flatten(1).double() / 255
+    return pixels.mean(1).tolist(), pixels.std(1).clamp(min=1e-2).tolist()
 
 
 def _own_size(images: ImageSet) -> int:

@@ -35,7 +35,7 @@ def finish(
 ) -> dict[str, Any]:
     """Judge the last and the best weights on the test set, save the best as ``model/``, write ``result.json``.
 
-    The best epoch was chosen on the validation split; the test set is read here for the first time.
+    The best epoch was chosen on the validation split; no test image is judged before.
 
     Returns:
         The document of ``result.json``.
@@ -55,6 +55,7 @@ def finish(
         "losses": config.losses,
         "dataset": config.data.rstrip("/").rsplit("/", 1)[-1],
         "images": facts["images"],
+        "data_sha256": facts["data_sha256"],
         "teacher": facts["teacher"],
         "student": {
             "name": config.model.name,
@@ -85,6 +86,8 @@ def finish(
         "lr_size": facts["lr_size"],
         "degradation": degradation,
         "fit": config.images.fit,
+        "test_fraction": config.images.test_fraction,
+        "precision": device.precision,
         "method": document["method"],
         "dataset": document["dataset"],
         "teacher": facts["teacher"],

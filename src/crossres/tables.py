@@ -46,10 +46,20 @@ def method_table(results: Iterable[Mapping[str, Any]], baseline: str = "ce") -> 
     Args:
         results: ``result.json`` documents.
         baseline: the method the gain is counted from.
+
+    Raises:
+        CrossresError: two results of one row have the same seed or differ in more than the seed.
     """
     groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = defaultdict(list)
     for result in results:
-        groups[(result["student"]["name"], str(result["lr_size"]), result["method"])].append(result)
+        key = (result["student"]["name"], str(result["lr_size"]), result["method"])
+        for other in groups[key]:
+            if other["seed"] == result["seed"] or _experiment(other) != _experiment(result):
+                raise CrossresError(
+                    f"'{other.get('name')}' and '{result.get('name')}' are not one experiment with two seeds; "
+                    "tabulate them apart"
+                )
+        groups[key].append(result)
     lines = [
         "| student | LR size | method | top-1 last epoch | top-1 best on val. | top-5 last "
         f"| gain over {baseline} (last) | seeds |",
@@ -83,6 +93,13 @@ def paired_gain(
         return gains[0], None
     quantile = _T95[len(gains) - 2] if len(gains) - 2 < len(_T95) else 1.96
     return mean(gains), quantile * stdev(gains) / sqrt(len(gains))
+
+
+def _experiment(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what seeds of one experiment have in common."""
+    config = {k: v for k, v in result.get("config", {}).items() if k not in ("name", "runs", "cache_dir", "data")}
+    train = {k: v for k, v in config.pop("train", {}).items() if k != "seed"}
+    return {**config, "train": train, "precision": result.get("precision")}
 
 
 def _difference(members: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]]) -> str:

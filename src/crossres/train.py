@@ -94,8 +94,11 @@ class Fit:
 
     def train(self, state_path: Path) -> None:
         epochs = self.experiment.config.train.epochs
-        if self.epoch == 0 and self.fabric.global_rank == 0:
-            save_state(state_path, self.state())  # Ctrl-C in the first epoch is resumable too
+        if self.fabric.global_rank == 0:
+            if self.epoch == 0:
+                save_state(state_path, self.state())  # Ctrl-C in the first epoch is resumable too
+            else:
+                self._write_metrics(state_path.parent)  # the run may have stopped between the two files
         while self.epoch < epochs:
             started = time.perf_counter()
             # also the losses' own draws (anchors) then depend on (seed, epoch) alone
@@ -228,9 +231,12 @@ class Fit:
             self.best = _copied(self.judged)
         return row
 
-    def _write(self, row: dict[str, Any], folder: Path) -> None:
+    def _write_metrics(self, folder: Path) -> None:
         text = "".join(json.dumps(r) + "\n" for r in self.rows)
         write_atomically(folder / "metrics.jsonl", lambda f: f.write(text.encode()))
+
+    def _write(self, row: dict[str, Any], folder: Path) -> None:
+        self._write_metrics(folder)
         self.progress.epoch(row, self.experiment.config.train.epochs)
         if self.writer is not None:
             for name, value in {**row, **row["losses"]}.items():
@@ -241,6 +247,7 @@ class Fit:
         """Everything the next epoch depends on; the random draws depend on (seed, epoch) alone."""
         return {
             "config": configs.sha256(self.experiment.config),
+            "given": self._given(),
             "epoch": self.epoch,
             "distiller": self.experiment.distiller.state_dict(),
             "average": self.average.state_dict() if self.average is not None else None,
@@ -252,12 +259,25 @@ class Fit:
             "rows": self.rows,
         }
 
+    def _given(self) -> dict[str, str]:
+        """What the numbers depend on beside the config, by what a user would call it."""
+        facts = self.experiment.facts
+        given = {f"{part} images": digest for part, digest in facts["data_sha256"].items()}
+        teacher = facts["teacher"]
+        return {**given, "teacher": teacher["sha256"] if teacher else "", "precision": facts["precision"]}
+
     def load(self, state: dict[str, Any]) -> None:
         """Go back to a state; refused where it belongs to another experiment."""
         if state.get("config") != configs.sha256(self.experiment.config):
             raise CrossresError(
                 "the state belongs to another experiment than the config; use --overwrite or another --name"
             )
+        for what, value in self._given().items():
+            if state.get("given", {}).get(what) != value:
+                raise CrossresError(
+                    f"the {what} changed since the run began, so it cannot go on exactly; "
+                    "use --overwrite or another --name"
+                )
         self.experiment.distiller.load_state_dict(state["distiller"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])

@@ -205,8 +205,10 @@ def build_encoder(
         backbone, final = split.backbone, split.classifier
         width = measure_embedding(backbone, input_size)
         architecture["classifier"] = split.path
-    elif name in BACKBONES:
-        backbone = BACKBONES[name]()
+    elif name.lower() in BACKBONES:
+        # the literature writes MobileNetV2
+        architecture["name"] = name.lower()
+        backbone = BACKBONES[name.lower()]()
         width = int(backbone.embedding_dim)  # type: ignore[arg-type]
     else:
         raise CrossresError(f"unknown model '{name}'{nearest(name, BACKBONES)}")
