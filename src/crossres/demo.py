@@ -31,7 +31,7 @@ def demo(
     seeds: int = 3,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     teacher_epochs: int = 6,
-    student_epochs: int = 10,
+    student_epochs: int = 8,
 ) -> dict[str, Any]:
     """Train a teacher at 28x28 and students at 7x7 and 4x4, without and with distillation, and compare them.
 
