@@ -31,7 +31,7 @@ def demo(
     seeds: int = 3,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     teacher_epochs: int = 6,
-    student_epochs: int = 8,
+    student_epochs: int = 10,
 ) -> dict[str, Any]:
     """Train a teacher at 28x28 and students at 7x7 and 4x4, without and with distillation, and compare them.
 
@@ -73,7 +73,7 @@ def demo(
                             losses=losses,
                             model=Model("resnet8"),
                             train=Train(
-                                epochs=student_epochs, batch_size=64, learning_rate=0.1, seed=seed, device=device
+                                epochs=student_epochs, batch_size=128, learning_rate=0.1, seed=seed, device=device
                             ),
                             **common,
                         ),
