@@ -35,7 +35,7 @@ from crossres.models.teachers import load_teacher, order_classes
 from crossres.models.weights import fit_weights, load_weights, weights_sha256
 from crossres.parsing import from_dict
 from crossres.progress import Progress
-from crossres.results import finish
+from crossres.results import commit, finish
 from crossres.train import Experiment, Fit
 
 #: The validation split is the same for every training seed: runs are paired and share the teacher's cache.
@@ -232,6 +232,8 @@ def _prepare(config: Teach, fabric: Fabric, device: Device, progress: Progress) 
             if images is not None
         },
         "precision": device.precision,
+        # now, not when the run ends: by then the checkout may have moved on
+        "commit": commit(),
     }
     if teacher is not None and isinstance(config, Distill):
         facts["teacher"] = {

@@ -76,7 +76,7 @@ def finish(
         "precision": device.precision,
         "versions": versions(),
         "machine": machine(device),
-        "commit": commit(),
+        "commit": facts["commit"],
         "config_sha256": configs.sha256(config),
         "config": configs.portable(config),
     }
