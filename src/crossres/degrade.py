@@ -166,7 +166,7 @@ def degrade(
     if (low, ranges.blur) == (high, (0.0, 0.0)):
         rows = resize_matrix(height, high, degradation.kernel, hr.device)
         columns = resize_matrix(width, high, degradation.kernel, hr.device)
-        lr = F.linear(F.linear(images, columns).transpose(-1, -2), rows).transpose(-1, -2).contiguous()
+        lr = _resampled(images, rows, columns)
     else:
         rows = _sample_matrices(height, low, high, degradation.kernel, draws)
         columns = rows if width == height else _sample_matrices(width, low, high, degradation.kernel, draws)
@@ -188,8 +188,12 @@ def resize(images: Tensor, size: int, kernel: Kernel = "bicubic") -> Tensor:
         return images
     rows = resize_matrix(images.shape[-2], size, kernel, images.device)
     columns = resize_matrix(images.shape[-1], size, kernel, images.device)
-    out = F.linear(F.linear(images.float(), columns).transpose(-1, -2), rows).transpose(-1, -2)
-    return out.clamp(0, 1).contiguous()
+    return _resampled(images.float(), rows, columns).clamp(0, 1)
+
+
+def _resampled(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Apply one matrix to every column and one to every row of (B, C, H, W)."""
+    return F.linear(F.linear(images, columns).transpose(-1, -2), rows).transpose(-1, -2).contiguous()
 
 
 def resize_matrix(n_in: int, n_out: int, kernel: Kernel, device: torch.device | None = None) -> Tensor:

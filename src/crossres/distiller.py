@@ -53,6 +53,11 @@ class Distiller(nn.Module):
         self.weights = dict(weights)
         self.gather = gather
 
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether any loss reads the teacher."""
+        return any(bool(loss.needs_teacher) for loss in self.losses.values())
+
     def forward(
         self, lr: Tensor, teacher: Outputs | None, label: Tensor, index: Tensor
     ) -> tuple[dict[str, Tensor], Tensor | None]:

@@ -203,12 +203,7 @@ def _prepare(config: Teach, fabric: Fabric, device: Device, progress: Progress) 
     distiller = Distiller(student, losses, weights, gather)
 
     cache = None
-    if (
-        teacher is not None
-        and isinstance(config, Distill)
-        and config.teacher_cache
-        and any(loss.needs_teacher for loss in losses.values())
-    ):
+    if teacher is not None and isinstance(config, Distill) and config.teacher_cache and distiller.needs_teacher:
         cache_dir = Path(config.cache_dir) if config.cache_dir else Path(config.runs) / "cache"
         with _first_rank_first(fabric):
             cache = cached_outputs(
@@ -266,12 +261,15 @@ def _normalisation(
 def _build_student(config: Teach, images: ImageSet, hr_size: int, lr_size: Size) -> Encoder:
     size = lr_size if isinstance(lr_size, int) else lr_size[1]
     model, weights = config.model, config.model.weights
-    mean, std = _normalisation(model.name, images, hr_size, config.images.fit)
+    mean: list[float] | None
+    std: list[float] | None
     start = from_pretrained(weights) if weights and Path(weights).is_dir() else None
     if start is not None:
         # a saved model brings its classes' order and its normalisation
         order_classes(start, images.classes, f"model.weights {weights}")
         mean, std = start.mean.flatten().tolist(), start.std.flatten().tolist()
+    else:
+        mean, std = _normalisation(model.name, images, hr_size, config.images.fit)
     student = build_encoder(
         model.name,
         classes=images.classes,

@@ -121,11 +121,7 @@ class Fit:
     def _one_epoch(self, epochs: int) -> dict[str, Any]:
         experiment, device = self.experiment, self.experiment.train.device
         self.module.train()
-        live = (
-            experiment.teacher is not None
-            and experiment.cache is None
-            and any(loss.needs_teacher for loss in experiment.distiller.losses.values())
-        )
+        live = experiment.teacher is not None and experiment.cache is None and experiment.distiller.needs_teacher
         names = list(experiment.distiller.losses)
         sums, right = torch.zeros(len(names), device=device), torch.zeros((), device=device)
         started, seen = time.perf_counter(), 0
