@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from crossres.evaluate.classification import predict
 from crossres.metrics import topk_accuracy
 from crossres.models.cache import TeacherCache
 from crossres.models.encoder import Encoder
+from crossres.models.small_maps import fast_weight_gradients
 from crossres.progress import Progress
 from crossres.types import Batch, Outputs
 
@@ -93,6 +95,11 @@ class Fit:
         return average
 
     def train(self, state_path: Path) -> None:
+        on_cpu = self.experiment.train.device.type == "cpu"
+        with fast_weight_gradients(self.experiment.student) if on_cpu else nullcontext():
+            self._train(state_path)
+
+    def _train(self, state_path: Path) -> None:
         epochs = self.experiment.config.train.epochs
         if self.fabric.global_rank == 0:
             if self.epoch == 0:
@@ -299,13 +306,14 @@ def optimizer_of(module: torch.nn.Module, train: configs.Train) -> torch.optim.O
     others = [p for p in module.parameters() if p.requires_grad and p.ndim <= 1]
     groups: list[dict[str, Any]] = [{"params": weights}, {"params": others, "weight_decay": 0.0}]
     if train.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=train.learning_rate, weight_decay=train.weight_decay)
+        return torch.optim.AdamW(groups, lr=train.learning_rate, weight_decay=train.weight_decay, fused=True)
     return torch.optim.SGD(
         groups,
         lr=train.learning_rate,
         momentum=train.momentum,
         nesterov=train.momentum > 0,
         weight_decay=train.weight_decay,
+        fused=True,
     )
 
 
