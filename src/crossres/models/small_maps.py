@@ -55,7 +55,8 @@ class _Conv2d(nn.Conv2d):
             return plain
         if cast:
             input, weight, bias = input.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-        return _Convolution.apply(input, weight, bias, self.stride, self.padding)
+        product: Tensor = _Convolution.apply(input, weight, bias, self.stride, self.padding)
+        return product
 
     def _positions(self, input: Tensor) -> int:
         count = 1
