@@ -27,15 +27,24 @@ from crossres.models.pretrained import from_pretrained, save_pretrained
 RECIPES = Path("recipes/cifar100")
 #: The grid of students.
 METHODS = ("ce", "kd", "crd", "crrcd", "crrcd-without-kd")
-#: One or two changes each to student-crrcd.yaml; "base" is the recipe itself.
+#: One or two changes each to student-crrcd.yaml; "base" is that recipe itself, "kd-alone" student-kd.yaml.
 VARIANTS = {
     "base": [],
-    "kd-alone": ["--losses.crrcd.weight", "0"],
+    "kd-alone": [],
     "beta-4-tau-0.2": ["--losses.crrcd.weight", "4", "--losses.crrcd.tau", "0.2"],
     "beta-4": ["--losses.crrcd.weight", "4"],
     "beta-0.25": ["--losses.crrcd.weight", "0.25"],
     "tau-0.2": ["--losses.crrcd.tau", "0.2"],
     "tau-0.05": ["--losses.crrcd.tau", "0.05"],
+    "decaying-beta": ["--losses.crrcd.decay", "true"],
+    "decaying-beta-4-tau-0.2": [
+        "--losses.crrcd.weight",
+        "4",
+        "--losses.crrcd.tau",
+        "0.2",
+        "--losses.crrcd.decay",
+        "true",
+    ],
     "sigmoid-critic": ["--losses.crrcd.critic", "sigmoid"],
     "queue-of-negatives": ["--losses.crrcd.negatives", "queue", "--losses.crrcd.queue_size", "512"],
     "same-class-negatives": ["--losses.crrcd.same_class_negatives", "true"],
@@ -88,7 +97,8 @@ def main() -> None:
                 for student in chosen.students or ["wrn_16_2"]:
                     for variant, changes in VARIANTS.items():
                         name = f"{student}-{size}x{size}-{variant}-seed{seed}"
-                        words = ["--config", str(RECIPES / "student-crrcd.yaml"), *data, "--name", name]
+                        recipe = "student-kd.yaml" if variant == "kd-alone" else "student-crrcd.yaml"
+                        words = ["--config", str(RECIPES / recipe), *data, "--name", name]
                         words += ["--lr_size", str(size), "--model.name", student, "--train.seed", str(seed)]
                         words += ["--teacher", chosen.teacher, *changes]
                         _add(jobs, out, name, words)

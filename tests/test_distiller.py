@@ -32,7 +32,8 @@ def encoder(seed: int, name: str = "resnet8", **options: Any) -> Encoder:
 def built(options: dict[str, dict[str, Any]], teacher: Encoder | None, student: Encoder) -> Distiller:
     torch.manual_seed(7)
     losses = build_losses(options, teacher, student)
-    return Distiller(student, losses, {name: given.get("weight", 1.0) for name, given in options.items()})
+    decaying = [name for name, given in options.items() if given.get("decay")]
+    return Distiller(student, losses, {name: given.get("weight", 1.0) for name, given in options.items()}, decaying)
 
 
 def batch() -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -63,6 +64,20 @@ def test_terms_are_named_weighted_and_those_of_the_losses_alone() -> None:
         torch.testing.assert_close(term, weights[name] * alone)
         assert term.shape == ()
         assert term > 0
+
+
+def test_a_decaying_weight_falls_linearly_to_0_and_the_others_stay() -> None:
+    teacher, student = encoder(0).eval(), encoder(1).eval()
+    hr, lr, label, index = batch()
+    distiller = built({**ALL, "kd": {**ALL["kd"], "decay": True}}, teacher, student)
+    terms = []
+    for progress in (0.0, 0.75, 1.0):
+        distiller.progress = progress
+        terms.append(distiller(lr, teacher(hr), label, index)[0])
+    for name in ALL:
+        falls = name == "kd"
+        torch.testing.assert_close(terms[1][name], (0.25 if falls else 1) * terms[0][name])
+        torch.testing.assert_close(terms[2][name], (0 if falls else 1) * terms[0][name])
 
 
 def test_the_weighted_gradient_is_the_sum_of_the_terms() -> None:

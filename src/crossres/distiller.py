@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -36,6 +36,7 @@ class Distiller(nn.Module):
         student: reads LR images.
         losses: by name.
         weights: factor of each loss, by name.
+        decaying: names of the losses whose factor falls linearly to 0 as ``progress`` goes from 0 to 1.
         gather: under DDP, joins a tensor's (B, ...) parts of all processes to (world B, ...), in the same
             order on each, with gradient; every loss then sees the global batch and no loss knows of processes.
     """
@@ -45,12 +46,16 @@ class Distiller(nn.Module):
         student: Encoder,
         losses: Mapping[str, Loss],
         weights: Mapping[str, float],
+        decaying: Collection[str] = (),
         gather: Gather | None = None,
     ) -> None:
         super().__init__()
         self.student = student
         self.losses = nn.ModuleDict(losses)
         self.weights = dict(weights)
+        self.decaying = frozenset(decaying)
+        #: share of the training that lies behind, 0..1; the loop keeps it
+        self.progress = 0.0
         self.gather = gather
 
     @property
@@ -86,7 +91,8 @@ class Distiller(nn.Module):
                 term = loss(of_teacher, getattr(said, loss.reads), label, index)
             except ValueError as error:
                 raise LossError(name, str(error)) from error
-            terms[name] = self.weights[name] * term
+            left = 1 - self.progress if name in self.decaying else 1.0
+            terms[name] = self.weights[name] * left * term
         return terms, logits
 
 
@@ -111,7 +117,7 @@ def build_losses(
         kind = LOSSES[name]
         widths = [_width(encoder or student, kind.reads) for encoder in (teacher, student)]
         try:
-            losses[name] = kind(*widths, **{k: v for k, v in given.items() if k != "weight"})
+            losses[name] = kind(*widths, **{k: v for k, v in given.items() if k not in ("weight", "decay")})
         except (ValueError, TypeError) as error:
             raise CrossresError(f"losses.{name}: {error}") from None
     return losses

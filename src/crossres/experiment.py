@@ -199,8 +199,9 @@ def _prepare(config: Teach, fabric: Fabric, device: Device, progress: Progress) 
     for loss in losses.values():
         loss.to(device.torch).prepare(train.label)
     weights = {name: float(options.get("weight", 1.0)) for name, options in config.losses.items()}
+    decaying = [name for name, options in config.losses.items() if options.get("decay")]
     gather = _Gather(fabric) if fabric.world_size > 1 else None
-    distiller = Distiller(student, losses, weights, gather)
+    distiller = Distiller(student, losses, weights, decaying, gather)
 
     cache = None
     if teacher is not None and isinstance(config, Distill) and config.teacher_cache and distiller.needs_teacher:

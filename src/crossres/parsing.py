@@ -74,6 +74,9 @@ def build_parser(kind: type[Teach], prog: str | None = None) -> ArgumentParser:
             default=defaults.get(name, {}).get("weight", 0.0),
             help="factor of this term; 0 = off",
         )
+        parser.add_argument(
+            f"--losses.{name}.decay", type=bool, default=False, help="let the weight fall linearly to 0 over the run"
+        )
     return parser
 
 

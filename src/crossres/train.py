@@ -134,6 +134,7 @@ class Fit:
         started, seen = time.perf_counter(), 0
         terms: dict[str, Tensor] = {}
         for step, batch in enumerate(experiment.train.epoch(self.epoch, hr=live), 1):
+            experiment.distiller.progress = (self.epoch * experiment.train.steps + step - 1) / self.total
             teacher = self._ask_teacher(batch, live)
             terms, logits = self._ask_student(batch, teacher, terms)
             total = torch.stack(list(terms.values())).sum()
