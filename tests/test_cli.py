@@ -401,13 +401,20 @@ def test_three_commands_from_own_images_to_an_evaluation(
                 ("RGB", "L", "P", "RGBA")[i % 4], size, colour if i % 4 in (1, 2) else (colour, 9 * i, 3)
             )
             image.save(f"fruit/{kind}/{i}.{('png', 'jpg', 'gif', 'webp')[i % 4]}")
+    Path("fruit", "plums", "shot.heic").write_bytes(b"?")
     assert main(["teach", "--data=fruit", "--hr_size=16", *SMALL]) == 0
+    assert "fruit: 1 files are no known images, e.g. fruit/plums/shot.heic" in capsys.readouterr().err
     assert main(["distill", "--data=fruit", "--teacher=runs/teacher", "--lr_size=8", *SMALL]) == 0
     capsys.readouterr()
     assert main(["evaluate", "runs/student", "fruit", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["classes"] == ["plums", "red apples"]
     assert document["images"] == 4
+    # a folder that was not trained on counts whole
+    assert main(["evaluate", "runs/student", "fruit", "--split=all", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 24
+    assert main(["evaluate", "runs/student", "fruit"]) == 0
+    assert "top-5" not in capsys.readouterr().out  # of two classes
 
 
 def test_a_terminal_shows_one_live_line(

@@ -14,7 +14,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from crossres import CrossresError, Distill, Teach, distill, experiment, load, read, results, teach, train
+from crossres import (
+    CrossresError,
+    Distill,
+    Teach,
+    distill,
+    experiment,
+    load,
+    preparation,
+    read,
+    results,
+    teach,
+    train,
+)
 from crossres.cli import main
 from crossres.config import Augment, Degradation, Images, Model, Train
 from crossres.data.loader import Loader
@@ -146,7 +158,9 @@ def test_images_decoded_on_the_fly_give_the_same_run(make: Any, workers: int) ->
 # -- k + (N - k) epochs are N epochs
 
 RESUMED: dict[str, dict[str, Any]] = {
-    "sgd, one cycle, crrcd queue": {"losses": {**CE, **KD, **CRRCD_QUEUE}},
+    "sgd, one cycle, crrcd queue, kd decays": {
+        "losses": {**CE, **CRRCD_QUEUE, "kd": {"weight": 1.0, "decay": True}},
+    },
     "adamw, cosine, crd bank": {
         "losses": {**CE, **CRD_BANK},
         "train_optimizer": "adamw",
@@ -208,6 +222,17 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     assert result["top1_last"] == expected["top1_last"]
     # a finished run is returned as it is
     assert distill(broken, resume=True, quiet=True) == result
+
+
+def test_the_loop_lets_a_decaying_weight_fall_over_the_whole_run(make: Any) -> None:
+    of = {}
+    for decay in (False, True):
+        losses = {**CE, "kd": {"weight": 1.0, "decay": decay}}
+        config = make(name=str(decay), losses=losses, train_learning_rate=1e-12)
+        distill(config, quiet=True)
+        of[decay] = [row["losses"]["kd"] for row in rows(config.folder)]
+    shares = [falling / steady for falling, steady in zip(of[True], of[False], strict=True)]
+    assert shares == pytest.approx([5 / 6, 3 / 6, 1 / 6], rel=0.2)
 
 
 def test_ctrl_c_says_how_to_go_on_and_the_command_line_does(
@@ -409,14 +434,14 @@ def test_validation_comes_from_train_and_test_is_read_once_at_the_end(
 
 def test_the_validation_split_is_the_same_for_every_seed(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = []
-    real = experiment.Experiment
+    real = preparation.Experiment
 
     def keep(*arguments: Any) -> Any:
         built = real(*arguments)
         parts.append(tuple(part.images.fingerprint for part in (built.train, built.val, built.test)))
         return built
 
-    monkeypatch.setattr(experiment, "Experiment", keep)
+    monkeypatch.setattr(preparation, "Experiment", keep)
     for seed in (0, 7):
         distill(make(name=f"s{seed}", train_epochs=1, train_seed=seed), quiet=True)
     assert parts[0] == parts[1]
@@ -675,10 +700,45 @@ def test_weights_of_a_saved_model_keep_their_classes_and_normalisation(
     save_pretrained(turned, tmp_path / "turned")
     config = make(losses=CE, teacher=None, model=Model(name="resnet8", weights=str(tmp_path / "turned")))
     images = read(str(drawn), split="train")
-    student = experiment._build_student(config, images, 16, 8)
+    student = preparation._build_student(config, images, 16, 8)
     assert student.classes == saved.classes
     assert torch.equal(student.classifier.weight, saved.classifier.weight)  # type: ignore[union-attr]
     assert student.mean.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
+
+
+def test_a_teacher_in_memory_teaches_as_the_same_one_on_disk(make: Any, drawn_teacher: Path) -> None:
+    teacher = load(drawn_teacher)
+    teacher.classes = teacher.classes[::-1]  # as a wrapped module may have them: the copy is brought to the data's
+    with torch.no_grad():
+        teacher.classifier.weight.copy_(teacher.classifier.weight.flip(0))  # type: ignore[union-attr]
+        teacher.classifier.bias.copy_(teacher.classifier.bias.flip(0))  # type: ignore[union-attr]
+    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    expected = distill(make(name="disk"), quiet=True)
+    config = make(name="memory", teacher=None)
+    assert distill(config, teacher=teacher, quiet=True)["teacher"] == expected["teacher"]
+    states = [torch.load(make(name=n).folder / "state.pt", weights_only=True) for n in ("disk", "memory")]
+    for state in states:
+        state.pop("config")
+    assert_same_bits(*map(untimed, states))
+    # the user's own network is as it was
+    assert all(torch.equal(before[name], tensor) for name, tensor in teacher.state_dict().items())
+    assert all(p.requires_grad for p in teacher.parameters())
+
+
+def test_a_teacher_in_memory_is_refused_where_another_is_named(make: Any, drawn_teacher: Path) -> None:
+    with pytest.raises(CrossresError, match="goes with a Distill whose config names no teacher"):
+        distill(make(), teacher=load(drawn_teacher), quiet=True)
+    with pytest.raises(CrossresError, match="has its teacher from Python: go on there"):
+        distill(make(teacher=experiment.IN_MEMORY), quiet=True)
+
+
+@pytest.mark.parametrize("wrong", [{"model": Model(name="resnet8x5")}, {"teacher": "nowhere"}])
+def test_names_are_checked_before_images_are_read(
+    make: Any, wrong: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preparation, "read", lambda *_, **__: pytest.fail("the images were read first"))
+    with pytest.raises(CrossresError, match=r"resnet8x4|nowhere"):
+        distill(make(**wrong), quiet=True)
 
 
 def test_resume_refuses_other_images_and_another_teacher(

@@ -117,7 +117,9 @@ def _evaluate(words: list[str]) -> None:
     )
     parser.add_argument("model", help="a run's folder, a model's folder or a Hub name")
     parser.add_argument("data", help="a folder of class folders, of parquet files, a torchvision name or digits")
-    parser.add_argument("--split", choices=["test", "train"], default="test", help="which split of the data")
+    parser.add_argument(
+        "--split", choices=["test", "train", "all"], default="test", help="which split; all of a folder without any"
+    )
     parser.add_argument("--sizes", type=_sizes, default=(), help="sides of the curve, e.g. 4,8,16; around training's")
     parser.add_argument("--image_column", help="column of the images in parquet files; found if left out")
     parser.add_argument("--label_column", help="column of the labels in parquet files; found if left out")
@@ -184,13 +186,12 @@ def _print_evaluation(result: dict[str, Any], png: str | None) -> None:
     trained = result["lr_size"]
     console.print(f"{result['model']} on {result['dataset']}, {result['images']:,} images", markup=False)
     table = Table()
-    for column in ("size", "top-1 %", "top-5 %"):
+    top5 = len(result["classes"]) > 5  # of five classes or less one of the five is always right
+    for column in ("size", "top-1 %", *(["top-5 %"] if top5 else [])):
         table.add_column(column, justify="right")
     for point in result["curve"]:
-        here = point["size"] == trained
-        table.add_row(
-            str(point["size"]), f"{point['top1']:.2f}", f"{point['top5']:.2f}", style="bold" if here else ""
-        )
+        values = [f"{point['top1']:.2f}", *([f"{point['top5']:.2f}"] if top5 else [])]
+        table.add_row(str(point["size"]), *values, style="bold" if point["size"] == trained else "")
     console.print(table)
     counts, classes = result["confusion"], result["classes"]
     mistakes = sorted(

@@ -27,7 +27,8 @@ class Images:
         corrupt: a file that cannot be read is refused (the run stops) or skipped with a count.
         download: fetch a torchvision data set that is not on disk.
         root: folder of the torchvision data sets.
-        memory_mb: decoded images above this are not kept in memory but decoded by worker processes.
+        memory_mb: decoded images of a split above this many MiB are not kept in memory but decoded by worker
+            processes.
         workers: processes that decode a set larger than memory_mb.
     """
 

@@ -73,6 +73,7 @@ def finish(
         "seconds": history.seconds,
         "images_per_second": history.images_per_second,
         "peak_memory_mb": peak_memory_mb(),
+        **({"peak_gpu_memory_mb": torch.cuda.max_memory_allocated() / 2**20} if device.torch.type == "cuda" else {}),
         "precision": device.precision,
         "versions": versions(),
         "machine": machine(device),

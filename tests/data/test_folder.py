@@ -69,6 +69,26 @@ def test_split_by_seed(tmp_path: Path, prefix: str) -> None:
     assert train.fingerprint != test.fingerprint
 
 
+def test_a_file_more_or_less_leaves_the_held_out_ones_where_they_were(tmp_path: Path) -> None:
+    fill(tmp_path, a=40, b=40)
+    held = set(paths(read(tmp_path, split="test")))
+    (tmp_path / "a" / "0.png").rename(tmp_path / "a" / "zebra.png")
+    fill(tmp_path, **{"b/more": 1})
+    moved = held ^ set(paths(read(tmp_path, split="test")))
+    # each change can push one image over the edge, and may itself be held out
+    assert len(moved) <= 4
+
+
+def test_all_of_a_folder_without_splits(tmp_path: Path) -> None:
+    fill(tmp_path / "loose", a=3, b=2)
+    whole = read(tmp_path / "loose", split="all")
+    assert whole.class_counts.tolist() == [3, 2]
+    fill(tmp_path / "one class", a=2)
+    assert len(read(tmp_path / "one class", split="all")) == 2
+    fill(tmp_path / "split", train__a=1, train__b=1, test__a=1)
+    fails(tmp_path / "split", "has a train and a test split of its own; choose one of them", split="all")
+
+
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     fill(tmp_path, train=2, bus=2)
     assert read(tmp_path, split="train").classes == ["bus", "train"]

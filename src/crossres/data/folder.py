@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
 
 from PIL import Image
 
 from crossres.data.decode import FORMATS
-from crossres.data.images import ImageSet, split_by_seed
+from crossres.data.images import ImageSet, Split, require_own_split, split_by_seed
 from crossres.errors import CrossresError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
@@ -44,9 +43,7 @@ class FileItems:
         return sha256(f"{self.paths[row]}\0{stat.st_size}\0{stat.st_mtime_ns}".encode()).digest()
 
 
-def read_folder(
-    root: Path, *, split: Literal["train", "test"], test_fraction: float, seed: int, open_set: bool
-) -> ImageSet:
+def read_folder(root: Path, *, split: Split, test_fraction: float, seed: int, open_set: bool) -> ImageSet:
     """Read a folder of class folders; see `crossres.data.readers.read`.
 
     ``root/train`` counts as a split where it holds folders (and no images: then it is a class called
@@ -64,6 +61,7 @@ def read_folder(
     classes = _folders_in(train)
     if test is None:
         return split_by_seed(_read_classes(train, root, classes), split, test_fraction, seed)
+    require_own_split(split, root)
     if split == "train":
         return _read_classes(train, root, classes)
     tested = _folders_in(test)
@@ -73,7 +71,7 @@ def read_folder(
     if unknown:
         raise CrossresError(
             f"{test} has the class '{unknown[0]}', which {train} does not have ({len(unknown)} such): "
-            f"rename or remove its folder, add training images, or read with open_set=True"
+            f"rename or remove its folder, or add training images"
         )
     return _read_classes(test, root, classes)
 
@@ -87,10 +85,12 @@ def _read_classes(folder: Path, root: Path, classes: list[str]) -> ImageSet:
     paths: list[str] = []
     labels: list[int] = []
     empty: list[str] = []
+    ignored: list[str] = []
     for label, name in enumerate(classes):
         if not (folder / name).is_dir():
             continue
-        found = _images_below(folder / name)
+        found, others = _files_below(folder / name)
+        ignored += [str(file) for file in others]
         if not found:
             empty.append(name)
         paths += [file.relative_to(root).as_posix() for file in found]
@@ -101,7 +101,7 @@ def _read_classes(folder: Path, root: Path, classes: list[str]) -> ImageSet:
         raise CrossresError(
             f"class folder {folder / empty[0]} holds no images ({len(empty)} such): fill it or remove it"
         )
-    return ImageSet(FileItems(root, paths), labels, classes, root.resolve().name)
+    return ImageSet(FileItems(root, paths), labels, classes, root.resolve().name, ignored=ignored)
 
 
 def _folders_in(folder: Path) -> list[str]:
@@ -114,13 +114,14 @@ def _images_in(folder: Path) -> list[Path]:
     return [entry for entry in folder.iterdir() if entry.is_file() and _is_image(entry.name)]
 
 
-def _images_below(folder: Path) -> list[Path]:
-    """List the images in ``folder`` and below, sorted, so that positions stay the same everywhere."""
-    found: list[Path] = []
-    for parent, folders, files in os.walk(folder):
+def _files_below(folder: Path) -> tuple[list[Path], list[Path]]:
+    """List the images in ``folder`` and below, and what is none, sorted: positions stay the same everywhere."""
+    files: list[Path] = []
+    for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if name[0] != "."]
-        found += [Path(parent, name) for name in files if _is_image(name)]
-    return sorted(found, key=lambda file: file.parts)
+        files += [Path(parent, name) for name in names if name[0] != "."]
+    files.sort(key=lambda file: file.parts)
+    return [file for file in files if _is_image(file.name)], [file for file in files if not _is_image(file.name)]
 
 
 def _is_image(name: str) -> bool:

@@ -18,6 +18,7 @@ from torch import Tensor
 from crossres.data.decode import Fit, check_fit, fit_image, reason, to_rgb
 from crossres.errors import CrossresError
 
+Split = Literal["train", "test", "all"]
 Pixels = npt.NDArray[np.uint8]
 Positions = npt.NDArray[np.int64]
 
@@ -80,6 +81,7 @@ class ImageSet:
         classes: class names.
         name: what messages and reports call the set.
         skipped: names of the corrupt images that the reader left out.
+        ignored: files among the images that are none by their type.
 
     Raises:
         CrossresError: as many labels as images are needed, each in ``0 .. len(classes) - 1``.
@@ -94,11 +96,13 @@ class ImageSet:
         *,
         rows: Positions | None = None,
         skipped: Sequence[str] = (),
+        ignored: Sequence[str] = (),
     ) -> None:
         self.labels: Positions = np.asarray(labels, dtype=np.int64)
         self.classes = list(classes)
         self.name = name
         self.skipped = list(skipped)
+        self.ignored = list(ignored)
         self._items = items
         self._rows: Positions = np.arange(len(items), dtype=np.int64) if rows is None else rows
         self._sides: Positions | None = None
@@ -213,6 +217,7 @@ class ImageSet:
             self.name,
             rows=self._rows[chosen],
             skipped=self.skipped,
+            ignored=self.ignored,
         )
         if self._sides is not None:
             part._sides = self._sides[chosen]
@@ -271,11 +276,13 @@ class ImageSet:
             error = CrossresError(f"cannot read image {self.where(i)}: {reason(error)}")
         raise CrossresError(
             f"{error} ({len(failed)} of the {len(self)} images of {self.name} cannot be read: mend or remove "
-            f"them, or read with corrupt='skip')"
+            f"them, or set the option corrupt to skip)"
         ) from error
 
 
-def stratified_split(labels: npt.ArrayLike, fraction: float, seed: int) -> tuple[Positions, Positions]:
+def stratified_split(
+    labels: npt.ArrayLike, fraction: float, seed: int, file_names: Sequence[str] = ()
+) -> tuple[Positions, Positions]:
     """Split positions into kept and held out, class by class.
 
     Of a class with n images, ``round(n * fraction)`` are held out, at least 1 and at most n - 1; a class
@@ -285,6 +292,7 @@ def stratified_split(labels: npt.ArrayLike, fraction: float, seed: int) -> tuple
         labels: int (N,), 0 or above.
         fraction: share to hold out, between 0 and 1.
         seed: which split, 0 or above.
+        file_names: of the samples; where given and all different, their hashes and not their positions decide.
 
     Returns:
         Kept and held-out positions, int64, each ascending; together all of ``0 .. N - 1``.
@@ -297,13 +305,18 @@ def stratified_split(labels: npt.ArrayLike, fraction: float, seed: int) -> tuple
     if seed < 0:
         raise CrossresError(f"the seed is {seed}; it should be 0 or above")
     values = np.asarray(labels, dtype=np.int64)
+    by_name = 0 < len(values) == len(set(file_names))
     held = np.zeros(len(values), dtype=bool)
     by_class = np.argsort(values, kind="stable")
     names, starts = np.unique(values[by_class], return_index=True)
     for label, members in zip(names.tolist(), np.split(by_class, starts)[1:], strict=True):
         if len(members) > 1:
             count = min(max(int(len(members) * fraction + 0.5), 1), len(members) - 1)
-            order = np.random.default_rng([seed, label]).permutation(len(members))
+            if by_name:
+                digests = [sha256(f"{seed} {file_names[member]}".encode()).hexdigest() for member in members]
+                order = np.argsort(digests)
+            else:
+                order = np.random.default_rng([seed, label]).permutation(len(members))
             held[members[order[:count]]] = True
     return np.flatnonzero(~held), np.flatnonzero(held)
 
@@ -317,14 +330,25 @@ def require_classes(images: ImageSet) -> None:
         raise CrossresError(f"{images.name} has only one class{only}; a classifier needs at least two")
 
 
-def split_by_seed(whole: ImageSet, split: Literal["train", "test"], fraction: float, seed: int) -> ImageSet:
-    """Return one side of `stratified_split` of a set that comes without a test split.
+def require_own_split(split: Split, source: object) -> None:
+    """Raise CrossresError where all of a source is asked for that comes in splits."""
+    if split == "all":
+        raise CrossresError(f"{source} has a train and a test split of its own; choose one of them, not all")
+
+
+def split_by_seed(whole: ImageSet, split: Split, fraction: float, seed: int) -> ImageSet:
+    """Return one side of `stratified_split` of a set that comes without a test split, or all of it.
+
+    Which images of a class are held out follows from their file names where they have some, so that a file
+    that is added or removed leaves nearly all others where they were.
 
     Raises:
         CrossresError: the set has one class only, or no class has an image to spare for the test split.
     """
+    if split == "all":
+        return whole
     require_classes(whole)
-    kept, held = stratified_split(whole.labels, fraction, seed)
+    kept, held = stratified_split(whole.labels, fraction, seed, [whole.path(i) for i in range(len(whole))])
     if split == "train":
         return whole.subset(kept)
     if not len(held):

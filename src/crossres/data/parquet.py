@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from crossres.data.images import ImageSet, Positions, split_by_seed
+from crossres.data.images import ImageSet, Positions, Split, require_own_split, split_by_seed
 from crossres.data.packed import pack
 from crossres.data.shards import (
     Shards,
@@ -40,7 +40,7 @@ def read_parquet(
     paths: Sequence[Path],
     name: str,
     *,
-    split: Literal["train", "test"],
+    split: Split,
     image_column: str | None,
     label_column: str | None,
     test_fraction: float,
@@ -58,6 +58,8 @@ def read_parquet(
     train_paths = splits.get("train") or next(iter(splits.values()))
     test_paths = splits.get("test", splits.get("val")) if "train" in splits else None
     train = open_shards(train_paths)
+    if test_paths is not None:
+        require_own_split(split, name)
     image = pick_image(train, image_column)
     label = pick_label(train, label_column, image)
     train_labels = _read_labels(train, label)
@@ -152,6 +154,6 @@ def _class_indices(labels: Labels, classes: list[str], shards: Shards, name: str
         row, label = unknown[0]
         raise CrossresError(
             f"{shards.where(row)} of {name} is of class '{label}', which the training split does not have "
-            f"({len(unknown)} such classes): remove them, add training images, or read with open_set=True"
+            f"({len(unknown)} such classes): remove them or add training images"
         )
     return np.array([index[label] for label in names], dtype=np.int64)[inverse.reshape(-1)]

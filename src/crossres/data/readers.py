@@ -6,16 +6,14 @@ import os
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from crossres.data.folder import read_folder
-from crossres.data.images import ArrayItems, ImageSet, require_classes, split_by_seed
+from crossres.data.images import ArrayItems, ImageSet, Split, require_classes, require_own_split, split_by_seed
 from crossres.data.parquet import read_parquet
 from crossres.errors import CrossresError, nearest
-
-Split = Literal["train", "test"]
 
 _TORCHVISION = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "svhn": "SVHN", "stl10": "STL10"}
 NAMES = ("digits", *_TORCHVISION)
@@ -51,7 +49,8 @@ def read(
               ``test`` (else ``val`` or ``validation``);
             - a folder of Hugging Face parquet shards (or with them in ``data/``), named by split as in
               ``train-00000-of-00003.parquet``; or one such file, or a list of them.
-        split: ``train`` or ``test``. A ``val`` split serves as test only where no test split is.
+        split: ``train`` or ``test``; ``all`` for a source without splits of its own as one set, such as a
+            folder that was not trained on. A ``val`` split serves as test only where no test split is.
         image_column: parquet column of the images; found by itself where only one can be it.
         label_column: parquet column of integer or string labels; by default ``label``, else the first
             ClassLabel, else the only candidate.
@@ -71,14 +70,15 @@ def read(
         CrossresError: the source is missing, empty, damaged or contradicts itself; the message is one line
             that names the thing and the remedy.
     """
-    if split not in ("train", "test"):
-        raise CrossresError(f"unknown split '{split}'; it should be train or test")
+    if split not in get_args(Split):
+        raise CrossresError(f"unknown split '{split}'; it should be {', '.join(get_args(Split))}")
     if corrupt not in ("refuse", "skip"):
-        raise CrossresError(f"unknown corrupt='{corrupt}'; it should be refuse or skip")
+        raise CrossresError(f"corrupt is '{corrupt}'; it should be refuse or skip")
     cache = cache or Path(os.environ.get("CROSSRES_CACHE") or Path.home() / ".cache" / "crossres")
     if source == "digits":
         images = split_by_seed(_digits(), split, test_fraction, seed)
     elif isinstance(source, str) and source in _TORCHVISION:
+        require_own_split(split, source)
         images = _torchvision(source, split, Path(root or cache / "torchvision"), download)
     else:
         folder, shards = _locate(source)
@@ -179,10 +179,10 @@ def _torchvision(name: str, split: Split, root: Path, download: bool) -> ImageSe
             why = " ".join(str(error).split())
             raise CrossresError(
                 f"{name} could not be downloaded to {root} ({why}): fetch it where there is a network, and "
-                f"give that folder as root"
+                f"set the option root to that folder"
             ) from error
         raise CrossresError(
-            f"{name} is not in {root}: let torchvision fetch it with download=True, or give its folder as root"
+            f"{name} is not in {root}: set the option download to fetch it, or the option root to its folder"
         ) from error
     pixels = np.asarray(found.data)
     if pixels.shape[1] == 3:  # svhn and stl10 come as (N, 3, H, W)

@@ -157,6 +157,16 @@ class _Capture:
             self.store[self.path] = output.clone()
 
 
+def check_name(name: str) -> None:
+    """Refuse a network's name that `build_encoder` cannot know.
+
+    Raises:
+        CrossresError: naming the nearest right one.
+    """
+    if ":" not in name and name.lower() not in BACKBONES:
+        raise CrossresError(f"unknown model '{name}'{nearest(name, BACKBONES)}")
+
+
 def build_encoder(
     name: str,
     *,
@@ -186,6 +196,7 @@ def build_encoder(
     Raises:
         CrossresError: unknown name, a missing package, or a network that cannot read ``input_size``.
     """
+    check_name(name)
     # `pretrained` is left out on purpose: weights are loaded over a rebuilt network.
     architecture: dict[str, Any] = {"name": name, "embedding_dim": embedding_dim}
     final: nn.Linear | None = None
@@ -205,13 +216,11 @@ def build_encoder(
         backbone, final = split.backbone, split.classifier
         width = measure_embedding(backbone, input_size)
         architecture["classifier"] = split.path
-    elif name.lower() in BACKBONES:
+    else:
         # the literature writes MobileNetV2
         architecture["name"] = name.lower()
         backbone = BACKBONES[name.lower()]()
         width = int(backbone.embedding_dim)  # type: ignore[arg-type]
-    else:
-        raise CrossresError(f"unknown model '{name}'{nearest(name, BACKBONES)}")
     encoder = Encoder(
         backbone,
         embedding_dim=width,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -23,9 +24,14 @@ def load_teacher(path: str | Path, classes: Sequence[str]) -> Encoder:
     Raises:
         CrossresError: the folder cannot be read, or the teacher knows other classes.
     """
-    teacher = from_pretrained(path)
+    return frozen_teacher(from_pretrained(path), classes, f"the teacher {path}")
+
+
+def frozen_teacher(teacher: Encoder, classes: Sequence[str], where: str) -> Encoder:
+    """Return a copy of a teacher as `load_teacher` does; ``where`` names it in a message."""
+    teacher = deepcopy(teacher)
     if teacher.classes:
-        order_classes(teacher, classes, f"the teacher {path}")
+        order_classes(teacher, classes, where)
     return teacher.eval().requires_grad_(False)
 
 

@@ -1,0 +1,257 @@
+"""From a config to everything a run needs: images, networks, losses, the teacher's cache; checked before a step."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+from crossres.config import Distill, Teach
+from crossres.data.decode import Fit as FitTo
+from crossres.data.images import ImageSet, stratified_split
+from crossres.data.loader import Loader
+from crossres.data.readers import read
+from crossres.degrade import Size, check_size
+from crossres.devices import Device
+from crossres.distiller import Distiller, build_losses
+from crossres.errors import CrossresError
+from crossres.models.cache import cached_outputs
+from crossres.models.encoder import Encoder, build_encoder, check_name
+from crossres.models.pretrained import from_pretrained
+from crossres.models.teachers import frozen_teacher, order_classes
+from crossres.models.weights import fit_weights, load_weights, weights_sha256
+from crossres.processes import Gather, first_rank_first
+from crossres.progress import Progress
+from crossres.results import commit
+from crossres.train import Experiment
+
+#: The validation split is the same for every training seed: runs are paired and share the teacher's cache.
+SPLIT_SEED = 0
+
+
+def prepare(
+    config: Teach, fabric: Fabric, device: Device, progress: Progress, teacher: Encoder | None = None
+) -> Experiment:
+    """Read, check and build everything a run needs.
+
+    Args:
+        config: a checked experiment.
+        fabric: of the run's processes.
+        device: where the run computes.
+        progress: says what the images lack and counts what is cached.
+        teacher: one that is in memory; by default it is read from ``config.teacher``.
+
+    Raises:
+        CrossresError: bad input, in one line.
+    """
+    # names and folders first: reading the images may take minutes
+    check_name(config.model.name)
+    if teacher is None and isinstance(config, Distill) and config.teacher and not config.teacher_name:
+        teacher = from_pretrained(config.teacher)
+    train_set, val_set, test_set = _read_images(config, progress)
+    images = config.images
+    if isinstance(config, Distill):
+        teacher = _ready_teacher(config, teacher, train_set)
+        if teacher is not None:
+            teacher = _placed(teacher, device, config.train.channels_last)
+    hr_size = config.hr_size or (teacher.info.get("hr_size") if teacher else None) or _own_size(train_set)
+    lr_size = config.lr_size if isinstance(config, Distill) else hr_size
+    shared: dict[str, Any] = {
+        "hr_size": hr_size,
+        "lr_size": lr_size,
+        "batch_size": config.train.batch_size,
+        "device": device.torch,
+        "fit": images.fit,
+        "seed": config.train.seed,
+        "memory_mb": images.memory_mb,
+        "workers": images.workers,
+    }
+    if isinstance(config, Distill):
+        check_size(config.lr_size, hr_size)
+        shared["degradation"] = config.degradation
+    train = Loader(
+        train_set,
+        shift=config.augment.shift,
+        flip=config.augment.flip,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+        **shared,
+    )
+    # decoding has measured them; of a larger set every header would have to be read
+    few = train_set.enlarged(hr_size, images.fit) if train.pixels is not None else 0
+    if few:
+        progress.say(f"{config.data}: {few} of {len(train_set)} images are smaller than {hr_size} pixels: enlarged")
+    if train.batch_size % fabric.world_size:
+        raise CrossresError(
+            f"train.batch_size {train.batch_size} does not divide over {fabric.world_size} processes; "
+            f"choose a multiple of {fabric.world_size}"
+        )
+    # the degradation's draws on the judged images are the same for every training seed, as in `evaluate`
+    judged = {**shared, "seed": SPLIT_SEED}
+    val = Loader(val_set, **judged) if val_set is not None else None
+    test = Loader(test_set, **judged)
+
+    torch.manual_seed(config.train.seed)
+    student = _build_student(config, train_set, hr_size, lr_size)
+    student = _placed(student, device, config.train.channels_last)
+    _check_batch(student, train)
+    losses = build_losses(config.losses, teacher, student)
+    for loss in losses.values():
+        loss.to(device.torch).prepare(train.label)
+    weights = {name: float(options.get("weight", 1.0)) for name, options in config.losses.items()}
+    decaying = [name for name, options in config.losses.items() if options.get("decay")]
+    gather = Gather(fabric) if fabric.world_size > 1 else None
+    distiller = Distiller(student, losses, weights, decaying, gather)
+
+    cache = None
+    if teacher is not None and isinstance(config, Distill) and config.teacher_cache and distiller.needs_teacher:
+        cache_dir = Path(config.cache_dir) if config.cache_dir else Path(config.runs) / "cache"
+        with first_rank_first(fabric):
+            cache = cached_outputs(
+                teacher,
+                train,
+                cache_dir,
+                flip=config.augment.flip,
+                autocast=device.autocast,
+                precision=device.precision,
+                progress=progress.count,
+            )
+    facts: dict[str, Any] = {
+        "task": "distill" if isinstance(config, Distill) else "teach",
+        "hr_size": hr_size,
+        "lr_size": lr_size,
+        "teacher": None,
+        "images": {"train": len(train_set), "val": len(val_set or ()), "test": len(test_set)},
+        "data_sha256": {
+            part: images.fingerprint
+            for part, images in (("train", train_set), ("val", val_set), ("test", test_set))
+            if images is not None
+        },
+        "precision": device.precision,
+        # now, not when the run ends: by then the checkout may have moved on
+        "commit": commit(),
+    }
+    if teacher is not None and isinstance(config, Distill):
+        facts["teacher"] = {
+            "name": teacher.architecture.get("name", config.teacher),
+            "top1_hr": teacher.info.get("results", {}).get("top1_best_val"),
+            "sha256": weights_sha256(teacher),
+        }
+    return Experiment(config, student, teacher, cache, distiller, train, val, test, facts)
+
+
+def _read_images(config: Teach, progress: Progress) -> tuple[ImageSet, ImageSet | None, ImageSet]:
+    images = config.images
+    train_set, test_set = (
+        read(
+            config.data,
+            split=split,
+            image_column=images.image_column,
+            label_column=images.label_column,
+            test_fraction=images.test_fraction,
+            corrupt=images.corrupt,
+            download=images.download,
+            root=Path(images.root) if images.root else None,
+            memory_mb=images.memory_mb,
+        )
+        for split in ("train", "test")
+    )
+    for part in (train_set, test_set):
+        if part.ignored:
+            progress.say(f"{part.name}: {len(part.ignored)} files are no known images, e.g. {part.ignored[0]}")
+        if part.skipped:
+            progress.say(f"{part.name}: {len(part.skipped)} unreadable images left out, e.g. {part.skipped[0]}")
+    val_set: ImageSet | None = None
+    if config.train.val_fraction > 0:
+        kept, held_out = stratified_split(train_set.labels, config.train.val_fraction, SPLIT_SEED)
+        if len(held_out):
+            train_set, val_set = train_set.subset(kept), train_set.subset(held_out)
+    if len(train_set) < 2:
+        raise CrossresError(f"{config.data}: {len(train_set)} training image; training needs at least 2")
+    return train_set, val_set, test_set
+
+
+def _ready_teacher(config: Distill, teacher: Encoder | None, images: ImageSet) -> Encoder | None:
+    if teacher is not None:
+        return frozen_teacher(teacher, images.classes, f"the teacher {config.teacher}")
+    if config.teacher is None or config.teacher_name is None:
+        return None
+    size = config.hr_size or _own_size(images)
+    mean, std = _normalisation(config.teacher_name, images, size, config.images.fit)
+    teacher = build_encoder(config.teacher_name, classes=images.classes, input_size=size, mean=mean, std=std)
+    load_weights(teacher, config.teacher)
+    return teacher.eval().requires_grad_(False)
+
+
+def _normalisation(
+    name: str, images: ImageSet, size: int, fit: FitTo
+) -> tuple[list[float] | None, list[float] | None]:
+    """Return the mean and deviation a network is built with: a timm model brings its own."""
+    return (None, None) if name.startswith("timm:") else _channel_statistics(images, size, fit)
+
+
+def _build_student(config: Teach, images: ImageSet, hr_size: int, lr_size: Size) -> Encoder:
+    size = lr_size if isinstance(lr_size, int) else lr_size[1]
+    model, weights = config.model, config.model.weights
+    mean: list[float] | None
+    std: list[float] | None
+    start = from_pretrained(weights) if weights and Path(weights).is_dir() else None
+    if start is not None:
+        # a saved model brings its classes' order and its normalisation
+        order_classes(start, images.classes, f"model.weights {weights}")
+        mean, std = start.mean.flatten().tolist(), start.std.flatten().tolist()
+    else:
+        mean, std = _normalisation(model.name, images, hr_size, config.images.fit)
+    student = build_encoder(
+        model.name,
+        classes=images.classes,
+        input_size=model.input_size or size,
+        mean=mean,
+        std=std,
+        embedding_dim=model.embedding_dim,
+        small_input=model.small_input,
+        pretrained=model.pretrained,
+    )
+    if start is not None:
+        fit_weights(student, start.state_dict(), f"model.weights {weights}")
+    elif weights:
+        load_weights(student, weights)
+    return student
+
+
+def _check_batch(student: Encoder, train: Loader) -> None:
+    """Refuse one image per step where batch norm is left with one value per channel."""
+    if train.batch_size > train.world_size:
+        return
+    try:
+        deepcopy(student).train()(next(train.ordered(batch_size=1)).lr)
+    except ValueError as error:
+        raise CrossresError(
+            f"train.batch_size {train.batch_size}: the network's batch norm needs at least 2 images a step "
+            f"of each process at this size ({' '.join(str(error).split())})"
+        ) from None
+
+
+def _channel_statistics(images: ImageSet, size: int, fit: FitTo) -> tuple[list[float], list[float]]:
+    """Return mean and standard deviation per channel, from at most 4,000 images spread over the set."""
+    positions = torch.linspace(0, len(images) - 1, min(4000, len(images))).long().tolist()
+    pixels = torch.stack([images.sample(i, size, fit) for i in positions]).transpose(0, 1).flatten(1).double() / 255
+    return pixels.mean(1).tolist(), pixels.std(1).clamp(min=1e-2).tolist()
+
+
+def _own_size(images: ImageSet) -> int:
+    """Return the images' common side, or 32 where they differ."""
+    sides: set[int] = set()
+    for i in range(0, len(images), max(1, len(images) // 64)):
+        with suppress(CrossresError):  # a damaged image is reported when all are decoded
+            sides.update(images.image(i).shape[:2])
+    return sides.pop() if len(sides) == 1 else 32
+
+
+def _placed(encoder: Encoder, device: Device, channels_last: bool) -> Encoder:
+    encoder = encoder.to(device.torch)
+    return encoder.to(memory_format=torch.channels_last) if channels_last else encoder
