@@ -115,6 +115,8 @@ def _teacher(data: list[str], runs: Path, out: Path) -> None:
     for part in ("teacher", "teacher-finish"):
         run = runs / f"cifar100-{part}"
         words = ["--config", str(RECIPES / f"{part}.yaml"), *data]
+        if part == "teacher-finish":
+            words += ["--model.weights", str(runs / "cifar100-teacher" / "model")]
         if (run / "state.pt").exists():
             words = ["--resume", str(run)]
         subprocess.check_call([sys.executable, "-m", "crossres.cli", "teach", *words])

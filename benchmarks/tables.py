@@ -7,6 +7,9 @@ import json
 import re
 import sys
 from pathlib import Path
+from statistics import mean
+
+from cifar100 import VARIANTS
 
 from crossres.checkpoint import write_atomically
 from crossres.tables import method_table, read_results
@@ -41,7 +44,37 @@ def students_table(folder: Path) -> str:
     epochs = sorted({r["epochs"] for r in results})
     images = sorted({(r["images"]["train"], r["images"]["val"], r["images"]["test"]) for r in results})
     said = "; ".join(f"{a:,} training, {b:,} validation, {c:,} test images" for a, b, c in images)
-    return f"{' or '.join(map(str, epochs))} epochs; {said}; top-1 in %.\n\n" + method_table(results)
+    return f"{' or '.join(map(str, epochs))} epochs; {said}; top-1 in %.\n\n" + method_table(
+        results, baselines=("ce", "ce+kd")
+    )
+
+
+def sensitivity_table(folder: Path) -> str:
+    """One option of crrcd at a time, judged on the validation split alone."""
+    results = read_results(folder)
+    rows: dict[tuple[str, int], dict[str, dict[int, float]]] = {}
+    for result in results:
+        student, variant = result["student"]["name"], result["name"].split("-", 2)[2].rsplit("-seed", 1)[0]
+        of = rows.setdefault((student, result["lr_size"]), {}).setdefault(variant, {})
+        of[result["seed"]] = result["val_top1_last"]
+    lines = []
+    for (student, size), variants in sorted(rows.items()):
+        some = results[0]
+        lines += [
+            f"{student} at {size}x{size}, {some['epochs']} epochs, top-1 in % on the {some['images']['val']:,} "
+            "validation images after the last epoch, differences paired by seed:",
+            "",
+            "| change to student-crrcd.yaml | validation top-1 | against the recipe | against kd alone | seeds |",
+            "|---|---|---|---|---|",
+        ]
+        for variant in [v for v in VARIANTS if v in variants]:
+            of = variants[variant]
+            cells = [variant, f"{mean(of.values()):.2f}"]
+            for other in ("base", "kd-alone"):
+                pairs = [of[seed] - variants[other][seed] for seed in of if seed in variants.get(other, {})]
+                cells.append(f"{mean(pairs):+.2f}" if pairs and variant != other else "")
+            lines.append(f"| {' | '.join(cells)} | {', '.join(map(str, sorted(of)))} |")
+    return "\n".join(lines)
 
 
 def steps_table(path: Path) -> str:
@@ -75,6 +108,7 @@ def main() -> None:
     tables = {
         "cifar100-teacher": teacher_table(cifar100),
         "cifar100-students": students_table(cifar100),
+        "cifar100-sensitivity": sensitivity_table(cifar100 / "sensitivity"),
         "steps": steps_table(Path("results/bench/steps.json")),
     }
     readme = Path("README.md")

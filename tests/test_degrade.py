@@ -3,9 +3,10 @@ import io
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
-from crossres.degrade import Degradation, degrade, draw, jpeg, resize
+from crossres.degrade import Degradation, degrade, draw, jpeg
 from crossres.errors import CrossresError
 
 PILLOW = {
@@ -42,14 +43,11 @@ def test_agrees_with_pillow(kernel, size):
 
 
 @pytest.mark.parametrize("kernel", ["area", "bicubic"])
-def test_not_square_and_enlarging(kernel):
+def test_not_square(kernel):
     images = photos(height=40, width=24)
     ours = degrade(as_tensor(images), 12, Degradation(kernel=kernel))
     pillow = np.stack([np.asarray(Image.fromarray(i).resize((12, 12), PILLOW[kernel])) for i in images])
     assert (ours - as_tensor(pillow)).abs().mean() <= 1 / 255
-    large = resize(as_tensor(images), 64, kernel)
-    pillow = np.stack([np.asarray(Image.fromarray(i).resize((64, 64), PILLOW[kernel])) for i in images])
-    assert (large - as_tensor(pillow)).abs().mean() <= 1 / 255
 
 
 def test_full_size_clean_changes_nothing():
@@ -75,7 +73,8 @@ def test_size_range_shrinks_each_sample_by_itself():
     for i in (0, 5, 9):
         size = int(draws.size[i])
         small = degrade(images[i : i + 1], size)
-        assert (lr[i] - resize(small, 12)[0]).abs().mean() < 2 / 255
+        enlarged = F.interpolate(small, (12, 12), mode="bicubic", antialias=True).clamp(0, 1)
+        assert (lr[i] - enlarged[0]).abs().mean() < 2 / 255
 
 
 def test_seeded_and_sliceable():

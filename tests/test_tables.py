@@ -39,6 +39,27 @@ def test_noise_one_seed_and_no_baseline_are_said():
     assert method_table([result("ce+kd", 7, 51.0)]).endswith("| 51.00 | 50.00 | 90.00 |  | 7 |")
 
 
+def test_a_gain_over_each_baseline():
+    three = [result("ce", 0, 50.0), result("ce+kd", 0, 51.0), result("ce+kd+crrcd", 0, 51.5)]
+    lines = method_table(three, baselines=("ce", "ce+kd")).splitlines()
+    assert "| gain over ce | gain over ce+kd | seeds |" in lines[0]
+    assert lines[1].count("|") == lines[0].count("|")
+    assert [line.split("|")[7:9] for line in lines[2:]] == [
+        ["  ", " -1.00 (1 seed) "],
+        [" +1.00 (1 seed) ", "  "],
+        [" +1.50 (1 seed) ", " +0.50 (1 seed) "],
+    ]
+
+
+def test_an_option_that_is_off_equals_one_that_was_not_there_yet():
+    old = result("ce", 0, 50.0) | {"config": {"losses": {"ce": {"weight": 1.0}}}}
+    new = result("ce", 1, 50.0) | {"config": {"losses": {"ce": {"weight": 1.0, "decay": False}}}}
+    assert "| 0, 1 |" in method_table([old, new])
+    new["config"]["losses"]["ce"]["decay"] = True
+    with pytest.raises(CrossresError, match="not one experiment"):
+        method_table([old, new])
+
+
 def test_sizes_are_in_order():
     rows = method_table([result("ce", 0, 1.0, size) for size in (16, 4, 8)]).splitlines()[2:]
     assert [row.split("|")[2].strip() for row in rows] == ["4x4", "8x8", "16x16"]

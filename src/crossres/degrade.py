@@ -182,15 +182,6 @@ def degrade(
     return lr.mul_(255).round_().div_(255)
 
 
-def resize(images: Tensor, size: int, kernel: Kernel = "bicubic") -> Tensor:
-    """Resize float images (B, C, H, W) to (B, C, size, size), up or down, antialiased, clamped to 0..1."""
-    if images.shape[-2:] == (size, size):
-        return images
-    rows = resize_matrix(images.shape[-2], size, kernel, images.device)
-    columns = resize_matrix(images.shape[-1], size, kernel, images.device)
-    return _resampled(images.float(), rows, columns).clamp(0, 1)
-
-
 def _resampled(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Apply one matrix to every column and one to every row of (B, C, H, W)."""
     return F.linear(F.linear(images, columns).transpose(-1, -2), rows).transpose(-1, -2).contiguous()

@@ -36,16 +36,16 @@ def read_results(folder: str | Path) -> list[dict[str, Any]]:
     return found
 
 
-def method_table(results: Iterable[Mapping[str, Any]], baseline: str = "ce") -> str:
+def method_table(results: Iterable[Mapping[str, Any]], baselines: Sequence[str] = ("ce",)) -> str:
     """Return a Markdown table of top-1 on the test set: a row per student, size and method.
 
     Accuracies are those of the last epoch and of the epoch that was best on the validation split, as mean and
-    sample standard deviation over the seeds. The gain over the baseline is paired by seed, with a 95 % interval
-    (Student's t) where there are at least two pairs.
+    sample standard deviation over the seeds. The gain over a baseline is that of the last epoch, paired by seed,
+    with a 95 % interval (Student's t) where there are at least two pairs.
 
     Args:
         results: ``result.json`` documents.
-        baseline: the method the gain is counted from.
+        baselines: the methods the gains are counted from.
 
     Raises:
         CrossresError: two results of one row have the same seed or differ in more than the seed.
@@ -60,21 +60,19 @@ def method_table(results: Iterable[Mapping[str, Any]], baseline: str = "ce") -> 
                     "tabulate them apart"
                 )
         groups[key].append(result)
-    lines = [
-        "| student | LR size | method | top-1 last epoch | top-1 best on val. | top-5 last "
-        f"| gain over {baseline} (last) | seeds |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    gains = [f"gain over {baseline}" for baseline in baselines]
+    titles = ["student", "LR size", "method", "top-1 last epoch", "top-1 best on val.", "top-5 last", *gains, "seeds"]
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for key in sorted(groups, key=_order):
         student, size, method = key
         members = groups[key]
-        base = groups.get((student, size, baseline), [])
-        lines.append(
-            f"| {student} | {size}x{size} | {method} | {_spread([r['top1_last'] for r in members])} "
-            f"| {_spread([r['top1_best_val'] for r in members])} | {_spread([r['top5_last'] for r in members])} "
-            f"| {'' if method == baseline else _difference(members, base)} "
-            f"| {', '.join(str(r['seed']) for r in sorted(members, key=lambda r: r['seed']))} |"
-        )
+        cells = [student, f"{size}x{size}", method]
+        cells += [_spread([r[key] for r in members]) for key in ("top1_last", "top1_best_val", "top5_last")]
+        for baseline in baselines:
+            base = groups.get((student, size, baseline), [])
+            cells.append("" if method == baseline else _difference(members, base))
+        cells.append(", ".join(str(seed) for seed in sorted(r["seed"] for r in members)))
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -99,7 +97,16 @@ def _experiment(result: Mapping[str, Any]) -> dict[str, Any]:
     """Return what seeds of one experiment have in common."""
     config = {k: v for k, v in result.get("config", {}).items() if k not in ("name", "runs", "cache_dir", "data")}
     train = {k: v for k, v in config.pop("train", {}).items() if k != "seed"}
-    return {**config, "train": train, "precision": result.get("precision")}
+    return {**_set(config), "train": _set(train), "precision": result.get("precision")}
+
+
+def _set(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Drop what is off: an option that a version did not know yet equals one that is not used."""
+    return {
+        key: _set(value) if isinstance(value, Mapping) else value
+        for key, value in tree.items()
+        if value is not None and value is not False
+    }
 
 
 def _difference(members: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]]) -> str:
