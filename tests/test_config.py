@@ -188,7 +188,10 @@ FULL = Distill(
     degradation=Degradation(preset="realistic", kernel="area", blur=(0.0, 1.5), jpeg=(30.0, 90.0)),
     teacher_cache=False,
     cache_dir="c",
-    losses={"ce": {"label_smoothing": 0.1, "weight": 0.5}, "kd": {"temperature": 2.0, "weight": 3.0}},
+    losses={
+        "ce": {"label_smoothing": 0.1, "weight": 0.5, "decay": False},
+        "kd": {"temperature": 2.0, "weight": 3.0, "decay": True},
+    },
 )
 
 
@@ -244,7 +247,7 @@ def test_an_option_overrides_the_file_wherever_it_stands(tmp_path: Path) -> None
         config = parse(Distill, words).config
         assert (config.train.epochs, config.train.seed, config.lr_size) == (9, 3, (4, 8))
         # the losses a file names are the losses of the run; a weight left out is 1
-        assert config.losses == {"kd": {"temperature": 2.0, "weight": 1.0}}
+        assert config.losses == {"kd": {"temperature": 2.0, "weight": 1.0, "decay": False}}
     both = parse(Distill, ["--config", str(path), "--losses.ce.weight=2"]).config
     assert {name: loss["weight"] for name, loss in both.losses.items()} == {"ce": 2.0, "kd": 1.0}
 
@@ -343,7 +346,9 @@ def test_sha256_is_of_what_decides_the_numbers() -> None:
         part = replace(getattr(base, group), **{key: other}) if group else other
         seen.add(sha256(replace(base, **{group or key: part})))
     assert len(seen) == 1 + len(list(options(base))) - 4
-    assert sha256(replace(base, losses={**base.losses, "ce": {"label_smoothing": 0.2, "weight": 0.5}})) not in seen
+    assert (
+        sha256(replace(base, losses={**base.losses, "ce": {**base.losses["ce"], "label_smoothing": 0.2}})) not in seen
+    )
 
 
 def test_a_published_config_names_no_folder_of_this_machine() -> None:
