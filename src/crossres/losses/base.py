@@ -31,6 +31,8 @@ class Loss(nn.Module, ABC):
         super().__init__()
         self.teacher_dim = teacher_dim
         self.student_dim = student_dim
+        #: what the caller's autocast computes in; a loss may let its own layers do so
+        self.layer_dtype = torch.float32
 
     def prepare(self, label: Tensor) -> None:
         """Get to know the training set once, before the first step (a bank allocates itself here).
@@ -83,7 +85,10 @@ class Loss(nn.Module, ABC):
             # On the CPU only: on a GPU the answer would have to be waited for at every step.
             if given is not None and given.device.type == "cpu" and not bool(torch.isfinite(given).all()):
                 raise ValueError(f"{name}: {side} {self.reads} holds NaN or infinity, expected finite numbers")
-        with torch.autocast(student.device.type, enabled=False):
+        device = student.device.type
+        low = torch.is_autocast_enabled(device)
+        self.layer_dtype = torch.get_autocast_dtype(device) if low else torch.float32
+        with torch.autocast(device, enabled=False):
             return self.compute(
                 teacher.detach().float() if teacher is not None else None, student.float(), label, index
             )

@@ -79,11 +79,13 @@ def contrast(scores: Tensor, allowed: Tensor, critic: Critic, reduction: Reducti
     Returns:
         (..., B)
     """
-    positive = scores.diagonal(dim1=-2, dim2=-1)
     if critic == "softmax":
-        kept = allowed + torch.eye(*scores.shape[-2:], device=scores.device)
-        every: Tensor = torch.logsumexp(scores.masked_fill(kept == 0, -torch.inf), dim=-1)
-        return every - positive
+        # 0 for the positive and its negatives, -inf for the others
+        kept = (allowed + torch.eye(*scores.shape[-2:], device=scores.device)).log_()
+        target = torch.arange(scores.shape[-2], device=scores.device).expand(scores.shape[:-1])
+        rows = F.cross_entropy((scores + kept).flatten(0, -2), target.flatten(), reduction="none")
+        return rows.view(scores.shape[:-1])
+    positive = scores.diagonal(dim1=-2, dim2=-1)
     pushed = (F.softplus(scores) * allowed).sum(-1)
     if reduction == "mean":
         pushed = pushed / allowed.sum(-1).clamp(min=1)

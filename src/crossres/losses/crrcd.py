@@ -37,13 +37,13 @@ class Relation(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(hidden, out, bias=False) for out in outputs)
 
     def forward(self, anchor: Tensor, other: Tensor, length: float = 1.0) -> Tensor:
-        """Relate each anchor (a, anchor_dim) to each other (K, other_dim): (a, K, width) of one length."""
+        """Relate each anchor (a, anchor_dim) to each other (K, other_dim): float32 (a, K, width) of one length."""
         # Added with its sign turned, since autograd then turns (K, hidden) numbers and not (a, K, hidden).
         project = self.anchor if self.other is None else self.other
         relation: Tensor = self.anchor(anchor)[:, None] + -project(other)
         for layer in self.layers:
             relation = layer(F.relu(relation, inplace=True))
-        return unit(relation, length)
+        return unit(relation.float(), length)
 
 
 class CRRCD(Loss):
@@ -154,8 +154,10 @@ class CRRCD(Loss):
         not_anchor = (identity[anchor, None] != other_identity).float()
         pair = not_anchor[:, :size]
 
-        u = self.teacher_relation(teacher[anchor], teacher, length=1 / self.tau)
-        v = self.cross_relation(teacher[anchor], others)
+        # the modules' products are most of the cost, and the only part that does without float32
+        with torch.autocast(student.device.type, self.layer_dtype, enabled=self.layer_dtype != torch.float32):
+            u = self.teacher_relation(teacher[anchor], teacher, length=1 / self.tau)
+            v = self.cross_relation(teacher[anchor], others)
         scores = u @ v.transpose(1, 2)
         rows = contrast(scores, allowed * not_anchor[:, None], self.critic, self.reduction)
 
