@@ -25,26 +25,34 @@ from crossres.checkpoint import write_json
 from crossres.models.pretrained import from_pretrained, save_pretrained
 
 RECIPES = Path("recipes/cifar100")
+
+FAILED: list[str] = []
 #: The grid of students.
 METHODS = ("ce", "kd", "crd", "crrcd", "crrcd-without-kd")
-#: One or two changes each to student-crrcd.yaml; "base" is that recipe itself, "kd-alone" student-kd.yaml.
+#: Changes to sensitivity.yaml (alpha is kd's weight, beta crrcd's), the ones that decide first.
 VARIANTS = {
     "base": [],
-    "kd-alone": [],
+    "alpha-0.25": ["--losses.kd.weight", "0.25"],
+    "alpha-0.25-beta-4-tau-0.2": [
+        *("--losses.kd.weight", "0.25"),
+        *("--losses.crrcd.weight", "4", "--losses.crrcd.tau", "0.2"),
+    ],
+    "kd-alone": ["--losses.crrcd.weight", "0"],
+    "kd-alone-alpha-0.25": ["--losses.crrcd.weight", "0", "--losses.kd.weight", "0.25"],
+    "alpha-decays": ["--losses.kd.decay", "true"],
+    "without-kd": ["--losses.kd.weight", "0"],
+    "without-kd-beta-4-tau-0.2": [
+        *("--losses.kd.weight", "0"),
+        *("--losses.crrcd.weight", "4", "--losses.crrcd.tau", "0.2"),
+    ],
+    "alpha-0.5": ["--losses.kd.weight", "0.5"],
+    "alpha-2": ["--losses.kd.weight", "2"],
     "beta-4-tau-0.2": ["--losses.crrcd.weight", "4", "--losses.crrcd.tau", "0.2"],
     "beta-4": ["--losses.crrcd.weight", "4"],
     "beta-0.25": ["--losses.crrcd.weight", "0.25"],
+    "beta-decays": ["--losses.crrcd.decay", "true"],
     "tau-0.2": ["--losses.crrcd.tau", "0.2"],
     "tau-0.05": ["--losses.crrcd.tau", "0.05"],
-    "decaying-beta": ["--losses.crrcd.decay", "true"],
-    "decaying-beta-4-tau-0.2": [
-        "--losses.crrcd.weight",
-        "4",
-        "--losses.crrcd.tau",
-        "0.2",
-        "--losses.crrcd.decay",
-        "true",
-    ],
     "sigmoid-critic": ["--losses.crrcd.critic", "sigmoid"],
     "queue-of-negatives": ["--losses.crrcd.negatives", "queue", "--losses.crrcd.queue_size", "512"],
     "same-class-negatives": ["--losses.crrcd.same_class_negatives", "true"],
@@ -52,8 +60,6 @@ VARIANTS = {
     "anchors-4": ["--losses.crrcd.anchors", "4"],
     "width-256": ["--losses.crrcd.width", "256"],
     "width-32": ["--losses.crrcd.width", "32"],
-    "alpha-2": ["--losses.kd.weight", "2"],
-    "alpha-0.5": ["--losses.kd.weight", "0.5"],
 }
 
 
@@ -62,8 +68,8 @@ def main() -> None:
     parser.add_argument("grid", choices=["teacher", "students", "sensitivity"], help="which runs")
     parser.add_argument("--sizes", type=int, nargs="+", help="LR sizes (students: 8 16; sensitivity: 8)")
     parser.add_argument("--seeds", type=int, nargs="+", help="seeds (students: 0 1 2; sensitivity: 0)")
-    parser.add_argument("--students", nargs="+", help="backbones (students: resnet8x4; sensitivity: wrn_16_2)")
-    parser.add_argument("--methods", nargs="+", default=METHODS, help="recipes of the students grid (all)")
+    parser.add_argument("--students", nargs="+", default=["resnet8x4"], help="backbones (resnet8x4)")
+    parser.add_argument("--methods", nargs="+", help="recipes, or variants of the sensitivity grid (all)")
     parser.add_argument("--teacher", default="results/cifar100/teacher", help="trained teacher (%(default)s)")
     parser.add_argument(
         "--cores", type=int, nargs="+", default=sorted(os.sched_getaffinity(0)), help="to pin to (all)"
@@ -78,36 +84,27 @@ def main() -> None:
         _teacher(data, chosen.runs, out)
         return
     jobs: queue.Queue[tuple[str, list[str]]] = queue.Queue()
-    if chosen.grid == "students":
-        for seed in chosen.seeds or [0, 1, 2]:
-            for size in chosen.sizes or [8, 16]:
-                for student in chosen.students or ["resnet8x4"]:
-                    for method in chosen.methods:
-                        name = f"{student}-{size}x{size}-{method}-seed{seed}"
-                        words = ["--config", str(RECIPES / f"student-{method}.yaml"), *data, "--name", name]
-                        words += ["--lr_size", str(size), "--model.name", student, "--train.seed", str(seed)]
-                        if method != "ce":
-                            words += ["--teacher", chosen.teacher]
-                        _add(jobs, out, name, words)
-    else:
-        out = out / "sensitivity"
-        for seed in chosen.seeds or [0]:
-            for size in chosen.sizes or [8]:
-                # a third of resnet8x4's time, so that each variant is judged over the whole schedule
-                for student in chosen.students or ["wrn_16_2"]:
-                    for variant, changes in VARIANTS.items():
-                        name = f"{student}-{size}x{size}-{variant}-seed{seed}"
-                        recipe = "student-kd.yaml" if variant == "kd-alone" else "student-crrcd.yaml"
-                        words = ["--config", str(RECIPES / recipe), *data, "--name", name]
-                        words += ["--lr_size", str(size), "--model.name", student, "--train.seed", str(seed)]
-                        words += ["--teacher", chosen.teacher, *changes]
-                        _add(jobs, out, name, words)
+    tuning = chosen.grid == "sensitivity"
+    out = out / "sensitivity" if tuning else out
+    for seed in chosen.seeds or ([0] if tuning else [0, 1, 2]):
+        for size in chosen.sizes or ([8] if tuning else [8, 16]):
+            for student in chosen.students:
+                for method in chosen.methods or (VARIANTS if tuning else METHODS):
+                    name = f"{student}-{size}x{size}-{method}-seed{seed}"
+                    recipe = "sensitivity.yaml" if tuning else f"student-{method}.yaml"
+                    words = ["--config", str(RECIPES / recipe), *data, "--name", name]
+                    words += ["--lr_size", str(size), "--model.name", student, "--train.seed", str(seed)]
+                    if method != "ce":
+                        words += ["--teacher", chosen.teacher]
+                    _add(jobs, out, name, words + (VARIANTS[method] if tuning else []))
     print(f"{jobs.qsize()} runs to do", flush=True)
     workers = [threading.Thread(target=_work, args=(jobs, core, chosen.runs, out)) for core in chosen.cores]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
+    if FAILED:
+        sys.exit(f"{len(FAILED)} runs failed: {', '.join(FAILED)}")
 
 
 def _teacher(data: list[str], runs: Path, out: Path) -> None:
@@ -154,6 +151,7 @@ def _work(jobs: queue.Queue[tuple[str, list[str]]], core: int, runs: Path, out: 
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
             )
         if code:
+            FAILED.append(name)
             print(f"{name}: failed, see {run / 'log.txt'}", flush=True)
             continue
         out.mkdir(parents=True, exist_ok=True)

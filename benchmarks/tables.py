@@ -24,7 +24,9 @@ def teacher_table(folder: Path) -> str:
         f"Teacher: {trained['student']['name']} ({trained['student']['parameters']:,} parameters), "
         f"{' + '.join(str(part['epochs']) for part in parts)} epochs, one seed; {parts[0]['top1_last']:.2f} % after "
         f"the first part, {trained['top1_last']:.2f} % after the second. It is stored in `results/cifar100/teacher`, "
-        "matrices as float16. Without any training for low resolution it reads the enlarged image:",
+        "matrices as float16. Both figures are measured in "
+        f"{trained['precision']}, those of the table in {enlarged['precision']}. Without any training for low "
+        "resolution it reads the enlarged image:",
         "",
         "| test images | top-1 | top-5 |",
         "|---|---|---|",
@@ -64,7 +66,7 @@ def sensitivity_table(folder: Path) -> str:
             f"{student} at {size}x{size}, {some['epochs']} epochs, top-1 in % on the {some['images']['val']:,} "
             "validation images after the last epoch, differences paired by seed:",
             "",
-            "| change to student-crrcd.yaml | validation top-1 | against the recipe | against kd alone | seeds |",
+            "| change to sensitivity.yaml | validation top-1 | against it unchanged | against kd alone | seeds |",
             "|---|---|---|---|---|",
         ]
         for variant in [v for v in VARIANTS if v in variants]:
@@ -103,8 +105,9 @@ def main() -> None:
     chosen = parser.parse_args()
     cifar100 = Path("results/cifar100")
     needed = [cifar100 / "teacher-finish.json", cifar100 / "teacher-enlarged.json", Path("results/bench/steps.json")]
+    needed.append(cifar100 / "sensitivity")
     if missing := [str(path) for path in needed if not path.exists()]:
-        sys.exit(f"{missing[0]} is not there yet: run benchmarks/cifar100.py teacher and make bench first")
+        sys.exit(f"{missing[0]} is not there yet: run benchmarks/cifar100.py's three grids and make bench first")
     tables = {
         "cifar100-teacher": teacher_table(cifar100),
         "cifar100-students": students_table(cifar100),

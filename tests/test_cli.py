@@ -113,9 +113,9 @@ def test_help_of_the_plain_commands_shows_defaults(
         (["infoo"], "unknown command 'infoo'; did you mean 'info'?"),
         (["xyz"], "unknown command 'xyz'; known: demo, distill, evaluate, info, teach"),
         (["--verbose"], "unknown command '--verbose'; known: "),
-        (["info", "--jsn"], "unrecognized arguments: --jsn; see crossres info --help"),
+        (["info", "--jsn"], "unknown option --jsn; did you mean '--json'?"),
         (["evaluate"], "the following arguments are required: model, data; see crossres evaluate --help"),
-        (["evaluate", "m", "d", "--size", "8"], "unrecognized arguments: --size 8; see crossres evaluate --help"),
+        (["evaluate", "m", "d", "--size", "8"], "unknown option --size; did you mean '--sizes'?"),
         (
             ["evaluate", "m", "d", "--sizes", "8,x"],
             "argument --sizes: '8,x' is no list of pixels such as 4,8,16; see",
@@ -403,7 +403,7 @@ def test_three_commands_from_own_images_to_an_evaluation(
             image.save(f"fruit/{kind}/{i}.{('png', 'jpg', 'gif', 'webp')[i % 4]}")
     Path("fruit", "plums", "shot.heic").write_bytes(b"?")
     assert main(["teach", "--data=fruit", "--hr_size=16", *SMALL]) == 0
-    assert "fruit: 1 files are no known images, e.g. fruit/plums/shot.heic" in capsys.readouterr().err
+    assert "fruit: 1 files are no known images: fruit/plums/shot.heic" in capsys.readouterr().err
     assert main(["distill", "--data=fruit", "--teacher=runs/teacher", "--lr_size=8", *SMALL]) == 0
     capsys.readouterr()
     assert main(["evaluate", "runs/student", "fruit", "--json"]) == 0

@@ -25,7 +25,7 @@ from crossres.config import (
 )
 from crossres.degrade import Degradation
 from crossres.losses import LOSSES
-from crossres.parsing import build_parser, from_dict, from_yaml, of_run, parse
+from crossres.parsing import build_parser, from_dict, of_run, parse
 
 Refused = Callable[..., str]
 
@@ -77,7 +77,7 @@ def test_help_shows_every_option_with_its_default(
         ("--epochs", "unknown option --epochs; did you mean 'train.epochs'?"),
         ("--modle.name=resnet8", "unknown option --modle.name; did you mean 'model.name'?"),
         ("--losses.ec.weight=1", "unknown option --losses.ec.weight; did you mean 'losses.ce.weight'?"),
-        ("--losses.crd.temperature=1", "unknown option --losses.crd.temperature; did you mean 'losses.kd.temper"),
+        ("--losses.crd.temperature=1", "unknown option --losses.crd.temperature; did you mean 'losses.crd.tau'?"),
         ("--qqq", "unknown option --qqq; crossres distill --help lists them all"),
         ("resnet8", "unknown argument resnet8; an option is written --NAME VALUE, see crossres distill --help"),
     ],
@@ -137,9 +137,6 @@ def test_a_wrong_yaml(
     monkeypatch.chdir(tmp_path)
     Path("e.yaml").write_text(text)
     assert refused("distill", "--config", "e.yaml").startswith(line)
-    with pytest.raises(CrossresError) as error:
-        from_yaml(Distill, "e.yaml")
-    assert str(error.value).startswith(line)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +198,7 @@ FULL = Distill(
 def test_yaml_there_and_back(tmp_path: Path, config: Teach) -> None:
     first = from_dict(type(config), to_dict(config))  # every option of its losses written out
     (tmp_path / "config.yaml").write_text(to_yaml(first))
-    back = from_yaml(type(config), tmp_path / "config.yaml")
+    back = parse(type(config), ["--config", str(tmp_path / "config.yaml")]).config
     assert back == first
     assert to_yaml(back) == to_yaml(first)
     assert replace(back, losses=config.losses) == config

@@ -36,20 +36,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
     except CrossresError as error:
         # one line, whatever a library's message held
-        print(f"crossres: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return _say(" ".join(str(error).split()))
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
         if package not in _EXTRA:
             raise
-        print(f"crossres: {package} is missing: pip install 'crossres[{_EXTRA[package]}]'", file=sys.stderr)
-        return 2
+        return _say(f"{package} is missing: pip install 'crossres[{_EXTRA[package]}]'")
     except KeyboardInterrupt:
         return 130
+    except RuntimeError as error:
+        if "closed by peer" not in str(error):  # gloo, where another process of the run is gone
+            raise
+        return _say("another process of the run stopped; its own line says why")
     except BrokenPipeError:
         # the reader of our output went away; keep Python's own shutdown from complaining
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+
+
+def _say(message: str) -> int:
+    """Print an error in one line, with the number of the process where there are several; return 2."""
+    rank = int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0)
+    print(f"crossres{f' (process {rank})' if rank else ''}: {message}", file=sys.stderr)
+    return 2
 
 
 def _run(words: list[str]) -> int:
@@ -105,6 +114,10 @@ def _distill(words: list[str]) -> None:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
+        word = message.rpartition("unrecognized arguments: ")[2].split(maxsplit=1)[0].split("=")[0]
+        if "unrecognized" in message and word.startswith("--"):
+            known = [option for action in self._actions for option in action.option_strings if option[:2] == "--"]
+            raise CrossresError(f"unknown option {word}{nearest(word, known)}")
         raise CrossresError(f"{message}; see {self.prog} --help")
 
 
@@ -140,6 +153,7 @@ def _evaluate(words: list[str]) -> None:
     import json
 
     from crossres.config import Train
+    from crossres.data.images import left_out
     from crossres.data.readers import read
     from crossres.devices import resolve_device
     from crossres.evaluate.classification import evaluate
@@ -160,6 +174,8 @@ def _evaluate(words: list[str]) -> None:
         root=chosen.root,
         memory_mb=chosen.memory_mb,
     )
+    for line in left_out({chosen.split: images}):
+        print(line, file=sys.stderr)
     result = {"model": chosen.model.rstrip("/").rsplit("/", 1)[-1]} | evaluate(
         encoder,
         images,
@@ -172,6 +188,7 @@ def _evaluate(words: list[str]) -> None:
         from crossres.evaluate.figures import draw_evaluation
 
         draw_evaluation(result, chosen.png)
+    result["precision"] = device.precision
     if chosen.json:
         print(json.dumps(result))
     else:

@@ -14,6 +14,9 @@ from crossres.degrade import Degradation, check_size
 from crossres.errors import CrossresError, nearest
 from crossres.losses import LOSSES
 
+#: Stands in a config for a teacher that was handed over in Python.
+IN_MEMORY = "(in memory)"
+
 
 @dataclass
 class Images:
@@ -99,7 +102,7 @@ class Train:
         channels_last: memory order of the images and weights.
         device: auto takes a GPU where there is one.
         devices: how many of them; under torchrun, those it started.
-        seed: of the weights, the order, the augmentation, the degradation and the splits.
+        seed: of the weights, the order, the augmentation and the degradation; the splits are the same for all.
         tensorboard: also write the metrics for TensorBoard.
     """
 
@@ -130,7 +133,8 @@ class Teach:
             svhn, stl10) or digits.
         name: the run is written to RUNS/NAME.
         runs: folder of the runs.
-        hr_size: side of the high-resolution images; the images' own size if left out.
+        hr_size: side of the high-resolution images; if left out the teacher's, else the images' shorter side
+            where all share it, else 32.
         images: how the images are read.
         augment: what happens to a training image.
         model: the network.
@@ -188,6 +192,8 @@ def to_dict(config: Teach) -> dict[str, Any]:
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
             return {k: plain(v) for k, v in value.items()}
+        if isinstance(value, Path):
+            return str(value)
         return [plain(v) for v in value] if isinstance(value, (list, tuple)) else value
 
     result: dict[str, Any] = plain(asdict(config))
@@ -258,9 +264,15 @@ def check(config: Teach) -> None:
             raise CrossresError(f"unknown loss '{name}'{nearest(name, LOSSES)}")
         if not 0 <= options.get("weight", 1) < math.inf:
             raise CrossresError(f"losses.{name}.weight: {options['weight']} is negative or no number")
+        try:
+            LOSSES[name](1, 1, **{k: v for k, v in options.items() if k not in ("weight", "decay")})
+        except (ValueError, TypeError) as error:
+            raise CrossresError(f"losses.{name}: {error}") from None
         if isinstance(config, Distill) and config.teacher is None and LOSSES[name].needs_teacher:
             raise CrossresError(
                 f"losses.{name} needs a teacher; give --teacher, or losses.{name}.weight 0 to learn from labels alone"
             )
+    if isinstance(config, Distill) and config.teacher_name and config.teacher in (None, IN_MEMORY):
+        raise CrossresError("teacher_name names the architecture of a plain checkpoint: give its file as teacher")
     if config.name in ("", ".", "..") or "/" in config.name:
         raise CrossresError(f"name: '{config.name}' is not a folder's name; the run is written to RUNS/NAME")

@@ -30,7 +30,7 @@ class Degradation:
         kernel: resampling kernel, antialiased (but for nearest), as Pillow defines them.
         blur: range of the Gaussian blur's sigma, in LR pixels, drawn per sample; by preset if left out.
         noise: range of the Gaussian noise's standard deviation, in 0..1 of full scale; by preset if left out.
-        jpeg: range of the JPEG quality, 1..100 (no chroma subsampling); 0 = no JPEG; by preset if left out.
+        jpeg: range of the JPEG quality, 1..100 (no chroma subsampling); [0,0] = no JPEG; by preset if left out.
     """
 
     preset: Literal["clean", "realistic"] = "clean"

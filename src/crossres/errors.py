@@ -15,9 +15,9 @@ class CrossresError(Exception):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the known word nearest to ``word``, or the whole short list."""
+    """Return ``"; did you mean 'x'?"`` for the known word nearest to ``word``, or all of a short list."""
     known = sorted(known)
     close = get_close_matches(word, known, n=1, cutoff=0.5)
     if close:
         return f"; did you mean '{close[0]}'?"
-    return f"; known: {', '.join(known)}" if known else ""
+    return f"; known: {', '.join(known)}" if 0 < len(known) <= 40 else ""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from dataclasses import replace
 from typing import Any
 
 from crossres import config as configs
 from crossres.checkpoint import load_state, write_atomically
-from crossres.config import Distill, Teach
+from crossres.config import IN_MEMORY, Distill, Teach
 from crossres.devices import resolve_device
 from crossres.errors import CrossresError
 from crossres.models.encoder import Encoder
@@ -19,9 +20,6 @@ from crossres.processes import fabric_of
 from crossres.progress import Progress
 from crossres.results import finish
 from crossres.train import Fit
-
-#: Stands in a config for a teacher that was handed over in Python.
-IN_MEMORY = "(in memory)"
 
 
 def run(
@@ -46,6 +44,12 @@ def run(
         CrossresError: bad input, in one line.
         KeyboardInterrupt: after Ctrl-C; the last finished epoch can be resumed.
     """
+    if not isinstance(config, Teach):
+        raise CrossresError(f"config is {type(config).__name__}, expected crossres.Teach or crossres.Distill")
+    if teacher is not None and not isinstance(teacher, Encoder):
+        raise CrossresError(
+            f"teacher is {type(teacher).__name__}, expected an Encoder, as crossres.load and crossres.wrap return"
+        )
     if teacher is not None:
         if not isinstance(config, Distill) or config.teacher not in (None, IN_MEMORY):
             raise CrossresError("a teacher in memory goes with a Distill whose config names no teacher")
@@ -57,8 +61,11 @@ def run(
     state_path = folder / "state.pt"
     done = folder / "result.json"
     if resume and done.exists():
+        found = dict(json.loads(done.read_text()))
+        if found.get("config_sha256") != configs.sha256(config):
+            raise CrossresError(f"{folder} holds another finished experiment; use --overwrite or another --name")
         Progress(quiet=quiet).say(f"{folder} is finished; its numbers are in {done}")
-        return dict(json.loads(done.read_text()))
+        return found
     if not resume and not overwrite and (state_path.exists() or done.exists()):
         raise CrossresError(f"{folder} holds a run already; use --resume, --overwrite or another --name")
     device = resolve_device(config.train)
@@ -94,7 +101,7 @@ def run(
         result = finish(config, experiment.student, fit.history(), experiment.test, device, experiment.facts)
     except KeyboardInterrupt:
         progress.close()
-        progress.say(f"stopped; go on with: crossres {_command(config)} --resume {folder}")
+        progress.say(f"stopped; go on with: {_how_to_resume(config)}")
         raise
     finally:
         progress.close()
@@ -120,5 +127,8 @@ def distill(config: Distill, **how: Any) -> dict[str, Any]:
     return run(config, **how)
 
 
-def _command(config: Teach) -> str:
-    return "distill" if isinstance(config, Distill) else "teach"
+def _how_to_resume(config: Teach) -> str:
+    if isinstance(config, Distill) and config.teacher == IN_MEMORY:
+        return "crossres.distill(config, teacher=..., resume=True)"
+    command = "distill" if isinstance(config, Distill) else "teach"
+    return f"crossres {command} --resume {shlex.quote(str(config.folder))}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import NoneType
@@ -51,7 +52,10 @@ class _Parser(ArgumentParser):
         return " ".join(message.split())
 
     def _nearest(self, key: str, known: list[str]) -> str:
-        near = nearest(key, known)
+        # an option, no group; within the key's own group where there is one
+        options = [k for k in known if not any(other.startswith(f"{k}.") for other in known)]
+        group = key.rpartition(".")[0]
+        near = nearest(key, [k for k in options if k.startswith(f"{group}.")] or options)
         # the list of all keys would be a page
         return near if near.startswith("; did you mean") else f"; {self.prog} --help lists them all"
 
@@ -85,8 +89,10 @@ def _losses(kind: type[Teach]) -> dict[str, type[Loss]]:
     return {name: loss for name, loss in LOSSES.items() if issubclass(kind, Distill) or not loss.needs_teacher}
 
 
-def from_namespace(kind: type[Config], parser: ArgumentParser, parsed: Namespace) -> Config:
-    """Return the experiment that a parser has read.
+def from_namespace(
+    kind: type[Config], parser: ArgumentParser, parsed: Namespace, base: Namespace | None = None
+) -> Config:
+    """Return the experiment that a parser has read, over that of the file ``base`` where there was one.
 
     Raises:
         CrossresError: an option that contradicts another, by name.
@@ -103,7 +109,9 @@ def from_namespace(kind: type[Config], parser: ArgumentParser, parsed: Namespace
             losses[name] = options
             continue
         for key, value in options.items():
-            if value != parser.get_default(f"losses.{name}.{key}") and key != "weight":
+            # what a file says of a loss that the command line turns off is dropped with it
+            known = [parser.get_default(f"losses.{name}.{key}"), *([base[f"losses.{name}.{key}"]] if base else [])]
+            if value not in known and key != "weight":
                 raise CrossresError(
                     f"losses.{name}.{key} is set but losses.{name}.weight is 0; give losses.{name}.weight a value"
                 )
@@ -154,14 +162,14 @@ def parse(kind: type[Config], words: Sequence[str], prog: str = "crossres") -> R
     parser.add_argument("--overwrite", action="store_true", help="replace the run of this name")
     # jsonargparse gives this flag a meaning of its own
     flags = [word for word in words if word != "--print_config"]
-    parsed = parser.parse_args(flags, namespace=base)
+    parsed = parser.parse_args(flags, namespace=deepcopy(base))
     asked = {key: parsed.pop(key) for key in ("config", "resume", "overwrite", "print_config")}
     asked["print_config"] = len(flags) < len(words)
     if asked["resume"]:
         if others := [w for w in words if w.startswith("-") and w.split("=")[0] != "--resume"]:
             raise CrossresError(f"--resume takes every option from the run; leave {others[0]} out")
         return Request(of_run(kind, asked["resume"]), resume=True)
-    config = from_namespace(kind, parser, parsed)
+    config = from_namespace(kind, parser, parsed, base)
     return Request(config, overwrite=asked["overwrite"], print_config=asked["print_config"])
 
 
@@ -182,15 +190,6 @@ def from_dict(kind: type[Config], tree: dict[str, Any]) -> Config:
     """Read an experiment from a nested dict, as YAML gives it; every key and type is checked."""
     parser = build_parser(kind)
     return from_namespace(kind, parser, parser.parse_object(_explicit(kind, tree)))
-
-
-def from_yaml(kind: type[Config], path: str | Path) -> Config:
-    """Read an experiment from a YAML file.
-
-    Raises:
-        CrossresError: no such file, no YAML, an unknown key or a wrong type.
-    """
-    return from_dict(kind, _load(path))
 
 
 def _load(path: str | Path) -> dict[str, Any]:

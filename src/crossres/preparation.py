@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 
 from crossres.config import Distill, Teach
 from crossres.data.decode import Fit as FitTo
-from crossres.data.images import ImageSet, stratified_split
+from crossres.data.images import ImageSet, left_out, stratified_split
 from crossres.data.loader import Loader
 from crossres.data.readers import read
 from crossres.degrade import Size, check_size
@@ -31,6 +31,8 @@ from crossres.train import Experiment
 
 #: The validation split is the same for every training seed: runs are paired and share the teacher's cache.
 SPLIT_SEED = 0
+#: hr_size of images that differ in size, where nobody chooses one.
+MIXED = 32
 
 
 def prepare(
@@ -50,7 +52,11 @@ def prepare(
     """
     # names and folders first: reading the images may take minutes
     check_name(config.model.name)
-    if teacher is None and isinstance(config, Distill) and config.teacher and not config.teacher_name:
+    if config.model.weights and not Path(config.model.weights).exists():
+        raise CrossresError(f"model.weights: there is no {config.model.weights}")
+    if isinstance(config, Distill) and config.teacher_name:
+        check_name(config.teacher_name)
+    elif isinstance(config, Distill) and config.teacher and teacher is None:
         teacher = from_pretrained(config.teacher)
     train_set, val_set, test_set = _read_images(config, progress)
     images = config.images
@@ -58,7 +64,10 @@ def prepare(
         teacher = _ready_teacher(config, teacher, train_set)
         if teacher is not None:
             teacher = _placed(teacher, device, config.train.channels_last)
-    hr_size = config.hr_size or (teacher.info.get("hr_size") if teacher else None) or _own_size(train_set)
+    hr_size = config.hr_size or _teachers_size(teacher) or _own_size(train_set)
+    if hr_size is None:
+        hr_size = MIXED
+        progress.say(f"{config.data}: images of several sizes, read at hr_size {hr_size}; --hr_size takes another")
     lr_size = config.lr_size if isinstance(config, Distill) else hr_size
     shared: dict[str, Any] = {
         "hr_size": hr_size,
@@ -131,6 +140,7 @@ def prepare(
             for part, images in (("train", train_set), ("val", val_set), ("test", test_set))
             if images is not None
         },
+        "skipped": {"train": train_set.skipped, "test": test_set.skipped},
         "precision": device.precision,
         # now, not when the run ends: by then the checkout may have moved on
         "commit": commit(),
@@ -160,11 +170,8 @@ def _read_images(config: Teach, progress: Progress) -> tuple[ImageSet, ImageSet 
         )
         for split in ("train", "test")
     )
-    for part in (train_set, test_set):
-        if part.ignored:
-            progress.say(f"{part.name}: {len(part.ignored)} files are no known images, e.g. {part.ignored[0]}")
-        if part.skipped:
-            progress.say(f"{part.name}: {len(part.skipped)} unreadable images left out, e.g. {part.skipped[0]}")
+    for lines in left_out({"train": train_set, "test": test_set}):
+        progress.say(lines)
     val_set: ImageSet | None = None
     if config.train.val_fraction > 0:
         kept, held_out = stratified_split(train_set.labels, config.train.val_fraction, SPLIT_SEED)
@@ -180,7 +187,7 @@ def _ready_teacher(config: Distill, teacher: Encoder | None, images: ImageSet) -
         return frozen_teacher(teacher, images.classes, f"the teacher {config.teacher}")
     if config.teacher is None or config.teacher_name is None:
         return None
-    size = config.hr_size or _own_size(images)
+    size = config.hr_size or _own_size(images) or MIXED
     mean, std = _normalisation(config.teacher_name, images, size, config.images.fit)
     teacher = build_encoder(config.teacher_name, classes=images.classes, input_size=size, mean=mean, std=std)
     load_weights(teacher, config.teacher)
@@ -243,13 +250,18 @@ def _channel_statistics(images: ImageSet, size: int, fit: FitTo) -> tuple[list[f
     return pixels.mean(1).tolist(), pixels.std(1).clamp(min=1e-2).tolist()
 
 
-def _own_size(images: ImageSet) -> int:
-    """Return the images' common side, or 32 where they differ."""
+def _teachers_size(teacher: Encoder | None) -> int | None:
+    """Return the side the teacher was trained at, or the one it reads."""
+    return (teacher.info.get("hr_size") or teacher.input_size) if teacher is not None else None
+
+
+def _own_size(images: ImageSet) -> int | None:
+    """Return the images' shorter side where they share it."""
     sides: set[int] = set()
     for i in range(0, len(images), max(1, len(images) // 64)):
         with suppress(CrossresError):  # a damaged image is reported when all are decoded
-            sides.update(images.image(i).shape[:2])
-    return sides.pop() if len(sides) == 1 else 32
+            sides.add(min(images.image(i).shape[:2]))
+    return sides.pop() if len(sides) == 1 else None
 
 
 def _placed(encoder: Encoder, device: Device, channels_last: bool) -> Encoder:

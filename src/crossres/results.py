@@ -56,6 +56,7 @@ def finish(
         "dataset": config.data.rstrip("/").rsplit("/", 1)[-1],
         "images": facts["images"],
         "data_sha256": facts["data_sha256"],
+        "skipped": facts["skipped"],
         "teacher": facts["teacher"],
         "student": {
             "name": config.model.name,
@@ -98,6 +99,7 @@ def finish(
             "epochs": config.train.epochs,
             "seed": config.train.seed,
             "test_images": len(test.label),
+            "these_weights": f"top1_best_val (epoch {history.best_epoch})",
         },
     }
     document = json.loads(json.dumps(document))  # what is returned now and what is read later are equal

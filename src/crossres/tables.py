@@ -97,7 +97,9 @@ def _experiment(result: Mapping[str, Any]) -> dict[str, Any]:
     """Return what seeds of one experiment have in common."""
     config = {k: v for k, v in result.get("config", {}).items() if k not in ("name", "runs", "cache_dir", "data")}
     train = {k: v for k, v in config.pop("train", {}).items() if k != "seed"}
-    return {**_set(config), "train": _set(train), "precision": result.get("precision")}
+    teacher = (result.get("teacher") or {}).get("sha256")
+    same = {"data": result.get("data_sha256"), "teacher": teacher, "precision": result.get("precision")}
+    return {**_set(config), "train": _set(train), **same}
 
 
 def _set(tree: Mapping[str, Any]) -> dict[str, Any]:

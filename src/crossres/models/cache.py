@@ -54,10 +54,19 @@ def cached_outputs(
         folder: where the files lie, one per view; None keeps them in memory only.
         flip: whether the mirrored view is needed too.
         autocast: context of the teacher's forward pass.
-        precision: its name, part of the key with the teacher's weights, the data, the size and the view.
+        precision: its name, part of the key with the teacher's weights and answers, the data, the size and the view.
         progress: told (what, done, total).
     """
-    views = [_view(teacher, loader, folder, bool(v), autocast, precision, progress) for v in range(2 if flip else 1)]
+    shared = {
+        "teacher": weights_sha256(teacher),
+        "probe": _probe(teacher, loader, autocast),
+        "data": loader.images.fingerprint,
+        "hr_size": loader.hr_size,
+        "fit": loader.fit,
+        "precision": precision,
+    }
+    keys = [{**shared, "flip": bool(view)} for view in range(2 if flip else 1)]
+    views = [_view(teacher, loader, folder, key, autocast, progress) for key in keys]
     embedding = torch.stack([v["embedding"] for v in views]).to(loader.device)
     logits = torch.stack([v["logits"] for v in views]).to(loader.device) if "logits" in views[0] else None
     return TeacherCache(embedding, logits)
@@ -67,22 +76,13 @@ def _view(
     teacher: Encoder,
     loader: Loader,
     folder: Path | None,
-    flip: bool,
+    key: dict[str, Any],
     autocast: Callable[[], Any],
-    precision: str,
     progress: Callable[[str, int, int], None],
 ) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file, save
 
-    key = {
-        "teacher": weights_sha256(teacher),
-        "data": loader.images.fingerprint,
-        "hr_size": loader.hr_size,
-        "fit": loader.fit,
-        "flip": flip,
-        "precision": precision,
-    }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
     path = folder / f"{digest}.safetensors" if folder else None
     if path and path.exists():
@@ -93,7 +93,7 @@ def _view(
     outputs: dict[str, list[Tensor]] = {"embedding": [], "logits": []}
     done = 0
     # a batch size of its own: the last bits depend on it, and every run may read what this one writes
-    for batch in loader.ordered(flip=flip, hr=True, batch_size=BATCH):
+    for batch in loader.ordered(flip=key["flip"], hr=True, batch_size=BATCH):
         with torch.no_grad(), autocast():
             said = teacher(batch.hr)
         outputs["embedding"].append(said.embedding.float().cpu())
@@ -105,3 +105,13 @@ def _view(
     if path:
         write_atomically(path, lambda f: f.write(save(whole, metadata={k: str(v) for k, v in key.items()})))
     return whole
+
+
+def _probe(teacher: Encoder, loader: Loader, autocast: Callable[[], Any]) -> str:
+    """Return a digest of what the teacher says to a fixed image: it changes with its code and memory order too."""
+    size = loader.hr_size
+    image = torch.linspace(0, 1, 3 * size * size, device=loader.device).view(1, 3, size, size)
+    with torch.no_grad(), autocast():
+        said = teacher(image)
+    answer = said.embedding if said.logits is None else torch.cat([said.embedding, said.logits], dim=1)
+    return hashlib.sha256(answer.float().cpu().numpy().tobytes()).hexdigest()

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from crossres.errors import CrossresError, nearest
 from crossres.models.backbones import BACKBONES
-from crossres.models.factory import call_factory
+from crossres.models.factory import call_factory, find_factory
 from crossres.models.split import check_channels, measure_embedding, split_classifier
-from crossres.models.timm_backbone import timm_backbone
+from crossres.models.timm_backbone import check_timm_name, timm_backbone
 from crossres.types import Outputs
 
 # A neutral normalisation for networks that come with none: independent of any data set.
@@ -163,7 +163,11 @@ def check_name(name: str) -> None:
     Raises:
         CrossresError: naming the nearest right one.
     """
-    if ":" not in name and name.lower() not in BACKBONES:
+    if name.startswith("timm:"):
+        check_timm_name(name[len("timm:") :])
+    elif ":" in name:
+        find_factory(name)
+    elif name.lower() not in BACKBONES:
         raise CrossresError(f"unknown model '{name}'{nearest(name, BACKBONES)}")
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -20,15 +22,11 @@ class Made:
     takes_classes: bool
 
 
-def call_factory(name: str, classes: int) -> Made:
-    """Import the callable and call it, with ``num_classes`` if it takes such an argument.
-
-    Args:
-        name: ``package.module:callable``; the callable may be a function or a class.
-        classes: passed as ``num_classes`` if above 0.
+def find_factory(name: str) -> Callable[..., Any]:
+    """Import the callable of ``package.module:callable``, a function or a class.
 
     Raises:
-        CrossresError: it cannot be imported, fails, or gives no nn.Module.
+        CrossresError: it cannot be imported, or is no callable.
     """
     path, _, attribute = name.partition(":")
     # A config that names `os:...` is a mistake or an attack; no network lives in the standard library.
@@ -38,10 +36,24 @@ def call_factory(name: str, classes: int) -> Made:
         module = importlib.import_module(path)
     except Exception as error:
         raise CrossresError(f"cannot import '{path}' for the model '{name}': {error}") from error
-    factory = getattr(module, attribute, None)
+    factory: Callable[..., Any] | None = getattr(module, attribute, None)
     if not callable(factory):
         known = [key for key, value in vars(module).items() if callable(value)]
         raise CrossresError(f"'{path}' has no callable '{attribute}'{nearest(attribute, known)}")
+    return factory
+
+
+def call_factory(name: str, classes: int) -> Made:
+    """Import the callable and call it, with ``num_classes`` if it takes such an argument.
+
+    Args:
+        name: ``package.module:callable``.
+        classes: passed as ``num_classes`` if above 0.
+
+    Raises:
+        CrossresError: it cannot be imported, fails, or gives no nn.Module.
+    """
+    factory = find_factory(name)
     try:
         takes_classes = "num_classes" in inspect.signature(factory).parameters
         network = factory(num_classes=classes) if takes_classes and classes else factory()

@@ -209,6 +209,11 @@ def _write_together(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def _download(repo_id: str, revision: str | None) -> Path:
+    if Path(repo_id).is_file():
+        raise CrossresError(
+            f"{repo_id} is a file, expected a saved model's folder; for a teacher that is a plain checkpoint give "
+            "teacher_name, its architecture, too"
+        )
     if not _HUB_ID.fullmatch(repo_id):
         raise CrossresError(f"there is no folder {repo_id}, and it is no Hub id either (owner/name)")
     hub = _hub()

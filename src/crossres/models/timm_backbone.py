@@ -25,6 +25,20 @@ class TimmBackbone:
     std: tuple[float, ...]
 
 
+def check_timm_name(name: str) -> None:
+    """Refuse a name that timm does not know.
+
+    Raises:
+        CrossresError: naming the nearest right one; or timm is missing.
+    """
+    try:
+        import timm
+    except ImportError as error:
+        raise CrossresError("models named timm:NAME need timm; pip install 'crossres[timm]'") from error
+    if ":" not in name and not timm.is_model(name.split(".")[0]):
+        raise CrossresError(f"timm has no model '{name}'{nearest(name, timm.list_models())}")
+
+
 def timm_backbone(name: str, input_size: int | None, *, adapt: bool, pretrained: bool) -> TimmBackbone:
     """Create a timm model without classifier for images of ``input_size``.
 
@@ -42,12 +56,7 @@ def timm_backbone(name: str, input_size: int | None, *, adapt: bool, pretrained:
     Raises:
         CrossresError: timm is missing, the name is unknown, or the model cannot read that size.
     """
-    try:
-        import timm
-    except ImportError as error:
-        raise CrossresError("models named timm:NAME need timm; pip install 'crossres[timm]'") from error
-    if ":" not in name and not timm.is_model(name.split(".")[0]):
-        raise CrossresError(f"timm has no model '{name}'{nearest(name, timm.list_models())}")
+    check_timm_name(name)
     try:
         model = _create(name, input_size, adapt=adapt, pretrained=pretrained)
     except CrossresError:
