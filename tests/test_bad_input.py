@@ -112,7 +112,14 @@ def test_a_damaged_image_is_refused_by_name_or_skipped(refused: Refused, capsys:
     assert line.startswith("cannot read image set/train/b/3.png: ")
     assert "(1 of the " in line
     assert main(["teach", "--data=set", "--images.corrupt=skip", *SMALL]) == 0
-    assert "set: 1 unreadable images left out, e.g. set/train/b/3.png\n" in capsys.readouterr().err
+    assert "set: 1 unreadable images of the train split left out: set/train/b/3.png\n" in capsys.readouterr().err
+    assert json.loads(Path("runs/teacher/result.json").read_text())["skipped"]["train"] == ["set/train/b/3.png"]
+    truncate(Path("set/test/a/1.png"))
+    capsys.readouterr()
+    assert main(["evaluate", "runs/teacher", "set", "--corrupt=skip", "--json"]) == 0
+    said = capsys.readouterr()
+    assert said.err == "set: 1 unreadable images of the test split left out: set/test/a/1.png\n"
+    assert json.loads(said.out)["skipped"] == ["set/test/a/1.png"]
 
 
 @pytest.mark.parametrize("label", [-1, 2, 70])

@@ -373,3 +373,21 @@ def test_of_run_refuses_what_is_no_run(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(to_yaml(Teach()))
     with pytest.raises(CrossresError, match="is a run of crossres teach; go on with that command"):
         of_run(Distill, tmp_path)
+
+
+def test_the_command_line_turns_a_loss_of_a_file_off_whatever_its_options(tmp_path: Path, refused: Refused) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("teacher: t\nlosses: {ce: {}, crrcd: {critic: softmax, tau: 0.3}}")
+    asked = parse(Distill, ["--config", str(path), "--losses.crrcd.weight", "0"])
+    assert list(asked.config.losses) == ["ce"]
+    line = refused("distill", "--config", path, "--losses.crrcd.weight=0", "--losses.crrcd.tau=0.4")
+    assert line.startswith("losses.crrcd.tau is set but losses.crrcd.weight is 0")
+
+
+def test_teacher_name_wants_a_checkpoint(refused: Refused) -> None:
+    words = ["--teacher_name=resnet20", "--losses.kd.weight=0", "--losses.crrcd.weight=0"]
+    assert refused("distill", *words).endswith("give its file as teacher")
+
+
+def test_paths_may_be_paths() -> None:
+    assert from_dict(Distill, to_dict(Distill(data=Path("crops"), teacher="t"))).data == "crops"  # type: ignore[arg-type]

@@ -164,3 +164,18 @@ def test_one_process_speaks_and_writes_for_all(folders: tuple[dict[int, Path], s
     for name in RUNS:
         lines = (folders[0][2] / name / "metrics.jsonl").read_text().splitlines()
         assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3, 4, 5]
+
+
+def test_an_error_of_one_process_ends_all_without_a_stack_trace(drawn: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()  # only the first process writes, and it cannot
+    words = ["teach", f"--data={drawn}", "--train.epochs=1", "--train.devices=2", "--train.device=cpu", "--runs=file"]
+    command = [sys.executable, "-m", "crossres.cli", *words]
+    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    said = subprocess.run(
+        command, cwd=tmp_path, env=environment | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=120
+    )
+    assert said.returncode == 2
+    assert "Traceback" not in said.stderr
+    lines = said.stderr.splitlines()
+    assert "crossres: cannot write file/teacher/config.yaml: Not a directory; nothing was changed" in lines
+    assert all(line.startswith("crossres") for line in lines)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from crossres import (
@@ -289,6 +290,72 @@ def test_resuming_another_experiment_is_refused_and_the_run_stays_resumable(
         distill(replace(config, lr_size=7), resume=True, quiet=True)
     assert (config.folder / "config.yaml").read_bytes() == kept
     assert main(["distill", "--resume", str(config.folder)]) == 0
+
+
+def test_a_finished_run_of_another_experiment_is_not_returned(make: Any) -> None:
+    config = make(train_epochs=1)
+    distill(config, quiet=True)
+    with pytest.raises(CrossresError, match="holds another finished experiment; use --overwrite or another --name"):
+        distill(replace(config, lr_size=7), resume=True, quiet=True)
+
+
+def test_a_damaged_test_image_can_be_mended_before_the_run_is_judged(make: Any, drawn: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(drawn, data)
+    bad = next((data / "test").rglob("*.png"))
+    bad.write_bytes(bad.read_bytes()[:50])
+    config = make(data=str(data), train_epochs=1, images=Images(memory_mb=0, workers=0))
+    with pytest.raises(CrossresError, match=rf"cannot read image {bad}"):
+        distill(config, quiet=True)
+    bad.unlink()
+    assert distill(config, resume=True, quiet=True)["images"]["test"] == 39
+
+
+def test_ctrl_c_with_a_teacher_in_memory_says_how_to_go_on(
+    make: Any, drawn_teacher: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = make(name="my run", teacher=None)
+    interrupt(monkeypatch, 1)
+    with pytest.raises(KeyboardInterrupt):
+        distill(config, teacher=load(drawn_teacher))
+    assert "go on with: crossres.distill(config, teacher=..., resume=True)" in capsys.readouterr().err
+    distill(config, teacher=load(drawn_teacher), resume=True, quiet=True)
+    assert len(rows(config.folder)) == 3
+
+
+def test_a_folder_with_a_space_is_quoted_in_the_hint(
+    make: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    interrupt(monkeypatch, 0)
+    with pytest.raises(KeyboardInterrupt):
+        distill(make(name="my run"))
+    assert f"--resume '{make(name='my run').folder}'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wrong", ["runs/teacher", torch.nn.Linear(3, 2)])
+def test_a_teacher_that_is_no_encoder_is_refused(make: Any, wrong: Any) -> None:
+    with pytest.raises(CrossresError, match=r"^teacher is (str|Linear), expected an Encoder"):
+        distill(make(teacher=None), teacher=wrong, quiet=True)
+
+
+def test_a_config_that_is_none_is_refused() -> None:
+    with pytest.raises(CrossresError, match=r"^config is dict, expected crossres.Teach or crossres.Distill"):
+        teach({"data": "crops"})  # type: ignore[arg-type]
+
+
+def test_hr_size_comes_from_the_teacher_then_from_the_images(make: Any, drawn_teacher: Path, tmp_path: Path) -> None:
+    teacher = load(drawn_teacher)
+    teacher.info, teacher.input_size = {}, 12
+    assert (
+        distill(make(name="a", teacher=None, hr_size=None, train_epochs=1), teacher=teacher, quiet=True)["hr_size"]
+        == 12
+    )
+    for i in range(8):
+        folder = tmp_path / "wide" / "ab"[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 24), (9 * i, 0, 0)).save(folder / f"{i}.png")
+    config = make(name="b", data=str(tmp_path / "wide"), teacher=None, hr_size=None, losses=CE, train_epochs=1)
+    assert distill(config, quiet=True)["hr_size"] == 24
 
 
 def test_what_cannot_be_resumed_is_said_in_a_line(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -733,12 +800,19 @@ def test_a_teacher_in_memory_is_refused_where_another_is_named(make: Any, drawn_
         distill(make(teacher=experiment.IN_MEMORY), quiet=True)
 
 
-@pytest.mark.parametrize("wrong", [{"model": Model(name="resnet8x5")}, {"teacher": "nowhere"}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"model": Model(name=name)} for name in ("resnet8x5", "timm:nowhere", "nowhere:at_all")),
+        *({"teacher": "nowhere"}, {"teacher_name": "nowhere"}, {"model": Model(weights="nowhere.pt")}),
+        {"losses": {"kd": {"weight": 1.0, "temperature": 0.0}}},
+    ],
+)
 def test_names_are_checked_before_images_are_read(
     make: Any, wrong: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preparation, "read", lambda *_, **__: pytest.fail("the images were read first"))
-    with pytest.raises(CrossresError, match=r"resnet8x4|nowhere"):
+    with pytest.raises(CrossresError, match=r"resnet8x4|nowhere|temperature"):
         distill(make(**wrong), quiet=True)
 
 

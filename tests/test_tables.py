@@ -60,6 +60,13 @@ def test_an_option_that_is_off_equals_one_that_was_not_there_yet():
         method_table([old, new])
 
 
+@pytest.mark.parametrize("other", [{"data_sha256": {"train": "b"}}, {"teacher": {"sha256": "b"}}])
+def test_other_data_or_another_teacher_is_another_experiment(other):
+    mine = {"data_sha256": {"train": "a"}, "teacher": {"sha256": "a"}}
+    with pytest.raises(CrossresError, match="not one experiment"):
+        method_table([result("ce", 0, 50.0) | mine, result("ce", 1, 50.0) | mine | other])
+
+
 def test_sizes_are_in_order():
     rows = method_table([result("ce", 0, 1.0, size) for size in (16, 4, 8)]).splitlines()[2:]
     assert [row.split("|")[2].strip() for row in rows] == ["4x4", "8x8", "16x16"]

@@ -53,7 +53,7 @@ def prepare(
     # names and folders first: reading the images may take minutes
     check_name(config.model.name)
     if config.model.weights and not Path(config.model.weights).exists():
-        raise CrossresError(f"model.weights: there is no {config.model.weights}")
+        raise CrossresError(f"there is no checkpoint {config.model.weights}")
     if isinstance(config, Distill) and config.teacher_name:
         check_name(config.teacher_name)
     elif isinstance(config, Distill) and config.teacher and teacher is None:
