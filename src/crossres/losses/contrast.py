@@ -34,8 +34,7 @@ class _Unit(torch.autograd.Function):
         # inverse * (grad - y <grad, y> / length^2), all in one buffer.
         out = grad * y
         along = out.sum(-1, keepdim=True) / ctx.length**2
-        torch.mul(y, along, out=out)
-        return torch.sub(grad, out, out=out).mul_(inverse), None
+        return torch.addcmul(grad, y, along, value=-1, out=out).mul_(inverse), None
 
 
 def unit(x: Tensor, length: float = 1.0) -> Tensor:
@@ -54,11 +53,11 @@ def identities(index: Tensor | None, like: Tensor) -> Tensor:
 def may_contrast(
     label: Tensor | None, identity: Tensor, other_label: Tensor | None, other_identity: Tensor
 ) -> Tensor:
-    """Return the (B, K) mask of negatives, 1 or 0: another image and, with labels, of another class."""
+    """Return the bool (B, K) mask of negatives: another image and, with labels, of another class."""
     allowed = identity[:, None] != other_identity
     if label is not None and other_label is not None:
         allowed &= label[:, None] != other_label
-    return allowed.float()
+    return allowed
 
 
 def contrast(scores: Tensor, allowed: Tensor, critic: Critic, reduction: Reduction) -> Tensor:
@@ -72,7 +71,7 @@ def contrast(scores: Tensor, allowed: Tensor, critic: Critic, reduction: Reducti
 
     Args:
         scores: (..., B, K), K at least B, already divided by the temperature.
-        allowed: (..., B, K), 1 for a negative and 0 for the others, column b of row b among them.
+        allowed: bool (..., B, K), True for a negative and False for the others, column b of row b among them.
         critic: as above.
         reduction: of the sigmoid critic's negatives; the softmax critic has no use for it.
 
@@ -81,9 +80,10 @@ def contrast(scores: Tensor, allowed: Tensor, critic: Critic, reduction: Reducti
     """
     if critic == "softmax":
         # 0 for the positive and its negatives, -inf for the others
-        kept = (allowed + torch.eye(*scores.shape[-2:], device=scores.device)).log_()
+        others = torch.full(scores.shape, -torch.inf, device=scores.device).masked_fill_(allowed, 0)
+        others.diagonal(dim1=-2, dim2=-1).zero_()
         target = torch.arange(scores.shape[-2], device=scores.device).expand(scores.shape[:-1])
-        rows = F.cross_entropy((scores + kept).flatten(0, -2), target.flatten(), reduction="none")
+        rows = F.cross_entropy((scores + others).flatten(0, -2), target.flatten(), reduction="none")
         return rows.view(scores.shape[:-1])
     positive = scores.diagonal(dim1=-2, dim2=-1)
     pushed = (F.softplus(scores) * allowed).sum(-1)

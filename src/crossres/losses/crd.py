@@ -225,7 +225,7 @@ class CRD(Loss):
         if self.queue is not None:
             past = unit(self.teacher_layer(self.queue.read()))
             past_classes = None if classes is None else self.queue.label
-            past_allowed = may_contrast(classes, identity, past_classes, self.queue.identity) * self.queue.filled
+            past_allowed = may_contrast(classes, identity, past_classes, self.queue.identity) & self.queue.filled
             t, allowed = torch.cat([t, past]), torch.cat([allowed, past_allowed], dim=1)
             if self.training:
                 self.queue.push(teacher, label, index)

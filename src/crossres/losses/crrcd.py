@@ -150,16 +150,16 @@ class CRRCD(Loss):
         # (B, K): negatives of the positive j; then, for each anchor, without the anchor itself.
         allowed = may_contrast(classes, identity, other_classes, other_identity)
         if self.queue is not None:
-            allowed[:, size:] *= self.queue.filled
-        not_anchor = (identity[anchor, None] != other_identity).float()
-        pair = not_anchor[:, :size]
+            allowed[:, size:] &= self.queue.filled
+        not_anchor = identity[anchor, None] != other_identity
+        pair = not_anchor[:, :size].float()
 
         # the modules' products are most of the cost, and the only part that does without float32
         with torch.autocast(student.device.type, self.layer_dtype, enabled=self.layer_dtype != torch.float32):
             u = self.teacher_relation(teacher[anchor], teacher, length=1 / self.tau)
             v = self.cross_relation(teacher[anchor], others)
         scores = u @ v.transpose(1, 2)
-        rows = contrast(scores, allowed * not_anchor[:, None], self.critic, self.reduction)
+        rows = contrast(scores, allowed & not_anchor[:, None], self.critic, self.reduction)
 
         if self.queue is not None and self.training:
             self.queue.push(student, label, index)
