@@ -76,7 +76,8 @@ def sensitivity_table(folder: Path) -> str:
                 pairs = [of[seed] - variants[other][seed] for seed in of if seed in variants.get(other, {})]
                 cells.append(f"{mean(pairs):+.2f}" if pairs and variant != other else "")
             lines.append(f"| {' | '.join(cells)} | {', '.join(map(str, sorted(of)))} |")
-    return "\n".join(lines)
+        lines.append("")
+    return "\n".join(lines).rstrip()
 
 
 def steps_table(path: Path) -> str:
