@@ -26,14 +26,15 @@ for words in json.load(open(sys.argv[1])):
         sys.exit(f"failed: {words}")
 """
 
-# A student of the user's own, without batch norm: its outputs do not depend on who shares its batch.
+# A student of the user's own, without batch norm: its outputs do not depend on who shares its batch. Its activation
+# is smooth: at a relu's edge the last bit of a sum, which may depend on where memory lies, would decide a whole gradient.
 NETWORK = """
 from torch import nn
 
 def plain(num_classes):
     return nn.Sequential(
-        nn.Conv2d(3, 16, 3, padding=1), nn.GroupNorm(4, 16), nn.ReLU(),
-        nn.Conv2d(16, 24, 3, stride=2, padding=1), nn.GroupNorm(4, 24), nn.ReLU(),
+        nn.Conv2d(3, 16, 3, padding=1), nn.GroupNorm(4, 16), nn.GELU(),
+        nn.Conv2d(16, 24, 3, stride=2, padding=1), nn.GroupNorm(4, 24), nn.GELU(),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, num_classes),
     )
 """
