@@ -27,7 +27,7 @@ for words in json.load(open(sys.argv[1])):
 """
 
 # A student of the user's own, without batch norm: its outputs do not depend on who shares its batch. Its activation
-# is smooth: at a relu's edge the last bit of a sum, which may depend on where memory lies, would decide a whole gradient.
+# is smooth: at the edge of a relu the last bit of a sum, which may depend on where memory lies, decides a gradient.
 NETWORK = """
 from torch import nn
 
