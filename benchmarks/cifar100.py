@@ -26,7 +26,6 @@ from crossres.models.pretrained import from_pretrained, save_pretrained
 
 RECIPES = Path("recipes/cifar100")
 
-FAILED: list[str] = []
 #: The grid of students.
 METHODS = ("ce", "kd", "crd", "crrcd", "crrcd-without-kd")
 #: Changes to sensitivity.yaml (alpha is kd's weight, beta crrcd's), the ones that decide first.
@@ -40,6 +39,12 @@ VARIANTS = {
     "kd-alone": ["--losses.crrcd.weight", "0"],
     "kd-alone-alpha-0.25": ["--losses.crrcd.weight", "0", "--losses.kd.weight", "0.25"],
     "alpha-decays": ["--losses.kd.decay", "true"],
+    "alpha-0.25-decays": ["--losses.kd.weight", "0.25", "--losses.kd.decay", "true"],
+    "alpha-decays-beta-4-tau-0.2": [
+        *("--losses.kd.decay", "true"),
+        *("--losses.crrcd.weight", "4", "--losses.crrcd.tau", "0.2"),
+    ],
+    "kd-alone-alpha-decays": ["--losses.crrcd.weight", "0", "--losses.kd.decay", "true"],
     "without-kd": ["--losses.kd.weight", "0"],
     "without-kd-beta-4-tau-0.2": [
         *("--losses.kd.weight", "0"),
@@ -61,6 +66,8 @@ VARIANTS = {
     "width-256": ["--losses.crrcd.width", "256"],
     "width-32": ["--losses.crrcd.width", "32"],
 }
+
+FAILED: list[str] = []
 
 
 def main() -> None:

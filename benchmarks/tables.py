@@ -8,11 +8,12 @@ import re
 import sys
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from cifar100 import VARIANTS
 
 from crossres.checkpoint import write_atomically
-from crossres.tables import method_table, read_results
+from crossres.tables import method_table, paired_gain, read_results
 
 
 def teacher_table(folder: Path) -> str:
@@ -54,11 +55,10 @@ def students_table(folder: Path) -> str:
 def sensitivity_table(folder: Path) -> str:
     """One option of crrcd at a time, judged on the validation split alone."""
     results = read_results(folder)
-    rows: dict[tuple[str, int], dict[str, dict[int, float]]] = {}
+    rows: dict[tuple[str, int], dict[str, list[dict[str, Any]]]] = {}
     for result in results:
         student, variant = result["student"]["name"], result["name"].split("-", 2)[2].rsplit("-seed", 1)[0]
-        of = rows.setdefault((student, result["lr_size"]), {}).setdefault(variant, {})
-        of[result["seed"]] = result["val_top1_last"]
+        rows.setdefault((student, result["lr_size"]), {}).setdefault(variant, []).append(result)
     lines = []
     for (student, size), variants in sorted(rows.items()):
         some = results[0]
@@ -70,12 +70,14 @@ def sensitivity_table(folder: Path) -> str:
             "|---|---|---|---|---|",
         ]
         for variant in [v for v in VARIANTS if v in variants]:
-            of = variants[variant]
-            cells = [variant, f"{mean(of.values()):.2f}"]
+            members = variants[variant]
+            cells = [variant, f"{mean(r['val_top1_last'] for r in members):.2f}"]
             for other in ("base", "kd-alone"):
-                pairs = [of[seed] - variants[other][seed] for seed in of if seed in variants.get(other, {})]
-                cells.append(f"{mean(pairs):+.2f}" if pairs and variant != other else "")
-            lines.append(f"| {' | '.join(cells)} | {', '.join(map(str, sorted(of)))} |")
+                gain, _ = paired_gain(members, variants.get(other, []), "val_top1_last")
+                cells.append("" if gain != gain or variant == other else f"{gain:+.2f}")
+            lines.append(
+                f"| {' | '.join(cells)} | {', '.join(str(seed) for seed in sorted(r['seed'] for r in members))} |"
+            )
         lines.append("")
     return "\n".join(lines).rstrip()
 

@@ -12,9 +12,10 @@ from lightning_fabric import Fabric
 
 from crossres.config import Distill, Teach
 from crossres.data.decode import Fit as FitTo
-from crossres.data.images import ImageSet, left_out, stratified_split
+from crossres.data.images import ImageSet, left_out
 from crossres.data.loader import Loader
 from crossres.data.readers import read
+from crossres.data.splits import stratified_split
 from crossres.degrade import Size, check_size
 from crossres.devices import Device
 from crossres.distiller import Distiller, build_losses
@@ -60,15 +61,16 @@ def prepare(
         teacher = from_pretrained(config.teacher)
     train_set, val_set, test_set = _read_images(config, progress)
     images = config.images
-    if isinstance(config, Distill):
-        teacher = _ready_teacher(config, teacher, train_set)
-        if teacher is not None:
-            teacher = _placed(teacher, device, config.train.channels_last)
     hr_size = config.hr_size or _teachers_size(teacher) or _own_size(train_set)
     if hr_size is None:
         hr_size = MIXED
         progress.say(f"{config.data}: images of several sizes, read at hr_size {hr_size}; --hr_size takes another")
     lr_size = config.lr_size if isinstance(config, Distill) else hr_size
+    if isinstance(config, Distill) and config.teacher is not None:
+        teacher = frozen_teacher(
+            teacher or _plain_teacher(config, train_set, hr_size), train_set.classes, f"the teacher {config.teacher}"
+        )
+        teacher = _placed(teacher, device, config.train.channels_last)
     shared: dict[str, Any] = {
         "hr_size": hr_size,
         "lr_size": lr_size,
@@ -182,16 +184,13 @@ def _read_images(config: Teach, progress: Progress) -> tuple[ImageSet, ImageSet 
     return train_set, val_set, test_set
 
 
-def _ready_teacher(config: Distill, teacher: Encoder | None, images: ImageSet) -> Encoder | None:
-    if teacher is not None:
-        return frozen_teacher(teacher, images.classes, f"the teacher {config.teacher}")
-    if config.teacher is None or config.teacher_name is None:
-        return None
-    size = config.hr_size or _own_size(images) or MIXED
+def _plain_teacher(config: Distill, images: ImageSet, size: int) -> Encoder:
+    assert config.teacher is not None
+    assert config.teacher_name is not None
     mean, std = _normalisation(config.teacher_name, images, size, config.images.fit)
     teacher = build_encoder(config.teacher_name, classes=images.classes, input_size=size, mean=mean, std=std)
     load_weights(teacher, config.teacher)
-    return teacher.eval().requires_grad_(False)
+    return teacher
 
 
 def _normalisation(

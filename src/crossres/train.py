@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import time
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,8 +94,7 @@ class Fit:
         return average
 
     def train(self, state_path: Path) -> None:
-        on_cpu = self.experiment.train.device.type == "cpu"
-        with fast_weight_gradients(self.experiment.student) if on_cpu else nullcontext():
+        with fast_weight_gradients(self.experiment.student):
             self._train(state_path)
 
     def _train(self, state_path: Path) -> None:

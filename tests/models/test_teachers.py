@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from crossres.errors import CrossresError
-from crossres.models import build_encoder, load_teacher, save_pretrained
+from crossres.models import build_encoder, from_pretrained, frozen_teacher, save_pretrained
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -17,7 +17,7 @@ def saved(tmp_path):
 
 
 def test_a_teacher_is_frozen(saved):
-    teacher = load_teacher(saved, CLASSES)
+    teacher = frozen_teacher(from_pretrained(saved), CLASSES, "the teacher")
     assert not teacher.training
     assert not any(weight.requires_grad for weight in teacher.parameters())
     assert teacher.classes == CLASSES
@@ -25,8 +25,8 @@ def test_a_teacher_is_frozen(saved):
 
 def test_rows_follow_the_data(saved):
     images = torch.rand(4, 3, 8, 8)
-    expected = load_teacher(saved, CLASSES)(images).logits
-    teacher = load_teacher(saved, ["cat", "ant", "bee"])
+    expected = frozen_teacher(from_pretrained(saved), CLASSES, "the teacher")(images).logits
+    teacher = frozen_teacher(from_pretrained(saved), ["cat", "ant", "bee"], "the teacher")
     assert teacher.classes == ("cat", "ant", "bee")
     torch.testing.assert_close(teacher(images).logits, expected[:, [2, 0, 1]])
 
@@ -41,9 +41,11 @@ def test_rows_follow_the_data(saved):
 )
 def test_other_classes_are_refused(saved, classes, message):
     with pytest.raises(CrossresError, match=message):
-        load_teacher(saved, classes)
+        frozen_teacher(from_pretrained(saved), classes, "the teacher")
 
 
 def test_a_teacher_without_classifier_fits_any_classes(tmp_path):
     save_pretrained(build_encoder("resnet8", classes=(), input_size=8), tmp_path / "t")
-    assert load_teacher(tmp_path / "t", CLASSES)(torch.rand(1, 3, 8, 8)).logits is None
+    assert (
+        frozen_teacher(from_pretrained(tmp_path / "t"), CLASSES, "the teacher")(torch.rand(1, 3, 8, 8)).logits is None
+    )

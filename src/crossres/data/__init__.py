@@ -6,8 +6,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from crossres.data.images import ImageSet, stratified_split
+    from crossres.data.images import ImageSet
     from crossres.data.readers import read
+    from crossres.data.splits import stratified_split
 
 __all__ = ["ImageSet", "read", "stratified_split"]
 
@@ -15,7 +16,7 @@ __all__ = ["ImageSet", "read", "stratified_split"]
 _HOME = {
     "ImageSet": "crossres.data.images",
     "read": "crossres.data.readers",
-    "stratified_split": "crossres.data.images",
+    "stratified_split": "crossres.data.splits",
 }
 
 

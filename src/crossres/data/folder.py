@@ -9,7 +9,8 @@ from pathlib import Path
 from PIL import Image
 
 from crossres.data.decode import FORMATS
-from crossres.data.images import ImageSet, Split, require_own_split, split_by_seed
+from crossres.data.images import ImageSet
+from crossres.data.splits import Split, require_own_split, split_by_seed
 from crossres.errors import CrossresError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})

@@ -1,4 +1,4 @@
-"""ImageSet: labelled images at stable positions, decoded to 8-bit RGB; and how a set is split."""
+"""ImageSet: labelled images at stable positions, decoded to 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,6 @@ from torch import Tensor
 from crossres.data.decode import Fit, check_fit, fit_image, reason, to_rgb
 from crossres.errors import CrossresError
 
-Split = Literal["train", "test", "all"]
 Pixels = npt.NDArray[np.uint8]
 Positions = npt.NDArray[np.int64]
 
@@ -280,56 +279,6 @@ class ImageSet:
         ) from error
 
 
-def stratified_split(
-    labels: npt.ArrayLike, fraction: float, seed: int, file_names: Sequence[str] = ()
-) -> tuple[Positions, Positions]:
-    """Split positions into kept and held out, class by class.
-
-    Of a class with n images, ``round(n * fraction)`` are held out, at least 1 and at most n - 1; a class
-    with one image keeps it. A class's share depends on its own size, its label and the seed alone.
-
-    Args:
-        labels: int (N,), 0 or above.
-        fraction: share to hold out, between 0 and 1.
-        seed: which split, 0 or above.
-        file_names: of the samples; where given and all different, their hashes and not their positions decide.
-
-    Returns:
-        Kept and held-out positions, int64, each ascending; together all of ``0 .. N - 1``.
-
-    Raises:
-        CrossresError: the fraction is not between 0 and 1, or the seed is negative.
-    """
-    if not 0 < fraction < 1:
-        raise CrossresError(f"the share to hold out is {fraction}; it should lie between 0 and 1")
-    if seed < 0:
-        raise CrossresError(f"the seed is {seed}; it should be 0 or above")
-    values = np.asarray(labels, dtype=np.int64)
-    by_name = 0 < len(values) == len(set(file_names))
-    held = np.zeros(len(values), dtype=bool)
-    by_class = np.argsort(values, kind="stable")
-    names, starts = np.unique(values[by_class], return_index=True)
-    for label, members in zip(names.tolist(), np.split(by_class, starts)[1:], strict=True):
-        if len(members) > 1:
-            count = min(max(int(len(members) * fraction + 0.5), 1), len(members) - 1)
-            if by_name:
-                digests = [sha256(f"{seed} {file_names[member]}".encode()).hexdigest() for member in members]
-                order = np.argsort(digests)
-            else:
-                order = np.random.default_rng([seed, label]).permutation(len(members))
-            held[members[order[:count]]] = True
-    return np.flatnonzero(~held), np.flatnonzero(held)
-
-
-def require_classes(images: ImageSet) -> None:
-    """Raise CrossresError unless there are images of two classes."""
-    if len(images) == 1:
-        raise CrossresError(f"{images.name} holds one image in all; give images of at least two classes")
-    if (images.class_counts > 0).sum() < 2:
-        only = f", '{images.classes[images.labels[0]]}'" if len(images) else ""
-        raise CrossresError(f"{images.name} has only one class{only}; a classifier needs at least two")
-
-
 def left_out(splits: Mapping[str, ImageSet]) -> list[str]:
     """Return a line for each kind of file that the reader of these splits left out, with its count and names."""
     lines = []
@@ -348,35 +297,6 @@ def left_out(splits: Mapping[str, ImageSet]) -> list[str]:
 
 def _some(names: Sequence[str], most: int = 20) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def require_own_split(split: Split, source: object) -> None:
-    """Raise CrossresError where all of a source is asked for that comes in splits."""
-    if split == "all":
-        raise CrossresError(f"{source} has a train and a test split of its own; choose one of them, not all")
-
-
-def split_by_seed(whole: ImageSet, split: Split, fraction: float, seed: int) -> ImageSet:
-    """Return one side of `stratified_split` of a set that comes without a test split, or all of it.
-
-    Which images of a class are held out follows from their file names where they have some, so that a file
-    that is added or removed leaves nearly all others where they were.
-
-    Raises:
-        CrossresError: the set has one class only, or no class has an image to spare for the test split.
-    """
-    if split == "all":
-        return whole
-    require_classes(whole)
-    kept, held = stratified_split(whole.labels, fraction, seed, [whole.path(i) for i in range(len(whole))])
-    if split == "train":
-        return whole.subset(kept)
-    if not len(held):
-        raise CrossresError(
-            f"{whole.name} leaves nothing for a test split: no class has more than one image; add images or "
-            f"bring a test split"
-        )
-    return whole.subset(held)
 
 
 def _discard(image: Image.Image) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crossres.data.images import ImageSet, Positions, Split, require_own_split, split_by_seed
+from crossres.data.images import ImageSet, Positions
 from crossres.data.packed import pack
 from crossres.data.shards import (
     Shards,
@@ -25,6 +25,7 @@ from crossres.data.shards import (
     reading,
     require_column,
 )
+from crossres.data.splits import Split, require_own_split, split_by_seed
 from crossres.errors import CrossresError
 
 

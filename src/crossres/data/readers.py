@@ -11,8 +11,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from crossres.data.folder import read_folder
-from crossres.data.images import ArrayItems, ImageSet, Split, require_classes, require_own_split, split_by_seed
+from crossres.data.images import ArrayItems, ImageSet
 from crossres.data.parquet import read_parquet
+from crossres.data.splits import Split, require_classes, require_own_split, split_by_seed
 from crossres.errors import CrossresError, nearest
 
 _TORCHVISION = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "svhn": "SVHN", "stl10": "STL10"}

@@ -3,7 +3,7 @@
 from crossres.models.backbones import BACKBONES
 from crossres.models.encoder import Encoder, build_encoder, wrap
 from crossres.models.pretrained import from_pretrained, push_to_hub, save_pretrained
-from crossres.models.teachers import load_teacher
+from crossres.models.teachers import frozen_teacher
 from crossres.models.weights import load_weights, weights_sha256
 
 __all__ = [
@@ -11,7 +11,7 @@ __all__ = [
     "Encoder",
     "build_encoder",
     "from_pretrained",
-    "load_teacher",
+    "frozen_teacher",
     "load_weights",
     "push_to_hub",
     "save_pretrained",

@@ -21,12 +21,12 @@ SMALL = {torch.bfloat16: 16, torch.float32: 4}
 
 @contextmanager
 def fast_weight_gradients(module: nn.Module) -> Iterator[None]:
-    """Within the context, the module's convolutions take the matrix product wherever they train on small maps.
+    """Within the context, convolutions on the CPU take the matrix product wherever they train on small maps.
 
     The gradients are the same up to rounding. Parameters, names and the forward pass stay as they are; dilated,
     grouped and otherwise padded convolutions too. A second derivative through the weights is not available.
     """
-    changed = [m for m in module.modules() if type(m) is nn.Conv2d and _plain(m)]
+    changed = [m for m in module.modules() if type(m) is nn.Conv2d and m.weight.device.type == "cpu" and _plain(m)]
     for convolution in changed:
         convolution.__class__ = _Conv2d
     try:

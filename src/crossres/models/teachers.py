@@ -1,34 +1,28 @@
-"""Teachers: encoders that are read, frozen and matched to the classes of the data."""
+"""Teachers: encoders that are frozen and matched to the classes of the data."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from pathlib import Path
 
 import torch
 
 from crossres.errors import CrossresError
 from crossres.models.encoder import Encoder
-from crossres.models.pretrained import from_pretrained
-
-
-def load_teacher(path: str | Path, classes: Sequence[str]) -> Encoder:
-    """Read a teacher: eval mode, no gradients, logits in the order of the data's classes.
-
-    Args:
-        path: a folder that crossres saved, or a Hub id ``owner/name``.
-        classes: the data's class names in the order of its labels. A teacher without a classifier, which
-            teaches by its embedding alone, fits any.
-
-    Raises:
-        CrossresError: the folder cannot be read, or the teacher knows other classes.
-    """
-    return frozen_teacher(from_pretrained(path), classes, f"the teacher {path}")
 
 
 def frozen_teacher(teacher: Encoder, classes: Sequence[str], where: str) -> Encoder:
-    """Return a copy of a teacher as `load_teacher` does; ``where`` names it in a message."""
+    """Return a copy of a teacher: eval mode, no gradients, logits in the order of the data's classes.
+
+    Args:
+        teacher: trained.
+        classes: the data's class names in the order of its labels. A teacher without a classifier, which
+            teaches by its embedding alone, fits any.
+        where: names it in a message.
+
+    Raises:
+        CrossresError: the teacher knows other classes.
+    """
     teacher = deepcopy(teacher)
     if teacher.classes:
         order_classes(teacher, classes, where)
