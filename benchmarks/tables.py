@@ -48,7 +48,7 @@ def students_table(folder: Path) -> str:
     images = sorted({(r["images"]["train"], r["images"]["val"], r["images"]["test"]) for r in results})
     said = "; ".join(f"{a:,} training, {b:,} validation, {c:,} test images" for a, b, c in images)
     return f"{' or '.join(map(str, epochs))} epochs; {said}; top-1 in %.\n\n" + method_table(
-        results, baselines=("ce", "ce+kd")
+        results, baselines=("ce", "ce+kd", "ce+kd (decays)")
     )
 
 
@@ -61,7 +61,7 @@ def sensitivity_table(folder: Path) -> str:
         rows.setdefault((student, result["lr_size"]), {}).setdefault(variant, []).append(result)
     lines = []
     for (student, size), variants in sorted(rows.items()):
-        some = results[0]
+        some = next(iter(variants.values()))[0]
         lines += [
             f"{student} at {size}x{size}, {some['epochs']} epochs, top-1 in % on the {some['images']['val']:,} "
             "validation images after the last epoch, differences paired by seed:",

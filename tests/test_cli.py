@@ -336,6 +336,17 @@ def test_evaluate_prints_a_table_and_draws_a_figure(
         assert len(figure.convert("L").getcolors() or []) > 50
 
 
+def test_a_figure_that_cannot_be_written_costs_no_numbers(
+    student: Path, drawn: Path, tmp_path: Path, capsys: Printed
+) -> None:
+    (tmp_path / "file").touch()
+    png = tmp_path / "file" / "figure.png"
+    assert main(["evaluate", f"{student}/model", str(drawn), "--sizes=8", "--json", "--png", str(png)]) == 2
+    said = capsys.readouterr()
+    assert json.loads(said.out)["images"] == 40
+    assert said.err == f"crossres: cannot write {png}: File exists; nothing was changed\n"
+
+
 def test_evaluate_in_bfloat16_on_the_training_split(student: Path, drawn: Path, capsys: Printed) -> None:
     words = ["--split=train", "--precision=bfloat16", "--device=cpu", "--sizes=8", "--json"]
     assert main(["evaluate", str(student), str(drawn), *words]) == 0
@@ -406,7 +417,7 @@ def test_three_commands_from_own_images_to_an_evaluation(
             image.save(f"fruit/{kind}/{i}.{('png', 'jpg', 'gif', 'webp')[i % 4]}")
     Path("fruit", "plums", "shot.heic").write_bytes(b"?")
     assert main(["teach", "--data=fruit", "--hr_size=16", *SMALL]) == 0
-    assert "fruit: 1 files are no known images: fruit/plums/shot.heic" in capsys.readouterr().err
+    assert "fruit: 1 files or folders are no known images or splits: fruit/plums/shot.heic" in capsys.readouterr().err
     assert main(["distill", "--data=fruit", "--teacher=runs/teacher", "--lr_size=8", *SMALL]) == 0
     capsys.readouterr()
     assert main(["evaluate", "runs/student", "fruit", "--json"]) == 0

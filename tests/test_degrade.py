@@ -77,6 +77,33 @@ def test_size_range_shrinks_each_sample_by_itself():
         assert (lr[i] - enlarged[0]).abs().mean() < 2 / 255
 
 
+def test_size_range_degrades_each_sample_at_its_own_size():
+    images = as_tensor(photos(64))
+    degradation = Degradation(blur=(0.5, 0.5), jpeg=(50, 50))
+    draws = draw(64, (4, 12), degradation, torch.Generator().manual_seed(3))
+    lr = degrade(images, (4, 12), degradation, draws=draws)
+    for i in range(16):
+        small = degrade(images[i : i + 1], int(draws.size[i]), degradation)
+        enlarged = F.interpolate(small, (12, 12), mode="bicubic", antialias=True).clamp(0, 1)
+        difference = (lr[i] - enlarged[0]).abs()
+        # a coefficient between two steps of the JPEG table may fall to the other one
+        assert difference.mean() < 1 / 255
+        assert difference.median() < 1e-4
+
+
+def test_noise_of_a_size_range_is_as_coarse_as_the_sample():
+    grey = torch.full((200, 3, 32, 32), 0.5)
+    degradation = Degradation(noise=(0.1, 0.1))
+    draws = draw(200, (4, 12), degradation, torch.Generator().manual_seed(0))
+    lr = degrade(grey, (4, 12), degradation, draws=draws) - 0.5
+
+    def neighbours(noise):
+        return float((noise[..., 1:] * noise[..., :-1]).mean() / noise.square().mean())
+
+    assert neighbours(lr[draws.size == 4]) > 0.7
+    assert abs(neighbours(lr[draws.size == 12])) < 0.1
+
+
 def test_seeded_and_sliceable():
     images = as_tensor(photos(8))
     realistic = Degradation(preset="realistic")

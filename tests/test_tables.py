@@ -51,6 +51,31 @@ def test_a_gain_over_each_baseline():
     ]
 
 
+def test_a_loss_that_decays_is_a_method_of_its_own():
+    constant = result("ce+kd", 0, 51.0) | {"losses": {"ce": {}, "kd": {"decay": False}}}
+    fading = result("ce+kd", 0, 52.0) | {"losses": {"ce": {}, "kd": {"decay": True}}}
+    lines = method_table([constant, fading], baselines=("ce+kd",)).splitlines()[2:]
+    assert [line.split("|")[3].strip() for line in lines] == ["ce+kd", "ce+kd (decays)"]
+    assert "+1.00 (1 seed)" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("other", "what"),
+    [
+        ({"data_sha256": {"train": "b"}}, "data_sha256"),
+        ({"config": {"train": {"epochs": 240}}}, "train"),
+        ({"hr_size": 64}, "hr_size"),
+    ],
+)
+def test_a_gain_over_another_experiment_is_refused(other, what):
+    mine = {"data_sha256": {"train": "a"}, "config": {"train": {"epochs": 30}}, "hr_size": 32}
+    base = result("ce", 0, 50.0) | mine | {"config": {**mine["config"], "teacher": None}}
+    better = result("ce+kd", 0, 51.0) | mine | {"config": {**mine["config"], "teacher": "t"}}
+    assert "+1.00" in method_table([base, better])
+    with pytest.raises(CrossresError, match=f"differ in {what} beside the method"):
+        method_table([base | other, better])
+
+
 def test_an_option_that_is_off_equals_one_that_was_not_there_yet():
     old = result("ce", 0, 50.0) | {"config": {"losses": {"ce": {"weight": 1.0}}}}
     new = result("ce", 1, 50.0) | {"config": {"losses": {"ce": {"weight": 1.0, "decay": False}}}}

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from crossres.config import Distill, Teach
+    from crossres.config import Augment, Distill, Images, Model, Teach, Train
     from crossres.data.readers import read
     from crossres.degrade import Degradation
     from crossres.errors import CrossresError
@@ -18,11 +18,15 @@ __version__ = "0.1.0"
 
 # Looked up at first use: `import crossres` and `crossres --help` load none of the heavy packages.
 _HOME = {
+    "Augment": ("crossres.config", "Augment"),
     "CrossresError": ("crossres.errors", "CrossresError"),
     "Degradation": ("crossres.degrade", "Degradation"),
     "Distill": ("crossres.config", "Distill"),
     "Encoder": ("crossres.models.encoder", "Encoder"),
+    "Images": ("crossres.config", "Images"),
+    "Model": ("crossres.config", "Model"),
     "Teach": ("crossres.config", "Teach"),
+    "Train": ("crossres.config", "Train"),
     "build_encoder": ("crossres.models.encoder", "build_encoder"),
     "distill": ("crossres.experiment", "distill"),
     "load": ("crossres.models.pretrained", "from_pretrained"),
@@ -32,11 +36,15 @@ _HOME = {
 }
 
 __all__ = [
+    "Augment",
     "CrossresError",
     "Degradation",
     "Distill",
     "Encoder",
+    "Images",
+    "Model",
     "Teach",
+    "Train",
     "build_encoder",
     "distill",
     "load",

@@ -184,18 +184,20 @@ def _evaluate(words: list[str]) -> None:
         autocast=device.autocast,
         memory_mb=chosen.memory_mb,
     )
-    if chosen.png:
-        from crossres.evaluate.figures import draw_evaluation
-
-        draw_evaluation(result, chosen.png)
     result["precision"] = device.precision
     if chosen.json:
         print(json.dumps(result))
     else:
-        _print_evaluation(result, chosen.png)
+        _print_evaluation(result)
+    if chosen.png:  # last: a figure that cannot be written costs no numbers
+        from crossres.evaluate.figures import draw_evaluation
+
+        draw_evaluation(result, chosen.png)
+        if not chosen.json:
+            print(f"figure: {chosen.png}")
 
 
-def _print_evaluation(result: dict[str, Any], png: str | None) -> None:
+def _print_evaluation(result: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -218,8 +220,6 @@ def _print_evaluation(result: dict[str, Any], png: str | None) -> None:
     for count, true, predicted in mistakes[:5]:
         if count:
             console.print(f"{count:5} x {true} taken for {predicted}", markup=False)
-    if png:
-        console.print(f"figure: {png}", markup=False)
 
 
 def _sizes(text: str) -> tuple[int, ...]:

@@ -143,14 +143,15 @@ def degrade(
 
     Args:
         hr: float (B, C, H, W) in 0..1; H and W may differ.
-        size: side of the LR image in pixels, or a range (low, high): then each sample is shrunk to a size of
-            its own and enlarged again to ``high`` (bicubic), so that the batch keeps one shape.
+        size: side of the LR image in pixels, or a range (low, high): then each sample is degraded at a size of
+            its own, noise, JPEG and rounding included, and enlarged to ``high`` as an `Encoder` enlarges it
+            (bicubic), so that the batch keeps one shape.
         degradation: the parameters; bicubic downsampling where left out.
         generator: CPU generator of the random part.
         draws: the random part, where it is drawn already (``generator`` is then unused).
 
     Returns:
-        float32 (B, C, high, high) in 0..1, rounded to 8 bits as an image file holds it.
+        float32 (B, C, high, high) in 0..1, rounded to 8 bits at its own size as an image file holds it.
 
     Raises:
         CrossresError: a size that is 0, an empty range or larger than the image.
@@ -168,8 +169,8 @@ def degrade(
         columns = resize_matrix(width, high, degradation.kernel, hr.device)
         lr = _resampled(images, rows, columns)
     else:
-        rows = _sample_matrices(height, low, high, degradation.kernel, draws)
-        columns = rows if width == height else _sample_matrices(width, low, high, degradation.kernel, draws)
+        rows = _shrinking_matrices(height, low, high, degradation.kernel, draws)
+        columns = rows if width == height else _shrinking_matrices(width, low, high, degradation.kernel, draws)
         lr = rows[:, None] @ images @ columns[:, None].transpose(-1, -2)
     if ranges.noise != (0.0, 0.0):
         noise_generator = torch.Generator(hr.device).manual_seed(draws.noise_seed)
@@ -178,8 +179,9 @@ def degrade(
         lr = lr + noise[first : first + len(lr)] * draws.noise[:, None, None, None]
     lr = lr.clamp_(0, 1)
     if ranges.jpeg != (0.0, 0.0):
-        lr = jpeg(lr, draws.quality)
-    return lr.mul_(255).round_().div_(255)
+        lr = jpeg(lr if low == high else _edges_repeated(lr, draws.size), draws.quality)
+    lr = lr.mul_(255).round_().div_(255)
+    return lr if low == high else _enlarged(lr, low, draws.size)
 
 
 def _resampled(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -228,21 +230,33 @@ def _kernel(x: Tensor, kernel: Kernel) -> Tensor:
     return torch.where(distance < 3, torch.sinc(x) * torch.sinc(x / 3), 0.0)
 
 
-def _sample_matrices(n_in: int, low: int, high: int, kernel: Kernel, draws: Draws) -> Tensor:
-    """Return (B, high, n_in): per sample blur, then shrink to its size, then enlarge to ``high``."""
+def _shrinking_matrices(n_in: int, low: int, high: int, kernel: Kernel, draws: Draws) -> Tensor:
+    """Return (B, high, n_in): per sample blur, then shrink to its size, in the first rows; the others are 0."""
     device = draws.size.device
-    table = torch.stack(
-        [
-            resize_matrix(size, high, "bicubic", device) @ resize_matrix(n_in, size, kernel, device)
-            for size in range(low, high + 1)
-        ]
-    )
-    matrices = table[draws.size - low]
+    sizes = range(low, high + 1)
+    table = [F.pad(resize_matrix(n_in, size, kernel, device), (0, 0, 0, high - size)) for size in sizes]
+    matrices = torch.stack(table)[draws.size - low]
     # sigma is in LR pixels; a vanishing sigma leaves the identity
     sigma = (draws.blur * n_in / draws.size).clamp(min=1e-3)[:, None, None]
     pixel = torch.arange(n_in, device=device)
     gauss = torch.exp(-((pixel[:, None] - pixel).square()) / (2 * sigma.square()))
     return matrices @ (gauss / gauss.sum(-1, keepdim=True))
+
+
+def _edges_repeated(images: Tensor, size: Tensor) -> Tensor:
+    """Fill (B, C, s, s) beyond each sample's own size with its last row and column, as JPEG fills its blocks."""
+    nearest = torch.arange(images.shape[-1], device=images.device).minimum(size[:, None] - 1)[:, None]
+    rows = images.gather(2, nearest[..., None].expand_as(images))
+    return rows.gather(3, nearest[..., None, :].expand_as(images))
+
+
+def _enlarged(images: Tensor, low: int, size: Tensor) -> Tensor:
+    """Enlarge each sample's own first rows and columns to all of (B, C, s, s)."""
+    high = images.shape[-1]
+    sizes = range(low, high + 1)
+    table = [F.pad(resize_matrix(own, high, "bicubic", images.device), (0, high - own)) for own in sizes]
+    matrices = torch.stack(table)[size - low][:, None]
+    return (matrices @ images @ matrices.transpose(-1, -2)).clamp_(0, 1)
 
 
 # Annex K of the JPEG standard (ITU-T T.81): luminance and chrominance quantisation at quality 50.

@@ -6,6 +6,7 @@ import json
 import shlex
 import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from crossres import config as configs
@@ -68,6 +69,15 @@ def run(
         return found
     if not resume and not overwrite and (state_path.exists() or done.exists()):
         raise CrossresError(f"{folder} holds a run already; use --resume, --overwrite or another --name")
+    sources = {
+        "teacher": config.teacher if isinstance(config, Distill) else None,
+        "model.weights": config.model.weights,
+    }
+    for what, source in sources.items():
+        if overwrite and source and Path(source).resolve().is_relative_to(folder.resolve()):
+            raise CrossresError(
+                f"--overwrite would delete the {what} {source}, which the run needs; choose another --name"
+            )
     device = resolve_device(config.train)
     fabric = fabric_of(config, device)
     fabric.launch()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 from dataclasses import asdict
@@ -140,8 +139,12 @@ def _processor() -> str:
         return platform.processor() or "unknown"
 
 
-def peak_memory_mb() -> float:
-    """Return the largest resident memory of this process so far, in MB."""
+def peak_memory_mb() -> float | None:
+    """Return the largest resident memory of this process so far, in MB; None where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 

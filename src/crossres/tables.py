@@ -12,8 +12,16 @@ from typing import Any
 
 from crossres.errors import CrossresError
 
-#: Two-sided 95 % quantile of Student's t by degrees of freedom; beyond the table the normal's.
-_T95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
+#: Two-sided 95 % quantile of Student's t for 1, 2, ... degrees of freedom; beyond the table the normal's.
+_T95 = (
+    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
+    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
+    *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
+)
+
+
+#: What a method is made of.
+_METHOD = ("losses", "teacher", "teacher_name", "teacher_cache")
 
 
 def read_results(folder: str | Path) -> list[dict[str, Any]]:
@@ -45,14 +53,16 @@ def method_table(results: Iterable[Mapping[str, Any]], baselines: Sequence[str] 
 
     Args:
         results: ``result.json`` documents.
-        baselines: the methods the gains are counted from.
+        baselines: the methods the gains are counted from, by their names in the table: a loss whose weight
+            decays is another method.
 
     Raises:
-        CrossresError: two results of one row have the same seed or differ in more than the seed.
+        CrossresError: two results of one row have the same seed or differ in more than the seed, or a row differs
+            from its baseline in more than the method.
     """
     groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = defaultdict(list)
     for result in results:
-        key = (result["student"]["name"], str(result["lr_size"]), result["method"])
+        key = (result["student"]["name"], str(result["lr_size"]), _label(result))
         for other in groups[key]:
             if other["seed"] == result["seed"] or _experiment(other) != _experiment(result):
                 raise CrossresError(
@@ -82,7 +92,18 @@ def paired_gain(
     """Return the mean difference to the baseline's runs of the same seeds and half its 95 % interval.
 
     The interval is None with fewer than two pairs; the difference is NaN with none.
+
+    Raises:
+        CrossresError: the two differ in more than the method: in data, sizes, schedule or augmentation.
     """
+    for result, other in zip(results[:1], baseline[:1], strict=False):
+        ours, theirs = _setting(result), _setting(other)
+        unlike = sorted(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))
+        if unlike:
+            raise CrossresError(
+                f"'{result.get('name')}' and '{other.get('name')}' differ in {', '.join(unlike)} beside the method; "
+                "tabulate them apart"
+            )
     of_seed = {r["seed"]: r[key] for r in baseline}
     gains = [r[key] - of_seed[r["seed"]] for r in results if r["seed"] in of_seed]
     if not gains:
@@ -93,12 +114,26 @@ def paired_gain(
     return mean(gains), quantile * stdev(gains) / sqrt(len(gains))
 
 
+def _label(result: Mapping[str, Any]) -> str:
+    """Name the method, and which of its weights fall to 0 over the training."""
+    losses = result.get("losses", {})
+    names = result["method"].split("+")
+    return "+".join(f"{name} (decays)" if losses.get(name, {}).get("decay") else name for name in names)
+
+
 def _experiment(result: Mapping[str, Any]) -> dict[str, Any]:
     """Return what seeds of one experiment have in common."""
-    config = {k: v for k, v in result.get("config", {}).items() if k not in ("name", "runs", "cache_dir", "data")}
+    config = result.get("config", {})
+    method = {key: config.get(key) for key in _METHOD}
+    return {**_setting(result), **_set(method), "teacher": (result.get("teacher") or {}).get("sha256")}
+
+
+def _setting(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what methods that are compared have in common: everything but the losses and the teacher."""
+    no_matter = ("name", "runs", "cache_dir", "data", "hr_size", *_METHOD)
+    config = {k: v for k, v in result.get("config", {}).items() if k not in no_matter}
     train = {k: v for k, v in config.pop("train", {}).items() if k != "seed"}
-    teacher = (result.get("teacher") or {}).get("sha256")
-    same = {"data": result.get("data_sha256"), "teacher": teacher, "precision": result.get("precision")}
+    same = {key: result.get(key) for key in ("hr_size", "data_sha256", "precision")}
     return {**_set(config), "train": _set(train), **same}
 
 

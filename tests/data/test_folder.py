@@ -53,8 +53,10 @@ def test_given_splits(tmp_path: Path, name: str) -> None:
 def test_test_is_preferred_to_val_unless_it_has_no_classes(tmp_path: Path) -> None:
     fill(tmp_path, train__a=2, train__b=2, val__a=1, test=3)
     assert paths(read(tmp_path, split="test")) == ["val/a/0.png"]
+    assert read(tmp_path, split="train").ignored == []
     fill(tmp_path, test__b=1)
     assert paths(read(tmp_path, split="test")) == ["test/b/0.png"]
+    assert read(tmp_path, split="train").ignored == [f"{tmp_path}/val/"]
 
 
 @pytest.mark.parametrize("prefix", ["", "train__"])

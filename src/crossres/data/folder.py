@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -48,8 +49,9 @@ def read_folder(root: Path, *, split: Split, test_fraction: float, seed: int, op
     """Read a folder of class folders; see `crossres.data.readers.read`.
 
     ``root/train`` counts as a split where it holds folders (and no images: then it is a class called
-    train). Its partner is the first of test, val, validation that holds class folders. Without a partner,
-    or without ``train``, the images are split by seed.
+    train). Its partner is the first of test, val, validation that holds class folders; a further one is not
+    read, as validation images are taken from train. Without a partner, or without ``train``, the images are
+    split by seed.
 
     Raises:
         CrossresError: no images, an empty class folder, fewer than two classes, or a test class that
@@ -58,13 +60,14 @@ def read_folder(root: Path, *, split: Split, test_fraction: float, seed: int, op
     train = root / "train"
     if not train.is_dir() or _images_in(train) or not _folders_in(train):
         return split_by_seed(_read_classes(root, root, _folders_in(root)), split, test_fraction, seed)
-    test = next((root / name for name in _TEST_FOLDERS if _folders_in(root / name)), None)
+    others = [root / name for name in _TEST_FOLDERS if _folders_in(root / name)]
+    test = others[0] if others else None
     classes = _folders_in(train)
     if test is None:
         return split_by_seed(_read_classes(train, root, classes), split, test_fraction, seed)
     require_own_split(split, root)
     if split == "train":
-        return _read_classes(train, root, classes)
+        return _read_classes(train, root, classes, [f"{folder}/" for folder in others[1:]])
     tested = _folders_in(test)
     if open_set:
         return _read_classes(test, root, tested)
@@ -77,8 +80,11 @@ def read_folder(root: Path, *, split: Split, test_fraction: float, seed: int, op
     return _read_classes(test, root, classes)
 
 
-def _read_classes(folder: Path, root: Path, classes: list[str]) -> ImageSet:
-    """Read ``folder/<class>/**`` for those of ``classes`` that are there; paths are kept relative to root."""
+def _read_classes(folder: Path, root: Path, classes: list[str], unread: Sequence[str] = ()) -> ImageSet:
+    """Read ``folder/<class>/**`` for those of ``classes`` that are there; paths are kept relative to root.
+
+    ``unread`` is added to what the set says it ignored.
+    """
     if not classes:
         loose = len(_images_in(folder))
         held = f"holds {loose} images but no class folders" if loose else "holds no class folders and no images"
@@ -86,7 +92,7 @@ def _read_classes(folder: Path, root: Path, classes: list[str]) -> ImageSet:
     paths: list[str] = []
     labels: list[int] = []
     empty: list[str] = []
-    ignored: list[str] = []
+    ignored = list(unread)
     for label, name in enumerate(classes):
         if not (folder / name).is_dir():
             continue

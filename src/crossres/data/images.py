@@ -80,7 +80,7 @@ class ImageSet:
         classes: class names.
         name: what messages and reports call the set.
         skipped: names of the corrupt images that the reader left out.
-        ignored: files among the images that are none by their type.
+        ignored: files among the images that are none by their type, and folders of a split too many.
 
     Raises:
         CrossresError: as many labels as images are needed, each in ``0 .. len(classes) - 1``.
@@ -288,10 +288,12 @@ def left_out(splits: Mapping[str, ImageSet]) -> list[str]:
                 f"{images.name}: {len(images.skipped)} unreadable images of the {split} split left out: "
                 f"{_some(images.skipped)}"
             )
-    # a folder's two splits have the same ones
+    # both splits of a folder may list one
     ignored = list(dict.fromkeys(file for images in splits.values() for file in images.ignored))
     if ignored:
-        lines.append(f"{images.name}: {len(ignored)} files are no known images: {_some(ignored)}")
+        lines.append(
+            f"{images.name}: {len(ignored)} files or folders are no known images or splits: {_some(ignored)}"
+        )
     return lines
 
 

@@ -121,4 +121,4 @@ def evaluate(
 
 def _around(low: int, high: int, hr_size: int) -> tuple[int, ...]:
     around = {round(low * f) for f in AROUND if f < 1} | {round(high * f) for f in AROUND}
-    return tuple(sorted(size for size in around | {hr_size} if min(2, low) <= size <= hr_size))
+    return tuple(sorted(size for size in around | {low, hr_size} if min(2, low) <= size <= hr_size))
