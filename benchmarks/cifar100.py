@@ -27,7 +27,7 @@ from crossres.models.pretrained import from_pretrained, save_pretrained
 RECIPES = Path("recipes/cifar100")
 
 #: The grid of students.
-METHODS = ("ce", "kd", "crd", "crrcd", "crrcd-without-kd")
+METHODS = ("ce", "kd", "kd-decays", "crd", "crrcd", "crrcd-without-kd")
 #: Changes to sensitivity.yaml (alpha is kd's weight, beta crrcd's), the ones that decide first.
 VARIANTS = {
     "base": [],

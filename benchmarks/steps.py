@@ -2,12 +2,16 @@
 
 Writes results/bench/steps.json: a list of {method, student, lr_size, batch, step_ms, ratio_to_ce, ...}. The teacher's
 outputs come from a cache, as in a distillation; the methods take turns, so that a slow minute hits all alike.
+Beside it, start.json: the seconds from the demo's start to its first training step.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -35,6 +39,8 @@ METHODS: dict[str, dict[str, dict[str, Any]]] = {
     "ce+crd": {"ce": {}, "crd": {}},
     "ce+crrcd": {"ce": {}, "crrcd": {"critic": "softmax"}},
     "ce+kd+crrcd": {"ce": {}, "kd": {}, "crrcd": {"critic": "softmax"}},
+    "ce+kd+crrcd (sigmoid critic)": {"ce": {}, "kd": {}, "crrcd": {}},
+    "ce+kd+crrcd (queue of 4096)": {"ce": {}, "kd": {}, "crrcd": {"negatives": "queue"}},
     "ce+crd (bank, 16384 negatives)": {"ce": {}, "crd": {"form": "bank"}},
 }
 
@@ -89,6 +95,24 @@ class Step:
         return time.perf_counter()
 
 
+def start_up() -> float:
+    """Return the seconds from the demo's start to the state it writes before its first training step."""
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        demo = subprocess.Popen(
+            [sys.executable, "-m", "crossres.cli", "demo", "--runs", folder], stderr=subprocess.DEVNULL
+        )
+        try:
+            while not (Path(folder) / "teacher" / "state.pt").exists():
+                if demo.poll() is not None:
+                    sys.exit(f"crossres demo ended with {demo.returncode} before its first step")
+                time.sleep(0.01)
+            return time.perf_counter() - started
+        finally:
+            demo.terminate()
+            demo.wait()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument(
@@ -98,6 +122,9 @@ def main() -> None:
     parser.add_argument("--student", default="resnet8x4", help="backbone")
     parser.add_argument("--sizes", type=int, nargs="+", default=[8, 16], help="LR sizes")
     chosen = parser.parse_args()
+    seconds = start_up()
+    print(f"start-up to the first step of the demo: {seconds:.2f} s", flush=True)
+    write_json(chosen.out.with_name("start.json"), {"seconds": round(seconds, 3), "commit": commit()})
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (20_000, 32, 32, 3), dtype=np.uint8)
     images = ImageSet(ArrayItems(pixels), rng.integers(0, len(CLASSES), len(pixels)), CLASSES, "random")

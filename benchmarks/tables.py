@@ -47,9 +47,11 @@ def students_table(folder: Path) -> str:
     epochs = sorted({r["epochs"] for r in results})
     images = sorted({(r["images"]["train"], r["images"]["val"], r["images"]["test"]) for r in results})
     said = "; ".join(f"{a:,} training, {b:,} validation, {c:,} test images" for a, b, c in images)
-    return f"{' or '.join(map(str, epochs))} epochs; {said}; top-1 in %.\n\n" + method_table(
-        results, baselines=("ce", "ce+kd", "ce+kd (decays)")
-    )
+    memory = max(r["peak_memory_mb"] for r in results)
+    return (
+        f"{' or '.join(map(str, epochs))} epochs; {said}; top-1 in %; a run takes at most {memory:,.0f} MB of memory."
+        "\n\n"
+    ) + method_table(results, baselines=("ce", "ce+kd", "ce+kd (decays)"))
 
 
 def sensitivity_table(folder: Path) -> str:
@@ -85,8 +87,10 @@ def sensitivity_table(folder: Path) -> str:
 def steps_table(path: Path) -> str:
     """Cost of a training step."""
     rows = json.loads(path.read_text())
+    start = json.loads(path.with_name("start.json").read_text())
     first = rows[0]
     lines = [
+        f"Start-up to the first step of the demo: {start['seconds']:.1f} s. Steps: "
         f"{first['student']}, batch {first['batch']}, {first['precision']}, {first['machine']['threads']} threads, "
         f"{first['machine']['processor']}; median of {first['steps']} steps, methods taking turns.",
         "",
