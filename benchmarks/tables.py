@@ -54,6 +54,10 @@ def students_table(folder: Path) -> str:
     ) + method_table(results, baselines=("ce", "ce+kd", "ce+kd (decays)"))
 
 
+#: Variants that are runs of the students' grid too, by their recipes there.
+ALSO_STUDENTS = {"kd-alone": "kd", "without-kd-beta-4-tau-0.2": "crrcd-without-kd"}
+
+
 def sensitivity_table(folder: Path) -> str:
     """One option of crrcd at a time, judged on the validation split alone."""
     results = read_results(folder)
@@ -63,6 +67,11 @@ def sensitivity_table(folder: Path) -> str:
         rows.setdefault((student, result["lr_size"]), {}).setdefault(variant, []).append(result)
     lines = []
     for (student, size), variants in sorted(rows.items()):
+        seeds = {result["seed"] for members in variants.values() for result in members}
+        for variant, recipe in ALSO_STUDENTS.items():
+            paths = [folder.parent / f"{student}-{size}x{size}-{recipe}-seed{seed}.json" for seed in sorted(seeds)]
+            if variant not in variants and all(path.exists() for path in paths):
+                variants[variant] = [json.loads(path.read_text()) for path in paths]
         some = next(iter(variants.values()))[0]
         lines += [
             f"{student} at {size}x{size}, {some['epochs']} epochs, top-1 in % on the {some['images']['val']:,} "
