@@ -67,8 +67,6 @@ VARIANTS = {
     "width-32": ["--losses.crrcd.width", "32"],
 }
 
-FAILED: list[str] = []
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -105,13 +103,14 @@ def main() -> None:
                         words += ["--teacher", chosen.teacher]
                     _add(jobs, out, name, words + (VARIANTS[method] if tuning else []))
     print(f"{jobs.qsize()} runs to do", flush=True)
-    workers = [threading.Thread(target=_work, args=(jobs, core, chosen.runs, out)) for core in chosen.cores]
+    failed: list[str] = []
+    workers = [threading.Thread(target=_work, args=(jobs, core, chosen.runs, out, failed)) for core in chosen.cores]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    if FAILED:
-        sys.exit(f"{len(FAILED)} runs failed: {', '.join(FAILED)}")
+    if failed:
+        sys.exit(f"{len(failed)} runs failed: {', '.join(failed)}")
 
 
 def _teacher(data: list[str], runs: Path, out: Path) -> None:
@@ -141,7 +140,7 @@ def _add(jobs: queue.Queue[tuple[str, list[str]]], out: Path, name: str, words: 
         jobs.put((name, words))
 
 
-def _work(jobs: queue.Queue[tuple[str, list[str]]], core: int, runs: Path, out: Path) -> None:
+def _work(jobs: queue.Queue[tuple[str, list[str]]], core: int, runs: Path, out: Path, failed: list[str]) -> None:
     while True:
         try:
             name, words = jobs.get_nowait()
@@ -158,7 +157,7 @@ def _work(jobs: queue.Queue[tuple[str, list[str]]], core: int, runs: Path, out: 
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
             )
         if code:
-            FAILED.append(name)
+            failed.append(name)
             print(f"{name}: failed, see {run / 'log.txt'}", flush=True)
             continue
         out.mkdir(parents=True, exist_ok=True)

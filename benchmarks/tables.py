@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 import sys
+from math import isnan
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -85,10 +86,9 @@ def sensitivity_table(folder: Path) -> str:
             cells = [variant, f"{mean(r['val_top1_last'] for r in members):.2f}"]
             for other in ("base", "kd-alone"):
                 gain, _ = paired_gain(members, variants.get(other, []), "val_top1_last")
-                cells.append("" if gain != gain or variant == other else f"{gain:+.2f}")
-            lines.append(
-                f"| {' | '.join(cells)} | {', '.join(str(seed) for seed in sorted(r['seed'] for r in members))} |"
-            )
+                cells.append("" if isnan(gain) or variant == other else f"{gain:+.2f}")
+            cells.append(", ".join(str(seed) for seed in sorted(r["seed"] for r in members)))
+            lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
     return "\n".join(lines).rstrip()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from math import sqrt
+from math import isnan, sqrt
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -148,7 +148,7 @@ def _set(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 def _difference(members: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]]) -> str:
     gain, half = paired_gain(members, base)
-    if gain != gain:
+    if isnan(gain):
         return ""
     if half is None:
         return f"{gain:+.2f} (1 seed)"
