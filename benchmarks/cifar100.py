@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import queue
-import shutil
 import subprocess
 import sys
 import threading
@@ -124,7 +123,7 @@ def _teacher(data: list[str], runs: Path, out: Path) -> None:
             words = ["--resume", str(run)]
         subprocess.check_call([sys.executable, "-m", "crossres.cli", "teach", *words])
         out.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(run / "result.json", out / f"{part}.json")
+        write_json(out / f"{part}.json", json.loads((run / "result.json").read_text()))
     encoder = from_pretrained(run)
     for parameter in encoder.parameters():
         if parameter.ndim > 1:
@@ -160,9 +159,9 @@ def _work(jobs: queue.Queue[tuple[str, list[str]]], core: int, runs: Path, out: 
             failed.append(name)
             print(f"{name}: failed, see {run / 'log.txt'}", flush=True)
             continue
-        out.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(run / "result.json", out / f"{name}.json")
         result = json.loads((run / "result.json").read_text())
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / f"{name}.json", result)
         print(f"{name}: top-1 {result['top1_last']:.2f} in {result['seconds']:.0f} s", flush=True)
 
 

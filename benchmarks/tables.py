@@ -14,7 +14,7 @@ from typing import Any
 from cifar100 import VARIANTS
 
 from crossres.checkpoint import write_atomically
-from crossres.tables import method_table, paired_gain, read_results
+from crossres.tables import SPREAD, method_table, paired_gain, read_results
 
 
 def teacher_table(folder: Path) -> str:
@@ -50,8 +50,8 @@ def students_table(folder: Path) -> str:
     said = "; ".join(f"{a:,} training, {b:,} validation, {c:,} test images" for a, b, c in images)
     memory = max(r["peak_memory_mb"] for r in results)
     return (
-        f"{' or '.join(map(str, epochs))} epochs; {said}; top-1 in %; a run takes at most {memory:,.0f} MB of memory."
-        "\n\n"
+        f"{' or '.join(map(str, epochs))} epochs; {said}; top-1 in %; a run takes at most {memory:,.0f} MB of "
+        f"memory. {SPREAD}\n\n"
     ) + method_table(results, baselines=("ce", "ce+kd", "ce+kd (decays)"))
 
 

@@ -252,7 +252,7 @@ def test_evaluate_refuses(refused: Refused, drawn: Path, drawn_teacher: Path) ->
     assert refused("evaluate", "nowhere", drawn).startswith("there is no folder nowhere")
     assert refused("evaluate", drawn_teacher, "nowhere").startswith("there is no data set 'nowhere'")
     line = refused("evaluate", drawn_teacher, drawn, "--sizes=8,32")
-    assert line == "lr_size 32 is larger than hr_size 16; choose lr_size <= 16"
+    assert line == "sizes: 32 is not within 1 and the model's hr_size 16"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")

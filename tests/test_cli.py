@@ -447,3 +447,39 @@ def test_a_terminal_shows_one_live_line(
     stays = [line for line in re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", said).splitlines() if "  val " in line]
     assert len(stays) == 1
     assert stays[0].startswith("epoch 2/2  ce ")
+
+
+@pytest.mark.parametrize("option", ["--name", "--data", "--teacher"])
+def test_a_name_that_is_too_long_for_the_system(option: str, refused: Refused, tmp_path: Path, drawn: Path) -> None:
+    given = {"--data": drawn, "--runs": tmp_path, "--losses.kd.weight": 0, "--losses.crrcd.weight": 0}
+    words = [str(word) for pair in (given | {option: "x" * 5000}).items() for word in pair]
+    line = refused("distill", *words)
+    assert "xxx" in line
+    assert len(line) < 400
+
+
+def test_a_loss_that_needs_a_teacher_is_not_for_teach(refused: Refused) -> None:
+    expected = "unknown option --losses.kd.weight; losses.kd learns from a teacher, as crossres distill does"
+    assert refused("teach", "--losses.kd.weight", "1") == expected
+
+
+def test_evaluate_says_that_images_were_enlarged(student: Path, drawn: Path, tmp_path: Path, capsys: Printed) -> None:
+    for file in (drawn / "test").rglob("*.png"):
+        place = tmp_path / "tiny" / file.parent.name
+        place.mkdir(parents=True, exist_ok=True)
+        with Image.open(file) as image:
+            image.resize((8, 8), Image.Resampling.BICUBIC).save(place / file.name)
+    tiny = [str(student), str(tmp_path / "tiny"), "--split=all", "--json"]
+    assert main(["evaluate", *tiny]) == 0
+    enlarged = capsys.readouterr()
+    assert enlarged.err == (
+        "tiny: 40 of 40 images are smaller than 16 pixels: enlarged, then degraded; --native judges low-resolution "
+        "images as they are\n"
+    )
+    assert main(["evaluate", *tiny, "--native"]) == 0
+    native = capsys.readouterr()
+    assert native.err == ""
+    assert main(["evaluate", str(student), str(drawn), "--json"]) == 0
+    whole = json.loads(capsys.readouterr().out)
+    # Pillow's bicubic is the training's degradation to within rounding
+    assert json.loads(native.out)["top1"] == pytest.approx(whole["top1"], abs=2.5)

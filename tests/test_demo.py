@@ -2,6 +2,7 @@ import pytest
 from PIL import Image
 
 from crossres.demo import demo
+from crossres.errors import CrossresError
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -25,3 +26,11 @@ def test_demo_writes_models_figure_and_report(tmp_path):
     with Image.open(runs / "figure.png") as picture:
         assert picture.size[0] > 1000
         assert len(picture.convert("L").getcolors(2**16)) > 20
+
+
+def test_another_run_called_teacher_is_not_replaced(tmp_path):
+    (tmp_path / "teacher").mkdir()
+    (tmp_path / "teacher" / "config.yaml").write_text("data: crops\n")
+    with pytest.raises(CrossresError, match="is no run of the demo, which would replace it; give another --runs"):
+        demo(tmp_path)
+    assert [path.name for path in (tmp_path / "teacher").iterdir()] == ["config.yaml"]

@@ -35,6 +35,7 @@ from crossres.degrade import degrade
 from crossres.models.encoder import Encoder, build_encoder
 from crossres.models.pretrained import save_pretrained
 from crossres.models.weights import weights_sha256
+from crossres.tables import method_table
 
 TIMES = {"seconds", "total_seconds", "seconds_with_validation", "images_per_second", "peak_memory_mb"}
 CRRCD_QUEUE = {"crrcd": {"weight": 1.0, "negatives": "queue", "queue_size": 40, "anchors": 4, "width": 16}}
@@ -846,3 +847,43 @@ def test_resume_refuses_other_images_and_another_teacher(
     with pytest.raises(CrossresError, match="the teacher changed since the run began"):
         distill(replace(config, teacher=str(tmp_path / "elsewhere" / "teacher")), resume=True, quiet=True)
     assert distill(config, resume=True, quiet=True)["epochs"] == 2
+
+
+def test_without_a_loss_on_the_logits_the_last_epoch_is_kept_and_it_is_said(
+    make: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = distill(make(losses=CRRCD_QUEUE))
+    assert "no loss reads the logits, so the classifier stays untrained" in capsys.readouterr().err
+    assert result["best_epoch"] == 3
+    assert result["val_top1_best"] is None
+
+
+def test_the_weights_a_run_starts_from_are_recorded(make: Any, drawn: Path, tmp_path: Path) -> None:
+    starts = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        encoder = build_encoder("resnet8", classes=read(drawn, split="train").classes, input_size=8)
+        starts.append(tmp_path / str(seed) / "model")
+        save_pretrained(encoder, starts[-1])
+    configs = [
+        make(name=f"from-{i}", losses=CE, train_epochs=1, model=Model(name="resnet8", weights=str(start)))
+        for i, start in enumerate(starts)
+    ]
+    first, second = (distill(config, quiet=True) for config in configs)
+    assert first["config_sha256"] == second["config_sha256"]
+    assert first["start_sha256"] != second["start_sha256"]
+    with pytest.raises(CrossresError, match="are not one experiment"):
+        method_table([first, second | {"seed": 1}])
+    (configs[0].folder / "result.json").unlink()
+    shutil.copyfile(starts[1] / "model.safetensors", starts[0] / "model.safetensors")
+    shutil.copyfile(starts[1] / "config.json", starts[0] / "config.json")
+    with pytest.raises(CrossresError, match=r"the model.weights changed since the run began"):
+        distill(configs[0], resume=True, quiet=True)
+
+
+def test_the_data_sets_name_where_the_folder_is_given_as_a_dot(
+    make: Any, drawn: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(drawn)
+    result = distill(make(data=".", losses=CE, train_epochs=1, teacher=None), quiet=True)
+    assert result["dataset"] == result["config"]["data"] == "shapes"

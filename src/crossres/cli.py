@@ -44,14 +44,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _say(f"{package} is missing: pip install 'crossres[{_EXTRA[package]}]'")
     except KeyboardInterrupt:
         return 130
-    except RuntimeError as error:
-        if "closed by peer" not in str(error):  # gloo, where another process of the run is gone
-            raise
-        return _say("another process of the run stopped; its own line says why")
     except BrokenPipeError:
         # the reader of our output went away; keep Python's own shutdown from complaining
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        if error.filename is None:
+            raise
+        name = os.fsdecode(error.filename)
+        return _say(f"{name if len(name) <= 200 else name[:200] + '...'}: {error.strerror}")
+    except RuntimeError as error:
+        if "closed by peer" not in str(error):  # gloo, where another process of the run is gone
+            raise
+        return _say("another process of the run stopped; its own line says why")
 
 
 def _say(message: str) -> int:
@@ -134,6 +139,9 @@ def _evaluate(words: list[str]) -> None:
         "--split", choices=["test", "train", "all"], default="test", help="which split; all of a folder without any"
     )
     parser.add_argument("--sizes", type=_sizes, default=(), help="sides of the curve, e.g. 4,8,16; around training's")
+    parser.add_argument(
+        "--native", action="store_true", help="the images are low-resolution already: judge them as they are"
+    )
     parser.add_argument("--image_column", help="column of the images in parquet files; found if left out")
     parser.add_argument("--label_column", help="column of the labels in parquet files; found if left out")
     parser.add_argument(
@@ -180,11 +188,18 @@ def _evaluate(words: list[str]) -> None:
         encoder,
         images,
         sizes=chosen.sizes,
+        native=chosen.native,
         device=device.torch,
         autocast=device.autocast,
         memory_mb=chosen.memory_mb,
     )
     result["precision"] = device.precision
+    if result["enlarged"] and not chosen.native:
+        print(
+            f"{images.name}: {result['enlarged']} of {len(images)} images are smaller than {result['hr_size']} "
+            "pixels: enlarged, then degraded; --native judges low-resolution images as they are",
+            file=sys.stderr,
+        )
     if chosen.json:
         print(json.dumps(result))
     else:

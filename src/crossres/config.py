@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -211,16 +212,24 @@ def portable(config: Teach) -> dict[str, Any]:
     tree = to_dict(config)
     for key in ("data", "teacher", "cache_dir", "runs"):
         if isinstance(tree.get(key), str):
-            tree[key] = tree[key].rstrip("/").rsplit("/", 1)[-1]
+            tree[key] = base_name(tree[key])
     if tree["model"]["weights"]:
-        tree["model"]["weights"] = tree["model"]["weights"].rstrip("/").rsplit("/", 1)[-1]
+        tree["model"]["weights"] = base_name(tree["model"]["weights"])
     if tree["images"]["root"]:
         tree["images"]["root"] = "ROOT"
     return tree
 
 
+def base_name(path: str) -> str:
+    """Return the last part of a path, also where it is written ``.`` or ends in a slash."""
+    return os.path.basename(os.path.abspath(path))
+
+
 def sha256(config: Teach) -> str:
-    """Return the hash of everything that decides the numbers (not of names and folders)."""
+    """Return the hash of every option that decides the numbers, not of names and folders.
+
+    What files hold is no option: ``result.json`` has the digests of images, teacher and start weights beside it.
+    """
     tree = portable(config)
     for key in ("name", "runs", "cache_dir"):
         tree.pop(key, None)

@@ -302,5 +302,7 @@ def jpeg(images: Tensor, quality: Tensor) -> Tensor:
     coefficients = torch.round(dct @ blocks @ dct.T / table) * table
     decoded = (dct.T @ coefficients @ dct).transpose(3, 4).flatten(4, 5).flatten(2, 3)
     decoded[:, 0] += 128
-    rgb = torch.einsum("cd,bdhw->bchw", back, decoded.round())
+    # a decoder keeps all three planes in 8 bits; chroma is centred on 0 here
+    decoded = torch.cat([decoded[:, :1].clamp(0, 255), decoded[:, 1:].clamp(-128, 127)], dim=1).round()
+    rgb = torch.einsum("cd,bdhw->bchw", back, decoded)
     return (rgb[..., :height, :width] / 255).clamp(0, 1)

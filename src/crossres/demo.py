@@ -10,11 +10,13 @@ from crossres.checkpoint import write_atomically
 from crossres.config import Augment, Distill, Model, Teach, Train
 from crossres.data.loader import Loader
 from crossres.data.readers import read
+from crossres.errors import CrossresError
 from crossres.evaluate.classification import evaluate
 from crossres.experiment import run
 from crossres.models.pretrained import from_pretrained
+from crossres.parsing import of_run
 from crossres.progress import Progress
-from crossres.tables import method_table, paired_gain
+from crossres.tables import SPREAD, method_table, paired_gain
 
 SIZES = (7, 4)
 BASELINE: dict[str, dict[str, Any]] = {"ce": {"weight": 1.0}}
@@ -46,9 +48,15 @@ def demo(
 
     Returns:
         ``{teacher, enlarged, students}``: result documents, and the teacher's accuracy on enlarged LR images.
+
+    Raises:
+        CrossresError: the folder holds a run called teacher that is not the demo's.
     """
     started = time.perf_counter()
     runs = Path(runs)
+    earlier = runs / "teacher" / "config.yaml"
+    if earlier.exists() and of_run(Teach, earlier.parent).data != "digits":
+        raise CrossresError(f"{earlier.parent} is no run of the demo, which would replace it; give another --runs")
     progress = Progress()
     common: dict[str, Any] = {"data": "digits", "runs": str(runs), "augment": Augment(shift=2, flip=False)}
     teacher = run(
@@ -102,6 +110,8 @@ def _report(
         + ".",
         "",
         method_table(students),
+        "",
+        SPREAD,
         "",
     ]
     for size in SIZES:

@@ -34,6 +34,10 @@ class _Parser(ArgumentParser):
             word = found[1].split("=")[0]
             if not word.startswith("-"):
                 return f"unknown argument {word}; an option is written --NAME VALUE, see {self.prog} --help"
+            if word.split(".")[0] == "--losses" and word.split(".")[1:2] and word.split(".")[1] in LOSSES:
+                name = word.split(".")[1]
+                if f"losses.{name}.weight" not in known:
+                    return f"unknown option {word}; losses.{name} learns from a teacher, as crossres distill does"
             return f"unknown option {word}{self._nearest(word.lstrip('-'), known)}"
         if found := re.search(r"(?:Group '([^']*)' does not accept option|Option) '([^']*)'", message):
             key = f"{found[1]}.{found[2]}" if found[1] else found[2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from copy import deepcopy
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from crossres.degrade import Size, check_size
 from crossres.devices import Device
 from crossres.distiller import Distiller, build_losses
 from crossres.errors import CrossresError
+from crossres.losses import LOSSES
 from crossres.models.cache import cached_outputs
 from crossres.models.encoder import Encoder, build_encoder, check_name
-from crossres.models.pretrained import from_pretrained
+from crossres.models.pretrained import WEIGHTS, from_pretrained
 from crossres.models.teachers import frozen_teacher, order_classes
 from crossres.models.weights import fit_weights, load_weights, weights_sha256
 from crossres.processes import Gather, first_rank_first
@@ -34,6 +36,8 @@ from crossres.train import Experiment
 SPLIT_SEED = 0
 #: hr_size of images that differ in size, where nobody chooses one.
 MIXED = 32
+#: from which hr_size on, where nobody chose it, the user is told
+LARGE = 256
 
 
 def prepare(
@@ -65,6 +69,10 @@ def prepare(
     if hr_size is None:
         hr_size = MIXED
         progress.say(f"{config.data}: images of several sizes, read at hr_size {hr_size}; --hr_size takes another")
+    elif not config.hr_size and hr_size > LARGE:
+        progress.say(
+            f"{config.data}: read at the images' own hr_size {hr_size}, which is slow; --hr_size takes another"
+        )
     lr_size = config.lr_size if isinstance(config, Distill) else hr_size
     if isinstance(config, Distill) and config.teacher is not None:
         teacher = frozen_teacher(
@@ -96,6 +104,8 @@ def prepare(
     few = train_set.enlarged(hr_size, images.fit) if train.pixels is not None else 0
     if few:
         progress.say(f"{config.data}: {few} of {len(train_set)} images are smaller than {hr_size} pixels: enlarged")
+    if len(train_set) < fabric.world_size:
+        raise CrossresError(f"{len(train_set)} training images for {fabric.world_size} processes; start fewer")
     if train.batch_size % fabric.world_size:
         raise CrossresError(
             f"train.batch_size {train.batch_size} does not divide over {fabric.world_size} processes; "
@@ -103,7 +113,13 @@ def prepare(
         )
     # the degradation's draws on the judged images are the same for every training seed, as in `evaluate`
     judged = {**shared, "seed": SPLIT_SEED}
-    val = Loader(val_set, **judged) if val_set is not None else None
+    trains_classifier = any(LOSSES[name].reads == "logits" for name in config.losses)
+    if not trains_classifier:
+        progress.say(
+            "no loss reads the logits, so the classifier stays untrained: its accuracy says nothing and the last "
+            "epoch is kept; give losses.ce or losses.kd a weight for a classifier"
+        )
+    val = Loader(val_set, **judged) if val_set is not None and trains_classifier else None
     test = Loader(test_set, **judged)
 
     torch.manual_seed(config.train.seed)
@@ -136,6 +152,7 @@ def prepare(
         "hr_size": hr_size,
         "lr_size": lr_size,
         "teacher": None,
+        "start_sha256": _sha256_of(config.model.weights),
         "images": {"train": len(train_set), "val": len(val_set or ()), "test": len(test_set)},
         "data_sha256": {
             part: images.fingerprint
@@ -227,6 +244,16 @@ def _build_student(config: Teach, images: ImageSet, hr_size: int, lr_size: Size)
     elif weights:
         load_weights(student, weights)
     return student
+
+
+def _sha256_of(weights: str | None) -> str | None:
+    """Return the digest of the weights file that the network starts from."""
+    if weights is None:
+        return None
+    path = Path(weights)
+    if path.is_dir():
+        path = next(p for p in (path / "model" / WEIGHTS, path / WEIGHTS) if p.is_file())
+    return sha256(path.read_bytes()).hexdigest()
 
 
 def _check_batch(student: Encoder, train: Loader) -> None:

@@ -52,11 +52,12 @@ def finish(
         "task": facts["task"],
         "method": "+".join(names),
         "losses": config.losses,
-        "dataset": config.data.rstrip("/").rsplit("/", 1)[-1],
+        "dataset": configs.base_name(config.data),
         "images": facts["images"],
         "data_sha256": facts["data_sha256"],
         "skipped": facts["skipped"],
         "teacher": facts["teacher"],
+        "start_sha256": facts["start_sha256"],
         "student": {
             "name": config.model.name,
             "parameters": sum(p.numel() for p in student.parameters()),

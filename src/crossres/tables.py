@@ -20,6 +20,12 @@ _T95 = (
 )
 
 
+#: What the two ± of `method_table` are.
+SPREAD = (
+    "± after an accuracy is the standard deviation over the seeds, after a gain half its 95 % interval (Student's t, "
+    "paired by seed)."
+)
+
 #: What a method is made of.
 _METHOD = ("losses", "teacher", "teacher_name", "teacher_cache")
 
@@ -133,7 +139,7 @@ def _setting(result: Mapping[str, Any]) -> dict[str, Any]:
     no_matter = ("name", "runs", "cache_dir", "data", "hr_size", *_METHOD)
     config = {k: v for k, v in result.get("config", {}).items() if k not in no_matter}
     train = {k: v for k, v in config.pop("train", {}).items() if k != "seed"}
-    same = {key: result.get(key) for key in ("hr_size", "data_sha256", "precision")}
+    same = {key: result.get(key) for key in ("hr_size", "data_sha256", "precision", "start_sha256")}
     return {**_set(config), "train": _set(train), **same}
 
 

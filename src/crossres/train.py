@@ -267,6 +267,8 @@ class Fit:
         # the test images are no part of the training: a damaged one can be mended before the run is judged
         given = {f"{part} images": d for part, d in facts["data_sha256"].items() if part != "test"}
         teacher = facts["teacher"]
+        if facts["start_sha256"]:
+            given["model.weights"] = facts["start_sha256"]
         return {**given, "teacher": teacher["sha256"] if teacher else "", "precision": facts["precision"]}
 
     def load(self, state: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -161,3 +162,18 @@ def test_corrupt_files(tmp_path: Path) -> None:
     fails(tmp_path, "class 'b' .* no image left after 3 corrupt", corrupt="skip")
     (tmp_path / "test/a/0.png").write_bytes(b"")
     fails(tmp_path, "class 'a' .* no image left", corrupt="skip", split="test")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere a file's name is always Unicode")
+def test_a_file_name_that_is_not_utf8(tmp_path: Path) -> None:
+    fill(tmp_path, a=3, b=3)
+    odd = os.fsdecode(b"caf\xe9.png")
+    (tmp_path / "a" / "0.png").rename(tmp_path / "a" / odd)
+    train, test = (read(tmp_path, split=split) for split in ("train", "test"))
+    assert sorted(paths(train) + paths(test)) == sorted(
+        [f"a/{odd}", "a/1.png", "a/2.png", *(f"b/{i}.png" for i in range(3))]
+    )
+    assert len(train.fingerprint) == 64
+    assert train.pixels(4).shape == (4, 3, 4, 4)
+    (tmp_path / "a").rename(tmp_path / os.fsdecode(b"\xe9"))
+    fails(tmp_path, r"the class folder '\\udce9' in .* has a name that is not UTF-8; rename it")

@@ -348,3 +348,8 @@ def test_images_are_brought_to_hr_size(images: ImageSet) -> None:
         assert batch.hr is not None
         assert batch.hr.shape[-2:] == (12, 12)
         assert batch.lr.shape[-2:] == (6, 6)
+
+
+@pytest.mark.parametrize(("ranks", "expected"), [(1, 23), (2, 22), (4, 20), (30, 1)])
+def test_a_small_sets_batch_divides_over_the_ranks(images: ImageSet, ranks: int, expected: int) -> None:
+    assert loader(images, batch_size=100, world_size=ranks).batch_size == expected

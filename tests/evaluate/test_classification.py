@@ -134,9 +134,7 @@ def test_the_curve_of_chosen_sizes() -> None:
     assert [point["size"] for point in document["curve"]] == [16, 5]
     assert [point["top1"] for point in document["curve"]] == [90.0, 90.0]
     for size in (33, 0):
-        with pytest.raises(
-            CrossresError, match=r"lr_size (33 is larger than hr_size|0: an image has at least 1 pixel)"
-        ):
+        with pytest.raises(CrossresError, match=rf"^sizes: {size} is not within 1 and the model's hr_size 32$"):
             evaluate(judge(), grey(), sizes=(8, size))
 
 
@@ -223,3 +221,32 @@ def test_predict_in_bfloat16_is_close_and_float32() -> None:
     assert low.dtype == torch.float32
     torch.testing.assert_close(low, predict(encoder, served), rtol=0.1, atol=0.1)
     assert not torch.equal(low, predict(encoder, served))
+
+
+@pytest.mark.parametrize("trained", [8, [6, 8]])
+def test_native_images_are_judged_as_they_are(trained: Any) -> None:
+    torch.manual_seed(0)
+    encoder = build_encoder("resnet8", classes=CLASSES, input_size=8).eval()
+    encoder.info = {"hr_size": 32, "lr_size": trained, "degradation": {"preset": "realistic"}}
+    images = grey(side=8)
+    document = evaluate(encoder, images, native=True)
+    with torch.no_grad():
+        logits = encoder(images.pixels(8).float() / 255).logits
+    expected = torch.zeros(3, 3, dtype=torch.long)
+    for true, found in zip(images.labels, logits.argmax(1), strict=True):
+        expected[true, found] += 1
+    assert document["confusion"] == expected.tolist()
+    assert document["curve"] == [{"size": 8, "top1": document["top1"], "top5": 100.0}]
+    assert (document["native"], document["degradation"], document["enlarged"]) == (True, None, 0)
+
+
+def test_images_smaller_than_hr_are_counted() -> None:
+    assert evaluate(judge(), grey(side=32))["enlarged"] == 0
+    assert evaluate(judge(), grey(side=12))["enlarged"] == 30
+
+
+def test_sizes_that_cannot_be() -> None:
+    with pytest.raises(CrossresError, match=r"^sizes: 64 is not within 1 and the model's hr_size 32$"):
+        evaluate(judge(), grey(), sizes=(8, 64))
+    with pytest.raises(CrossresError, match=r"^native images have their own size; leave sizes out$"):
+        evaluate(judge(), grey(), sizes=(8,), native=True)

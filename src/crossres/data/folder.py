@@ -11,7 +11,7 @@ from PIL import Image
 
 from crossres.data.decode import FORMATS
 from crossres.data.images import ImageSet
-from crossres.data.splits import Split, require_own_split, split_by_seed
+from crossres.data.splits import Split, name_bytes, require_own_split, split_by_seed
 from crossres.errors import CrossresError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
@@ -42,7 +42,7 @@ class FileItems:
             stat = (self.root / self.paths[row]).stat()
         except OSError as error:
             raise CrossresError(f"{self.where(row)} is gone since the folder was read; read it again") from error
-        return sha256(f"{self.paths[row]}\0{stat.st_size}\0{stat.st_mtime_ns}".encode()).digest()
+        return sha256(name_bytes(f"{self.paths[row]}\0{stat.st_size}\0{stat.st_mtime_ns}")).digest()
 
 
 def read_folder(root: Path, *, split: Split, test_fraction: float, seed: int, open_set: bool) -> ImageSet:
@@ -89,6 +89,8 @@ def _read_classes(folder: Path, root: Path, classes: list[str], unread: Sequence
         loose = len(_images_in(folder))
         held = f"holds {loose} images but no class folders" if loose else "holds no class folders and no images"
         raise CrossresError(f"{folder} {held}: put the images of each class into a folder named after it")
+    if odd := [name for name in classes if name.encode(errors="replace") != name_bytes(name)]:
+        raise CrossresError(f"the class folder {odd[0]!a} in {folder} has a name that is not UTF-8; rename it")
     paths: list[str] = []
     labels: list[int] = []
     empty: list[str] = []

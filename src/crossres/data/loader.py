@@ -31,7 +31,7 @@ class Loader:
         hr_size: side of the HR images, in pixels.
         lr_size: side of the LR images or a range (low, high); hr_size gives ``batch.lr`` = ``batch.hr``.
         degradation: how LR comes from HR.
-        batch_size: images per step over all processes together.
+        batch_size: images per step over all processes together, or as many as there are.
         device: where the batches are made.
         fit: how images that are not square are fitted.
         shift: largest random shift of a training image, HR pixels.
@@ -73,7 +73,8 @@ class Loader:
         self.workers = workers
         self.rank = rank
         self.world_size = world_size
-        self.batch_size = max(1, min(batch_size, len(images)))
+        # of a set that is smaller than a batch, what divides over the processes
+        self.batch_size = min(batch_size, max(1, len(images) - len(images) % world_size))
         self.label = torch.from_numpy(images.labels).to(self.device)
         in_memory = images.decoded_bytes(hr_size) <= memory_mb * 2**20
         self.pixels = images.pixels(hr_size, fit).to(self.device) if in_memory else None

@@ -48,12 +48,17 @@ def stratified_split(
         if len(members) > 1:
             count = min(max(int(len(members) * fraction + 0.5), 1), len(members) - 1)
             if by_name:
-                digests = [sha256(f"{seed} {file_names[member]}".encode()).hexdigest() for member in members]
+                digests = [sha256(name_bytes(f"{seed} {file_names[member]}")).hexdigest() for member in members]
                 order = np.argsort(digests)
             else:
                 order = np.random.default_rng([seed, label]).permutation(len(members))
             held[members[order[:count]]] = True
     return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def name_bytes(name: str) -> bytes:
+    """Return a file name's bytes, also where it is no UTF-8: Python holds such bytes as lone surrogates."""
+    return name.encode("utf-8", "surrogateescape")
 
 
 def require_classes(images: ImageSet) -> None:

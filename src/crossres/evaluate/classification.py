@@ -42,6 +42,7 @@ def evaluate(
     images: ImageSet,
     *,
     sizes: tuple[int, ...] = (),
+    native: bool = False,
     device: torch.device | str = "cpu",
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     memory_mb: int = 4096,
@@ -52,20 +53,26 @@ def evaluate(
     brings it to its own input size, as it would a crop of that size. An encoder trained on a range of sizes
     is judged on that range; its curve has single sizes.
 
+    Images that are small by themselves would be enlarged to HR and shrunk again, which blurs them: ``native``
+    hands them over as they are, only brought to the training size where they have another; the curve is then
+    that one size.
+
     Args:
         encoder: with classes; ``encoder.info`` says hr_size, lr_size, degradation and fit.
         images: its classes must all be known to the encoder; they are matched by name.
         sizes: sides in pixels of the curve; those around the training size if left out.
+        native: the images are low-resolution already.
         device: where the encoder lies.
         autocast: context of the forward pass.
         memory_mb: budget for decoded images.
 
     Returns:
-        ``{dataset, images, skipped, hr_size, lr_size, degradation, top1, top5, classes, confusion, curve}``;
-        skipped names the unreadable images, curve is a list of ``{size, top1, top5}``; accuracies in percent.
+        ``{dataset, images, skipped, native, enlarged, hr_size, lr_size, degradation, top1, top5, classes,
+        confusion, curve}``; skipped names the unreadable images, enlarged counts those smaller than they were
+        read at, curve is a list of ``{size, top1, top5}``; accuracies in percent.
 
     Raises:
-        CrossresError: a class the encoder does not know, or a size larger than HR.
+        CrossresError: a class the encoder does not know, a size larger than HR, or sizes of native images.
     """
     info = encoder.info
     hr_size = int(info.get("hr_size") or encoder.input_size or 0)
@@ -79,15 +86,20 @@ def evaluate(
             f"{images.name}: class '{unknown[0]}' is unknown to the model ({len(unknown)} of {len(images.classes)} "
             f"classes are); it knows {', '.join(encoder.classes[:5])}{'...' if len(encoder.classes) > 5 else ''}"
         )
-    degradation = Degradation(**(info.get("degradation") or {}))
+    if sizes and native:
+        raise CrossresError("native images have their own size; leave sizes out")
+    for size in sizes:
+        if not 1 <= size <= hr_size:
+            raise CrossresError(f"sizes: {size} is not within 1 and the model's hr_size {hr_size}")
+    degradation = Degradation(**({} if native else info.get("degradation") or {}))
     fit = info.get("fit", "crop")
     column = torch.tensor([encoder.classes.index(name) for name in images.classes])
     label = column[torch.from_numpy(images.labels)].to(device)
     encoder = encoder.to(device)
-    own: Size = high if low == high else (low, high)
+    own: Size = high if native or low == high else (low, high)
     loader = Loader(
         images,
-        hr_size=hr_size,
+        hr_size=high if native else hr_size,
         lr_size=own,
         degradation=degradation,
         device=device,
@@ -99,7 +111,7 @@ def evaluate(
         loader.lr_size = size
         return predict(encoder, loader, autocast)
 
-    chosen = sizes or _around(low, high, hr_size)
+    chosen = sizes or ((high,) if native else _around(low, high, hr_size))
     curve, logits = [], at(own)
     for size in chosen:
         scores = logits if size == own else at(size)
@@ -108,9 +120,11 @@ def evaluate(
         "dataset": images.name,
         "images": len(images),
         "skipped": images.skipped,
+        "native": native,
+        "enlarged": images.enlarged(loader.hr_size, fit),
         "hr_size": hr_size,
         "lr_size": trained,
-        "degradation": info.get("degradation"),
+        "degradation": None if native else info.get("degradation"),
         "top1": topk_accuracy(logits, label),
         "top5": topk_accuracy(logits, label, 5),
         "classes": list(encoder.classes),

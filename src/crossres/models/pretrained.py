@@ -16,6 +16,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,9 @@ def from_pretrained(path: str | Path, *, backbone: nn.Module | None = None, revi
     Args:
         path: the folder of a model or of a run, or the id ``owner/name`` of a model on the Hugging Face Hub.
         backbone: the module that was wrapped, with any weights; for encoders made by ``wrap``, and for
-            factories named in models from the Hub, whose code is never run on the config's word.
+            factories (``package.module:callable``) named in models from the Hub or lying in the model's own
+            folder: code that comes with a model is never run on the config's word. A local model may name a
+            factory that can be imported otherwise.
         revision: branch, tag or commit on the Hub.
 
     Raises:
@@ -99,7 +102,7 @@ def from_pretrained(path: str | Path, *, backbone: nn.Module | None = None, revi
     elif (folder / "model" / CONFIG).is_file():
         folder = folder / "model"
     config = _read_config(folder / CONFIG)
-    encoder = _rebuild(config, backbone, trusted=local)
+    encoder = _rebuild(config, backbone, folder if local else None)
     weights = folder / WEIGHTS
     if not weights.is_file():
         raise CrossresError(f"there is no {WEIGHTS} in {folder}; crossres reads weights from safetensors only")
@@ -132,7 +135,8 @@ def push_to_hub(
     return str(url)
 
 
-def _rebuild(config: dict[str, Any], backbone: nn.Module | None, *, trusted: bool) -> Encoder:
+def _rebuild(config: dict[str, Any], backbone: nn.Module | None, folder: Path | None) -> Encoder:
+    """Build the network of a model in a local folder, or of one from the Hub (None)."""
     architecture = dict(config["architecture"])
     name = str(architecture.get("name"))
     shared: dict[str, Any] = {key: config[key] for key in ("classes", "input_size", "mean", "std")}
@@ -143,8 +147,8 @@ def _rebuild(config: dict[str, Any], backbone: nn.Module | None, *, trusted: boo
         elif name == "wrapped":
             module = architecture.get("module", "a module")
             raise CrossresError(f"this model wraps {module}: give it as from_pretrained(..., backbone=module)")
-        elif ":" in name and not name.startswith("timm:") and not trusted:
-            raise CrossresError(f"the Hub model names code to run ('{name}'); build it and give it as backbone=")
+        elif ":" in name and not name.startswith("timm:") and (folder is None or _brings(folder, name)):
+            raise CrossresError(f"the model brings code to run ('{name}'); build it and give it as backbone=")
         else:
             encoder = build_encoder(
                 name,
@@ -154,6 +158,15 @@ def _rebuild(config: dict[str, Any], backbone: nn.Module | None, *, trusted: boo
             )
     encoder.architecture = architecture
     return encoder
+
+
+def _brings(folder: Path, name: str) -> bool:
+    """Say whether the code that ``package.module:callable`` would run lies in the model's own folder."""
+    found = find_spec(name.split(".")[0].split(":")[0])  # imports nothing
+    if found is None:
+        return False
+    places = [found.origin, *(found.submodule_search_locations or ())]
+    return any(Path(place).resolve().is_relative_to(folder.resolve()) for place in places if place)
 
 
 def _read_config(path: Path) -> dict[str, Any]:
