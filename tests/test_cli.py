@@ -458,11 +458,6 @@ def test_a_name_that_is_too_long_for_the_system(option: str, refused: Refused, t
     assert len(line) < 400
 
 
-def test_a_loss_that_needs_a_teacher_is_not_for_teach(refused: Refused) -> None:
-    expected = "unknown option --losses.kd.weight; losses.kd learns from a teacher, as crossres distill does"
-    assert refused("teach", "--losses.kd.weight", "1") == expected
-
-
 def test_evaluate_says_that_images_were_enlarged(student: Path, drawn: Path, tmp_path: Path, capsys: Printed) -> None:
     for file in (drawn / "test").rglob("*.png"):
         place = tmp_path / "tiny" / file.parent.name
