@@ -478,3 +478,28 @@ def test_evaluate_says_that_images_were_enlarged(student: Path, drawn: Path, tmp
     whole = json.loads(capsys.readouterr().out)
     # Pillow's bicubic is the training's degradation to within rounding
     assert json.loads(native.out)["top1"] == pytest.approx(whole["top1"], abs=2.5)
+
+
+def test_a_full_pipe_and_a_folder_that_is_gone_are_said_in_a_line(tmp_path: Path) -> None:
+    if Path("/dev/full").exists():
+        with Path("/dev/full").open("w") as full:
+            command = [sys.executable, "-m", "crossres.cli", "info", "--json"]
+            said = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+        assert (said.returncode, said.stderr) == (2, "crossres: No space left on device\n")
+    here = tmp_path / "gone"
+    here.mkdir()
+    gone = [
+        sys.executable,
+        "-c",
+        f"import os; os.rmdir({str(here)!r}); from crossres.cli import main; exit(main(['info']))",
+    ]
+    said = subprocess.run(gone, cwd=here, capture_output=True, text=True, timeout=120)
+    assert (said.returncode, said.stderr) == (2, "crossres: No such file or directory\n")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere a file's name is always Unicode")
+def test_paths_that_are_not_utf8(refused: Refused, drawn: Path, tmp_path: Path) -> None:
+    odd = os.fsdecode(b"caf\xe9")
+    line = refused("teach", "--data", drawn, "--runs", tmp_path / odd)
+    assert line.startswith("runs '")
+    assert line.endswith("caf\\udce9' is not UTF-8; rename it")

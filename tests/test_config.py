@@ -87,7 +87,7 @@ def test_unknown_options(refused: Refused, word: str, line: str) -> None:
 
 
 def test_a_teacher_has_no_distillation_loss(refused: Refused) -> None:
-    expected = "unknown option --losses.kd.weight; losses.kd learns from a teacher, as crossres distill does"
+    expected = "unknown option --losses.kd.weight; losses.kd needs a teacher, which crossres distill has"
     assert refused("teach", "--losses.kd.weight=1") == expected
 
 

@@ -155,6 +155,21 @@ def test_jpeg_agrees_with_pillow(quality, size):
     assert (ours - as_tensor(images)).abs().mean() > 0.2 / 255  # it does something
 
 
+def test_jpeg_of_saturated_colours_is_clamped_as_a_decoder_does():
+    rng = np.random.default_rng(0)
+    images = (rng.integers(0, 2, (64, 8, 8, 3)) * 255).astype(np.uint8)
+    ours = jpeg(as_tensor(images), torch.full((64,), 40.0))
+
+    def through_file(image):
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "JPEG", quality=40, subsampling=0)
+        return np.asarray(Image.open(buffer))
+
+    pillow = as_tensor(np.stack([through_file(i) for i in images]))
+    difference = (ours - pillow).abs().mean((1, 2, 3)) * 255
+    assert difference.median() <= 1.1
+
+
 @pytest.mark.parametrize(
     ("size", "words"),
     [

@@ -30,7 +30,8 @@ def test_demo_writes_models_figure_and_report(tmp_path):
 
 def test_another_run_called_teacher_is_not_replaced(tmp_path):
     (tmp_path / "teacher").mkdir()
-    (tmp_path / "teacher" / "config.yaml").write_text("data: crops\n")
-    with pytest.raises(CrossresError, match="is no run of the demo, which would replace it; give another --runs"):
-        demo(tmp_path)
+    for config in ("data: crops\n", "model: {name: vgg8}\n", "lr_size: 8\n", "no_option: 1\n"):
+        (tmp_path / "teacher" / "config.yaml").write_text(config)
+        with pytest.raises(CrossresError, match="is no run of the demo, which would replace it; give another --runs"):
+            demo(tmp_path)
     assert [path.name for path in (tmp_path / "teacher").iterdir()] == ["config.yaml"]

@@ -874,6 +874,7 @@ def test_the_weights_a_run_starts_from_are_recorded(make: Any, drawn: Path, tmp_
     assert first["start_sha256"] != second["start_sha256"]
     with pytest.raises(CrossresError, match="are not one experiment"):
         method_table([first, second | {"seed": 1}])
+    assert "±" in method_table([first, first | {"seed": 1, "config": second["config"]}])
     (configs[0].folder / "result.json").unlink()
     shutil.copyfile(starts[1] / "model.safetensors", starts[0] / "model.safetensors")
     shutil.copyfile(starts[1] / "config.json", starts[0] / "config.json")

@@ -27,9 +27,9 @@ crossres COMMAND --help shows every option of a command with its default."""
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code: 0, 2 for a user's mistake, 130 after Ctrl-C."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # package.module:callable may lie where the command is given
     try:
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())  # package.module:callable may lie where the command is given
         try:
             return _run(words)
         finally:
@@ -49,10 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
-        if error.filename is None:
-            raise
-        name = os.fsdecode(error.filename)
-        return _say(f"{name if len(name) <= 200 else name[:200] + '...'}: {error.strerror}")
+        name = error.filename if isinstance(error.filename, str) else ""
+        where = f"{name[:200]}{'...' if len(name) > 200 else ''}: " if name else ""
+        return _say(" ".join(f"{where}{error.strerror or error}".split()))
     except RuntimeError as error:
         if "closed by peer" not in str(error):  # gloo, where another process of the run is gone
             raise
@@ -142,6 +141,9 @@ def _evaluate(words: list[str]) -> None:
     parser.add_argument(
         "--native", action="store_true", help="the images are low-resolution already: judge them as they are"
     )
+    parser.add_argument(
+        "--trust_code", action="store_true", help="import the code that the model names for its network"
+    )
     parser.add_argument("--image_column", help="column of the images in parquet files; found if left out")
     parser.add_argument("--label_column", help="column of the labels in parquet files; found if left out")
     parser.add_argument(
@@ -160,14 +162,14 @@ def _evaluate(words: list[str]) -> None:
         raise CrossresError(f"--test_fraction {chosen.test_fraction:g} is outside 0..1")
     import json
 
-    from crossres.config import Train
+    from crossres.config import Train, base_name
     from crossres.data.images import left_out
     from crossres.data.readers import read
     from crossres.devices import resolve_device
     from crossres.evaluate.classification import evaluate
     from crossres.models.pretrained import from_pretrained
 
-    encoder = from_pretrained(chosen.model)
+    encoder = from_pretrained(chosen.model, trust_code=chosen.trust_code)
     device = resolve_device(
         Train(device=chosen.device, precision=chosen.precision or encoder.info.get("precision", "float32"))
     )
@@ -184,7 +186,7 @@ def _evaluate(words: list[str]) -> None:
     )
     for line in left_out({chosen.split: images}):
         print(line, file=sys.stderr)
-    result = {"model": chosen.model.rstrip("/").rsplit("/", 1)[-1]} | evaluate(
+    result = {"model": base_name(chosen.model)} | evaluate(
         encoder,
         images,
         sizes=chosen.sizes,
@@ -194,10 +196,11 @@ def _evaluate(words: list[str]) -> None:
         memory_mb=chosen.memory_mb,
     )
     result["precision"] = device.precision
-    if result["enlarged"] and not chosen.native:
+    if result["enlarged"]:
+        shrinks = result["lr_size"] != result["hr_size"] and not chosen.native
         print(
-            f"{images.name}: {result['enlarged']} of {len(images)} images are smaller than {result['hr_size']} "
-            "pixels: enlarged, then degraded; --native judges low-resolution images as they are",
+            f"{images.name}: {result['enlarged']} of {len(images)} images are smaller than {result['read_size']} "
+            f"pixels: enlarged{', then degraded; --native judges low-resolution images as they are' * shrinks}",
             file=sys.stderr,
         )
     if chosen.json:
@@ -218,7 +221,8 @@ def _print_evaluation(result: dict[str, Any]) -> None:
 
     console = Console(highlight=False)
     trained = result["lr_size"]
-    console.print(f"{result['model']} on {result['dataset']}, {result['images']:,} images", markup=False)
+    native = ", as they are" if result["native"] else ""
+    console.print(f"{result['model']} on {result['dataset']}, {result['images']:,} images{native}", markup=False)
     table = Table()
     top5 = len(result["classes"]) > 5  # of five classes or less one of the five is always right
     for column in ("size", "top-1 %", *(["top-5 %"] if top5 else [])):

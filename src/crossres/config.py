@@ -12,7 +12,7 @@ from typing import Any, Literal
 import yaml
 
 from crossres.degrade import Degradation, check_size
-from crossres.errors import CrossresError, nearest
+from crossres.errors import CrossresError, demand_utf8, nearest
 from crossres.losses import LOSSES
 
 #: Stands in a config for a teacher that was handed over in Python.
@@ -141,6 +141,7 @@ class Teach:
         model: the network.
         train: how it is trained.
         losses: the terms of the loss: a weight each (0 = off) and their options.
+        trust_code: import the code that a saved model names where its network is a package.module:callable.
     """
 
     data: str = "digits"
@@ -152,6 +153,7 @@ class Teach:
     model: Model = field(default_factory=Model)
     train: Train = field(default_factory=Train)
     losses: dict[str, dict[str, Any]] = field(default_factory=lambda: {"ce": {"weight": 1.0}})
+    trust_code: bool = False
 
     @property
     def folder(self) -> Path:
@@ -264,8 +266,12 @@ def check(config: Teach) -> None:
     for name, value, low, high in ranges:
         if value is not None and not low <= value <= high:
             raise CrossresError(f"{name}: {value:g} is outside {low:g}..{high:g}")
+    paths = {"data": config.data, "runs": config.runs, "name": config.name, "model.weights": config.model.weights}
     if isinstance(config, Distill):
         check_size(config.lr_size, config.hr_size)
+        paths |= {"teacher": config.teacher, "cache_dir": config.cache_dir}
+    for key, path in paths.items():
+        demand_utf8(key, path or "")
     if not config.losses:
         raise CrossresError("losses: every weight is 0; give at least one term a weight, e.g. losses.ce.weight 1")
     for name, options in config.losses.items():

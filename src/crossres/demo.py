@@ -55,7 +55,7 @@ def demo(
     started = time.perf_counter()
     runs = Path(runs)
     earlier = runs / "teacher" / "config.yaml"
-    if earlier.exists() and of_run(Teach, earlier.parent).data != "digits":
+    if earlier.exists() and not _of_the_demo(earlier.parent):
         raise CrossresError(f"{earlier.parent} is no run of the demo, which would replace it; give another --runs")
     progress = Progress()
     common: dict[str, Any] = {"data": "digits", "runs": str(runs), "augment": Augment(shift=2, flip=False)}
@@ -97,6 +97,15 @@ def demo(
     return {"teacher": teacher, "enlarged": enlarged, "students": students}
 
 
+def _of_the_demo(run: Path) -> bool:
+    """Say whether a run may be the demo's teacher."""
+    try:
+        config = of_run(Teach, run)
+    except CrossresError:  # another command's run, or another version's
+        return False
+    return config.data == "digits" and config.model == Model("resnet20")
+
+
 def _report(
     teacher: dict[str, Any], enlarged: list[dict[str, Any]], students: list[dict[str, Any]], seconds: float
 ) -> str:
@@ -111,8 +120,7 @@ def _report(
         "",
         method_table(students),
         "",
-        SPREAD,
-        "",
+        *([SPREAD, ""] if students[-1]["seed"] else []),
     ]
     for size in SIZES:
         baseline, distilled = (

@@ -21,3 +21,15 @@ def nearest(word: str, known: Iterable[str]) -> str:
     if close:
         return f"; did you mean '{close[0]}'?"
     return f"; known: {', '.join(known)}" if 0 < len(known) <= 40 else ""
+
+
+def demand_utf8(what: str, path: str) -> None:
+    """Refuse a path that no text file can hold: Python keeps bytes that are no UTF-8 as lone surrogates.
+
+    Raises:
+        CrossresError: naming it.
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise CrossresError(f"{what} {path!a} is not UTF-8; rename it") from None

@@ -34,10 +34,6 @@ class _Parser(ArgumentParser):
             word = found[1].split("=")[0]
             if not word.startswith("-"):
                 return f"unknown argument {word}; an option is written --NAME VALUE, see {self.prog} --help"
-            if word.split(".")[0] == "--losses" and word.split(".")[1:2] and word.split(".")[1] in LOSSES:
-                name = word.split(".")[1]
-                if f"losses.{name}.weight" not in known:
-                    return f"unknown option {word}; losses.{name} learns from a teacher, as crossres distill does"
             return f"unknown option {word}{self._nearest(word.lstrip('-'), known)}"
         if found := re.search(r"(?:Group '([^']*)' does not accept option|Option) '([^']*)'", message):
             key = f"{found[1]}.{found[2]}" if found[1] else found[2]
@@ -57,6 +53,9 @@ class _Parser(ArgumentParser):
 
     def _nearest(self, key: str, known: list[str]) -> str:
         # an option, no group; within the key's own group where there is one
+        name = key.removeprefix("losses.").split(".")[0]
+        if key.startswith("losses.") and name in LOSSES and f"losses.{name}.weight" not in known:
+            return f"; losses.{name} needs a teacher, which crossres distill has"
         options = [k for k in known if not any(other.startswith(f"{k}.") for other in known)]
         group = key.rpartition(".")[0]
         near = nearest(key, [k for k in options if k.startswith(f"{group}.")] or options)

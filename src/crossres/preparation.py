@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 from copy import deepcopy
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from crossres.errors import CrossresError
 from crossres.losses import LOSSES
 from crossres.models.cache import cached_outputs
 from crossres.models.encoder import Encoder, build_encoder, check_name
-from crossres.models.pretrained import WEIGHTS, from_pretrained
+from crossres.models.pretrained import from_pretrained
 from crossres.models.teachers import frozen_teacher, order_classes
 from crossres.models.weights import fit_weights, load_weights, weights_sha256
 from crossres.processes import Gather, first_rank_first
@@ -36,7 +35,7 @@ from crossres.train import Experiment
 SPLIT_SEED = 0
 #: hr_size of images that differ in size, where nobody chooses one.
 MIXED = 32
-#: from which hr_size on, where nobody chose it, the user is told
+#: hr_size from which on the user is told, where nobody chose it.
 LARGE = 256
 
 
@@ -62,14 +61,14 @@ def prepare(
     if isinstance(config, Distill) and config.teacher_name:
         check_name(config.teacher_name)
     elif isinstance(config, Distill) and config.teacher and teacher is None:
-        teacher = from_pretrained(config.teacher)
+        teacher = from_pretrained(config.teacher, trust_code=config.trust_code)
     train_set, val_set, test_set = _read_images(config, progress)
     images = config.images
     hr_size = config.hr_size or _teachers_size(teacher) or _own_size(train_set)
     if hr_size is None:
         hr_size = MIXED
         progress.say(f"{config.data}: images of several sizes, read at hr_size {hr_size}; --hr_size takes another")
-    elif not config.hr_size and hr_size > LARGE:
+    elif not config.hr_size and not _teachers_size(teacher) and hr_size > LARGE:
         progress.say(
             f"{config.data}: read at the images' own hr_size {hr_size}, which is slow; --hr_size takes another"
         )
@@ -124,6 +123,7 @@ def prepare(
 
     torch.manual_seed(config.train.seed)
     student = _build_student(config, train_set, hr_size, lr_size)
+    start_sha256 = weights_sha256(student) if config.model.weights else None
     student = _placed(student, device, config.train.channels_last)
     _check_batch(student, train)
     losses = build_losses(config.losses, teacher, student)
@@ -152,7 +152,7 @@ def prepare(
         "hr_size": hr_size,
         "lr_size": lr_size,
         "teacher": None,
-        "start_sha256": _sha256_of(config.model.weights),
+        "start_sha256": start_sha256,
         "images": {"train": len(train_set), "val": len(val_set or ()), "test": len(test_set)},
         "data_sha256": {
             part: images.fingerprint
@@ -222,7 +222,8 @@ def _build_student(config: Teach, images: ImageSet, hr_size: int, lr_size: Size)
     model, weights = config.model, config.model.weights
     mean: list[float] | None
     std: list[float] | None
-    start = from_pretrained(weights) if weights and Path(weights).is_dir() else None
+    saved = weights and Path(weights).is_dir()
+    start = from_pretrained(weights, trust_code=config.trust_code) if weights and saved else None
     if start is not None:
         # a saved model brings its classes' order and its normalisation
         order_classes(start, images.classes, f"model.weights {weights}")
@@ -244,16 +245,6 @@ def _build_student(config: Teach, images: ImageSet, hr_size: int, lr_size: Size)
     elif weights:
         load_weights(student, weights)
     return student
-
-
-def _sha256_of(weights: str | None) -> str | None:
-    """Return the digest of the weights file that the network starts from."""
-    if weights is None:
-        return None
-    path = Path(weights)
-    if path.is_dir():
-        path = next(p for p in (path / "model" / WEIGHTS, path / WEIGHTS) if p.is_file())
-    return sha256(path.read_bytes()).hexdigest()
 
 
 def _check_batch(student: Encoder, train: Loader) -> None:

@@ -138,6 +138,8 @@ def _setting(result: Mapping[str, Any]) -> dict[str, Any]:
     """Return what methods that are compared have in common: everything but the losses and the teacher."""
     no_matter = ("name", "runs", "cache_dir", "data", "hr_size", *_METHOD)
     config = {k: v for k, v in result.get("config", {}).items() if k not in no_matter}
+    # what it starts from counts by its digest
+    config["model"] = {k: v for k, v in config.get("model", {}).items() if k != "weights"}
     train = {k: v for k, v in config.pop("train", {}).items() if k != "seed"}
     same = {key: result.get(key) for key in ("hr_size", "data_sha256", "precision", "start_sha256")}
     return {**_set(config), "train": _set(train), **same}

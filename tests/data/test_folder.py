@@ -176,4 +176,8 @@ def test_a_file_name_that_is_not_utf8(tmp_path: Path) -> None:
     assert len(train.fingerprint) == 64
     assert train.pixels(4).shape == (4, 3, 4, 4)
     (tmp_path / "a").rename(tmp_path / os.fsdecode(b"\xe9"))
-    fails(tmp_path, r"the class folder '\\udce9' in .* has a name that is not UTF-8; rename it")
+    fails(tmp_path, r"the class folder in .* '\\udce9' is not UTF-8; rename it")
+    (tmp_path / os.fsdecode(b"\xe9")).rename(tmp_path / "a")
+    odd_root = tmp_path.rename(tmp_path.with_name(os.fsdecode(b"\xe9")))
+    fails(odd_root, r"the data set '\\udce9' is not UTF-8; rename it")
+    odd_root.rename(tmp_path)

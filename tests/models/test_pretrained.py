@@ -139,7 +139,7 @@ def test_hub_id(monkeypatch, saved):
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_args, **_kwargs: str(saved))
     assert from_pretrained("someone/student").classes == CLASSES
     rewrite(saved, architecture={"name": "own.package:net"})
-    with pytest.raises(CrossresError, match="brings code to run"):
+    with pytest.raises(CrossresError, match="names code to run"):
         from_pretrained("someone/student")
 
 
@@ -302,19 +302,20 @@ def test_the_digest_sees_every_change(saved):
     assert weights_sha256(encoder) != before
 
 
-def test_code_that_comes_with_a_model_is_not_run(saved, tmp_path, monkeypatch):
-    (saved / "payload.py").write_text("raise SystemExit('ran')")
-    rewrite(saved, architecture={"name": "payload:net"})
-    for place in (saved, saved.parent):
-        monkeypatch.syspath_prepend(place)
-    with pytest.raises(CrossresError, match=r"the model brings code to run \('payload:net'\)"):
-        from_pretrained(saved)
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "own_net.py").write_text(
+def test_code_that_a_model_names_runs_only_where_it_is_trusted(tmp_path, monkeypatch):
+    (tmp_path / "own_net.py").write_text(
         "from crossres.models.backbones import BACKBONES\nfrom torch import nn\n\n"
         "def net(num_classes):\n    return nn.Sequential(BACKBONES['resnet8'](), nn.Linear(64, num_classes))\n"
     )
-    monkeypatch.syspath_prepend(tmp_path / "mine")
-    encoder = build_encoder("own_net:net", classes=CLASSES, input_size=8)
+    monkeypatch.syspath_prepend(tmp_path)
+    encoder = build_encoder("own_net:net", classes=CLASSES, input_size=8).eval()
     save_pretrained(encoder, tmp_path / "model")
-    assert from_pretrained(tmp_path / "model").architecture["name"] == "own_net:net"
+    images = torch.rand(2, 3, 8, 8)
+    again = from_pretrained(tmp_path / "model", trust_code=True)
+    assert torch.equal(again(images).logits, encoder(images).logits)
+    sys.modules.pop("own_net")
+    (tmp_path / "own_net.py").write_text("raise SystemExit('ran')")
+    with pytest.raises(
+        CrossresError, match=r"model names code to run, 'own_net:net'; set trust_code if that is yours"
+    ):
+        from_pretrained(tmp_path / "model")

@@ -12,7 +12,7 @@ from PIL import Image
 from crossres.data.decode import FORMATS
 from crossres.data.images import ImageSet
 from crossres.data.splits import Split, name_bytes, require_own_split, split_by_seed
-from crossres.errors import CrossresError
+from crossres.errors import CrossresError, demand_utf8
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 _TEST_FOLDERS = ("test", "val", "validation")  # the first there is serves as the test split
@@ -89,8 +89,8 @@ def _read_classes(folder: Path, root: Path, classes: list[str], unread: Sequence
         loose = len(_images_in(folder))
         held = f"holds {loose} images but no class folders" if loose else "holds no class folders and no images"
         raise CrossresError(f"{folder} {held}: put the images of each class into a folder named after it")
-    if odd := [name for name in classes if name.encode(errors="replace") != name_bytes(name)]:
-        raise CrossresError(f"the class folder {odd[0]!a} in {folder} has a name that is not UTF-8; rename it")
+    for name in classes:
+        demand_utf8(f"the class folder in {folder}", name)
     paths: list[str] = []
     labels: list[int] = []
     empty: list[str] = []

@@ -14,7 +14,7 @@ from crossres.data.folder import read_folder
 from crossres.data.images import ArrayItems, ImageSet
 from crossres.data.parquet import read_parquet
 from crossres.data.splits import Split, require_classes, require_own_split, split_by_seed
-from crossres.errors import CrossresError, nearest
+from crossres.errors import CrossresError, demand_utf8, nearest
 
 _TORCHVISION = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "svhn": "SVHN", "stl10": "STL10"}
 NAMES = ("digits", *_TORCHVISION)
@@ -113,6 +113,8 @@ def _locate(source: str | Path | Sequence[str | Path]) -> tuple[Path, list[Path]
             _require_parquet(file)
         return files[0].resolve().parent, files
     path = Path(source).expanduser()
+    # the set is named after it, and results and model cards after the set
+    demand_utf8("the data set", path.resolve().name)
     if not path.is_dir():
         _require_parquet(path)
         return path, [path]

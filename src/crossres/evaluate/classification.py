@@ -67,9 +67,9 @@ def evaluate(
         memory_mb: budget for decoded images.
 
     Returns:
-        ``{dataset, images, skipped, native, enlarged, hr_size, lr_size, degradation, top1, top5, classes,
-        confusion, curve}``; skipped names the unreadable images, enlarged counts those smaller than they were
-        read at, curve is a list of ``{size, top1, top5}``; accuracies in percent.
+        ``{dataset, images, skipped, native, read_size, enlarged, hr_size, lr_size, degradation, top1, top5,
+        classes, confusion, curve}``; skipped names the unreadable images, enlarged counts those smaller than
+        read_size, at which they were read, curve is a list of ``{size, top1, top5}``; accuracies in percent.
 
     Raises:
         CrossresError: a class the encoder does not know, a size larger than HR, or sizes of native images.
@@ -121,6 +121,7 @@ def evaluate(
         "images": len(images),
         "skipped": images.skipped,
         "native": native,
+        "read_size": loader.hr_size,
         "enlarged": images.enlarged(loader.hr_size, fit),
         "hr_size": hr_size,
         "lr_size": trained,

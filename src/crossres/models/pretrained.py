@@ -16,7 +16,6 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -81,28 +80,28 @@ def save_pretrained(encoder: Encoder, folder: str | Path, *, info: Mapping[str, 
     _write_together(folder, files)
 
 
-def from_pretrained(path: str | Path, *, backbone: nn.Module | None = None, revision: str | None = None) -> Encoder:
+def from_pretrained(
+    path: str | Path, *, backbone: nn.Module | None = None, trust_code: bool = False, revision: str | None = None
+) -> Encoder:
     """Read an encoder that ``save_pretrained`` wrote; it comes back on the CPU in eval mode.
 
     Args:
         path: the folder of a model or of a run, or the id ``owner/name`` of a model on the Hugging Face Hub.
         backbone: the module that was wrapped, with any weights; for encoders made by ``wrap``, and for
-            factories (``package.module:callable``) named in models from the Hub or lying in the model's own
-            folder: code that comes with a model is never run on the config's word. A local model may name a
-            factory that can be imported otherwise.
+            factories (``package.module:callable``) where their code is not to be imported on the model's word.
+        trust_code: import and call the factory that the model names.
         revision: branch, tag or commit on the Hub.
 
     Raises:
         CrossresError: nothing there, a file is missing, broken, or does not fit the others.
     """
     folder = Path(path)
-    local = folder.is_dir()
-    if not local:
+    if not folder.is_dir():
         folder = _download(str(path), revision)
     elif (folder / "model" / CONFIG).is_file():
         folder = folder / "model"
     config = _read_config(folder / CONFIG)
-    encoder = _rebuild(config, backbone, folder if local else None)
+    encoder = _rebuild(config, backbone, str(path), trust_code=trust_code)
     weights = folder / WEIGHTS
     if not weights.is_file():
         raise CrossresError(f"there is no {WEIGHTS} in {folder}; crossres reads weights from safetensors only")
@@ -135,8 +134,7 @@ def push_to_hub(
     return str(url)
 
 
-def _rebuild(config: dict[str, Any], backbone: nn.Module | None, folder: Path | None) -> Encoder:
-    """Build the network of a model in a local folder, or of one from the Hub (None)."""
+def _rebuild(config: dict[str, Any], backbone: nn.Module | None, where: str, *, trust_code: bool) -> Encoder:
     architecture = dict(config["architecture"])
     name = str(architecture.get("name"))
     shared: dict[str, Any] = {key: config[key] for key in ("classes", "input_size", "mean", "std")}
@@ -147,8 +145,10 @@ def _rebuild(config: dict[str, Any], backbone: nn.Module | None, folder: Path | 
         elif name == "wrapped":
             module = architecture.get("module", "a module")
             raise CrossresError(f"this model wraps {module}: give it as from_pretrained(..., backbone=module)")
-        elif ":" in name and not name.startswith("timm:") and (folder is None or _brings(folder, name)):
-            raise CrossresError(f"the model brings code to run ('{name}'); build it and give it as backbone=")
+        elif ":" in name and not name.startswith("timm:") and not trust_code:
+            raise CrossresError(
+                f"the model {where} names code to run, '{name}'; set trust_code if that is yours, or give backbone="
+            )
         else:
             encoder = build_encoder(
                 name,
@@ -158,15 +158,6 @@ def _rebuild(config: dict[str, Any], backbone: nn.Module | None, folder: Path | 
             )
     encoder.architecture = architecture
     return encoder
-
-
-def _brings(folder: Path, name: str) -> bool:
-    """Say whether the code that ``package.module:callable`` would run lies in the model's own folder."""
-    found = find_spec(name.split(".")[0].split(":")[0])  # imports nothing
-    if found is None:
-        return False
-    places = [found.origin, *(found.submodule_search_locations or ())]
-    return any(Path(place).resolve().is_relative_to(folder.resolve()) for place in places if place)
 
 
 def _read_config(path: Path) -> dict[str, Any]:
