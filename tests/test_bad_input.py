@@ -338,9 +338,12 @@ def test_ctrl_c_wherever_it_comes(
     drawn: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: str
 ) -> None:
     """After an epoch, and when all are done and the network is being judged."""
+    # a shell that starts the tests in the background has it ignored
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with monkeypatch.context() as once:
         once.setattr(place, lambda *_: signal.raise_signal(signal.SIGINT))
         assert main(["teach", "--data", str(drawn), *SMALL]) == 130
+    signal.signal(signal.SIGINT, before)
     last = capsys.readouterr().err.splitlines()[-1]
     assert last == "stopped; go on with: crossres teach --resume runs/teacher"
     assert not Path("runs/teacher/result.json").exists()
