@@ -222,9 +222,9 @@ def _build_student(config: Teach, images: ImageSet, hr_size: int, lr_size: Size)
     model, weights = config.model, config.model.weights
     mean: list[float] | None
     std: list[float] | None
-    saved = weights and Path(weights).is_dir()
-    start = from_pretrained(weights, trust_code=config.trust_code) if weights and saved else None
-    if start is not None:
+    start = None
+    if weights and Path(weights).is_dir():
+        start = from_pretrained(weights, trust_code=config.trust_code)
         # a saved model brings its classes' order and its normalisation
         order_classes(start, images.classes, f"model.weights {weights}")
         mean, std = start.mean.flatten().tolist(), start.std.flatten().tolist()
