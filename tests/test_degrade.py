@@ -136,18 +136,23 @@ def test_noise_has_the_declared_deviation():
     assert noisy.std().item() == pytest.approx(0.1, rel=0.03)
 
 
+def through_file(images, quality):
+    """Pillow's decoding of its own JPEG files."""
+
+    def one(image):
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling=0)
+        return np.asarray(Image.open(buffer))
+
+    return as_tensor(np.stack([one(image) for image in images]))
+
+
 @pytest.mark.parametrize("quality", [10, 40, 75, 95])
 @pytest.mark.parametrize("size", [8, 12, 16, 33])
 def test_jpeg_agrees_with_pillow(quality, size):
     images = photos(64, size, size)
     ours = jpeg(as_tensor(images), torch.full((64,), float(quality)))
-
-    def through_file(image):
-        buffer = io.BytesIO()
-        Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling=0)
-        return np.asarray(Image.open(buffer))
-
-    pillow = as_tensor(np.stack([through_file(i) for i in images]))
+    pillow = through_file(images, quality)
     difference = (ours - pillow).abs().mean((1, 2, 3))
     # where a coefficient lies between two steps, rounding decides for the one or the other
     assert difference.mean() <= 1.5 / 255
@@ -159,13 +164,7 @@ def test_jpeg_of_saturated_colours_is_clamped_as_a_decoder_does():
     rng = np.random.default_rng(0)
     images = (rng.integers(0, 2, (64, 8, 8, 3)) * 255).astype(np.uint8)
     ours = jpeg(as_tensor(images), torch.full((64,), 40.0))
-
-    def through_file(image):
-        buffer = io.BytesIO()
-        Image.fromarray(image).save(buffer, "JPEG", quality=40, subsampling=0)
-        return np.asarray(Image.open(buffer))
-
-    pillow = as_tensor(np.stack([through_file(i) for i in images]))
+    pillow = through_file(images, 40)
     difference = (ours - pillow).abs().mean((1, 2, 3)) * 255
     assert difference.median() <= 1.1
 

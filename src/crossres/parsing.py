@@ -52,10 +52,10 @@ class _Parser(ArgumentParser):
         return " ".join(message.split())
 
     def _nearest(self, key: str, known: list[str]) -> str:
-        # an option, no group; within the key's own group where there is one
         name = key.removeprefix("losses.").split(".")[0]
         if key.startswith("losses.") and name in LOSSES and f"losses.{name}.weight" not in known:
             return f"; losses.{name} needs a teacher, which crossres distill has"
+        # an option, no group; within the key's own group where there is one
         options = [k for k in known if not any(other.startswith(f"{k}.") for other in known)]
         group = key.rpartition(".")[0]
         near = nearest(key, [k for k in options if k.startswith(f"{group}.")] or options)
