@@ -1,0 +1,67 @@
+"""Decoupled knowledge distillation."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from crossres.losses.base import Loss
+from crossres.losses.options import demand
+
+
+class DKD(Loss):
+    r"""Decoupled knowledge distillation (arXiv 2203.08679): the target's probability and the others' apart.
+
+    .. math::
+        L = \frac{T^2}{B} \sum_i \big[ \alpha\, \mathrm{KL}(b^t_i \,\|\, b^s_i)
+            + \beta\, \mathrm{KL}(\hat p^t_i \,\|\, \hat p^s_i) \big]
+
+    with p = softmax(z / T), b the two probabilities of the true class and of all others together, and
+    :math:`\hat p` the probabilities of the others among themselves.
+
+    Args:
+        teacher_dim: number of classes C of the teacher, at least 2.
+        student_dim: number of classes of the student, equal to ``teacher_dim``.
+        alpha: weight of the true class's part, at least 0.
+        beta: weight of the others' part, at least 0.
+        temperature: T, above 0.
+
+    Shapes:
+        teacher logits (B, C), student logits (B, C), label (B,) -> scalar.
+
+    Raises:
+        ValueError: class counts that differ; an option out of range.
+    """
+
+    reads: ClassVar[str] = "logits"
+    needs_label: ClassVar[bool] = True
+
+    def __init__(
+        self, teacher_dim: int, student_dim: int, *, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0
+    ) -> None:
+        super().__init__(teacher_dim, student_dim)
+        if teacher_dim != student_dim:
+            raise ValueError(f"DKD: teacher has {teacher_dim} classes and student {student_dim}, expected the same")
+        demand("DKD", "alpha", alpha, alpha >= 0, "alpha >= 0")
+        demand("DKD", "beta", beta, beta >= 0, "beta >= 0")
+        demand("DKD", "temperature", temperature, temperature > 0, "temperature > 0")
+        self.alpha = alpha
+        self.beta = beta
+        self.temperature = temperature
+
+    def compute(self, teacher: Tensor, student: Tensor, label: Tensor, index: Tensor | None) -> Tensor:  # noqa: ARG002
+        (b_t, p_t), (b_s, p_s) = (self._parts(z / self.temperature, label) for z in (teacher, student))
+        true = F.kl_div(b_s, b_t, reduction="batchmean", log_target=True)
+        others = F.kl_div(p_s, p_t, reduction="batchmean", log_target=True)
+        return (self.alpha * true + self.beta * others) * self.temperature**2
+
+    @staticmethod
+    def _parts(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log b (B, 2) and log p-hat (B, C - 1)."""
+        classes = torch.arange(logits.shape[1], device=logits.device)
+        others = logits[classes != label[:, None]].view(len(logits), -1)
+        two = torch.stack([logits.gather(1, label[:, None])[:, 0], others.logsumexp(1)], dim=1)
+        return F.log_softmax(two, dim=1), F.log_softmax(others, dim=1)

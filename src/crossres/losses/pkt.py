@@ -1,0 +1,43 @@
+"""Probabilistic knowledge transfer."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from crossres.losses.base import Loss
+from crossres.losses.contrast import unit
+
+EPSILON = 1e-7
+
+
+class PKT(Loss):
+    r"""Probabilistic knowledge transfer (arXiv 1803.10837): neighbourhoods as probabilities.
+
+    .. math::
+        p_{ij} = \frac{(1 + \cos(e_i, e_j)) / 2}{\sum_k (1 + \cos(e_i, e_k)) / 2}, \quad
+        L = \operatorname{mean}_{ij} p^t_{ij} \log \frac{p^t_{ij} + \epsilon}{p^s_{ij} + \epsilon}
+
+    with epsilon 1e-7. The mean over all B^2 pairs, i = j among them, makes it small: its published weight is
+    30,000.
+
+    Args:
+        teacher_dim: width of the teacher's embedding.
+        student_dim: width of the student's embedding.
+
+    Shapes:
+        teacher (B, teacher_dim), student (B, student_dim) -> scalar.
+    """
+
+    def __init__(self, teacher_dim: int, student_dim: int) -> None:
+        super().__init__(teacher_dim, student_dim)
+
+    def compute(self, teacher: Tensor, student: Tensor, label: Tensor | None, index: Tensor | None) -> Tensor:  # noqa: ARG002
+        target, guess = _neighbours(teacher), _neighbours(student)
+        return (target * ((target + EPSILON) / (guess + EPSILON)).log()).mean()
+
+
+def _neighbours(embedding: Tensor) -> Tensor:
+    """Return (B, B): each row the probabilities of its sample's neighbours."""
+    direction = unit(embedding)
+    similarity = (direction @ direction.T + 1) / 2
+    return similarity / similarity.sum(1, keepdim=True)

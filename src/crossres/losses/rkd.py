@@ -1,0 +1,69 @@
+"""Relational knowledge distillation."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from crossres.losses.base import Loss
+from crossres.losses.contrast import unit
+from crossres.losses.options import demand
+
+
+class RKD(Loss):
+    r"""Relational knowledge distillation (arXiv 1904.05068): distances and angles between samples.
+
+    .. math::
+        \psi_{ij} = |e_i - e_j| / \mu, \quad
+        \phi_{ijk} = \cos \angle (e_i - e_j, e_k - e_j), \quad
+        L = \lambda_d \operatorname{mean}_{ij} l(\psi^t_{ij}, \psi^s_{ij})
+          + \lambda_a \operatorname{mean}_{ijk} l(\phi^t_{ijk}, \phi^s_{ijk})
+
+    with mu the mean distance of the batch's pairs of different embeddings and l the Huber loss (delta 1). The
+    means run over all B^2 pairs and B^3 triplets, as in the published code; published weight 1.
+
+    Args:
+        teacher_dim: width of the teacher's embedding.
+        student_dim: width of the student's embedding.
+        distance: lambda_d, at least 0.
+        angle: lambda_a, at least 0.
+
+    Shapes:
+        teacher (B, teacher_dim), student (B, student_dim) -> scalar; 0 for a batch of 1. The angles take
+        memory and time of B^3.
+
+    Raises:
+        ValueError: an option out of range.
+    """
+
+    def __init__(self, teacher_dim: int, student_dim: int, *, distance: float = 25.0, angle: float = 50.0) -> None:
+        super().__init__(teacher_dim, student_dim)
+        demand("RKD", "distance", distance, distance >= 0, "distance >= 0")
+        demand("RKD", "angle", angle, angle >= 0, "angle >= 0")
+        self.distance = distance
+        self.angle = angle
+
+    def compute(self, teacher: Tensor, student: Tensor, label: Tensor | None, index: Tensor | None) -> Tensor:  # noqa: ARG002
+        loss = student.sum() * 0
+        if self.distance:
+            loss = loss + self.distance * F.smooth_l1_loss(_distances(student), _distances(teacher))
+        if self.angle:
+            loss = loss + self.angle * F.smooth_l1_loss(_angles(student), _angles(teacher))
+        return loss
+
+
+def _distances(embedding: Tensor) -> Tensor:
+    """Return (B, B) Euclidean distances in units of their mean over the pairs that differ."""
+    squares = embedding.square().sum(1)
+    squared = (squares[:, None] + squares - 2 * embedding @ embedding.T).clamp(min=1e-12)
+    # rounding leaves a little on the diagonal
+    apart = ~torch.eye(len(embedding), dtype=torch.bool, device=embedding.device)
+    distances = squared.sqrt() * apart
+    return distances / (distances.sum() / apart.sum().clamp(min=1)).clamp(min=1e-6)
+
+
+def _angles(embedding: Tensor) -> Tensor:
+    """Return (B, B, B): cosines of the angles at j between i and k, in the order j, i, k."""
+    rays = unit(embedding[None] - embedding[:, None])
+    return rays @ rays.transpose(1, 2)
