@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from typing import get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from crossres.losses import CE, CRD, CRRCD, KD, LOSSES, Loss
+from crossres.losses import CC, CE, CRD, CRRCD, DIST, DKD, KD, LOSSES, RKD, Loss, MapLoss
 
 FORMS = [(name, {}) for name in LOSSES] + [
     ("crd", {"form": "queue", "queue_size": 16}),
@@ -20,35 +20,51 @@ FORMS = [(name, {}) for name in LOSSES] + [
     ("crrcd", {"depth": 1}),
 ]
 DIM, SIZE = 6, 10
+MAPS = [(6, 8, 8), (6, 4, 4)]
+VECTORS = [name for name, loss in LOSSES.items() if not issubclass(loss, MapLoss)]
 
 
 def built(name: str, options: dict) -> Loss:
     torch.manual_seed(0)
-    loss = LOSSES[name](DIM, DIM, **options)
+    width = DIM if name in VECTORS else MAPS
+    loss = LOSSES[name](width, width, **options)
     loss.prepare(torch.arange(40) % 4)
     return loss
 
 
-def batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def batch(name: str, seed: int = 0) -> tuple[Any, Any, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    teacher, student = torch.randn(2, SIZE, DIM, generator=generator)
     index = torch.randperm(40, generator=generator)[:SIZE]
-    return teacher, student.requires_grad_(), index % 4, index
+    if name in VECTORS:
+        teacher, student = torch.randn(2, SIZE, DIM, generator=generator)
+        return teacher, student.requires_grad_(), index % 4, index
+    teacher, student = ([torch.randn(SIZE, *shape, generator=generator) for shape in MAPS] for _ in range(2))
+    return teacher, [x.requires_grad_() for x in student], index % 4, index
+
+
+def parts(given: Any) -> list[torch.Tensor]:
+    return [given] if isinstance(given, torch.Tensor) else given
+
+
+def each(given: Any, change: Any) -> Any:
+    return change(given) if isinstance(given, torch.Tensor) else [change(x) for x in given]
 
 
 @pytest.mark.parametrize(("name", "options"), FORMS)
 def test_is_a_float32_scalar_with_gradients_where_they_belong(name: str, options: dict) -> None:
     loss = built(name, options)
-    teacher, student, label, index = batch()
-    teacher.requires_grad_()
+    teacher, student, label, index = batch(name)
+    for part in parts(teacher):
+        part.requires_grad_()
     value = loss(teacher, student, label, index)
     assert value.shape == ()
     assert value.dtype == torch.float32
     assert value.isfinite()
     value.backward()
-    assert teacher.grad is None
-    assert student.grad is not None
-    assert student.grad.abs().sum() > 0
+    assert all(part.grad is None for part in parts(teacher))
+    grads = [part.grad for part in parts(student) if part.grad is not None]
+    assert grads
+    assert all(grad.abs().sum() > 0 for grad in grads)
     for parameter_name, parameter in loss.named_parameters():
         assert parameter.grad is not None, parameter_name
         assert parameter.grad.abs().sum() > 0, parameter_name
@@ -57,11 +73,14 @@ def test_is_a_float32_scalar_with_gradients_where_they_belong(name: str, options
 @pytest.mark.parametrize(("name", "options"), FORMS)
 @pytest.mark.parametrize("low", [torch.bfloat16, torch.float16])
 def test_computes_in_float32_whatever_autocast_gives(name: str, options: dict, low: torch.dtype) -> None:
-    teacher, student, label, index = batch()
-    teacher, student = teacher.to(low), student.detach().to(low).requires_grad_()
-    full = student.detach().float().requires_grad_()
+    teacher, student, label, index = batch(name)
+    teacher, student = (
+        each(teacher, lambda x: x.to(low)),
+        each(student, lambda x: x.detach().to(low).requires_grad_()),
+    )
+    full = each(student, lambda x: x.detach().float().requires_grad_())
     torch.manual_seed(1)
-    expected = built(name, options)(teacher.float(), full, label, index)
+    expected = built(name, options)(each(teacher, torch.Tensor.float), full, label, index)
     expected.backward()
     torch.manual_seed(1)
     with torch.autocast("cpu", torch.bfloat16):
@@ -75,20 +94,22 @@ def test_computes_in_float32_whatever_autocast_gives(name: str, options: dict, l
     assert torch.equal(value, expected)
     # The gradient reaches the student in the student's own precision.
     tolerance = 2 * torch.finfo(low).eps
-    torch.testing.assert_close(student.grad.float(), full.grad, rtol=tolerance, atol=tolerance)
+    for ours, theirs in zip(parts(student), parts(full), strict=True):
+        assert (ours.grad is None) == (theirs.grad is None)
+        if ours.grad is not None:
+            torch.testing.assert_close(ours.grad.float(), theirs.grad, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize(("name", "options"), FORMS)
 def test_same_seed_same_loss_and_resume_goes_on_exactly(name: str, options: dict) -> None:
     def step(loss: Loss, seed: int) -> torch.Tensor:
         torch.manual_seed(seed)
-        return loss(*batch(seed))
+        return loss(*batch(name, seed))
 
     loss, twin = built(name, options), built(name, options)
     for seed in range(3):
         assert torch.equal(step(loss, seed), step(twin, seed))
-    resumed = LOSSES[name](DIM, DIM, **options)
-    resumed.prepare(torch.arange(40) % 4)
+    resumed = built(name, options)
     resumed.load_state_dict(loss.state_dict())
     for seed in range(3, 6):
         assert torch.equal(step(loss, seed), step(resumed, seed))
@@ -97,10 +118,10 @@ def test_same_seed_same_loss_and_resume_goes_on_exactly(name: str, options: dict
 @pytest.mark.parametrize(("name", "options"), FORMS)
 def test_eval_mode_changes_no_buffer(name: str, options: dict) -> None:
     loss = built(name, options)
-    loss(*batch(0))
+    loss(*batch(name, 0))
     loss.eval()
     before = {key: value.clone() for key, value in loss.state_dict().items()}
-    loss(*batch(1))
+    loss(*batch(name, 1))
     for key, value in loss.state_dict().items():
         assert torch.equal(value, before[key]), key
 
@@ -126,17 +147,17 @@ def test_nan_and_infinity_are_refused(name: str, bad: float, side: str) -> None:
     loss = built(name, {})
     if side == "teacher" and not loss.needs_teacher:
         return
-    teacher, student, label, index = batch()
+    teacher, student, label, index = batch(name)
     with torch.no_grad():
-        {"teacher": teacher, "student": student}[side][2, 1] = bad
+        parts({"teacher": teacher, "student": student}[side])[-1][2, 1] = bad
     with pytest.raises(ValueError, match=rf"^{type(loss).__name__}: {side} {loss.reads} holds NaN or infinity.*$"):
         loss(teacher, student, label, index)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", VECTORS)
 def test_wrong_input_is_refused_in_one_line(name: str) -> None:
     loss = built(name, {})
-    teacher, student, label, index = batch()
+    teacher, student, label, index = batch(name)
     wrong = [
         ((teacher, student[:, :-1], label, index), "student is .*, expected"),
         ((teacher, student[:, :, None], label, index), "student is .*, expected"),
@@ -160,6 +181,16 @@ BAD_OPTIONS = [
     (CE, {"label_smoothing": 1.0}),
     (CE, {"label_smoothing": -0.1}),
     (KD, {"temperature": 0.0}),
+    (DKD, {"alpha": -1.0}),
+    (DKD, {"beta": -1.0}),
+    (DKD, {"temperature": 0.0}),
+    (DIST, {"beta": -1.0}),
+    (DIST, {"gamma": -1.0}),
+    (DIST, {"tau": 0.0}),
+    (RKD, {"distance": -1.0}),
+    (RKD, {"angle": -1.0}),
+    (CC, {"gamma": 0.0}),
+    (CC, {"order": 0}),
     (CRD, {"form": "banks"}),
     (CRD, {"tau": 0.0}),
     (CRD, {"width": 0}),

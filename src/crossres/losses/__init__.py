@@ -5,16 +5,22 @@ A new one: a file with a :class:`Loss`, a line in :data:`LOSSES`, a test.
 
 from __future__ import annotations
 
-from crossres.losses.base import Loss
+from crossres.losses.at import AT
+from crossres.losses.base import Loss, MapLoss
 from crossres.losses.cc import CC
 from crossres.losses.ce import CE
 from crossres.losses.crd import CRD
 from crossres.losses.crrcd import CRRCD
 from crossres.losses.dist import DIST
 from crossres.losses.dkd import DKD
+from crossres.losses.fitnet import FitNet
+from crossres.losses.fsp import FSP
 from crossres.losses.kd import KD
+from crossres.losses.nst import NST
 from crossres.losses.pkt import PKT
 from crossres.losses.rkd import RKD
+from crossres.losses.sp import SP
+from crossres.losses.vid import VID
 
 LOSSES: dict[str, type[Loss]] = {
     "ce": CE,
@@ -24,8 +30,33 @@ LOSSES: dict[str, type[Loss]] = {
     "rkd": RKD,
     "pkt": PKT,
     "cc": CC,
+    "fitnet": FitNet,
+    "at": AT,
+    "sp": SP,
+    "nst": NST,
+    "vid": VID,
+    "fsp": FSP,
     "crd": CRD,
     "crrcd": CRRCD,
 }
 
-__all__ = ["CC", "CE", "CRD", "CRRCD", "DIST", "DKD", "KD", "LOSSES", "PKT", "RKD", "Loss"]
+__all__ = [
+    "AT",
+    "CC",
+    "CE",
+    "CRD",
+    "CRRCD",
+    "DIST",
+    "DKD",
+    "FSP",
+    "KD",
+    "LOSSES",
+    "NST",
+    "PKT",
+    "RKD",
+    "SP",
+    "VID",
+    "FitNet",
+    "Loss",
+    "MapLoss",
+]

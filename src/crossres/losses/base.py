@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from crossres.losses.options import demand
+
+#: channels, height and width of a feature map
+Shape = tuple[int, int, int]
 
 
 class Loss(nn.Module, ABC):
@@ -43,8 +50,8 @@ class Loss(nn.Module, ABC):
 
     def forward(
         self,
-        teacher: Tensor | None,
-        student: Tensor,
+        teacher: Any,
+        student: Any,
         label: Tensor | None = None,
         index: Tensor | None = None,
     ) -> Tensor:
@@ -64,35 +71,118 @@ class Loss(nn.Module, ABC):
                 or infinite; in one line.
         """
         name = type(self).__name__
-        if student.ndim != 2 or student.shape[1] != self.student_dim:
-            raise ValueError(f"{name}: student is {tuple(student.shape)}, expected (B, {self.student_dim})")
-        if student.shape[0] == 0:
+        size = self._batch_of("student", student)
+        if size == 0:
             raise ValueError(f"{name}: the batch is empty, expected at least one sample")
         if self.needs_teacher:
             if teacher is None:
                 raise ValueError(f"{name}: needs the teacher's {self.reads}, got None")
-            expected = (student.shape[0], self.teacher_dim)
-            if teacher.shape != expected:
-                raise ValueError(f"{name}: teacher is {tuple(teacher.shape)}, expected {expected}")
+            self._batch_of("teacher", teacher, size)
         if self.needs_label and label is None:
             raise ValueError(f"{name}: needs labels, got None")
         for argument, given in (("label", label), ("index", index)):
-            if given is not None and given.shape != (student.shape[0],):
-                raise ValueError(f"{name}: {argument} is {tuple(given.shape)}, expected ({student.shape[0]},)")
+            if given is not None and given.shape != (size,):
+                raise ValueError(f"{name}: {argument} is {tuple(given.shape)}, expected ({size},)")
             if given is not None and given.dtype != torch.int64:
                 raise ValueError(f"{name}: {argument} is {given.dtype}, expected torch.int64")
+        device = _tensors(student)[0].device.type
         for side, given in (("teacher", teacher if self.needs_teacher else None), ("student", student)):
             # On the CPU only: on a GPU the answer would have to be waited for at every step.
-            if given is not None and given.device.type == "cpu" and not bool(torch.isfinite(given).all()):
+            if device == "cpu" and not all(bool(torch.isfinite(tensor).all()) for tensor in _tensors(given)):
                 raise ValueError(f"{name}: {side} {self.reads} holds NaN or infinity, expected finite numbers")
-        device = student.device.type
         low = torch.is_autocast_enabled(device)
         self.layer_dtype = torch.get_autocast_dtype(device) if low else torch.float32
         with torch.autocast(device, enabled=False):
-            return self.compute(
-                teacher.detach().float() if teacher is not None else None, student.float(), label, index
-            )
+            return self.compute(*self._plain(teacher, student), label, index)
+
+    def _batch_of(self, side: str, given: Any, size: int | None = None) -> int:
+        """Return the number of samples; refuse another shape than the one the loss is built for."""
+        width = self.teacher_dim if side == "teacher" else self.student_dim
+        if given.ndim != 2 or given.shape[1] != width or size not in (None, given.shape[0]):
+            batch = "B" if size is None else size
+            raise ValueError(f"{type(self).__name__}: {side} is {tuple(given.shape)}, expected ({batch}, {width})")
+        return len(given)
+
+    def _plain(self, teacher: Any, student: Any) -> tuple[Any, Any]:
+        """Return both sides in float32, the teacher's without gradient."""
+        return teacher.detach().float() if teacher is not None else None, student.float()
 
     @abstractmethod
-    def compute(self, teacher: Any, student: Tensor, label: Any, index: Any) -> Tensor:
+    def compute(self, teacher: Any, student: Any, label: Any, index: Any) -> Tensor:
         """Return the loss; called in float32 outside autocast, with checked shapes."""
+
+
+class MapLoss(Loss):
+    """A loss on feature maps, a pair of maps for each stage.
+
+    Teacher and student see the scene at two resolutions, so the maps of a pair differ in size. All methods bring
+    them to one size in the same way: ``match="pool"`` averages the larger one over the cells of the smaller one's
+    grid (adaptive average pooling), ``match="bilinear"`` resizes it there (antialiased).
+
+    Args:
+        teacher_dim: (channels, height, width) of each of the teacher's maps, from the first stage to the last.
+        student_dim: of the student's, as many.
+        match: how a pair is brought to one size.
+
+    Raises:
+        ValueError: no stages, or a different number of them.
+    """
+
+    reads: ClassVar[str] = "features"
+
+    def __init__(
+        self,
+        teacher_dim: Sequence[Shape],
+        student_dim: Sequence[Shape],
+        *,
+        match: Literal["pool", "bilinear"] = "pool",
+    ) -> None:
+        super().__init__(0, 0)
+        name = type(self).__name__
+        demand(name, "match", match, match in ("pool", "bilinear"), "'pool' or 'bilinear'")
+        if not student_dim or len(teacher_dim) != len(student_dim):
+            raise ValueError(
+                f"{name}: {len(teacher_dim)} maps of the teacher and {len(student_dim)} of the student, "
+                "expected the same number, at least 1"
+            )
+        self.teacher_shapes = [tuple(shape) for shape in teacher_dim]
+        self.student_shapes = [tuple(shape) for shape in student_dim]
+        self.match = match
+        #: (height, width) that each pair is compared at
+        self.sizes = [
+            (min(t[1], s[1]), min(t[2], s[2])) for t, s in zip(self.teacher_shapes, self.student_shapes, strict=True)
+        ]
+
+    def _batch_of(self, side: str, given: Any, size: int | None = None) -> int:
+        shapes = self.teacher_shapes if side == "teacher" else self.student_shapes
+        name = type(self).__name__
+        if isinstance(given, Tensor) or len(given) != len(shapes):
+            raise ValueError(f"{name}: {side} holds {len(given)} maps, expected a list of {len(shapes)}")
+        size = len(given[0]) if size is None else size
+        for stage, (tensor, shape) in enumerate(zip(given, shapes, strict=True)):
+            # a teacher's map may come pooled already, from its cache
+            pooled = (shape[0], *self.sizes[stage])
+            if tuple(tensor.shape) not in ((size, *shape), (size, *pooled)):
+                raise ValueError(f"{name}: {side} map {stage} is {tuple(tensor.shape)}, expected {(size, *shape)}")
+        return size
+
+    def _plain(self, teacher: Any, student: Any) -> tuple[Any, Any]:
+        return (
+            [resized(t.detach().float(), size, self.match) for t, size in zip(teacher, self.sizes, strict=True)],
+            [resized(s.float(), size, self.match) for s, size in zip(student, self.sizes, strict=True)],
+        )
+
+
+def resized(maps: Tensor, size: tuple[int, int], match: str) -> Tensor:
+    """Bring maps (B, C, h, w) to a size (height, width) as `MapLoss` declares it."""
+    if tuple(maps.shape[2:]) == tuple(size):
+        return maps
+    if match == "pool":
+        return F.adaptive_avg_pool2d(maps, size)
+    return F.interpolate(maps, size, mode="bilinear", antialias=True, align_corners=False)
+
+
+def _tensors(given: Any) -> Sequence[Tensor]:
+    if given is None:
+        return ()
+    return (given,) if isinstance(given, Tensor) else given

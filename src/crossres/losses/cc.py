@@ -40,7 +40,7 @@ class CC(Loss):
         demand("CC", "order", order, order >= 1, "order >= 1")
         self.terms = [math.exp(-2 * gamma) * (2 * gamma) ** p / math.factorial(p) for p in range(order + 1)]
 
-    def compute(self, teacher: Tensor, student: Tensor, label: Tensor | None, index: Tensor | None) -> Tensor:  # noqa: ARG002
+    def compute(self, teacher: Tensor, student: Tensor, label: Tensor | None, index: Tensor | None) -> Tensor:
         return (self._kernel(teacher) - self._kernel(student)).square().mean()
 
     def _kernel(self, embedding: Tensor) -> Tensor:

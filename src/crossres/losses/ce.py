@@ -40,7 +40,7 @@ class CE(Loss):
         demand("CE", "label_smoothing", label_smoothing, 0 <= label_smoothing < 1, "0 <= label_smoothing < 1")
         self.label_smoothing = label_smoothing
 
-    def compute(self, teacher: Tensor | None, student: Tensor, label: Tensor, index: Tensor | None) -> Tensor:  # noqa: ARG002
+    def compute(self, teacher: Tensor | None, student: Tensor, label: Tensor, index: Tensor | None) -> Tensor:
         if label.device.type == "cpu" and not bool(((label >= 0) & (label < self.student_dim)).all()):
             low, high = int(label.min()), int(label.max())
             raise ValueError(f"CE: labels run from {low} to {high}, expected 0..{self.student_dim - 1}")

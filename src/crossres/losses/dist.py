@@ -51,7 +51,7 @@ class DIST(Loss):
         self.gamma = gamma
         self.tau = tau
 
-    def compute(self, teacher: Tensor, student: Tensor, label: Tensor | None, index: Tensor | None) -> Tensor:  # noqa: ARG002
+    def compute(self, teacher: Tensor, student: Tensor, label: Tensor | None, index: Tensor | None) -> Tensor:
         target, guess = F.softmax(teacher / self.tau, dim=1), F.softmax(student / self.tau, dim=1)
         between = 1 - _correlation(target, guess).mean()
         within = 1 - _correlation(target.T, guess.T).mean()

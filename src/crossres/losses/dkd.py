@@ -52,7 +52,7 @@ class DKD(Loss):
         self.beta = beta
         self.temperature = temperature
 
-    def compute(self, teacher: Tensor, student: Tensor, label: Tensor, index: Tensor | None) -> Tensor:  # noqa: ARG002
+    def compute(self, teacher: Tensor, student: Tensor, label: Tensor, index: Tensor | None) -> Tensor:
         (b_t, p_t), (b_s, p_s) = (self._parts(z / self.temperature, label) for z in (teacher, student))
         true = F.kl_div(b_s, b_t, reduction="batchmean", log_target=True)
         others = F.kl_div(p_s, p_t, reduction="batchmean", log_target=True)

@@ -40,7 +40,7 @@ class KD(Loss):
         demand("KD", "temperature", temperature, temperature > 0, "temperature > 0")
         self.temperature = temperature
 
-    def compute(self, teacher: Tensor, student: Tensor, label: Tensor | None, index: Tensor | None) -> Tensor:  # noqa: ARG002
+    def compute(self, teacher: Tensor, student: Tensor, label: Tensor | None, index: Tensor | None) -> Tensor:
         target = F.log_softmax(teacher / self.temperature, dim=1)
         guess = F.log_softmax(student / self.temperature, dim=1)
         return F.kl_div(guess, target, reduction="batchmean", log_target=True) * self.temperature**2

@@ -31,7 +31,7 @@ class PKT(Loss):
     def __init__(self, teacher_dim: int, student_dim: int) -> None:
         super().__init__(teacher_dim, student_dim)
 
-    def compute(self, teacher: Tensor, student: Tensor, label: Tensor | None, index: Tensor | None) -> Tensor:  # noqa: ARG002
+    def compute(self, teacher: Tensor, student: Tensor, label: Tensor | None, index: Tensor | None) -> Tensor:
         target, guess = _neighbours(teacher), _neighbours(student)
         return (target * ((target + EPSILON) / (guess + EPSILON)).log()).mean()
 

@@ -1,0 +1,60 @@
+"""FitNets: hints of an intermediate layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from crossres.losses.base import MapLoss, Shape
+from crossres.losses.options import demand
+
+
+class FitNet(MapLoss):
+    r"""FitNets (arXiv 1412.6550): the student's map, through a regressor, is to equal the teacher's hint.
+
+    .. math:: L = \operatorname{mean} \big( F^t - \mathrm{relu}(\mathrm{BN}(R * F^s)) \big)^2
+
+    with R a 1x1 convolution that is trained with the student, in one stage, and no two-step training, as in the CRD
+    benchmark (published weight there 100).
+
+    Args:
+        teacher_dim: shapes of the teacher's maps.
+        student_dim: shapes of the student's maps.
+        stage: which pair of maps, counted from 0; -1 takes the middle one.
+        match: how a pair is brought to one size, see `MapLoss`.
+
+    Shapes:
+        lists of (B, C, H, W) -> scalar.
+
+    Raises:
+        ValueError: an option out of range.
+    """
+
+    def __init__(
+        self,
+        teacher_dim: Sequence[Shape],
+        student_dim: Sequence[Shape],
+        *,
+        stage: int = -1,
+        match: Literal["pool", "bilinear"] = "pool",
+    ) -> None:
+        super().__init__(teacher_dim, student_dim, match=match)
+        stages = len(self.sizes)
+        demand("FitNet", "stage", stage, -1 <= stage < stages, f"-1..{stages - 1}")
+        self.stage = stages // 2 if stage == -1 else stage
+        teacher_width, student_width = self.teacher_shapes[self.stage][0], self.student_shapes[self.stage][0]
+        self.regressor = nn.Conv2d(student_width, teacher_width, 1)
+        self.norm = nn.BatchNorm2d(teacher_width)
+
+    def compute(
+        self,
+        teacher: Sequence[Tensor],
+        student: Sequence[Tensor],
+        label: Tensor | None,
+        index: Tensor | None,
+    ) -> Tensor:
+        guess = F.relu(self.norm(self.regressor(student[self.stage])))
+        return F.mse_loss(guess, teacher[self.stage])

@@ -1,0 +1,52 @@
+"""Similarity-preserving distillation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor
+
+from crossres.losses.base import MapLoss, Shape
+from crossres.losses.contrast import unit
+
+
+class SP(MapLoss):
+    r"""Similarity-preserving distillation (arXiv 1907.09682): which samples activate alike.
+
+    .. math::
+        G = F F^\top \text{ with rows of unit length}, \quad L = \frac{1}{B^2} \sum_{ij} (G^t_{ij} - G^s_{ij})^2
+
+    with F the last stage's maps, a row a sample, (B, C H W). Published weight 3,000.
+
+    Args:
+        teacher_dim: shapes of the teacher's maps.
+        student_dim: shapes of the student's maps.
+        match: how a pair is brought to one size, see `MapLoss`.
+
+    Shapes:
+        lists of (B, C, H, W) -> scalar.
+    """
+
+    def __init__(
+        self,
+        teacher_dim: Sequence[Shape],
+        student_dim: Sequence[Shape],
+        *,
+        match: Literal["pool", "bilinear"] = "pool",
+    ) -> None:
+        super().__init__(teacher_dim, student_dim, match=match)
+
+    def compute(
+        self,
+        teacher: Sequence[Tensor],
+        student: Sequence[Tensor],
+        label: Tensor | None,
+        index: Tensor | None,
+    ) -> Tensor:
+        return (_similarity(teacher[-1]) - _similarity(student[-1])).square().mean()
+
+
+def _similarity(maps: Tensor) -> Tensor:
+    rows = maps.flatten(1)
+    return unit(rows @ rows.T)

@@ -1,0 +1,206 @@
+"""The losses on feature maps against explicit loops, in float64; and how they bring two resolutions together."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from crossres.losses import AT, FSP, NST, SP, VID, FitNet, MapLoss
+
+B = 3
+#: a teacher at 8 x 8 and a student at 4 x 4, of other widths
+TEACHER, STUDENT = [(3, 8, 8), (5, 4, 4)], [(4, 4, 4), (2, 2, 2)]
+
+
+def maps(shapes: list[tuple[int, int, int]], seed: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(B, *shape, generator=generator) for shape in shapes]
+
+
+def pooled(x: torch.Tensor, size: int) -> torch.Tensor:
+    """Means over the cells of a size x size grid, a cell at a time."""
+    step = x.shape[-1] // size
+    rows = [
+        [x[..., step * i : step * (i + 1), step * j : step * (j + 1)].mean((-2, -1)) for j in range(size)]
+        for i in range(size)
+    ]
+    return torch.stack([torch.stack(row, -1) for row in rows], -2)
+
+
+def length(x: torch.Tensor) -> torch.Tensor:
+    return (x * x).sum().sqrt()
+
+
+def naive_fitnet(loss: FitNet, t: list, s: list) -> torch.Tensor:
+    weight, bias = (p.double() for p in (loss.regressor.weight[:, :, 0, 0], loss.regressor.bias))
+    t, s = t[loss.stage], s[loss.stage]
+    out = torch.stack(
+        [torch.stack([(weight[c] * x.permute(1, 2, 0)).sum(-1) + bias[c] for c in range(len(bias))]) for x in s]
+    )
+    total = 0.0
+    for c in range(t.shape[1]):
+        mean, variance = out[:, c].mean(), ((out[:, c] - out[:, c].mean()) ** 2).mean()
+        normal = (out[:, c] - mean) / torch.sqrt(variance + 1e-5)
+        normal = normal * loss.norm.weight[c].double() + loss.norm.bias[c].double()
+        total = total + ((torch.clamp(normal, min=0) - t[:, c]) ** 2).sum()
+    return total / t.numel()
+
+
+def naive_at(loss: AT, t: list, s: list) -> torch.Tensor:
+    total = 0.0
+    for a, b in zip(t, s, strict=True):
+        for i in range(B):
+            q_t, q_s = (sum(abs(channel) ** loss.power for channel in x[i]) / len(x[i]) for x in (a, b))
+            total = total + ((q_t / length(q_t) - q_s / length(q_s)) ** 2).sum() / (B * q_t.numel())
+    return total
+
+
+def naive_sp(loss: SP, t: list, s: list) -> torch.Tensor:  # noqa: ARG001
+    def matrix(x):
+        g = [torch.stack([(x[i] * x[j]).sum() for j in range(B)]) for i in range(B)]
+        return torch.stack([row / length(row) for row in g])
+
+    return ((matrix(t[-1]) - matrix(s[-1])) ** 2).sum() / B**2
+
+
+def naive_nst(loss: NST, t: list, s: list) -> torch.Tensor:  # noqa: ARG001
+    def kernel(a, b):
+        return sum((x / length(x) * y / length(y)).sum() ** 2 for x in a for y in b) / (len(a) * len(b))
+
+    total = 0.0
+    for a, b in zip(t, s, strict=True):
+        for i in range(B):
+            total = total + (kernel(a[i], a[i]) + kernel(b[i], b[i]) - 2 * kernel(b[i], a[i])) / B
+    return total
+
+
+def naive_vid(loss: VID, t: list, s: list) -> torch.Tensor:
+    total = 0.0
+    for stage, (a, b) in enumerate(zip(t, s, strict=True)):
+        first, second, third = (loss.regressors[stage][k].weight[:, :, 0, 0].double() for k in (0, 2, 4))
+        for i in range(B):
+            for y in range(a.shape[2]):
+                for x in range(a.shape[3]):
+                    mean = third @ torch.relu(second @ torch.relu(first @ b[i, :, y, x]))
+                    for c in range(a.shape[1]):
+                        variance = torch.log(1 + torch.exp(loss.scales[stage][c].double())) + 1e-5
+                        term = (a[i, c, y, x] - mean[c]) ** 2 / variance + torch.log(variance)
+                        total = total + 0.5 * term / a.numel()
+    return total
+
+
+def naive_fsp(loss: FSP, t: list, s: list) -> torch.Tensor:  # noqa: ARG001
+    def flow(x, i, c, d):
+        size = x[1].shape[-1]
+        return (pooled(x[0][i, c], size) * x[1][i, d]).mean()
+
+    channels = [(i, c, d) for i in range(B) for c in range(t[0].shape[1]) for d in range(t[1].shape[1])]
+    return sum((flow(t, *at) - flow(s, *at)) ** 2 for at in channels) / len(channels)
+
+
+SAME = [(4, 8, 8), (2, 4, 4)]
+CASES = [
+    (lambda: FitNet(TEACHER, STUDENT), naive_fitnet, TEACHER),
+    (lambda: FitNet(TEACHER, STUDENT, stage=0), naive_fitnet, TEACHER),
+    (lambda: AT(TEACHER, STUDENT), naive_at, TEACHER),
+    (lambda: AT(TEACHER, STUDENT, power=1.0), naive_at, TEACHER),
+    (lambda: SP(TEACHER, STUDENT), naive_sp, TEACHER),
+    (lambda: NST(TEACHER, STUDENT), naive_nst, TEACHER),
+    (lambda: VID(TEACHER, STUDENT), naive_vid, TEACHER),
+    (lambda: VID(TEACHER, STUDENT, variance=0.5), naive_vid, TEACHER),
+    (lambda: FSP(SAME, STUDENT), naive_fsp, SAME),
+]
+
+
+@pytest.mark.parametrize(("build", "naive", "shapes"), CASES)
+def test_equals_the_explicit_loop(build: Any, naive: Any, shapes: Any) -> None:
+    torch.manual_seed(0)
+    loss = build()
+    teacher, student = maps(shapes, 1), [x.requires_grad_() for x in maps(STUDENT, 2)]
+    value = loss(teacher, student)
+    doubled = [x.detach().double().requires_grad_() for x in student]
+    at_students_size = [pooled(t.double(), s.shape[-1]) for t, s in zip(teacher, student, strict=True)]
+    expected = naive(loss, at_students_size, doubled)
+    assert value.item() == pytest.approx(expected.item(), rel=1e-4)
+    weights = list(loss.parameters())
+    got = torch.autograd.grad(value, [*student, *weights], allow_unused=True)
+    want = torch.autograd.grad(expected, [*doubled, *weights], allow_unused=True)
+    for a, b in zip(got, want, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            assert (a - b).abs().max() <= 1e-3 * b.abs().max() + 1e-6
+
+
+@pytest.mark.parametrize("kind", [AT, SP, NST, FSP])
+def test_the_teacher_itself_costs_nothing(kind: type[MapLoss]) -> None:
+    student = [x.requires_grad_() for x in maps(TEACHER, 1)]
+    value = kind(TEACHER, TEACHER)([x.detach() for x in student], student)
+    value.backward()
+    assert abs(value.item()) < 1e-6
+    assert all(x.grad is None or x.grad.abs().max() < 1e-5 for x in student)
+
+
+def test_a_pair_is_compared_at_the_smaller_size_whichever_side_has_it() -> None:
+    teacher, student = maps([(3, 4, 4)], 1), maps([(3, 8, 8)], 2)
+    small = F.adaptive_avg_pool2d(student[0], 4)
+    assert SP([(3, 4, 4)], [(3, 8, 8)])(teacher, student).item() == pytest.approx(
+        SP([(3, 4, 4)], [(3, 4, 4)])(teacher, [small]).item(), rel=1e-6
+    )
+    bilinear = F.interpolate(student[0], (4, 4), mode="bilinear", antialias=True)
+    assert SP([(3, 4, 4)], [(3, 8, 8)], match="bilinear")(teacher, student).item() == pytest.approx(
+        SP([(3, 4, 4)], [(3, 4, 4)])(teacher, [bilinear]).item(), rel=1e-6
+    )
+
+
+def test_a_teachers_maps_may_come_pooled_already() -> None:
+    teacher, student = maps(TEACHER, 1), maps(STUDENT, 2)
+    loss = AT(TEACHER, STUDENT)
+    ready = [F.adaptive_avg_pool2d(t, s.shape[-1]) for t, s in zip(teacher, student, strict=True)]
+    assert torch.equal(loss(ready, student), loss(teacher, student))
+
+
+@pytest.mark.parametrize("kind", [FitNet, AT, SP, NST, VID])
+def test_black_images_and_a_batch_of_one_are_finite(kind: type[MapLoss]) -> None:
+    torch.manual_seed(0)
+    student = [torch.zeros(1, *shape, requires_grad=True) for shape in STUDENT]
+    value = kind(TEACHER, STUDENT)([torch.zeros(1, *shape) for shape in TEACHER], student)
+    value.backward()
+    assert math.isfinite(value.item())
+    assert all(x.grad is None or x.grad.isfinite().all() for x in student)
+
+
+def test_wrong_maps_are_refused_in_one_line() -> None:
+    loss = AT(TEACHER, STUDENT)
+    teacher, student = maps(TEACHER, 1), maps(STUDENT, 2)
+    wrong = [
+        ((teacher, student[:1]), r"student holds 1 maps, expected a list of 2"),
+        ((teacher[:1], student), r"teacher holds 1 maps, expected a list of 2"),
+        ((teacher[0], student), r"teacher holds 3 maps, expected a list of 2"),
+        ((None, student), r"needs the teacher's features, got None"),
+        (([x[:2] for x in teacher], student), r"teacher map 0 is \(2, 3, 8, 8\), expected \(3, 3, 8, 8\)"),
+        (([teacher[0], teacher[0]], student), r"teacher map 1 is .*, expected \(3, 5, 4, 4\)"),
+        (([x[:0] for x in teacher], [x[:0] for x in student]), r"the batch is empty"),
+    ]
+    for arguments, message in wrong:
+        with pytest.raises(ValueError, match=rf"^AT: {message}[^\n]*$"):
+            loss(*arguments)
+    for shapes in ((TEACHER[:1], STUDENT), ([], [])):
+        with pytest.raises(ValueError, match=r"^AT: \d maps of the teacher and \d of the student, expected the same"):
+            AT(*shapes)
+    with pytest.raises(ValueError, match=r"^FSP: the teacher's maps have \[3, 5\] channels, the student's \[4, 2\]"):
+        FSP(TEACHER, STUDENT)
+    with pytest.raises(ValueError, match=r"^FSP: one stage has no flow"):
+        FSP(TEACHER[:1], TEACHER[:1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "option"),
+    [(AT, {"power": 0.5}), (AT, {"match": "crop"}), (FitNet, {"stage": 2}), (VID, {"variance": 0.0})],
+)
+def test_an_option_out_of_range_is_refused_by_name(kind: type[MapLoss], option: dict) -> None:
+    with pytest.raises(ValueError, match=rf"^{kind.__name__}: {next(iter(option))} is [^\n]*, expected [^\n]+$"):
+        kind(TEACHER, STUDENT, **option)
