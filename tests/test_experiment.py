@@ -888,3 +888,17 @@ def test_the_data_sets_name_where_the_folder_is_given_as_a_dot(
     monkeypatch.chdir(drawn)
     result = distill(make(data=".", losses=CE, train_epochs=1, teacher=None), quiet=True)
     assert result["dataset"] == result["config"]["data"] == "shapes"
+
+
+def test_losses_on_maps_compare_what_both_networks_see(make: Any) -> None:
+    losses = {**CE, **{name: {"weight": 1.0} for name in ("fitnet", "at", "sp", "nst", "vid", "fsp")}}
+    config = make(losses=losses)
+    result = distill(config)
+    assert result["method"] == "ce+fitnet+at+sp+nst+vid+fsp"
+    rows = [json.loads(line) for line in (config.folder / "metrics.jsonl").read_text().splitlines()]
+    assert all(rows[-1]["losses"][name] < rows[0]["losses"][name] for name in ("ce", "fitnet", "vid"))
+    assert not list((config.folder.parent).glob("cache/*"))
+    again = distill(replace(config, name="again"), quiet=True)
+    assert again["top1_last"] == result["top1_last"]
+    saved = load_file(config.folder / "model" / "model.safetensors")
+    assert all(key.startswith(("backbone.", "classifier.")) for key in saved)

@@ -85,6 +85,19 @@ class Model:
 
 
 @dataclass
+class Stages:
+    """Which feature maps the losses on maps compare, as module paths inside the backbones.
+
+    Args:
+        teacher: such as [layer2, layer3]; the ends of the network's stages if left out.
+        student: as many; of stages left out on both sides the last ones that both networks have are paired.
+    """
+
+    teacher: list[str] | None = None
+    student: list[str] | None = None
+
+
+@dataclass
 class Train:
     """How it is trained.
 
@@ -175,6 +188,7 @@ class Distill(Teach):
         teacher_cache: compute the teacher's outputs once per image and flip (the shift is then not in its
             view); false computes them live on exactly the student's view.
         cache_dir: folder of the teacher's outputs; RUNS/cache if left out.
+        stages: the feature maps of losses that compare maps.
     """
 
     name: str = "student"
@@ -184,6 +198,7 @@ class Distill(Teach):
     degradation: Degradation = field(default_factory=Degradation)
     teacher_cache: bool = True
     cache_dir: str | None = None
+    stages: Stages = field(default_factory=Stages)
     losses: dict[str, dict[str, Any]] = field(
         default_factory=lambda: {"ce": {"weight": 1.0}, "kd": {"weight": 1.0}, "crrcd": {"weight": 1.0}}
     )
@@ -280,7 +295,8 @@ def check(config: Teach) -> None:
         if not 0 <= options.get("weight", 1) < math.inf:
             raise CrossresError(f"losses.{name}.weight: {options['weight']} is negative or no number")
         try:
-            LOSSES[name](1, 1, **{k: v for k, v in options.items() if k not in ("weight", "decay")})
+            trial: Any = [(1, 1, 1)] * 2 if LOSSES[name].reads == "features" else 1
+            LOSSES[name](trial, trial, **{k: v for k, v in options.items() if k not in ("weight", "decay")})
         except (ValueError, TypeError) as error:
             raise CrossresError(f"losses.{name}: {error}") from None
         if isinstance(config, Distill) and config.teacher is None and LOSSES[name].needs_teacher:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from crossres.errors import CrossresError
 from crossres.losses import LOSSES, Loss
+from crossres.losses.base import Shape
 from crossres.models.encoder import Encoder
 from crossres.types import Outputs
 
@@ -86,14 +87,19 @@ class Distiller(nn.Module):
         terms = {}
         for name, loss in self.losses.items():
             assert isinstance(loss, Loss)
-            of_teacher = getattr(teacher, loss.reads) if teacher is not None and loss.needs_teacher else None
+            of_teacher = _read(teacher, loss) if teacher is not None and loss.needs_teacher else None
             try:
-                term = loss(of_teacher, getattr(said, loss.reads), label, index)
+                term = loss(of_teacher, _read(said, loss), label, index)
             except ValueError as error:
                 raise LossError(name, str(error)) from error
             left = 1 - self.progress if name in self.decaying else 1.0
             terms[name] = self.weights[name] * left * term
         return terms, logits
+
+
+def _read(outputs: Outputs, loss: Loss) -> Any:
+    """Return what a loss reads: a tensor, or the list of maps."""
+    return list(outputs.features.values()) if loss.reads == "features" else getattr(outputs, loss.reads)
 
 
 def _gathered(outputs: Outputs, gather: Gather) -> Outputs:
@@ -105,9 +111,18 @@ def _gathered(outputs: Outputs, gather: Gather) -> Outputs:
 
 
 def build_losses(
-    options: Mapping[str, Mapping[str, Any]], teacher: Encoder | None, student: Encoder
+    options: Mapping[str, Mapping[str, Any]],
+    teacher: Encoder | None,
+    student: Encoder,
+    maps: tuple[list[Shape], list[Shape]] = ([], []),
 ) -> dict[str, Loss]:
     """Build each loss from its options and the two widths it reads.
+
+    Args:
+        options: by name of the loss.
+        teacher: None where no loss reads one.
+        student: the trained network.
+        maps: shapes of the teacher's and the student's feature maps, for the losses that compare those.
 
     Raises:
         CrossresError: an option out of range, or widths the loss cannot join, naming the loss.
@@ -115,7 +130,9 @@ def build_losses(
     losses = {}
     for name, given in options.items():
         kind = LOSSES[name]
-        widths = [_width(encoder or student, kind.reads) for encoder in (teacher, student)]
+        widths: Any = [_width(encoder or student, kind.reads) for encoder in (teacher, student)]
+        if kind.reads == "features":
+            widths = maps
         try:
             losses[name] = kind(*widths, **{k: v for k, v in given.items() if k not in ("weight", "decay")})
         except (ValueError, TypeError) as error:

@@ -14,7 +14,7 @@ from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from crossres.config import Augment, Distill, Images, Model, Teach, Train, check
+from crossres.config import Augment, Distill, Images, Model, Stages, Teach, Train, check
 from crossres.degrade import Degradation
 from crossres.errors import CrossresError, nearest
 from crossres.losses import LOSSES, Loss
@@ -135,6 +135,7 @@ _GROUPS: dict[str, Any] = {
     "model": Model,
     "train": Train,
     "degradation": Degradation,
+    "stages": Stages,
 }
 
 

@@ -21,9 +21,11 @@ from crossres.devices import Device
 from crossres.distiller import Distiller, build_losses
 from crossres.errors import CrossresError
 from crossres.losses import LOSSES
+from crossres.losses.base import Shape
 from crossres.models.cache import cached_outputs
 from crossres.models.encoder import Encoder, build_encoder, check_name
 from crossres.models.pretrained import from_pretrained
+from crossres.models.stages import capture_maps, paired_stages
 from crossres.models.teachers import frozen_teacher, order_classes
 from crossres.models.weights import fit_weights, load_weights, weights_sha256
 from crossres.processes import Gather, first_rank_first
@@ -126,7 +128,13 @@ def prepare(
     start_sha256 = weights_sha256(student) if config.model.weights else None
     student = _placed(student, device, config.train.channels_last)
     _check_batch(student, train)
-    losses = build_losses(config.losses, teacher, student)
+    maps: tuple[list[Shape], list[Shape]] = ([], [])
+    compares_maps = any(LOSSES[name].reads == "features" for name in config.losses)
+    if compares_maps and teacher is not None and isinstance(config, Distill):
+        paths = paired_stages(teacher, student, config.stages.teacher, config.stages.student)
+        read_size = lr_size if isinstance(lr_size, int) else lr_size[1]
+        maps = capture_maps(teacher, paths[0], hr_size), capture_maps(student, paths[1], read_size)
+    losses = build_losses(config.losses, teacher, student, maps)
     for loss in losses.values():
         loss.to(device.torch).prepare(train.label)
     weights = {name: float(options.get("weight", 1.0)) for name, options in config.losses.items()}
@@ -135,7 +143,9 @@ def prepare(
     distiller = Distiller(student, losses, weights, decaying, gather)
 
     cache = None
-    if teacher is not None and isinstance(config, Distill) and config.teacher_cache and distiller.needs_teacher:
+    # the maps of a whole set would fill the disk: a teacher whose maps are compared runs along
+    cached = distiller.needs_teacher and not compares_maps
+    if teacher is not None and isinstance(config, Distill) and config.teacher_cache and cached:
         cache_dir = Path(config.cache_dir) if config.cache_dir else Path(config.runs) / "cache"
         with first_rank_first(fabric):
             cache = cached_outputs(

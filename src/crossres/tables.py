@@ -147,11 +147,8 @@ def _setting(result: Mapping[str, Any]) -> dict[str, Any]:
 
 def _set(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Drop what is off: an option that a version did not know yet equals one that is not used."""
-    return {
-        key: _set(value) if isinstance(value, Mapping) else value
-        for key, value in tree.items()
-        if value is not None and value is not False
-    }
+    inner = {key: _set(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
+    return {key: value for key, value in inner.items() if value is not None and value is not False and value != {}}
 
 
 def _difference(members: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]]) -> str:

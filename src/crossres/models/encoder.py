@@ -141,7 +141,8 @@ class Encoder(nn.Module):
         for path in self._hooks:
             if path not in features:
                 raise CrossresError(f"the module '{path}' did not run or returned no tensor; capture another")
-        return features
+        # in the order asked for, which need not be the one in which they ran
+        return {path: features[path] for path in self._hooks}
 
 
 class _Capture:

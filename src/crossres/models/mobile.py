@@ -41,6 +41,9 @@ class MobileNetV2(nn.Module):
     (arXiv 1910.10699), which keeps an expansion layer of factor 1 in the first block and plain ReLU.
     """
 
+    #: paths of the modules whose outputs end a stage
+    stages = ("blocks.0", "blocks.1", "blocks.2", "blocks.4", "blocks.6")
+
     def __init__(self, width: float = 0.5, expansion: int = 6) -> None:
         super().__init__()
         self.embedding_dim = 1280
@@ -114,6 +117,9 @@ class ShuffleNetV2(nn.Module):
     Source: Ma et al. 2018 (arXiv 1807.11164); the 1x1 stem without stride is the CRD benchmark's
     (arXiv 1910.10699).
     """
+
+    #: paths of the modules whose outputs end a stage
+    stages = ("layer1", "layer2", "layer3")
 
     def __init__(self, widths: Sequence[int] = (116, 232, 464, 1024)) -> None:
         super().__init__()

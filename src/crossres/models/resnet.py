@@ -41,6 +41,9 @@ class ResNet(nn.Module):
     CRD benchmark (Tian et al. 2020, arXiv 1910.10699).
     """
 
+    #: paths of the modules whose outputs end a stage
+    stages = ("layer1", "layer2", "layer3")
+
     def __init__(self, depth: int, widths: Sequence[int] = (16, 16, 32, 64)) -> None:
         super().__init__()
         blocks, rest = divmod(depth - 2, 6)

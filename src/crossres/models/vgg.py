@@ -21,6 +21,9 @@ class VGG(nn.Module):
     Source: Simonyan & Zisserman 2015 (arXiv 1409.1556) in the form of the CRD benchmark (arXiv 1910.10699).
     """
 
+    #: paths of the modules whose outputs end a stage
+    stages = ("block0", "block1", "block2", "block3", "block4")
+
     def __init__(self, stages: Sequence[Sequence[int]]) -> None:
         super().__init__()
         if len(stages) != 5:

@@ -43,6 +43,9 @@ class WideResNet(nn.Module):
     WRN-16-1 and WRN-40-1 keep the identity shortcut in the first stage, whose width equals the stem's.
     """
 
+    #: paths of the modules whose outputs end a stage
+    stages = ("block1", "block2", "block3")
+
     def __init__(self, depth: int, widen: int) -> None:
         super().__init__()
         blocks, rest = divmod(depth - 4, 6)
