@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from crossres.losses import CC, CE, CRD, CRRCD, DIST, DKD, KD, LOSSES, RKD, Loss, MapLoss
+from crossres.losses import CC, CE, CRD, CRRCD, DIST, DKD, KD, LOSSES, RKD, Loss, MapLoss, Octuplet
 
 FORMS = [(name, {}) for name in LOSSES] + [
     ("crd", {"form": "queue", "queue_size": 16}),
@@ -191,6 +191,7 @@ BAD_OPTIONS = [
     (RKD, {"angle": -1.0}),
     (CC, {"gamma": 0.0}),
     (CC, {"order": 0}),
+    (Octuplet, {"margin": 0.0}),
     (CRD, {"form": "banks"}),
     (CRD, {"tau": 0.0}),
     (CRD, {"width": 0}),

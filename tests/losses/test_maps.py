@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from crossres.losses import AT, FSP, NST, SP, VID, FitNet, MapLoss
+from crossres.losses import ASKD, AT, FSKD, FSP, NST, SP, VID, FitNet, MapLoss, ReviewKD
 
 B = 3
 #: a teacher at 8 x 8 and a student at 4 x 4, of other widths
@@ -102,6 +102,71 @@ def naive_fsp(loss: FSP, t: list, s: list) -> torch.Tensor:  # noqa: ARG001
     return sum((flow(t, *at) - flow(s, *at)) ** 2 for at in channels) / len(channels)
 
 
+def norm(x: torch.Tensor, layer: Any) -> torch.Tensor:
+    """Batch norm of a batch's maps, in training mode."""
+    channels = []
+    for c in range(x.shape[1]):
+        y = x[:, c]
+        y = (y - y.mean()) / torch.sqrt(((y - y.mean()) ** 2).mean() + 1e-5)
+        channels.append(y * layer.weight[c].double() + layer.bias[c].double())
+    return torch.stack(channels, 1)
+
+
+def convolved(x: torch.Tensor, layer: Any) -> torch.Tensor:
+    """A convolution as a sum over the shifts of its kernel."""
+    weight = layer.weight.double()
+    reach = weight.shape[-1] // 2
+    padded = F.pad(x, (reach,) * 4)
+    total = 0.0
+    for dy in range(weight.shape[2]):
+        for dx in range(weight.shape[3]):
+            part = padded[:, :, dy : dy + x.shape[2], dx : dx + x.shape[3]]
+            total = total + torch.einsum("oc,bcyx->boyx", weight[:, :, dy, dx], part)
+    return total if layer.bias is None else total + layer.bias.double()[:, None, None]
+
+
+def naive_review(loss: ReviewKD, t: list, s: list) -> torch.Tensor:
+    total, deeper = 0.0, None
+    for stage in (1, 0):
+        fusion = loss.fusions[stage]
+        x = norm(convolved(s[stage], fusion.enter[0]), fusion.enter[1])
+        if deeper is not None:
+            twice = deeper.repeat_interleave(2, 2).repeat_interleave(2, 3)
+            share = 1 / (1 + torch.exp(-convolved(torch.cat([x, twice], 1), fusion.attention)))
+            x = x * share[:, :1] + twice * share[:, 1:]
+        deeper = x
+        out = norm(convolved(x, fusion.leave[0]), fusion.leave[1])
+        side = out.shape[-1]
+        terms = [(1.0, ((out - t[stage]) ** 2).mean())]
+        for level, weight in zip([n for n in (4, 2, 1) if n < side], (0.5, 0.25, 0.125), strict=False):
+            terms.append((weight, ((pooled(out, level) - pooled(t[stage], level)) ** 2).mean()))
+        total = total + sum(w * x for w, x in terms) / sum(w for w, _ in terms)
+    return total
+
+
+def cosine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return (a * b).sum() / length(a) / length(b)
+
+
+def naive_askd(loss: ASKD, t: list, s: list) -> torch.Tensor:  # noqa: ARG001
+    total = 0.0
+    for a, b in zip(t, s, strict=True):
+        for i in range(B):
+            total = total + (1 - cosine(*(sum(abs(c) for c in x[i]) for x in (a, b)))) / B
+            if a.shape[1] == b.shape[1]:
+                over = (torch.stack([abs(c).mean() for c in x[i]]) for x in (a, b))
+                total = total + (1 - cosine(*over)) / B
+    return total
+
+
+def naive_fskd(loss: FSKD, t: list, s: list) -> torch.Tensor:
+    total = 0.0
+    for a, b, layer in zip(t, s, loss.projections, strict=True):
+        b = convolved(b, layer) if a.shape[1] != b.shape[1] else b
+        total = total + sum(1 - cosine(a[i], b[i]) for i in range(B)) / B
+    return total
+
+
 SAME = [(4, 8, 8), (2, 4, 4)]
 CASES = [
     (lambda: FitNet(TEACHER, STUDENT), naive_fitnet, TEACHER),
@@ -113,6 +178,12 @@ CASES = [
     (lambda: VID(TEACHER, STUDENT), naive_vid, TEACHER),
     (lambda: VID(TEACHER, STUDENT, variance=0.5), naive_vid, TEACHER),
     (lambda: FSP(SAME, STUDENT), naive_fsp, SAME),
+    (lambda: ReviewKD(TEACHER, STUDENT), naive_review, TEACHER),
+    (lambda: ReviewKD(TEACHER, STUDENT, width=3), naive_review, TEACHER),
+    (lambda: ASKD(TEACHER, STUDENT), naive_askd, TEACHER),
+    (lambda: ASKD(SAME, STUDENT), naive_askd, SAME),
+    (lambda: FSKD(TEACHER, STUDENT), naive_fskd, TEACHER),
+    (lambda: FSKD(SAME, STUDENT), naive_fskd, SAME),
 ]
 
 
@@ -135,7 +206,7 @@ def test_equals_the_explicit_loop(build: Any, naive: Any, shapes: Any) -> None:
             assert (a - b).abs().max() <= 1e-3 * b.abs().max() + 1e-6
 
 
-@pytest.mark.parametrize("kind", [AT, SP, NST, FSP])
+@pytest.mark.parametrize("kind", [AT, SP, NST, FSP, ASKD, FSKD])
 def test_the_teacher_itself_costs_nothing(kind: type[MapLoss]) -> None:
     student = [x.requires_grad_() for x in maps(TEACHER, 1)]
     value = kind(TEACHER, TEACHER)([x.detach() for x in student], student)
@@ -163,7 +234,7 @@ def test_a_teachers_maps_may_come_pooled_already() -> None:
     assert torch.equal(loss(ready, student), loss(teacher, student))
 
 
-@pytest.mark.parametrize("kind", [FitNet, AT, SP, NST, VID])
+@pytest.mark.parametrize("kind", [FitNet, AT, SP, NST, VID, ASKD, FSKD])
 def test_black_images_and_a_batch_of_one_are_finite(kind: type[MapLoss]) -> None:
     torch.manual_seed(0)
     student = [torch.zeros(1, *shape, requires_grad=True) for shape in STUDENT]
@@ -199,7 +270,13 @@ def test_wrong_maps_are_refused_in_one_line() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "option"),
-    [(AT, {"power": 0.5}), (AT, {"match": "crop"}), (FitNet, {"stage": 2}), (VID, {"variance": 0.0})],
+    [
+        (AT, {"power": 0.5}),
+        (AT, {"match": "crop"}),
+        (FitNet, {"stage": 2}),
+        (VID, {"variance": 0.0}),
+        (ReviewKD, {"width": -1}),
+    ],
 )
 def test_an_option_out_of_range_is_refused_by_name(kind: type[MapLoss], option: dict) -> None:
     with pytest.raises(ValueError, match=rf"^{kind.__name__}: {next(iter(option))} is [^\n]*, expected [^\n]+$"):

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from crossres.losses import CC, PKT, RKD
+from crossres.losses import CC, PKT, RKD, Octuplet
 
 TEACHER, STUDENT, SIZE = 7, 5, 6
 
@@ -109,4 +109,47 @@ def test_equal_embeddings_and_a_batch_of_one_are_finite(loss, size: int) -> None
     value = loss(torch.ones(size, TEACHER), student)
     value.backward()
     assert value.isfinite()
+    assert student.grad.isfinite().all()
+
+
+LABEL = torch.tensor([0, 1, 0, 2, 1, 0])
+
+
+def naive_octuplet(loss: Octuplet, teacher: torch.Tensor, student: torch.Tensor, label: list[int]) -> torch.Tensor:
+    if student.shape[1] != teacher.shape[1]:
+        student = torch.stack([loss.layer.weight.double() @ x for x in student])
+    total = 0.0
+    for anchor, other in ((teacher, student), (student, teacher), (student, student)):
+        terms = []
+        for i, a in enumerate(anchor):
+            positive = [(a - b).square().sum().sqrt() for j, b in enumerate(other) if label[j] == label[i] and j != i]
+            negative = [(a - b).square().sum().sqrt() for j, b in enumerate(other) if label[j] != label[i]]
+            if positive and negative:
+                terms.append(max(max(positive) - min(negative) + loss.margin, a.new_zeros(())))
+        total = total + (sum(terms) / len(terms) if terms else 0.0)
+    return total
+
+
+@pytest.mark.parametrize("teacher_dim", [TEACHER, STUDENT])
+@pytest.mark.parametrize("margin", [0.1, 3.0])
+def test_octuplet_equals_the_explicit_loop(teacher_dim: int, margin: float) -> None:
+    torch.manual_seed(0)
+    teacher, student = embeddings()[0][:, :teacher_dim], embeddings()[1]
+    loss = Octuplet(teacher_dim, STUDENT, margin=margin)
+    value = loss(teacher, student, LABEL)
+    doubled = student.detach().double().requires_grad_()
+    expected = naive_octuplet(loss, teacher.double(), doubled, LABEL.tolist())
+    weights = list(loss.parameters())
+    assert value.item() == pytest.approx(expected.item(), rel=1e-4)
+    got, want = torch.autograd.grad(value, [student, *weights]), torch.autograd.grad(expected, [doubled, *weights])
+    for a, b in zip(got, want, strict=True):
+        assert (a - b).abs().max() <= 1e-4 * b.abs().max()
+
+
+@pytest.mark.parametrize("label", [[0, 0, 0], [0, 1, 2], [0]])
+def test_octuplet_without_a_triplet_is_0(label: list[int]) -> None:
+    teacher, student = embeddings(size=len(label))
+    value = Octuplet(TEACHER, STUDENT)(teacher, student, torch.tensor(label))
+    value.backward()
+    assert value.item() == 0
     assert student.grad.isfinite().all()

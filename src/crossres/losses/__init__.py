@@ -5,6 +5,7 @@ A new one: a file with a :class:`Loss`, a line in :data:`LOSSES`, a test.
 
 from __future__ import annotations
 
+from crossres.losses.askd import ASKD
 from crossres.losses.at import AT
 from crossres.losses.base import Loss, MapLoss
 from crossres.losses.cc import CC
@@ -14,10 +15,13 @@ from crossres.losses.crrcd import CRRCD
 from crossres.losses.dist import DIST
 from crossres.losses.dkd import DKD
 from crossres.losses.fitnet import FitNet
+from crossres.losses.fskd import FSKD
 from crossres.losses.fsp import FSP
 from crossres.losses.kd import KD
 from crossres.losses.nst import NST
+from crossres.losses.octuplet import Octuplet
 from crossres.losses.pkt import PKT
+from crossres.losses.review import ReviewKD
 from crossres.losses.rkd import RKD
 from crossres.losses.sp import SP
 from crossres.losses.vid import VID
@@ -36,11 +40,16 @@ LOSSES: dict[str, type[Loss]] = {
     "nst": NST,
     "vid": VID,
     "fsp": FSP,
+    "review": ReviewKD,
+    "askd": ASKD,
+    "fskd": FSKD,
+    "octuplet": Octuplet,
     "crd": CRD,
     "crrcd": CRRCD,
 }
 
 __all__ = [
+    "ASKD",
     "AT",
     "CC",
     "CE",
@@ -48,6 +57,7 @@ __all__ = [
     "CRRCD",
     "DIST",
     "DKD",
+    "FSKD",
     "FSP",
     "KD",
     "LOSSES",
@@ -59,4 +69,6 @@ __all__ = [
     "FitNet",
     "Loss",
     "MapLoss",
+    "Octuplet",
+    "ReviewKD",
 ]

@@ -1,0 +1,56 @@
+"""Attention similarity for low resolution."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor
+
+from crossres.losses.base import MapLoss, Shape
+from crossres.losses.contrast import unit
+
+
+class ASKD(MapLoss):
+    r"""Attention similarity (A-SKD, arXiv 2209.14498): the LR student is to look where the HR teacher looks.
+
+    .. math::
+        L = \sum_{\text{stages}} \operatorname{mean}_b \big[ 1 - \cos(Q^t, Q^s) \big]
+            + \operatorname{mean}_b \big[ 1 - \cos(R^t, R^s) \big], \quad
+        Q = \operatorname{mean}_c |F_c|, \quad R_c = \operatorname{mean}_x |F_{c x}|
+
+    The paper reads both attentions, over space Q and over channels R, from attention modules (CBAM) that its
+    networks have; our reading for networks without: the mean activation. R is compared where a pair of maps has
+    as many channels. Published weight 5, for faces.
+
+    Args:
+        teacher_dim: shapes of the teacher's maps.
+        student_dim: shapes of the student's maps.
+        match: how a pair is brought to one size, see `MapLoss`.
+
+    Shapes:
+        lists of (B, C, H, W) -> scalar.
+    """
+
+    def __init__(
+        self,
+        teacher_dim: Sequence[Shape],
+        student_dim: Sequence[Shape],
+        *,
+        match: Literal["pool", "bilinear"] = "pool",
+    ) -> None:
+        super().__init__(teacher_dim, student_dim, match=match)
+
+    def compute(
+        self, teacher: Sequence[Tensor], student: Sequence[Tensor], label: Tensor | None, index: Tensor | None
+    ) -> Tensor:
+        loss = student[0].new_zeros(())
+        for t, s in zip(teacher, student, strict=True):
+            loss = loss + _unlike(t.abs().mean(1).flatten(1), s.abs().mean(1).flatten(1))
+            if t.shape[1] == s.shape[1]:
+                loss = loss + _unlike(t.abs().mean((2, 3)), s.abs().mean((2, 3)))
+        return loss
+
+
+def _unlike(a: Tensor, b: Tensor) -> Tensor:
+    return 1 - (unit(a) * unit(b)).sum(1).mean()

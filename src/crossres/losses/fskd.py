@@ -1,0 +1,51 @@
+"""Feature similarity for low resolution."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+
+from crossres.losses.base import MapLoss, Shape
+from crossres.losses.contrast import unit
+
+
+class FSKD(MapLoss):
+    r"""Feature similarity (F-SKD, arXiv 2303.04681): maps of the same direction, whatever their length.
+
+    .. math:: L = \sum_{\text{stages}} \operatorname{mean}_b \big[ 1 - \cos(F^t_b, F^s_b) \big]
+
+    with F_b a sample's whole map, (C H W,). The paper's networks have equal widths; where they differ, a 1x1
+    convolution, trained with the student, brings the student's map to the teacher's channels (our reading).
+
+    Args:
+        teacher_dim: shapes of the teacher's maps.
+        student_dim: shapes of the student's maps.
+        match: how a pair is brought to one size, see `MapLoss`.
+
+    Shapes:
+        lists of (B, C, H, W) -> scalar.
+    """
+
+    def __init__(
+        self,
+        teacher_dim: Sequence[Shape],
+        student_dim: Sequence[Shape],
+        *,
+        match: Literal["pool", "bilinear"] = "pool",
+    ) -> None:
+        super().__init__(teacher_dim, student_dim, match=match)
+        self.projections = nn.ModuleList(
+            nn.Identity() if t[0] == s[0] else nn.Conv2d(s[0], t[0], 1, bias=False)
+            for t, s in zip(self.teacher_shapes, self.student_shapes, strict=True)
+        )
+
+    def compute(
+        self, teacher: Sequence[Tensor], student: Sequence[Tensor], label: Tensor | None, index: Tensor | None
+    ) -> Tensor:
+        loss = student[0].new_zeros(())
+        for t, s, project in zip(teacher, student, self.projections, strict=True):
+            cosine = (unit(t.flatten(1)) * unit(project(s).flatten(1))).sum(1)
+            loss = loss + 1 - cosine.mean()
+        return loss

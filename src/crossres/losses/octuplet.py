@@ -1,0 +1,65 @@
+"""Octuplet loss."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from crossres.losses.base import Loss
+from crossres.losses.options import demand
+
+
+class Octuplet(Loss):
+    r"""Octuplet loss (arXiv 2207.06726): hard triplets within and across the two resolutions.
+
+    .. math::
+        T(a, b) = \operatorname{mean}_i \max\big(0, \max_{p} |a_i - b_p| - \min_{n} |a_i - b_n| + m \big), \quad
+        L = T(t, s) + T(s, t) + T(s, s)
+
+    with p another image of i's class and n one of another class. The paper trains one network on both resolutions;
+    here HR belongs to the frozen teacher t, so that its T(t, t) is a constant and left out. Where the widths differ,
+    a linear layer, trained with the student, brings the student's embedding to the teacher's (our reading).
+    An image without p or without n in the batch is left out of the mean, where the published code takes a
+    distance of 0.
+
+    Args:
+        teacher_dim: width of the teacher's embedding.
+        student_dim: width of the student's embedding.
+        margin: m, above 0, in units of the embeddings' distance.
+
+    Shapes:
+        teacher (B, teacher_dim), student (B, student_dim), label (B,) -> scalar; 0 where no image has both p and n.
+
+    Raises:
+        ValueError: an option out of range.
+    """
+
+    needs_label: ClassVar[bool] = True
+
+    def __init__(self, teacher_dim: int, student_dim: int, *, margin: float = 0.5) -> None:
+        super().__init__(teacher_dim, student_dim)
+        demand("Octuplet", "margin", margin, margin > 0, "margin > 0")
+        self.margin = margin
+        self.layer = nn.Identity() if teacher_dim == student_dim else nn.Linear(student_dim, teacher_dim, bias=False)
+
+    def compute(self, teacher: Tensor, student: Tensor, label: Tensor, index: Tensor | None) -> Tensor:
+        student = self.layer(student)
+        same = label[:, None] == label
+        negative = ~same
+        positive = same & ~torch.eye(len(label), dtype=torch.bool, device=label.device)
+        loss = student.sum() * 0
+        for anchor, other in ((teacher, student), (student, teacher), (student, student)):
+            loss = loss + self._triplets(anchor, other, positive, negative)
+        return loss
+
+    def _triplets(self, anchor: Tensor, other: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        squared = anchor.square().sum(1)[:, None] + other.square().sum(1) - 2 * anchor @ other.T
+        # the root of 0 has no gradient
+        distance = squared.clamp(min=1e-12).sqrt()
+        farthest = distance.masked_fill(~positive, -torch.inf).amax(1)
+        nearest = distance.masked_fill(~negative, torch.inf).amin(1)
+        known = positive.any(1) & negative.any(1)
+        rows = torch.where(known, farthest - nearest + self.margin, 0.0).clamp(min=0)
+        return rows.sum() / known.sum().clamp(min=1)
