@@ -26,7 +26,7 @@ def relation(first_a, first_b, layers, a, b):
     return out / torch.sqrt((out * out).sum())
 
 
-def naive(loss: CRRCD, teacher, student, label, anchors, *, past=(), sigmoid, mean, same_class):
+def naive(loss: CRRCD, teacher, student, label, anchors, *, past=(), sigmoid, mean, same_class, both=False):
     """The equation, a pair and a negative at a time; ``past`` holds (embedding, label) of the queue."""
     weight = {name: value.double() for name, value in loss.named_parameters()}
 
@@ -38,6 +38,16 @@ def naive(loss: CRRCD, teacher, student, label, anchors, *, past=(), sigmoid, me
     size = len(student)
     others = [(k, student[k], None if label is None else int(label[k])) for k in range(size)]
     others += [(None, embedding, its_label) for embedding, its_label in past]
+
+    def one(positive, negatives):
+        if not sigmoid:
+            return torch.log(sum(torch.exp(x) for x in [positive, *negatives])) - positive
+        term = -torch.log(torch.sigmoid(positive))
+        scale = len(negatives) if mean else 1
+        for x in negatives:
+            term = term - torch.log(1 - torch.sigmoid(x)) / scale
+        return term
+
     total, pairs = 0.0, 0
     for i in anchors:
         for j in range(size):
@@ -46,20 +56,16 @@ def naive(loss: CRRCD, teacher, student, label, anchors, *, past=(), sigmoid, me
             u = relation(shared, shared, stack("teacher_relation"), teacher[i], teacher[j])
             v = relation(for_a, for_b, stack("cross_relation"), teacher[i], student[j])
             positive = u @ v / loss.tau
-            negatives = []
+            negatives, back = [], []
             for k, embedding, its_label in others:
                 if k in (i, j) or (label is not None and not same_class and its_label == int(label[j])):
                     continue
                 w = relation(for_a, for_b, stack("cross_relation"), teacher[i], embedding)
                 negatives.append(u @ w / loss.tau)
-            if sigmoid:
-                term = -torch.log(torch.sigmoid(positive))
-                scale = len(negatives) if mean else 1
-                for x in negatives:
-                    term = term - torch.log(1 - torch.sigmoid(x)) / scale
-            else:
-                term = torch.log(sum(torch.exp(x) for x in [positive, *negatives])) - positive
-            total, pairs = total + term, pairs + 1
+                if k is not None:
+                    w = relation(shared, shared, stack("teacher_relation"), teacher[i], teacher[k])
+                    back.append(v @ w / loss.tau)
+            total, pairs = total + one(positive, negatives) + (one(positive, back) if both else 0), pairs + 1
     return total / pairs
 
 
@@ -100,6 +106,21 @@ def test_equals_the_explicit_loop(depth, anchors, same_class, critic, reduction)
     options = {"sigmoid": critic == "sigmoid", "mean": reduction == "mean", "same_class": same_class}
     expected = naive(loss, teacher.double(), doubled, LABEL, drawn, **options)
     compare(loss, value, expected, student, doubled)
+
+
+@pytest.mark.parametrize("anchors", [0, 3])
+@pytest.mark.parametrize("critic", ["sigmoid", "softmax"])
+def test_both_directions_equal_the_explicit_loop(anchors, critic) -> None:
+    torch.manual_seed(0)
+    loss = CRRCD(TEACHER, STUDENT, width=6, hidden=16, anchors=anchors, critic=critic, both_directions=True)
+    teacher, student = pair_of_batches()
+    torch.manual_seed(3)
+    value = loss(teacher, student.requires_grad_(), LABEL)
+    torch.manual_seed(3)
+    drawn = torch.randperm(SIZE)[:anchors].tolist() if anchors else range(SIZE)
+    doubled = student.detach().double().requires_grad_()
+    options = {"sigmoid": critic == "sigmoid", "mean": True, "same_class": False, "both": True}
+    compare(loss, value, naive(loss, teacher.double(), doubled, LABEL, drawn, **options), student, doubled)
 
 
 @pytest.mark.parametrize("critic", ["sigmoid", "softmax"])

@@ -18,6 +18,7 @@ FORMS = [(name, {}) for name in LOSSES] + [
     ("crrcd", {"negatives": "queue", "queue_size": 16}),
     ("crrcd", {"critic": "softmax", "depth": 3}),
     ("crrcd", {"depth": 1}),
+    ("crrcd", {"both_directions": True}),
 ]
 DIM, SIZE = 6, 10
 MAPS = [(6, 8, 8), (6, 4, 4)]

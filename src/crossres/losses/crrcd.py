@@ -83,6 +83,8 @@ class CRRCD(Loss):
         same_class_negatives: whether samples of j's class may be negatives. Without labels all samples may.
         critic: "sigmoid" as above, or "softmax": ``-log`` of the softmax of ``<u, v> / tau`` over j and its
             negatives (InfoNCE).
+        both_directions: add the same loss with the student's relation as what is given: v^ts_ij is pulled to
+            v^t_ij and pushed from the v^t_ik of j's negatives k in the batch (CRD contrasts both ways, too).
         reduction: "sum" adds up the negatives as above, "mean" divides their sum by their number, so that the
             two terms keep their balance at every batch size. Does not apply to the softmax critic.
 
@@ -109,6 +111,7 @@ class CRRCD(Loss):
         queue_size: int = 4096,
         same_class_negatives: bool = False,
         critic: Literal["sigmoid", "softmax"] = "sigmoid",
+        both_directions: bool = False,
         reduction: Literal["sum", "mean"] = "mean",
     ) -> None:
         super().__init__(teacher_dim, student_dim)
@@ -125,6 +128,7 @@ class CRRCD(Loss):
         self.anchors = anchors
         self.same_class_negatives = same_class_negatives
         self.critic = critic
+        self.both_directions = both_directions
         self.reduction = reduction
         self.teacher_relation = Relation(teacher_dim, None, hidden, width, depth)
         self.cross_relation = Relation(teacher_dim, student_dim, hidden, width, depth)
@@ -159,7 +163,11 @@ class CRRCD(Loss):
             u = self.teacher_relation(teacher[anchor], teacher, length=1 / self.tau)
             v = self.cross_relation(teacher[anchor], others)
         scores = u @ v.transpose(1, 2)
-        rows = contrast(scores, allowed & not_anchor[:, None], self.critic, self.reduction)
+        negatives = allowed & not_anchor[:, None]
+        rows = contrast(scores, negatives, self.critic, self.reduction)
+        if self.both_directions:
+            back = scores[..., :size].transpose(1, 2)
+            rows = rows + contrast(back, negatives[..., :size], self.critic, self.reduction)
 
         if self.queue is not None and self.training:
             self.queue.push(student, label, index)
