@@ -19,6 +19,7 @@ commands:
   teach     train a teacher on high-resolution images
   distill   train a student that reads low-resolution images
   evaluate  accuracy, confusion and accuracy against resolution of a model
+  bench     a grid of distillations: methods x pairs x sizes x degradations x seeds
   info      versions, devices and what is installed
 
 crossres COMMAND --help shows every option of a command with its default."""
@@ -251,6 +252,36 @@ def _sizes(text: str) -> tuple[int, ...]:
     return sizes
 
 
+def _bench(words: list[str]) -> int:
+    parser = _Parser(
+        prog="crossres bench",
+        description="Do what is missing of a grid of distillations and tabulate it.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("grid", help="YAML file: name, methods, pairs, lr_sizes, degradations, seeds, base, out")
+    parser.add_argument("--data", help="the images; what the grid's base says if left out")
+    parser.add_argument("--runs", help="folder of the runs; what the grid's base says if left out")
+    parser.add_argument("--engine", choices=["local", "ray"], default="local", help="where the runs go")
+    parser.add_argument("--parallel", type=int, default=1, help="local runs side by side, each on its own cores")
+    parser.add_argument("--baseline", default="ce", help="method that the table's gains are counted from")
+    chosen = parser.parse_args(words)
+    if chosen.parallel < 1:
+        raise CrossresError("--parallel: at least 1 run at a time")
+    from crossres.bench import bench, read_grid
+    from crossres.tables import SPREAD, method_table
+
+    grid = read_grid(chosen.grid)
+    documents = bench(grid, engine=chosen.engine, parallel=chosen.parallel, data=chosen.data, runs=chosen.runs)
+    results = [document for document in documents if "error" not in document]
+    if results:
+        print(f"{method_table(results, baselines=(chosen.baseline,))}\n\n{SPREAD}")
+    if len(results) < len(documents):
+        failed = [document["name"] for document in documents if "error" in document]
+        raise CrossresError(f"{len(failed)} of {len(documents)} runs failed, first {failed[0]}; see {grid.folder}")
+    return 0
+
+
 def _info(words: list[str]) -> None:
     parser = _Parser(prog="crossres info", description="Versions, devices and what is installed.")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
@@ -288,6 +319,7 @@ COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "teach": _teach,
     "distill": _distill,
     "evaluate": _evaluate,
+    "bench": _bench,
     "info": _info,
 }
 

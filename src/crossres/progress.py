@@ -54,7 +54,7 @@ class Progress:
         left = (now - since) / (step - first) * (steps - step) if step > first else None
         self._show(
             f"epoch {epoch}/{epochs}  {_terms(losses)}  train {accuracy:.1f} %  {speed:,.0f} images/s  "
-            f"{_clock(left) if left is not None else '...'} left"
+            f"{clock(left) if left is not None else '...'} left"
         )
 
     def epoch(self, row: dict[str, Any], epochs: int) -> None:
@@ -65,7 +65,7 @@ class Progress:
         val = f"  val {row['val_top1']:.2f} %" if "val_top1" in row else ""
         self.say(
             f"epoch {row['epoch']}/{epochs}  {_terms(row['losses'])}  train {row['train_top1']:.1f} %{val}  "
-            f"{row['images_per_second']:,.0f} images/s  {_clock(row['seconds'] * (epochs - row['epoch']))} left"
+            f"{row['images_per_second']:,.0f} images/s  {clock(row['seconds'] * (epochs - row['epoch']))} left"
         )
 
     def close(self) -> None:
@@ -87,7 +87,8 @@ def _terms(losses: dict[str, float]) -> str:
     return "  ".join(f"{name} {value:.3f}" for name, value in losses.items())
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Return a time as h:mm:ss, or m:ss below an hour."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
