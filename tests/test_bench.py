@@ -65,7 +65,7 @@ def test_done_once_failed_again_and_gone_on_with(
     done = tmp_path / "results" / "resnet8-8x8-kd-seed0.json"
     before = (done.read_bytes(), done.stat().st_mtime_ns)
     lines: list[str] = []
-    with pytest.raises(CrossresError, match="unknown loss"):
+    with pytest.raises(CrossresError, match=r"^resnet8-8x8-x-seed0: unknown key 'losses.ceee.weight'"):
         bench(read_grid(written({**grid, "methods": {"x": {"ceee": {}}}}, tmp_path)), say=lines.append)
     grid["pairs"].pop()
     bench(read_grid(written(grid, tmp_path)), say=lines.append)
