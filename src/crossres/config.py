@@ -32,7 +32,7 @@ class Images:
         download: fetch a torchvision data set that is not on disk.
         root: folder of the torchvision data sets.
         memory_mb: decoded images of a split above this many MiB are not kept in memory but decoded by worker
-            processes.
+            processes; a teacher's feature maps above it are not cached but computed at every step.
         workers: processes that decode a set larger than memory_mb.
     """
 

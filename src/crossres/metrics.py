@@ -31,10 +31,23 @@ def topk_accuracy(logits: Tensor, label: Tensor, k: int = 1) -> float:
     if int(label.min()) < 0 or int(label.max()) >= logits.shape[1]:
         wrong = int(label.min() if label.min() < 0 else label.max())
         raise CrossresError(f"accuracy: label {wrong} is out of range for {logits.shape[1]} classes")
+    return 100.0 * int((_ahead(logits, label) < k).sum()) / len(label)
+
+
+def right_at_1(logits: Tensor, label: Tensor) -> Tensor:
+    """Return bool (N,): whether each sample counts in `topk_accuracy` with k = 1; the same arguments.
+
+    >>> right_at_1(torch.tensor([[2.0, 1.0], [0.0, 3.0]]), torch.tensor([0, 0])).tolist()
+    [True, False]
+    """
+    return _ahead(logits, label) < 1
+
+
+def _ahead(logits: Tensor, label: Tensor) -> Tensor:
+    """Return how many other classes are not ranked behind the label, (N,)."""
     own = logits.gather(1, label[:, None])
     # NaN logits compare false: they must not count as ranked behind
-    ahead = (~(logits < own)).sum(1) - 1
-    return 100.0 * int((ahead < k).sum()) / len(label)
+    return (~(logits < own)).sum(1) - 1
 
 
 def confusion_matrix(predicted: Tensor, label: Tensor, classes: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
@@ -20,9 +21,9 @@ from crossres.degrade import Size, check_size
 from crossres.devices import Device
 from crossres.distiller import Distiller, build_losses
 from crossres.errors import CrossresError
-from crossres.losses import LOSSES
+from crossres.losses import LOSSES, Loss, MapLoss
 from crossres.losses.base import Shape
-from crossres.models.cache import cached_outputs
+from crossres.models.cache import CachedMaps, cached_outputs
 from crossres.models.encoder import Encoder, build_encoder, check_name
 from crossres.models.pretrained import from_pretrained
 from crossres.models.stages import capture_maps, paired_stages
@@ -143,8 +144,8 @@ def prepare(
     distiller = Distiller(student, losses, weights, decaying, gather)
 
     cache = None
-    # the maps of a whole set would fill the disk: a teacher whose maps are compared runs along
-    cached = distiller.needs_teacher and not compares_maps
+    kept = _kept_maps(losses, paths[0], train, config, progress) if compares_maps and teacher is not None else None
+    cached = distiller.needs_teacher and (kept is not None or not compares_maps)
     if teacher is not None and isinstance(config, Distill) and config.teacher_cache and cached:
         cache_dir = Path(config.cache_dir) if config.cache_dir else Path(config.runs) / "cache"
         with first_rank_first(fabric):
@@ -155,6 +156,7 @@ def prepare(
                 flip=config.augment.flip,
                 autocast=device.autocast,
                 precision=device.precision,
+                maps=kept,
                 progress=progress.count,
             )
     facts: dict[str, Any] = {
@@ -255,6 +257,24 @@ def _build_student(config: Teach, images: ImageSet, hr_size: int, lr_size: Size)
     elif weights:
         load_weights(student, weights)
     return student
+
+
+def _kept_maps(
+    losses: Mapping[str, Loss], paths: Sequence[str], train: Loader, config: Teach, progress: Progress
+) -> CachedMaps | None:
+    """Return the teacher's maps as all losses compare them; None where they do not agree or fill the memory."""
+    compared = [loss for loss in losses.values() if isinstance(loss, MapLoss)]
+    if len({loss.match for loss in compared}) != 1:
+        return None
+    first = compared[0]
+    numbers = sum(t[0] * h * w for t, (h, w) in zip(first.teacher_shapes, first.sizes, strict=True))
+    megabytes = numbers * 2 * len(train.images) * (2 if config.augment.flip else 1) / 2**20
+    if megabytes > config.images.memory_mb:
+        progress.say(
+            f"the teacher's maps take {megabytes:,.0f} MB, more than images.memory_mb: it runs along at every step"
+        )
+        return None
+    return CachedMaps(dict(zip(paths, first.sizes, strict=True)), first.match)
 
 
 def _check_batch(student: Encoder, train: Loader) -> None:

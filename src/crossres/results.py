@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import platform
@@ -12,7 +13,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from crossres import config as configs
 from crossres.checkpoint import write_json
@@ -21,7 +25,7 @@ from crossres.data.loader import Loader
 from crossres.devices import Device
 from crossres.evaluate.classification import predict
 from crossres.losses import LOSSES
-from crossres.metrics import topk_accuracy
+from crossres.metrics import right_at_1, topk_accuracy
 from crossres.models.encoder import Encoder
 from crossres.models.pretrained import save_pretrained
 from crossres.train import History
@@ -39,12 +43,13 @@ def finish(
     Returns:
         The document of ``result.json``.
     """
-    scores = {}
+    scores, right = {}, {}
     for which, weights in (("last", history.last), ("best_val", history.best)):
         student.load_state_dict(weights)
         logits = predict(student, test, device.autocast)
         scores[f"top1_{which}"] = topk_accuracy(logits, test.label)
         scores[f"top5_{which}"] = topk_accuracy(logits, test.label, 5)
+        right[f"right_{which}"] = pack(right_at_1(logits, test.label))
     degradation = asdict(config.degradation.resolved()) if isinstance(config, Distill) else None
     names = sorted(config.losses, key=list(LOSSES).index)
     document: dict[str, Any] = {
@@ -75,6 +80,7 @@ def finish(
         "images_per_second": history.images_per_second,
         "peak_memory_mb": peak_memory_mb(),
         **({"peak_gpu_memory_mb": torch.cuda.max_memory_allocated() / 2**20} if device.torch.type == "cuda" else {}),
+        **right,
         "precision": device.precision,
         "versions": versions(),
         "machine": machine(device),
@@ -106,6 +112,17 @@ def finish(
     save_pretrained(student, config.folder / "model", info=info)
     write_json(config.folder / "result.json", document)
     return document
+
+
+def pack(right: Tensor) -> str:
+    """Write bool (N,) as base64 of its bits, eight to a byte, the first the highest."""
+    return base64.b64encode(np.packbits(right.cpu().numpy()).tobytes()).decode()
+
+
+def unpack(text: str, count: int) -> npt.NDArray[np.bool_]:
+    """Read what `pack` wrote of ``count`` images."""
+    bits = np.frombuffer(base64.b64decode(text), dtype=np.uint8)
+    return np.unpackbits(bits, count=count).astype(bool)
 
 
 def versions() -> dict[str, str]:

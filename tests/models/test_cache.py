@@ -13,7 +13,7 @@ import torch
 
 from crossres.data.images import ArrayItems, ImageSet
 from crossres.data.loader import Loader
-from crossres.models.cache import TeacherCache, cached_outputs
+from crossres.models.cache import CachedMaps, TeacherCache, cached_outputs
 from crossres.models.encoder import Encoder, build_encoder
 
 CLASSES = ("a", "b", "c")
@@ -34,7 +34,7 @@ def outputs(
     folder: Path | None, of: Encoder | None = None, data: ImageSet | None = None, **options: Any
 ) -> TeacherCache:
     settings: dict[str, Any] = {"flip": True, "autocast": nullcontext, "precision": "float32"}
-    own = {k: options.pop(k) for k in ("flip", "autocast", "precision", "progress") if k in options}
+    own = {k: options.pop(k) for k in ("flip", "autocast", "precision", "progress", "maps") if k in options}
     served = {"hr_size": 16, "lr_size": 8, "batch_size": 6, "shift": 2, "flip": True} | options
     return cached_outputs(of or teacher(), Loader(data or images(), **served), folder, **(settings | own))
 
@@ -231,3 +231,28 @@ def test_the_live_teacher_sees_the_students_own_view() -> None:
             said, stored_outputs = teacher()(batch.hr), cache(batch.index, batch.view)
             torch.testing.assert_close(said.embedding, stored_outputs.embedding, rtol=1e-5, atol=1e-6)
             torch.testing.assert_close(said.logits, stored_outputs.logits, rtol=1e-5, atol=1e-6)
+
+
+def test_maps_are_kept_as_they_are_compared(tmp_path: Path, counted: list[int]) -> None:
+    encoder = teacher().to(memory_format=torch.channels_last)
+    encoder.capture("layer1", "layer3")
+    maps = CachedMaps({"layer1": (4, 4), "layer3": (2, 2)}, "pool")
+    plain = outputs(tmp_path)
+    cache = outputs(tmp_path, encoder, maps=maps)
+    torch.testing.assert_close(cache.embedding, plain.embedding, rtol=1e-4, atol=1e-5)
+    index, view = torch.tensor([3, 0, 19]), torch.tensor([0, 1, 1])
+    said = cache(index, view)
+    assert list(said.features) == ["layer1", "layer3"]
+    assert said.features["layer1"].shape == (3, 16, 4, 4)
+    source = torch.from_numpy(np.stack([images().image(i) for i in range(COUNT)])).permute(0, 3, 1, 2) / 255
+    pictures = torch.stack([source[3], source[0].flip(-1), source[19].flip(-1)])
+    with torch.no_grad():
+        live = encoder(pictures).features["layer1"]
+    expected = live.unfold(2, 4, 4).unfold(3, 4, 4).mean((-1, -2))
+    torch.testing.assert_close(said.features["layer1"].float(), expected, rtol=1e-3, atol=1e-3)
+    asked = sum(counted)
+    again = outputs(tmp_path, encoder, maps=maps)
+    assert sum(counted) == asked
+    assert torch.equal(again.features["layer3"], cache.features["layer3"])
+    bilinear = outputs(tmp_path, encoder, maps=CachedMaps(maps.sizes, "bilinear"))
+    assert not torch.equal(bilinear.features["layer1"], cache.features["layer1"])

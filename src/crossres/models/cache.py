@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from crossres.checkpoint import write_atomically
 from crossres.data.loader import Loader
+from crossres.losses.base import resized
 from crossres.models.encoder import Encoder
 from crossres.models.weights import weights_sha256
 from crossres.types import Outputs
@@ -25,15 +27,36 @@ BATCH = 128
 
 @dataclass
 class TeacherCache:
-    """Embeddings (views, N, d) and logits (views, N, C) of every training image, float32, on one device."""
+    """What the teacher says of every training image, on one device.
+
+    Attributes:
+        embedding: (views, N, d), float32.
+        logits: (views, N, C), float32; None for a teacher without a classifier.
+        features: maps (views, N, c, h, w) by module path, float16.
+    """
 
     embedding: Tensor
     logits: Tensor | None
+    features: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __call__(self, index: Tensor, view: Tensor) -> Outputs:
         """Return the teacher's outputs of images ``index`` (B,) in their ``view`` (B,): 0 or 1 = flipped."""
         logits = None if self.logits is None else self.logits[view, index]
-        return Outputs(self.embedding[view, index], logits)
+        features = {path: maps[view, index] for path, maps in self.features.items()}
+        return Outputs(self.embedding[view, index], logits, features)
+
+
+@dataclass(frozen=True)
+class CachedMaps:
+    """The feature maps that a cache keeps, at the size they are compared at.
+
+    Attributes:
+        sizes: (height, width) by module path, in the order of the network.
+        match: how they are brought there, as in `MapLoss`.
+    """
+
+    sizes: Mapping[str, tuple[int, int]]
+    match: str
 
 
 def cached_outputs(
@@ -44,6 +67,7 @@ def cached_outputs(
     flip: bool,
     autocast: Callable[[], Any],
     precision: str,
+    maps: CachedMaps | None = None,
     progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> TeacherCache:
     """Return the teacher's outputs on the unshifted images, from disk where they are there.
@@ -55,6 +79,7 @@ def cached_outputs(
         flip: whether the mirrored view is needed too.
         autocast: context of the teacher's forward pass.
         precision: its name, part of the key with the teacher's weights and answers, the data, the size and the view.
+        maps: feature maps to keep, too; the teacher captures them.
         progress: told (what, done, total).
     """
     shared = {
@@ -64,12 +89,13 @@ def cached_outputs(
         "hr_size": loader.hr_size,
         "fit": loader.fit,
         "precision": precision,
+        **({"maps": {path: list(size) for path, size in maps.sizes.items()}, "match": maps.match} if maps else {}),
     }
     keys = [{**shared, "flip": bool(view)} for view in range(2 if flip else 1)]
-    views = [_view(teacher, loader, folder, key, autocast, progress) for key in keys]
-    embedding = torch.stack([v["embedding"] for v in views]).to(loader.device)
-    logits = torch.stack([v["logits"] for v in views]).to(loader.device) if "logits" in views[0] else None
-    return TeacherCache(embedding, logits)
+    views = [_view(teacher, loader, folder, key, maps, autocast, progress) for key in keys]
+    joined = {name: torch.stack([v.pop(name) for v in views]).to(loader.device) for name in list(views[0])}
+    features = {path: joined[path] for path in maps.sizes} if maps else {}
+    return TeacherCache(joined["embedding"], joined.get("logits"), features)
 
 
 def _view(
@@ -77,6 +103,7 @@ def _view(
     loader: Loader,
     folder: Path | None,
     key: dict[str, Any],
+    maps: CachedMaps | None,
     autocast: Callable[[], Any],
     progress: Callable[[str, int, int], None],
 ) -> dict[str, Tensor]:
@@ -90,7 +117,7 @@ def _view(
             return load_file(path)
         except (SafetensorError, OSError):
             print(f"{path} cannot be read and is computed anew", file=sys.stderr)
-    outputs: dict[str, list[Tensor]] = {"embedding": [], "logits": []}
+    outputs: dict[str, list[Tensor]] = defaultdict(list)
     done = 0
     # a batch size of its own: the last bits depend on it, and every run may read what this one writes
     for batch in loader.ordered(flip=key["flip"], hr=True, batch_size=BATCH):
@@ -99,9 +126,12 @@ def _view(
         outputs["embedding"].append(said.embedding.float().cpu())
         if said.logits is not None:
             outputs["logits"].append(said.logits.float().cpu())
+        if maps is not None:
+            for name, size in maps.sizes.items():
+                outputs[name].append(resized(said.features[name].float(), size, maps.match).half().contiguous().cpu())
         done += len(batch.label)
         progress("teacher", done, len(loader.images))
-    whole = {name: torch.cat(parts) for name, parts in outputs.items() if parts}
+    whole = {name: torch.cat(outputs.pop(name)) for name in list(outputs)}
     if path:
         write_atomically(path, lambda f: f.write(save(whole, metadata={k: str(v) for k, v in key.items()})))
     return whole
