@@ -64,6 +64,10 @@ class Distiller(nn.Module):
         """Whether any loss reads the teacher."""
         return any(bool(loss.needs_teacher) for loss in self.losses.values())
 
+    def _pretraining(self) -> list[str]:
+        """Return the names of the losses that are in a stage of their own."""
+        return [n for n, loss in self.losses.items() if isinstance(loss, Loss) and self.progress < loss.pretrain]
+
     def forward(
         self, lr: Tensor, teacher: Outputs | None, label: Tensor, index: Tensor
     ) -> tuple[dict[str, Tensor], Tensor | None]:
@@ -85,15 +89,19 @@ class Distiller(nn.Module):
             teacher = _gathered(teacher, self.gather) if teacher is not None else None
             label, index = self.gather(label), self.gather(index)
         terms = {}
+        alone = self._pretraining()
         for name, loss in self.losses.items():
             assert isinstance(loss, Loss)
+            loss.pretraining = name in alone
             of_teacher = _read(teacher, loss) if teacher is not None and loss.needs_teacher else None
             try:
                 term = loss(of_teacher, _read(said, loss), label, index)
             except ValueError as error:
                 raise LossError(name, str(error)) from error
             left = 1 - self.progress if name in self.decaying else 1.0
-            terms[name] = self.weights[name] * left * term
+            # a term that waits for another's pretraining counts 0: under DDP every parameter needs its gradient
+            waits = bool(alone) and name not in alone
+            terms[name] = 0 * term if waits else self.weights[name] * left * term
         return terms, logits
 
 

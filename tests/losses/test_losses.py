@@ -9,7 +9,25 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from crossres.losses import CC, CE, CRD, CRRCD, DIST, DKD, KD, LOSSES, RKD, Loss, MapLoss, Octuplet
+from crossres.losses import (
+    AB,
+    CC,
+    CE,
+    CRCD,
+    CRD,
+    CRRCD,
+    DIST,
+    DKD,
+    FSP,
+    FT,
+    HORKD,
+    KD,
+    LOSSES,
+    RKD,
+    Loss,
+    MapLoss,
+    Octuplet,
+)
 
 FORMS = [(name, {}) for name in LOSSES] + [
     ("crd", {"form": "queue", "queue_size": 16}),
@@ -19,6 +37,10 @@ FORMS = [(name, {}) for name in LOSSES] + [
     ("crrcd", {"critic": "softmax", "depth": 3}),
     ("crrcd", {"depth": 1}),
     ("crrcd", {"both_directions": True}),
+    ("crcd", {"anchors": 3, "critic": "sigmoid"}),
+    ("horkd", {"assistant": 4}),
+    ("ab", {"pretrain": 0.2}),
+    ("fsp", {"pretrain": 0.2}),
 ]
 DIM, SIZE = 6, 10
 MAPS = [(6, 8, 8), (6, 4, 4)]
@@ -30,6 +52,7 @@ def built(name: str, options: dict) -> Loss:
     width = DIM if name in VECTORS else MAPS
     loss = LOSSES[name](width, width, **options)
     loss.prepare(torch.arange(40) % 4)
+    loss.pretraining = bool(options.get("pretrain"))
     return loss
 
 
@@ -57,16 +80,20 @@ def test_is_a_float32_scalar_with_gradients_where_they_belong(name: str, options
     teacher, student, label, index = batch(name)
     for part in parts(teacher):
         part.requires_grad_()
-    value = loss(teacher, student, label, index)
-    assert value.shape == ()
-    assert value.dtype == torch.float32
-    assert value.isfinite()
-    value.backward()
+    for stage in (True, False) if loss.pretrain else (False,):
+        loss.pretraining = stage
+        value = loss(teacher, student, label, index)
+        assert value.shape == ()
+        assert value.dtype == torch.float32
+        assert value.isfinite()
+        value.backward()
     assert all(part.grad is None for part in parts(teacher))
     grads = [part.grad for part in parts(student) if part.grad is not None]
     assert grads
     assert all(grad.abs().sum() > 0 for grad in grads)
     for parameter_name, parameter in loss.named_parameters():
+        if not parameter.requires_grad:
+            continue
         assert parameter.grad is not None, parameter_name
         assert parameter.grad.abs().sum() > 0, parameter_name
 
@@ -88,7 +115,7 @@ def test_computes_in_float32_whatever_autocast_gives(name: str, options: dict, l
         value = built(name, options)(teacher, student, label, index)
     value.backward()
     assert value.dtype == torch.float32
-    if name == "crrcd":  # its relation modules follow autocast, as a network's layers do
+    if name in ("crrcd", "crcd", "crcd_gradient"):  # the relation modules follow autocast, as a network's layers do
         torch.testing.assert_close(value, expected, rtol=0.02, atol=0)
         assert F.cosine_similarity(student.grad.float().flatten(), full.grad.flatten(), dim=0) > 0.99
         return
@@ -193,6 +220,18 @@ BAD_OPTIONS = [
     (CC, {"gamma": 0.0}),
     (CC, {"order": 0}),
     (Octuplet, {"margin": 0.0}),
+    (HORKD, {"pair": -1.0}),
+    (HORKD, {"triplet": -1.0}),
+    (HORKD, {"assistant": -1}),
+    (AB, {"margin": 0.0}),
+    (AB, {"pretrain": 1.0}),
+    (FT, {"rate": 0.0}),
+    (FT, {"pretrain": 0.0}),
+    (FSP, {"pretrain": 1.0}),
+    (CRCD, {"tau": 0.0}),
+    (CRCD, {"width": 0}),
+    (CRCD, {"anchors": -1}),
+    (CRCD, {"critic": "nce"}),
     (CRD, {"form": "banks"}),
     (CRD, {"tau": 0.0}),
     (CRD, {"width": 0}),
@@ -215,5 +254,6 @@ BAD_OPTIONS = [
 
 @pytest.mark.parametrize(("loss", "option"), BAD_OPTIONS)
 def test_an_option_out_of_range_is_refused_by_name(loss: type[Loss], option: dict) -> None:
+    width = MAPS if issubclass(loss, MapLoss) else DIM
     with pytest.raises(ValueError, match=rf"^{loss.__name__}: {next(iter(option))} is [^\n]*, expected [^\n]+$"):
-        loss(DIM, DIM, **option)
+        loss(width, width, **option)

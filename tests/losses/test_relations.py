@@ -1,4 +1,4 @@
-"""RKD, PKT and CC against explicit loops, in float64."""
+"""RKD, HORKD, PKT, CC and the octuplet loss against explicit loops, in float64."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from crossres.losses import CC, PKT, RKD, Octuplet
+from crossres.losses import CC, HORKD, PKT, RKD, Octuplet
 
 TEACHER, STUDENT, SIZE = 7, 5, 6
 
@@ -22,7 +22,7 @@ def huber(x: torch.Tensor) -> torch.Tensor:
     return 0.5 * x * x if abs(x) < 1 else abs(x) - 0.5
 
 
-def naive_rkd(loss: RKD, teacher: torch.Tensor, student: torch.Tensor) -> torch.Tensor:
+def naive_rkd(loss: RKD | HORKD, teacher: torch.Tensor, student: torch.Tensor) -> torch.Tensor:
     size = len(student)
 
     def distance(e, i, j):
@@ -35,14 +35,23 @@ def naive_rkd(loss: RKD, teacher: torch.Tensor, student: torch.Tensor) -> torch.
         a, b = e[i] - e[j], e[k] - e[j]
         return a @ b / (a @ a).sqrt() / (b @ b).sqrt()
 
-    pairs = [huber(distance(teacher, i, j) - distance(student, i, j)) for i in range(size) for j in range(size)]
-    triplets = [
-        huber(angle(teacher, j, i, k) - angle(student, j, i, k))
-        for j in range(size)
-        for i in range(size)
-        for k in range(size)
-    ]
-    return loss.distance * sum(pairs) / len(pairs) + loss.angle * sum(triplets) / len(triplets)
+    def unlike(e, f, by_distance, by_angle):
+        pairs = [huber(distance(e, i, j) - distance(f, i, j)) for i in range(size) for j in range(size)]
+        triplets = [
+            huber(angle(e, j, i, k) - angle(f, j, i, k))
+            for j in range(size)
+            for i in range(size)
+            for k in range(size)
+        ]
+        return by_distance * sum(pairs) / len(pairs) + by_angle * sum(triplets) / len(triplets)
+
+    if isinstance(loss, RKD):
+        return unlike(teacher, student, loss.distance, loss.angle)
+    if loss.assistant is None:
+        return unlike(teacher, student, loss.pair, loss.triplet)
+    bridge = torch.stack([loss.assistant.weight.double() @ x + loss.assistant.bias.double() for x in teacher])
+    first, second = (unlike(*two, loss.pair, loss.triplet) for two in ((teacher, bridge), (bridge, student)))
+    return first + second
 
 
 def naive_pkt(loss: PKT, teacher: torch.Tensor, student: torch.Tensor) -> torch.Tensor:  # noqa: ARG001
@@ -74,6 +83,9 @@ CASES = [
     (RKD(TEACHER, STUDENT), naive_rkd),
     (RKD(TEACHER, STUDENT, distance=0), naive_rkd),
     (RKD(TEACHER, STUDENT, angle=0, distance=3), naive_rkd),
+    (HORKD(TEACHER, STUDENT), naive_rkd),
+    (HORKD(TEACHER, STUDENT, pair=3, triplet=0), naive_rkd),
+    (HORKD(TEACHER, STUDENT, assistant=4), naive_rkd),
     (PKT(TEACHER, STUDENT), naive_pkt),
     (CC(TEACHER, STUDENT), lambda *given: naive_cc(*given, gamma=0.4, order=2)),
     (CC(TEACHER, STUDENT, gamma=1.5, order=4), lambda *given: naive_cc(*given, gamma=1.5, order=4)),
@@ -85,15 +97,17 @@ CASES = [
 def test_equals_the_explicit_loop(loss, naive, scale: float) -> None:
     teacher, student = embeddings()
     value = loss(teacher * scale, student)
-    (got,) = torch.autograd.grad(value, student)
+    weights = list(loss.parameters())
+    got = torch.autograd.grad(value, [student, *weights])
     doubled = student.detach().double().requires_grad_()
     expected = naive(loss, (teacher * scale).double(), doubled)
-    (want,) = torch.autograd.grad(expected, doubled)
+    want = torch.autograd.grad(expected, [doubled, *weights])
     assert value.item() == pytest.approx(expected.item(), rel=1e-4)
-    assert (got - want).abs().max() <= 1e-4 * want.abs().max()
+    for a, b in zip(got, want, strict=True):
+        assert (a - b).abs().max() <= 2e-4 * b.abs().max() + 1e-6
 
 
-@pytest.mark.parametrize("loss", [RKD(4, 4), PKT(4, 4), CC(4, 4)])
+@pytest.mark.parametrize("loss", [RKD(4, 4), HORKD(4, 4), PKT(4, 4), CC(4, 4)])
 def test_the_teacher_itself_costs_nothing_and_moves_nothing(loss) -> None:
     student = torch.randn(8, 4, generator=torch.Generator().manual_seed(1)).requires_grad_()
     value = loss(student.detach(), student)
@@ -102,7 +116,9 @@ def test_the_teacher_itself_costs_nothing_and_moves_nothing(loss) -> None:
     assert student.grad.abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("loss", [RKD(TEACHER, STUDENT), PKT(TEACHER, STUDENT), CC(TEACHER, STUDENT)])
+@pytest.mark.parametrize(
+    "loss", [RKD(TEACHER, STUDENT), HORKD(TEACHER, STUDENT, assistant=3), PKT(TEACHER, STUDENT), CC(TEACHER, STUDENT)]
+)
 @pytest.mark.parametrize("size", [1, 5])
 def test_equal_embeddings_and_a_batch_of_one_are_finite(loss, size: int) -> None:
     student = torch.zeros(size, STUDENT, requires_grad=True)

@@ -5,11 +5,13 @@ A new one: a file with a :class:`Loss`, a line in :data:`LOSSES`, a test.
 
 from __future__ import annotations
 
+from crossres.losses.ab import AB
 from crossres.losses.askd import ASKD
 from crossres.losses.at import AT
 from crossres.losses.base import Loss, MapLoss
 from crossres.losses.cc import CC
 from crossres.losses.ce import CE
+from crossres.losses.crcd import CRCD, CRCDGradient
 from crossres.losses.crd import CRD
 from crossres.losses.crrcd import CRRCD
 from crossres.losses.dist import DIST
@@ -17,6 +19,8 @@ from crossres.losses.dkd import DKD
 from crossres.losses.fitnet import FitNet
 from crossres.losses.fskd import FSKD
 from crossres.losses.fsp import FSP
+from crossres.losses.ft import FT
+from crossres.losses.horkd import HORKD
 from crossres.losses.kd import KD
 from crossres.losses.nst import NST
 from crossres.losses.octuplet import Octuplet
@@ -39,26 +43,35 @@ LOSSES: dict[str, type[Loss]] = {
     "sp": SP,
     "nst": NST,
     "vid": VID,
+    "ab": AB,
+    "ft": FT,
     "fsp": FSP,
     "review": ReviewKD,
     "askd": ASKD,
     "fskd": FSKD,
+    "horkd": HORKD,
     "octuplet": Octuplet,
     "crd": CRD,
+    "crcd": CRCD,
+    "crcd_gradient": CRCDGradient,
     "crrcd": CRRCD,
 }
 
 __all__ = [
+    "AB",
     "ASKD",
     "AT",
     "CC",
     "CE",
+    "CRCD",
     "CRD",
     "CRRCD",
     "DIST",
     "DKD",
     "FSKD",
     "FSP",
+    "FT",
+    "HORKD",
     "KD",
     "LOSSES",
     "NST",
@@ -66,6 +79,7 @@ __all__ = [
     "RKD",
     "SP",
     "VID",
+    "CRCDGradient",
     "FitNet",
     "Loss",
     "MapLoss",

@@ -40,6 +40,10 @@ class Loss(nn.Module, ABC):
         self.student_dim = student_dim
         #: what the caller's autocast computes in; a loss may let its own layers do so
         self.layer_dtype = torch.float32
+        #: share of the training, from its start, in which this loss trains alone; a loss with such a stage sets it
+        self.pretrain: float = 0.0
+        #: whether that stage is on; the caller keeps it
+        self.pretraining = False
 
     def prepare(self, label: Tensor) -> None:
         """Get to know the training set once, before the first step (a bank allocates itself here).
@@ -171,6 +175,11 @@ class MapLoss(Loss):
             [resized(t.detach().float(), size, self.match) for t, size in zip(teacher, self.sizes, strict=True)],
             [resized(s.float(), size, self.match) for s, size in zip(student, self.sizes, strict=True)],
         )
+
+
+def at_rest(*modules: nn.Module) -> Tensor:
+    """Return a 0 that gives the parameters of modules which rest their gradient, 0: DDP and fused SGD want one."""
+    return 0 * torch.stack([p.sum() for module in modules for p in module.parameters()] or [torch.zeros(())]).sum()
 
 
 def resized(maps: Tensor, size: tuple[int, int], match: str) -> Tensor:

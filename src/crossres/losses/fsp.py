@@ -7,9 +7,10 @@ from itertools import pairwise
 from typing import Literal
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from crossres.losses.base import MapLoss, Shape
+from crossres.losses.base import MapLoss, Shape, at_rest
+from crossres.losses.options import demand
 
 
 class FSP(MapLoss):
@@ -19,20 +20,23 @@ class FSP(MapLoss):
         G_{cd} = \operatorname{mean}_x F^{(n)}_{c x} F^{(n+1)}_{d x}, \quad
         L = \sum_n \operatorname{mean}_{b, c, d} (G^t - G^s)^2
 
-    the larger map of the two stages pooled to the smaller one. It compares channel by channel, so teacher and
-    student need the same widths. Published weight 50, there in a training of its own before the main one; here
-    beside the other losses.
+    the larger map of the two stages pooled to the smaller one. It compares channel by channel: where the widths of
+    teacher and student differ, a 1x1 convolution, trained with the student, brings the student's map to the
+    teacher's channels (ours). It trains alone for the first ``pretrain`` of the run, as published (weight 50), and
+    is 0 afterwards.
 
     Args:
         teacher_dim: shapes of the teacher's maps, at least two.
-        student_dim: shapes of the student's maps, with the teacher's channels.
+        student_dim: shapes of the student's maps.
+        pretrain: share of the training in which it trains alone; in the CRD benchmark 30 epochs before 240; 0 keeps
+            it beside the other losses throughout.
         match: how a pair is brought to one size, see `MapLoss`.
 
     Shapes:
         lists of (B, C, H, W) -> scalar.
 
     Raises:
-        ValueError: one stage only, or widths that differ.
+        ValueError: one stage only, or an option out of range.
     """
 
     def __init__(
@@ -40,16 +44,18 @@ class FSP(MapLoss):
         teacher_dim: Sequence[Shape],
         student_dim: Sequence[Shape],
         *,
+        pretrain: float = 0.125,
         match: Literal["pool", "bilinear"] = "pool",
     ) -> None:
         super().__init__(teacher_dim, student_dim, match=match)
         if len(self.sizes) < 2:
             raise ValueError("FSP: one stage has no flow to a next one, expected the maps of at least 2")
-        widths = [[shape[0] for shape in shapes] for shapes in (self.teacher_shapes, self.student_shapes)]
-        if widths[0] != widths[1]:
-            raise ValueError(
-                f"FSP: the teacher's maps have {widths[0]} channels, the student's {widths[1]}; equal ones"
-            )
+        demand("FSP", "pretrain", pretrain, 0 <= pretrain < 1, "0 <= pretrain < 1")
+        self.pretrain = pretrain
+        self.projections = nn.ModuleList(
+            nn.Identity() if t[0] == s[0] else nn.Conv2d(s[0], t[0], 1, bias=False)
+            for t, s in zip(self.teacher_shapes, self.student_shapes, strict=True)
+        )
 
     def compute(
         self,
@@ -58,7 +64,10 @@ class FSP(MapLoss):
         label: Tensor | None,
         index: Tensor | None,
     ) -> Tensor:
+        if self.pretrain and not self.pretraining:
+            return student[0].sum() * 0 + at_rest(self)
         loss = student[0].new_zeros(())
+        student = [project(s) for project, s in zip(self.projections, student, strict=True)]
         for t, s in zip(_flows(teacher), _flows(student), strict=True):
             loss = loss + (t - s).square().mean()
         return loss

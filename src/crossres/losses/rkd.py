@@ -47,13 +47,13 @@ class RKD(Loss):
     def compute(self, teacher: Tensor, student: Tensor, label: Tensor | None, index: Tensor | None) -> Tensor:
         loss = student.sum() * 0
         if self.distance:
-            loss = loss + self.distance * F.smooth_l1_loss(_distances(student), _distances(teacher))
+            loss = loss + self.distance * F.smooth_l1_loss(distances(student), distances(teacher))
         if self.angle:
-            loss = loss + self.angle * F.smooth_l1_loss(_angles(student), _angles(teacher))
+            loss = loss + self.angle * F.smooth_l1_loss(angles(student), angles(teacher))
         return loss
 
 
-def _distances(embedding: Tensor) -> Tensor:
+def distances(embedding: Tensor) -> Tensor:
     """Return (B, B) Euclidean distances in units of their mean over the pairs that differ."""
     squares = embedding.square().sum(1)
     squared = (squares[:, None] + squares - 2 * embedding @ embedding.T).clamp(min=1e-12)
@@ -63,7 +63,7 @@ def _distances(embedding: Tensor) -> Tensor:
     return distances / (distances.sum() / apart.sum().clamp(min=1)).clamp(min=1e-6)
 
 
-def _angles(embedding: Tensor) -> Tensor:
+def angles(embedding: Tensor) -> Tensor:
     """Return (B, B, B): cosines of the angles at j between i and k, in the order j, i, k."""
     rays = unit(embedding[None] - embedding[:, None])
     return rays @ rays.transpose(1, 2)

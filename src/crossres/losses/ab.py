@@ -1,0 +1,72 @@
+"""Activation boundaries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+
+from crossres.losses.base import MapLoss, Shape, at_rest
+from crossres.losses.options import demand
+
+
+class AB(MapLoss):
+    r"""Activation boundaries (arXiv 1811.03233): which neurons fire, not how strongly.
+
+    .. math::
+        L = \frac{3}{1000 B} \sum_n 2^{n - N} \sum
+            \big[ (s + m)^2 [s > -m, t \le 0] + (s - m)^2 [s \le m, t > 0] \big]
+
+    with t a teacher's map before its activation, s the student's through a connector (1x1 convolution and batch
+    norm), n = 1..N the stages and the scale 3 / 1000 that of the CRD benchmark (published weight 1). It trains alone
+    for the first ``pretrain`` of the run and is 0 afterwards, when labels and other losses train the network.
+
+    It reads the sign of a map: capture maps before the activation (the ends of a wide residual network's stages are;
+    of another network name such modules in ``stages.teacher``).
+
+    Args:
+        teacher_dim: shapes of the teacher's maps.
+        student_dim: shapes of the student's maps.
+        margin: m, above 0.
+        pretrain: share of the training in which it trains alone; published 30 epochs before 240.
+        match: how a pair is brought to one size, see `MapLoss`.
+
+    Shapes:
+        lists of (B, C, H, W) -> scalar.
+
+    Raises:
+        ValueError: an option out of range.
+    """
+
+    def __init__(
+        self,
+        teacher_dim: Sequence[Shape],
+        student_dim: Sequence[Shape],
+        *,
+        margin: float = 1.0,
+        pretrain: float = 0.125,
+        match: Literal["pool", "bilinear"] = "pool",
+    ) -> None:
+        super().__init__(teacher_dim, student_dim, match=match)
+        demand("AB", "margin", margin, margin > 0, "margin > 0")
+        demand("AB", "pretrain", pretrain, 0 < pretrain < 1, "0 < pretrain < 1")
+        self.margin = margin
+        self.pretrain = pretrain
+        self.connectors = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(s[0], t[0], 1, bias=False), nn.BatchNorm2d(t[0]))
+            for t, s in zip(self.teacher_shapes, self.student_shapes, strict=True)
+        )
+
+    def compute(
+        self, teacher: Sequence[Tensor], student: Sequence[Tensor], label: Tensor | None, index: Tensor | None
+    ) -> Tensor:
+        if not self.pretraining:
+            return student[0].sum() * 0 + at_rest(self)
+        loss = student[0].new_zeros(())
+        for stage, (t, s, connector) in enumerate(zip(teacher, student, self.connectors, strict=True)):
+            s = connector(s)
+            asleep = (s + self.margin).square() * ((s > -self.margin) & (t <= 0))
+            awake = (s - self.margin).square() * ((s <= self.margin) & (t > 0))
+            loss = loss + (asleep + awake).sum() / 2 ** (len(teacher) - 1 - stage)
+        return loss * (3 / 1000 / len(student[0]))

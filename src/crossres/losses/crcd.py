@@ -1,0 +1,129 @@
+"""Complementary relation contrastive distillation."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from crossres.losses.base import Loss
+from crossres.losses.contrast import unit
+from crossres.losses.crrcd import CRRCD
+from crossres.losses.options import demand
+
+
+class CRCD(Loss):
+    r"""Complementary relation contrastive distillation (arXiv 2103.16367): its feature relations.
+
+    Both embeddings go through a linear layer of their own to ``width`` and to unit length: e^t and e^s. The relation
+    of a teacher's anchor i and a student's j is contrasted with that of the teacher's i and j, in both directions:
+
+    .. math::
+        v^t_{ij} = W_2\,\mathrm{relu}(W_1 (e^t_i - e^t_j)), \quad
+        v^{ts}_{ij} = W'_2\,\mathrm{relu}(A e^t_i - B e^s_j), \quad
+        L = \operatorname{mean}_{i \ne j} \big[ \ell(v^t_{ij}; v^{ts}_{ij}, v^{ts}_{ik})
+            + \ell(v^{ts}_{ij}; v^t_{ij}, v^t_{ik}) \big]
+
+    with l the contrast of the positive with the negatives k, samples of the batch of other classes than j. Published:
+    tau 0.05, weight 1 beside 0.9 of softened classes, both dropped for the last epochs. Ours: negatives from the
+    batch (there 500 from a bank of all images) with InfoNCE; the pair i = j, which says nothing, is left out (the
+    public code keeps it). The gradient relations are a loss of their own, :class:`CRCDGradient`.
+
+    Args:
+        teacher_dim: width of the teacher's embedding.
+        student_dim: width of the student's embedding.
+        tau: temperature of the contrast, above 0.
+        width: width of the unit vectors and of a relation.
+        anchors: anchors i drawn per batch; 0 takes all.
+        critic: of l, as in `CRRCD`.
+
+    Shapes:
+        teacher (B, teacher_dim), student (B, student_dim), label (B,) -> scalar; 0 for a batch of 1. Without labels
+        all other samples are negatives.
+
+    Raises:
+        ValueError: an option out of range.
+    """
+
+    def __init__(
+        self,
+        teacher_dim: int,
+        student_dim: int,
+        *,
+        tau: float = 0.05,
+        width: int = 128,
+        anchors: int = 0,
+        critic: Literal["sigmoid", "softmax"] = "softmax",
+    ) -> None:
+        super().__init__(teacher_dim, student_dim)
+        name = type(self).__name__
+        demand(name, "tau", tau, tau > 0, "tau > 0")
+        demand(name, "width", width, width >= 1, "width >= 1")
+        demand(name, "anchors", anchors, anchors >= 0, "anchors >= 0 (0 takes all)")
+        demand(name, "critic", critic, critic in ("sigmoid", "softmax"), "'sigmoid' or 'softmax'")
+        self.teacher_layer = nn.Linear(teacher_dim, width)
+        self.student_layer = nn.Linear(student_dim, width)
+        self.relations = CRRCD(
+            *(width, width),
+            tau=tau,
+            width=width,
+            hidden=width,
+            anchors=anchors,
+            critic=critic,
+            both_directions=True,
+        )
+
+    def compute(self, teacher: Tensor, student: Tensor, label: Tensor | None, index: Tensor | None) -> Tensor:
+        t, s = unit(self.teacher_layer(teacher)), unit(self.student_layer(student))
+        self.relations.layer_dtype = self.layer_dtype
+        return self.relations.compute(t, s, label, index)
+
+
+class CRCDGradient(CRCD):
+    r"""The gradient relations of complementary relation contrastive distillation (arXiv 2103.16367).
+
+    The same contrast, on what the cross-entropy asks of each sample instead of what its embedding is. The paper takes
+    the gradient by the embedding, which needs the graph of a teacher that runs along; here it is the gradient by the
+    logits, which the classifier maps to it, so that stored outputs do:
+
+    .. math:: g_i = \mathrm{softmax}(z_i) - \mathrm{onehot}(y_i)
+
+    Args:
+        teacher_dim: number of classes of the teacher.
+        student_dim: number of classes of the student, equal to ``teacher_dim``.
+        tau: as in `CRCD`.
+        width: as in `CRCD`.
+        anchors: as in `CRCD`.
+        critic: as in `CRCD`.
+
+    Shapes:
+        teacher logits (B, C), student logits (B, C), label (B,) -> scalar; 0 for a batch of 1.
+
+    Raises:
+        ValueError: class counts that differ; an option out of range.
+    """
+
+    reads: ClassVar[str] = "logits"
+    needs_label: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        teacher_dim: int,
+        student_dim: int,
+        *,
+        tau: float = 0.05,
+        width: int = 128,
+        anchors: int = 0,
+        critic: Literal["sigmoid", "softmax"] = "softmax",
+    ) -> None:
+        if teacher_dim != student_dim:
+            raise ValueError(
+                f"CRCDGradient: teacher has {teacher_dim} classes and student {student_dim}, expected the same"
+            )
+        super().__init__(teacher_dim, student_dim, tau=tau, width=width, anchors=anchors, critic=critic)
+
+    def compute(self, teacher: Tensor, student: Tensor, label: Any, index: Tensor | None) -> Tensor:
+        target = F.one_hot(label, teacher.shape[1])
+        asked_of_teacher, asked_of_student = (F.softmax(z, dim=1) - target for z in (teacher, student))
+        return super().compute(asked_of_teacher, asked_of_student, label, index)
