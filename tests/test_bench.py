@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from crossres.bench import bench, experiments, read_grid
+from crossres.bench import bench
 from crossres.cli import main
 from crossres.errors import CrossresError
+from crossres.grid import read_grid, runs_of
 
 
 @pytest.fixture
@@ -40,7 +41,9 @@ def written(tree: dict[str, Any], tmp_path: Path) -> Path:
 
 def test_the_runs_of_a_grid(grid: dict[str, Any], tmp_path: Path) -> None:
     grid |= {"lr_sizes": [8, [4, 8]], "seeds": [0, 1], "degradations": {"clean": {}, "hard": {"preset": "realistic"}}}
-    configs = list(experiments(read_grid(written(grid, tmp_path)), runs="elsewhere"))
+    runs = list(runs_of(read_grid(written(grid, tmp_path)), runs="elsewhere"))
+    configs = [run.config for run in runs]
+    assert runs[-1].place == {"method": "kd", "degradation": "hard"}
     assert len(configs) == len({config.name for config in configs}) == 16
     assert [config.train.seed for config in configs] == [0] * 8 + [1] * 8
     last = configs[-1]
@@ -51,18 +54,28 @@ def test_the_runs_of_a_grid(grid: dict[str, Any], tmp_path: Path) -> None:
 
 
 def test_done_once_failed_again_and_gone_on_with(
-    grid: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    grid: dict[str, Any], drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     grid["methods"]["fsp"] = {"ce": {}, "fsp": {}}
+    grid["transfer"] = {"again": {"data": str(drawn), "label_column": "label"}}
+    grid["unseen"] = {"harsh": "preset=realistic,kernel=area"}
     grid["pairs"].append({"teacher": str(tmp_path / "nowhere"), "student": "resnet8x4"})
     path = written(grid, tmp_path)
     assert main(["bench", str(path), "--parallel", "2"]) == 2
     said = capsys.readouterr()
-    assert "| resnet8 | 8x8 | ce+kd |" in said.out
+    assert "| resnet8 8x8 | kd |" in said.out
+    assert "kd (resnet8 8x8): " in said.out
+    assert {path.name for path in (tmp_path / "results").iterdir() if path.suffix != ".json"} == {
+        *("comparison.md", "comparison.tex", "comparison.csv", "comparison.txt", "cost.png", "curves.png")
+    }
     assert said.err.splitlines()[-1].startswith("crossres: 2 of 6 runs failed, first resnet8x4-8x8-kd-seed0; see ")
     failed = json.loads((tmp_path / "results" / "resnet8x4-8x8-kd-seed0.json").read_text())
     assert "there is no folder" in failed["error"]
     done = tmp_path / "results" / "resnet8-8x8-kd-seed0.json"
+    document = json.loads(done.read_text())
+    assert document["grid"] == {"method": "kd"}
+    assert document["transfer"]["again"]["classes"] == 4
+    assert document["unseen"]["harsh"]["degradation"]["preset"] == "realistic"
     before = (done.read_bytes(), done.stat().st_mtime_ns)
     lines: list[str] = []
     with pytest.raises(CrossresError, match=r"^resnet8-8x8-x-seed0: unknown key 'losses.ceee.weight'"):
@@ -84,3 +97,35 @@ def test_done_once_failed_again_and_gone_on_with(
 def test_no_grid(change: dict[str, Any], line: str, grid: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(CrossresError, match=line):
         read_grid(written({**grid, **change}, tmp_path))
+
+
+def test_an_option_that_came_later_does_not_undo_a_result(grid: dict[str, Any], tmp_path: Path) -> None:
+    grid["methods"] = {"ce": {"ce": {}}}
+    parsed = read_grid(written(grid, tmp_path))
+    bench(parsed, say=lambda _: None)
+    path = tmp_path / "results" / "resnet8-8x8-ce-seed0.json"
+    document = json.loads(path.read_text())
+    del document["config"]["stages"], document["config"]["images"]["classes"]
+    document["config_sha256"] = "of another version"
+    path.write_text(json.dumps(document))
+    lines: list[str] = []
+    bench(parsed, say=lines.append)
+    assert lines == ["shapes: 1 runs, 1 of them done"]
+    parsed.base["train"]["epochs"] = 2
+    bench(parsed, say=lines.append)
+    assert lines[1] == "shapes: 1 runs, 0 of them done"
+    assert json.loads(path.read_text())["epochs"] == 2
+
+
+def test_over_a_local_ray(grid: dict[str, Any], tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray", reason="Ray is not installed")
+    parsed = read_grid(written(grid, tmp_path))
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        over_ray = bench(parsed, engine="ray", say=lambda _: None)
+    finally:
+        ray.shutdown()
+    assert [document["grid"]["method"] for document in over_ray] == ["ce", "kd"]
+    parsed.out, parsed.base["runs"] = str(tmp_path / "local"), str(tmp_path / "local-runs")
+    local = bench(parsed, say=lambda _: None)
+    assert [document["top1_last"] for document in over_ray] == [document["top1_last"] for document in local]

@@ -890,6 +890,17 @@ def test_the_data_sets_name_where_the_folder_is_given_as_a_dot(
     assert result["dataset"] == result["config"]["data"] == "shapes"
 
 
+def test_some_classes_of_a_teacher_that_knows_more(make: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["disc", "bar"]
+    config = make(images=Images(classes=names), train_epochs=1)
+    result = distill(config)
+    assert result["images"] == {"train": 44, "val": 4, "test": 20}
+    assert (
+        "the teacher knows 2 classes more than images.classes: their logits are left out" in capsys.readouterr().err
+    )
+    assert load(config.folder / "model").classes == tuple(sorted(names))
+
+
 def test_losses_on_maps_compare_what_both_networks_see(make: Any) -> None:
     losses = {**CE, **{name: {"weight": 1.0} for name in ("fitnet", "at", "sp", "nst", "vid", "fsp", "ft")}}
     config = make(losses=losses)

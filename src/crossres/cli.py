@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
+from crossres.command_parser import CommandParser
 from crossres.errors import CrossresError, nearest
 
 USAGE = """usage: crossres COMMAND [options]
@@ -19,6 +19,7 @@ commands:
   teach     train a teacher on high-resolution images
   distill   train a student that reads low-resolution images
   evaluate  accuracy, confusion and accuracy against resolution of a model
+  transfer  what a model's embeddings are worth on other images: linear probe and nearest neighbours
   bench     a grid of distillations: methods x pairs x sizes x degradations x seeds
   info      versions, devices and what is installed
 
@@ -117,173 +118,38 @@ def _distill(words: list[str]) -> None:
     _train("distill", words)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        word = message.rpartition("unrecognized arguments: ")[2].split(maxsplit=1)[0].split("=")[0]
-        if "unrecognized" in message and word.startswith("--"):
-            known = [option for action in self._actions for option in action.option_strings if option[:2] == "--"]
-            raise CrossresError(f"unknown option {word}{nearest(word, known)}")
-        raise CrossresError(f"{message}; see {self.prog} --help")
-
-
-def _evaluate(words: list[str]) -> None:
-    parser = _Parser(
-        prog="crossres evaluate",
-        description="Accuracy, confusion and accuracy against resolution of a model on labelled images.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("model", help="a run's folder, a model's folder or a Hub name")
-    parser.add_argument("data", help="a folder of class folders, of parquet files, a torchvision name or digits")
-    parser.add_argument(
-        "--split", choices=["test", "train", "all"], default="test", help="which split; all of a folder without any"
-    )
-    parser.add_argument("--sizes", type=_sizes, default=(), help="sides of the curve, e.g. 4,8,16; around training's")
-    parser.add_argument(
-        "--native", action="store_true", help="the images are low-resolution already: judge them as they are"
-    )
-    parser.add_argument(
-        "--trust_code", action="store_true", help="import the code that the model names for its network"
-    )
-    parser.add_argument("--image_column", help="column of the images in parquet files; found if left out")
-    parser.add_argument("--label_column", help="column of the labels in parquet files; found if left out")
-    parser.add_argument(
-        "--test_fraction", type=float, help="test share where the data has no split; the training's if left out"
-    )
-    parser.add_argument("--corrupt", choices=["refuse", "skip"], default="refuse", help="unreadable images")
-    parser.add_argument("--download", action="store_true", help="fetch a torchvision data set")
-    parser.add_argument("--root", help="folder of the torchvision data sets")
-    parser.add_argument("--memory_mb", type=int, default=4096, help="budget of decoded images kept in memory")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where it runs")
-    parser.add_argument("--precision", choices=["auto", "float32", "bfloat16"], help="the training's if left out")
-    parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else on stdout")
-    parser.add_argument("--png", help="draw the curve and the confusion matrix into this file")
-    chosen = parser.parse_args(words)
-    if chosen.test_fraction is not None and not 0 < chosen.test_fraction < 1:
-        raise CrossresError(f"--test_fraction {chosen.test_fraction:g} is outside 0..1")
-    import json
-
-    from crossres.config import Train, base_name
-    from crossres.data.images import left_out
-    from crossres.data.readers import read
-    from crossres.devices import resolve_device
-    from crossres.evaluate.classification import evaluate
-    from crossres.models.pretrained import from_pretrained
-
-    encoder = from_pretrained(chosen.model, trust_code=chosen.trust_code)
-    device = resolve_device(
-        Train(device=chosen.device, precision=chosen.precision or encoder.info.get("precision", "float32"))
-    )
-    images = read(
-        chosen.data,
-        split=chosen.split,
-        image_column=chosen.image_column,
-        label_column=chosen.label_column,
-        test_fraction=chosen.test_fraction or encoder.info.get("test_fraction", 0.2),
-        corrupt=chosen.corrupt,
-        download=chosen.download,
-        root=chosen.root,
-        memory_mb=chosen.memory_mb,
-    )
-    for line in left_out({chosen.split: images}):
-        print(line, file=sys.stderr)
-    result = {"model": base_name(chosen.model)} | evaluate(
-        encoder,
-        images,
-        sizes=chosen.sizes,
-        native=chosen.native,
-        device=device.torch,
-        autocast=device.autocast,
-        memory_mb=chosen.memory_mb,
-    )
-    result["precision"] = device.precision
-    if result["enlarged"]:
-        shrinks = result["lr_size"] != result["hr_size"] and not chosen.native
-        print(
-            f"{images.name}: {result['enlarged']} of {len(images)} images are smaller than {result['read_size']} "
-            f"pixels: enlarged{', then degraded; --native judges low-resolution images as they are' * shrinks}",
-            file=sys.stderr,
-        )
-    if chosen.json:
-        print(json.dumps(result))
-    else:
-        _print_evaluation(result)
-    if chosen.png:  # last: a figure that cannot be written costs no numbers
-        from crossres.evaluate.figures import draw_evaluation
-
-        draw_evaluation(result, chosen.png)
-        if not chosen.json:
-            print(f"figure: {chosen.png}")
-
-
-def _print_evaluation(result: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False)
-    trained = result["lr_size"]
-    native = ", as they are" if result["native"] else ""
-    console.print(f"{result['model']} on {result['dataset']}, {result['images']:,} images{native}", markup=False)
-    table = Table()
-    top5 = len(result["classes"]) > 5  # of five classes or less one of the five is always right
-    for column in ("size", "top-1 %", *(["top-5 %"] if top5 else [])):
-        table.add_column(column, justify="right")
-    for point in result["curve"]:
-        values = [f"{point['top1']:.2f}", *([f"{point['top5']:.2f}"] if top5 else [])]
-        table.add_row(str(point["size"]), *values, style="bold" if point["size"] == trained else "")
-    console.print(table)
-    counts, classes = result["confusion"], result["classes"]
-    mistakes = sorted(
-        ((counts[t][p], classes[t], classes[p]) for t in range(len(counts)) for p in range(len(counts)) if t != p),
-        reverse=True,
-    )
-    for count, true, predicted in mistakes[:5]:
-        if count:
-            console.print(f"{count:5} x {true} taken for {predicted}", markup=False)
-
-
-def _sizes(text: str) -> tuple[int, ...]:
-    try:
-        sizes = tuple(int(word) for word in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of pixels such as 4,8,16") from None
-    if min(sizes) < 1:
-        raise argparse.ArgumentTypeError("an image has at least 1 pixel")
-    return sizes
-
-
 def _bench(words: list[str]) -> int:
-    parser = _Parser(
+    parser = CommandParser(
         prog="crossres bench",
         description="Do what is missing of a grid of distillations and tabulate it.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
     )
-    parser.add_argument("grid", help="YAML file: name, methods, pairs, lr_sizes, degradations, seeds, base, out")
+    parser.add_argument("grid", help="YAML file: name, methods, pairs, lr_sizes, degradations, seeds, base...")
     parser.add_argument("--data", help="the images; what the grid's base says if left out")
     parser.add_argument("--runs", help="folder of the runs; what the grid's base says if left out")
     parser.add_argument("--engine", choices=["local", "ray"], default="local", help="where the runs go")
     parser.add_argument("--parallel", type=int, default=1, help="local runs side by side, each on its own cores")
-    parser.add_argument("--baseline", default="ce", help="method that the table's gains are counted from")
     chosen = parser.parse_args(words)
     if chosen.parallel < 1:
         raise CrossresError("--parallel: at least 1 run at a time")
-    from crossres.bench import bench, read_grid
-    from crossres.tables import SPREAD, method_table
+    from crossres.bench import bench, summarise
+    from crossres.comparison import sentence
+    from crossres.grid import read_grid
 
     grid = read_grid(chosen.grid)
     documents = bench(grid, engine=chosen.engine, parallel=chosen.parallel, data=chosen.data, runs=chosen.runs)
-    results = [document for document in documents if "error" not in document]
-    if results:
-        print(f"{method_table(results, baselines=(chosen.baseline,))}\n\n{SPREAD}")
-    if len(results) < len(documents):
-        failed = [document["name"] for document in documents if "error" in document]
+    failed = [document["name"] for document in documents if "error" in document]
+    if len(failed) < len(documents):
+        rows = summarise(grid, documents)
+        print((grid.folder / "comparison.md").read_text())
+        print("\n".join(sentence(row, grid.baseline) for row in rows if row.method != grid.baseline))
+        print(f"tables and figures: {grid.folder}")
+    if failed:
         raise CrossresError(f"{len(failed)} of {len(documents)} runs failed, first {failed[0]}; see {grid.folder}")
     return 0
 
 
 def _info(words: list[str]) -> None:
-    parser = _Parser(prog="crossres info", description="Versions, devices and what is installed.")
+    parser = CommandParser(prog="crossres info", description="Versions, devices and what is installed.")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     chosen = parser.parse_args(words)
     from crossres.info import information, table
@@ -297,11 +163,9 @@ def _info(words: list[str]) -> None:
 
 
 def _demo(words: list[str]) -> None:
-    parser = _Parser(
+    parser = CommandParser(
         prog="crossres demo",
         description="Teacher at 28x28 on 5,000 digits, students at 7x7 and 4x4 without and with distillation.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("--runs", default="runs/demo", help="folder of the runs and the report")
     parser.add_argument("--seeds", type=int, default=3, help="students of each kind")
@@ -314,11 +178,24 @@ def _demo(words: list[str]) -> None:
     demo(chosen.runs, seeds=chosen.seeds, device=chosen.device)
 
 
+def _evaluate(words: list[str]) -> None:
+    from crossres.judging import evaluate_command
+
+    evaluate_command(words)
+
+
+def _transfer(words: list[str]) -> None:
+    from crossres.judging import transfer_command
+
+    transfer_command(words)
+
+
 COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "demo": _demo,
     "teach": _teach,
     "distill": _distill,
     "evaluate": _evaluate,
+    "transfer": _transfer,
     "bench": _bench,
     "info": _info,
 }

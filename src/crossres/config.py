@@ -26,6 +26,7 @@ class Images:
     Args:
         image_column: column of the images in parquet files; found from the schema if left out.
         label_column: column of the labels in parquet files; found from the schema if left out.
+        classes: names of the classes to use; all if left out. A teacher may know more than these.
         test_fraction: share of the images held out for testing where the source has no split of its own.
         fit: how an image that is not square is fitted: crop its centre, squash it, or pad it with black.
         corrupt: a file that cannot be read is refused (the run stops) or skipped with a count.
@@ -38,6 +39,7 @@ class Images:
 
     image_column: str | None = None
     label_column: str | None = None
+    classes: list[str] | None = None
     test_fraction: float = 0.2
     fit: Literal["crop", "squash", "pad"] = "crop"
     corrupt: Literal["refuse", "skip"] = "refuse"

@@ -16,7 +16,7 @@ from crossres.data.decode import Fit as FitTo
 from crossres.data.images import ImageSet, left_out
 from crossres.data.loader import Loader
 from crossres.data.readers import read
-from crossres.data.splits import stratified_split
+from crossres.data.splits import require_classes, stratified_split
 from crossres.degrade import Size, check_size
 from crossres.devices import Device
 from crossres.distiller import Distiller, build_losses
@@ -77,8 +77,11 @@ def prepare(
         )
     lr_size = config.lr_size if isinstance(config, Distill) else hr_size
     if isinstance(config, Distill) and config.teacher is not None:
+        teacher = teacher or _plain_teacher(config, train_set, hr_size)
+        if more := len(teacher.classes) - len(train_set.classes) if images.classes else 0:
+            progress.say(f"the teacher knows {more} classes more than images.classes: their logits are left out")
         teacher = frozen_teacher(
-            teacher or _plain_teacher(config, train_set, hr_size), train_set.classes, f"the teacher {config.teacher}"
+            teacher, train_set.classes, f"the teacher {config.teacher}", may_know_more=bool(images.classes)
         )
         teacher = _placed(teacher, device, config.train.channels_last)
     shared: dict[str, Any] = {
@@ -201,6 +204,9 @@ def _read_images(config: Teach, progress: Progress) -> tuple[ImageSet, ImageSet 
         )
         for split in ("train", "test")
     )
+    if images.classes is not None:
+        train_set, test_set = train_set.of_classes(images.classes), test_set.of_classes(images.classes)
+        require_classes(train_set)
     for lines in left_out({"train": train_set, "test": test_set}):
         progress.say(lines)
     val_set: ImageSet | None = None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
+from rich.table import Table
 from rich.text import Text
 
 
@@ -92,3 +94,74 @@ def clock(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+class Overview:
+    """A grid's runs at one look: which go on, the last line of each, and the time left.
+
+    Args:
+        runs: how many there are to do.
+        silent: show nothing live; the lines of `ended` are the caller's to print.
+    """
+
+    def __init__(self, runs: int, *, silent: bool = False) -> None:
+        self.runs = runs
+        self.console = Console(stderr=True, soft_wrap=True, highlight=False)
+        self.logs: dict[str, Path] = {}
+        self.done = 0
+        self.failed = 0
+        self.live = None if silent or not self.console.is_terminal or not runs else Live(console=self.console)
+        self.started = time.perf_counter()
+
+    def __enter__(self) -> Overview:
+        if self.live is not None:
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live is not None:
+            self.live.update(Text(""))
+            self.live.stop()
+
+    def say(self, text: str) -> None:
+        """Print a line that stays."""
+        self.console.print(escape(text))
+
+    def begins(self, name: str, log: Path) -> None:
+        """A run starts and writes its lines to ``log``."""
+        self.logs[name] = log
+        self.look()
+
+    def ended(self, name: str, said: str) -> str:
+        """A run ended; return the line that says so, with the time left for the others."""
+        self.logs.pop(name, None)
+        self.done += 1
+        self.failed += said.startswith("failed")
+        self.look()
+        return f"{self.done} of {self.runs}  {name}  {said}  {self._left()} left"
+
+    def look(self) -> None:
+        """Show the last line of each run that goes on."""
+        if self.live is None:
+            return
+        table = Table(box=None, show_header=False, pad_edge=False)
+        failed = f", {self.failed} failed" if self.failed else ""
+        table.add_row(f"{self.done} of {self.runs} runs done{failed}", f"{self._left()} left")
+        for name, log in list(self.logs.items()):
+            table.add_row(Text(name), Text(_last_line(log), no_wrap=True, overflow="ellipsis"))
+        self.live.update(table, refresh=True)
+
+    def _left(self) -> str:
+        if not self.done:
+            return "..."
+        return clock((time.perf_counter() - self.started) / self.done * (self.runs - self.done))
+
+
+def _last_line(log: Path) -> str:
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 1000))
+            lines = file.read().decode(errors="replace").split("\n")
+    except OSError:
+        return ""
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -76,6 +76,7 @@ def finish(
         "best_epoch": history.best_epoch,
         "val_top1_best": history.epochs[history.best_epoch - 1].get("val_top1"),
         "val_top1_last": history.epochs[-1].get("val_top1"),
+        "val_top1_by_epoch": [row["val_top1"] for row in history.epochs if "val_top1" in row],
         "seconds": history.seconds,
         "images_per_second": history.images_per_second,
         "peak_memory_mb": peak_memory_mb(),

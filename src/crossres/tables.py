@@ -68,7 +68,7 @@ def method_table(results: Iterable[Mapping[str, Any]], baselines: Sequence[str] 
     """
     groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = defaultdict(list)
     for result in results:
-        key = (result["student"]["name"], str(result["lr_size"]), _label(result))
+        key = (result["student"]["name"], str(result["lr_size"]), label(result))
         for other in groups[key]:
             if other["seed"] == result["seed"] or _experiment(other) != _experiment(result):
                 raise CrossresError(
@@ -120,8 +120,10 @@ def paired_gain(
     return mean(gains), quantile * stdev(gains) / sqrt(len(gains))
 
 
-def _label(result: Mapping[str, Any]) -> str:
-    """Name the method, and which of its weights fall to 0 over the training."""
+def label(result: Mapping[str, Any]) -> str:
+    """Name the method as its grid does; else by its losses, and which of their weights fall to 0."""
+    if named := result.get("grid", {}).get("method"):
+        return str(named)
     losses = result.get("losses", {})
     names = result["method"].split("+")
     return "+".join(f"{name} (decays)" if losses.get(name, {}).get("decay") else name for name in names)

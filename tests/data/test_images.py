@@ -84,6 +84,21 @@ def test_subset_keeps_order_and_composes(on_disk: ImageSet) -> None:
         part.image(2)
 
 
+def test_some_classes_alone() -> None:
+    images = in_memory()
+    images = ImageSet(images._items, np.arange(len(images)) % 3, ["a", "b", "c"], "noise")
+    part = images.of_classes(["c", "a"])
+    assert part.classes == ["a", "c"]
+    assert part.labels.tolist() == [{0: 0, 2: 1}[i % 3] for i in range(len(images)) if i % 3 != 1]
+    kept = [i for i in range(len(images)) if i % 3 != 1]
+    assert all(np.array_equal(part.image(row), images.image(i)) for row, i in enumerate(kept))
+    assert images.classes == ["a", "b", "c"]
+    with pytest.raises(CrossresError, match=r"^noise has no class 'cc'; did you mean 'c'"):
+        images.of_classes(["a", "cc"])
+    with pytest.raises(CrossresError, match=r"^noise: an empty list of classes; name at least 2 of its 3$"):
+        images.of_classes([])
+
+
 def test_fingerprint_follows_the_content(on_disk: ImageSet) -> None:
     images = in_memory()
     assert images.fingerprint == in_memory(name="other").fingerprint

@@ -44,6 +44,17 @@ def test_other_classes_are_refused(saved, classes, message):
         frozen_teacher(from_pretrained(saved), classes, "the teacher")
 
 
+def test_a_teacher_that_may_know_more_keeps_the_rows_of_the_data(saved):
+    images = torch.rand(4, 3, 8, 8)
+    expected = frozen_teacher(from_pretrained(saved), CLASSES, "the teacher")(images).logits
+    teacher = frozen_teacher(from_pretrained(saved), ["cat", "ant"], "the teacher", may_know_more=True)
+    assert teacher.classes == ("cat", "ant")
+    torch.testing.assert_close(teacher(images).logits, expected[:, [2, 0]])
+    for classes in (("ant", "dog"), ("ant", "ant")):
+        with pytest.raises(CrossresError, match=r"'dog' is unknown to it|names a class twice"):
+            frozen_teacher(from_pretrained(saved), classes, "the teacher", may_know_more=True)
+
+
 def test_a_teacher_without_classifier_fits_any_classes(tmp_path):
     save_pretrained(build_encoder("resnet8", classes=(), input_size=8), tmp_path / "t")
     assert (

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from crossres.data.decode import Fit, check_fit, fit_image, reason, to_rgb
-from crossres.errors import CrossresError
+from crossres.errors import CrossresError, nearest
 
 Pixels = npt.NDArray[np.uint8]
 Positions = npt.NDArray[np.int64]
@@ -220,6 +220,24 @@ class ImageSet:
         )
         if self._sides is not None:
             part._sides = self._sides[chosen]
+        return part
+
+    def of_classes(self, names: Sequence[str]) -> ImageSet:
+        """Return the images of some classes alone, which are then its classes, in this set's order.
+
+        Raises:
+            CrossresError: no names, or one that is no class of this set.
+        """
+        for name in names:
+            if name not in self.classes:
+                raise CrossresError(f"{self.name} has no class '{name}'{nearest(name, self.classes)}")
+        if not names:
+            raise CrossresError(f"{self.name}: an empty list of classes; name at least 2 of its {len(self.classes)}")
+        kept = [i for i, name in enumerate(self.classes) if name in set(names)]
+        number = np.full(len(self.classes), -1, dtype=np.int64)
+        number[kept] = np.arange(len(kept))
+        part = self.subset(number[self.labels] >= 0)
+        part.labels, part.classes = number[part.labels], [self.classes[i] for i in kept]
         return part
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -43,6 +44,7 @@ def evaluate(
     *,
     sizes: tuple[int, ...] = (),
     native: bool = False,
+    degradation: Degradation | None = None,
     device: torch.device | str = "cpu",
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     memory_mb: int = 4096,
@@ -62,6 +64,7 @@ def evaluate(
         images: its classes must all be known to the encoder; they are matched by name.
         sizes: sides in pixels of the curve; those around the training size if left out.
         native: the images are low-resolution already.
+        degradation: another one than the training's; the same if left out.
         device: where the encoder lies.
         autocast: context of the forward pass.
         memory_mb: budget for decoded images.
@@ -75,23 +78,25 @@ def evaluate(
         CrossresError: a class the encoder does not know, a size larger than HR, or sizes of native images.
     """
     info = encoder.info
-    hr_size = int(info.get("hr_size") or encoder.input_size or 0)
-    if not hr_size:
-        raise CrossresError("the model does not say its hr_size; save it with info={'hr_size': ...}")
-    trained: Any = info.get("lr_size") or encoder.input_size or hr_size
-    low, high = (trained, trained) if isinstance(trained, int) else trained
+    hr_size, low, high = sizes_of(encoder)
     unknown = [name for name in images.classes if name not in encoder.classes]
     if unknown:
         raise CrossresError(
             f"{images.name}: class '{unknown[0]}' is unknown to the model ({len(unknown)} of {len(images.classes)} "
             f"classes are); it knows {', '.join(encoder.classes[:5])}{'...' if len(encoder.classes) > 5 else ''}"
         )
+    if native and degradation is not None:
+        raise CrossresError("native images are judged as they are; leave the degradation out")
     if sizes and native:
         raise CrossresError("native images have their own size; leave sizes out")
     for size in sizes:
         if not 1 <= size <= hr_size:
             raise CrossresError(f"sizes: {size} is not within 1 and the model's hr_size {hr_size}")
-    degradation = Degradation(**({} if native else info.get("degradation") or {}))
+    said = None if native else info.get("degradation")
+    if degradation is None:
+        degradation = Degradation(**(said or {}))
+    else:
+        said = asdict(degradation.resolved())
     fit = info.get("fit", "crop")
     column = torch.tensor([encoder.classes.index(name) for name in images.classes])
     label = column[torch.from_numpy(images.labels)].to(device)
@@ -124,14 +129,28 @@ def evaluate(
         "read_size": loader.hr_size,
         "enlarged": images.enlarged(loader.hr_size, fit),
         "hr_size": hr_size,
-        "lr_size": trained,
-        "degradation": None if native else info.get("degradation"),
+        "lr_size": high if low == high else [low, high],
+        "degradation": said,
         "top1": topk_accuracy(logits, label),
         "top5": topk_accuracy(logits, label, 5),
         "classes": list(encoder.classes),
         "confusion": confusion_matrix(logits.argmax(1), label, len(encoder.classes)).tolist(),
         "curve": curve,
     }
+
+
+def sizes_of(encoder: Encoder) -> tuple[int, int, int]:
+    """Return the HR size of an encoder's training and the smallest and largest LR size, in pixels.
+
+    Raises:
+        CrossresError: the model does not say its HR size.
+    """
+    hr_size = int(encoder.info.get("hr_size") or encoder.input_size or 0)
+    if not hr_size:
+        raise CrossresError("the model does not say its hr_size; save it with info={'hr_size': ...}")
+    trained: Any = encoder.info.get("lr_size") or encoder.input_size or hr_size
+    low, high = (trained, trained) if isinstance(trained, int) else trained
+    return hr_size, int(low), int(high)
 
 
 def _around(low: int, high: int, hr_size: int) -> tuple[int, ...]:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crossres.checkpoint import write_atomically
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from crossres.comparison import Row
+
 BLUE, RED, GREY = "#2f5d8a", "#c8553d", "#8a8f98"
+#: Of methods, far apart also for those who see fewer colours (Okabe & Ito); then another marker.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+MARKERS = ("o", "s", "^", "D")
 #: Above this many classes the names would overlap.
 NAMED_CLASSES = 25
 
@@ -61,3 +71,92 @@ def draw_curve(axes: Any, curves: dict[str, list[dict[str, float]]], trained: An
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
+
+
+def draw_comparison(rows: Sequence[Row], baseline: str, folder: Path) -> list[Path]:
+    """Draw a comparison of methods; what the rows do not hold is left out.
+
+    ``accuracy.png``: accuracy against resolution, where there are two sizes; ``cost.png``: gain over the baseline
+    against the cost of a step; ``curves.png``: validation accuracy over the epochs.
+
+    Args:
+        rows: of `crossres.comparison.compare`.
+        baseline: the method that gains are counted from.
+        folder: gets the PNGs, each written atomically.
+
+    Returns:
+        The files written.
+    """
+    from matplotlib.figure import Figure
+
+    drawn = []
+    settings = list(dict.fromkeys(row.setting for row in rows))
+    methods = list(dict.fromkeys(row.method for row in sorted(rows, key=lambda row: -row.mean)))
+    style = {
+        method: {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i // len(COLOURS) % len(MARKERS)]}
+        for i, method in enumerate(methods)
+    }
+
+    def save(figure: Figure, name: str) -> None:
+        path = folder / name
+        write_atomically(path, lambda file: figure.savefig(file, format="png"))
+        drawn.append(path)
+
+    by_student: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_student[row.setting.split(" ")[0]].append(row)
+    if any(len({row.size for row in members}) > 1 for members in by_student.values()):
+        figure = Figure(figsize=(5.6 * len(by_student) + 1.6, 4.8), layout="constrained", dpi=150)
+        for axes, (student, members) in zip(
+            figure.subplots(1, len(by_student), squeeze=False)[0], by_student.items(), strict=True
+        ):
+            for method in methods:
+                points = sorted((row.size, row.mean, row.deviation or 0) for row in members if row.method == method)
+                if points:
+                    x, y, spread = zip(*points, strict=True)
+                    axes.errorbar(x, y, yerr=spread, label=method, linewidth=1.3, capsize=3, **style[method])
+            sides = sorted({row.size for row in members})
+            axes.set_xticks(sides, [f"{side}x{side}" for side in sides])
+            _plain(axes, title=student, xlabel="LR images", ylabel="test top-1, %")
+        axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
+        save(figure, "accuracy.png")
+    priced = [row for row in rows if row.gain is not None and row.cost is not None]
+    if priced:
+        figure, panels = _panels(settings)
+        for axes, setting in zip(panels, settings, strict=True):
+            for row in (row for row in priced if row.setting == setting):
+                axes.errorbar(row.cost, row.gain, yerr=row.half, capsize=3, linestyle="", **style[row.method])
+                axes.annotate(row.method, (row.cost, row.gain), (4, 3), textcoords="offset points", fontsize=7)
+            axes.axhline(0, color=GREY, linewidth=1)
+            _plain(
+                axes,
+                title=setting,
+                xlabel=f"training step, in steps of {baseline}",
+                ylabel=f"gain over {baseline}, points",
+            )
+        save(figure, "cost.png")
+    if any(row.epochs for row in rows):
+        figure, panels = _panels(settings)
+        for axes, setting in zip(panels, settings, strict=True):
+            for row in (row for row in rows if row.setting == setting and row.epochs):
+                colour = style[row.method]["color"]
+                line = "-" if style[row.method]["marker"] == MARKERS[0] else "--"
+                epochs = range(1, len(row.epochs) + 1)
+                axes.plot(epochs, row.epochs, line, color=colour, linewidth=1.2, label=row.method)
+            _plain(axes, title=setting, xlabel="epoch", ylabel="validation top-1, %")
+            axes.legend(frameon=False, fontsize=7, ncols=2, loc="lower right")
+        save(figure, "curves.png")
+    return drawn
+
+
+def _panels(settings: Sequence[str]) -> tuple[Figure, list[Any]]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.8 * len(settings), 5.0), layout="constrained", dpi=150)
+    return figure, list(figure.subplots(1, len(settings), squeeze=False)[0])
+
+
+def _plain(axes: Any, **texts: str) -> None:
+    axes.set(**texts)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)

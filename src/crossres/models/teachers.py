@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from copy import deepcopy
 
 import torch
+from torch import nn
 
 from crossres.errors import CrossresError
 from crossres.models.encoder import Encoder
 
 
-def frozen_teacher(teacher: Encoder, classes: Sequence[str], where: str) -> Encoder:
+def frozen_teacher(teacher: Encoder, classes: Sequence[str], where: str, *, may_know_more: bool = False) -> Encoder:
     """Return a copy of a teacher: eval mode, no gradients, logits in the order of the data's classes.
 
     Args:
@@ -19,18 +20,19 @@ def frozen_teacher(teacher: Encoder, classes: Sequence[str], where: str) -> Enco
         classes: the data's class names in the order of its labels. A teacher without a classifier, which
             teaches by its embedding alone, fits any.
         where: names it in a message.
+        may_know_more: leave out the logits of classes that the data does not have, instead of refusing them.
 
     Raises:
         CrossresError: the teacher knows other classes.
     """
     teacher = deepcopy(teacher)
     if teacher.classes:
-        order_classes(teacher, classes, where)
+        order_classes(teacher, classes, where, may_know_more=may_know_more)
     return teacher.eval().requires_grad_(False)
 
 
-def order_classes(encoder: Encoder, classes: Sequence[str], where: str) -> None:
-    """Reorder the classifier's rows to the given class names.
+def order_classes(encoder: Encoder, classes: Sequence[str], where: str, *, may_know_more: bool = False) -> None:
+    """Reorder the classifier's rows to the given class names; drop those of others where it may know more.
 
     Raises:
         CrossresError: the names are not the same set; says how many there are and which differs first.
@@ -38,9 +40,11 @@ def order_classes(encoder: Encoder, classes: Sequence[str], where: str) -> None:
     if encoder.classes == tuple(classes):
         return
     known, wanted = set(encoder.classes), set(classes)
-    if known != wanted or len(classes) != len(encoder.classes):
+    if may_know_more:
+        known &= wanted
+    if known != wanted or len(classes) != len(known):
         extra = next((name for name in classes if name not in known), None)
-        lacking = next((name for name in encoder.classes if name not in wanted), None)
+        lacking = next((name for name in encoder.classes if name in known - wanted), None)
         first = (
             f"the data's '{extra}' is unknown to it"
             if extra is not None
@@ -52,8 +56,9 @@ def order_classes(encoder: Encoder, classes: Sequence[str], where: str) -> None:
     rows = torch.tensor([encoder.classes.index(name) for name in classes])
     classifier = encoder.classifier
     assert classifier is not None
-    with torch.no_grad():
-        classifier.weight.copy_(classifier.weight[rows.to(classifier.weight.device)])
-        if classifier.bias is not None:
-            classifier.bias.copy_(classifier.bias[rows.to(classifier.bias.device)])
+    chosen = nn.Linear(classifier.in_features, len(rows), bias=classifier.bias is not None)
+    chosen.weight = nn.Parameter(classifier.weight.detach()[rows.to(classifier.weight.device)])
+    if classifier.bias is not None:
+        chosen.bias = nn.Parameter(classifier.bias.detach()[rows.to(classifier.bias.device)])
+    encoder.classifier = chosen
     encoder.classes = tuple(classes)

@@ -1,0 +1,233 @@
+"""Methods side by side: what their results say, and what they do not."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
+from typing import Any
+
+from crossres.results import unpack
+from crossres.statistics import bootstrap_interval, mcnemar, mean_ranks
+from crossres.tables import label, paired_gain
+
+#: What the columns of a comparison are, in the order of its cells.
+LEGEND = (
+    "top-1 in % on the test images after the last epoch, mean ± standard deviation over the seeds; 95 % interval of "
+    "that mean by the bootstrap over seeds (of three seeds it spans at most their range); gain over {baseline} "
+    "paired by seed, ± half its 95 % interval (Student's t); p: McNemar's exact test on the same test images, the "
+    "largest over the seeds; cost: a training step in steps of {baseline}."
+)
+#: Below this probability a difference on the test images counts as more than chance.
+SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method in one setting.
+
+    Attributes:
+        setting: student, size and degradation, as in ``resnet8x4 8x8``.
+        size: side of the LR images, the largest of a range.
+        method: its name.
+        top1: accuracy by seed, in percent.
+        gain: mean difference to the baseline's runs of the same seeds; None for the baseline itself, or without one.
+        half: half the 95 % interval of the gain; None with fewer than two pairs.
+        p: the largest of McNemar's p over the seeds; None where the results do not say which images were right.
+        cost: its step in steps of the baseline; None where nobody measured it.
+        epochs: validation top-1 after each epoch, mean over the seeds; empty where not recorded.
+    """
+
+    setting: str
+    size: int
+    method: str
+    top1: Mapping[int, float]
+    gain: float | None
+    half: float | None
+    p: float | None
+    cost: float | None
+    epochs: Sequence[float]
+
+    @property
+    def mean(self) -> float:
+        """Mean top-1 over the seeds."""
+        return mean(self.top1.values())
+
+    @property
+    def deviation(self) -> float | None:
+        """Standard deviation of top-1 over the seeds."""
+        return stdev(self.top1.values()) if len(self.top1) > 1 else None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % bootstrap interval of the mean over the seeds."""
+        return bootstrap_interval(list(self.top1.values())) if len(self.top1) > 1 else None
+
+    @property
+    def is_noise(self) -> bool | None:
+        """Whether the gain may be chance: over the seeds where there are two, else over the test images."""
+        if self.gain is None:
+            return None
+        if self.half is not None:
+            return abs(self.gain) <= self.half
+        return None if self.p is None else self.p >= SIGNIFICANT
+
+
+def compare(
+    results: Sequence[Mapping[str, Any]],
+    baseline: str = "ce",
+    costs: Mapping[tuple[str, int, str], float] | None = None,
+) -> list[Row]:
+    """Set methods beside a baseline, setting by setting, the best first.
+
+    Args:
+        results: ``result.json`` documents; one that a grid named has its ``label``.
+        baseline: a method's name.
+        costs: step time by (student, size, method) relative to the bare step; the runs' own speed by default.
+
+    Raises:
+        CrossresError: results of one row or setting that are not one experiment but for seed and method.
+    """
+    settings: dict[str, dict[str, list[Mapping[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    for result in results:
+        settings[_setting(result)][label(result)].append(result)
+    rows = []
+    for setting, methods in settings.items():
+        base = methods.get(baseline, [])
+        found = [_row(setting, method, members, base, costs) for method, members in methods.items()]
+        rows += sorted(found, key=lambda row: -row.mean)
+    return rows
+
+
+def _row(
+    setting: str,
+    method: str,
+    members: Sequence[Mapping[str, Any]],
+    base: Sequence[Mapping[str, Any]],
+    costs: Mapping[tuple[str, int, str], float] | None,
+) -> Row:
+    of_seed = {result["seed"]: result for result in base}
+    pairs = [(result, of_seed[result["seed"]]) for result in members if result["seed"] in of_seed]
+    gain = half = p = None
+    if pairs and members[0] is not base[0]:
+        gain, half = paired_gain(members, base)
+        tests = [_right(a, b) for a, b in pairs]
+        p = max(mcnemar(*test).p for test in tests) if all(len(test[0]) for test in tests) else None
+    size = _largest(members[0]["lr_size"])
+    student = members[0]["student"]["name"]
+    if costs is None:
+        cost = mean(b["images_per_second"] / a["images_per_second"] for a, b in pairs) if pairs else None
+    else:
+        cost = costs.get((student, size, method))
+    curves = [result.get("val_top1_by_epoch") or [] for result in members]
+    epochs = [mean(column) for column in zip(*curves, strict=False)]
+    top1 = {result["seed"]: result["top1_last"] for result in sorted(members, key=lambda r: r["seed"])}
+    return Row(setting, size, method, top1, gain, half, p, cost, epochs)
+
+
+def _right(result: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[Any, Any]:
+    if "right_last" not in result or "right_last" not in other:
+        return (), ()
+    count = result["images"]["test"]
+    return unpack(result["right_last"], count), unpack(other["right_last"], count)
+
+
+def _largest(size: Any) -> int:
+    return size if isinstance(size, int) else max(size)
+
+
+def _setting(result: Mapping[str, Any]) -> str:
+    size = result["lr_size"]
+    lr = f"{size}x{size}" if isinstance(size, int) else "-".join(f"{side}x{side}" for side in size)
+    degradation = result.get("grid", {}).get("degradation")
+    return " ".join([result["student"]["name"], lr, *([degradation] if degradation else [])])
+
+
+def sentence(row: Row, baseline: str) -> str:
+    """Say in words what a row's gain is worth."""
+    if row.gain is None:
+        return f"{row.method} ({row.setting}): not compared with {baseline}."
+    seeds = len(row.top1)
+    where = f"{row.method} ({row.setting}): {row.gain:+.2f} points against {baseline}"
+    if row.half is not None:
+        low, high = row.gain - row.half, row.gain + row.half
+        verdict = "within noise" if row.is_noise else ("better" if row.gain > 0 else "worse")
+        return f"{where}, {verdict}: 95 % interval {low:+.2f} to {high:+.2f} over {seeds} seeds."
+    if row.p is None:
+        return f"{where} with one seed: nothing says whether that is noise."
+    verdict = "within noise" if row.is_noise else "more than chance on these test images"
+    return f"{where}, {verdict} (McNemar p {row.p:.2g}); one seed says nothing of another training."
+
+
+def ranks(rows: Sequence[Row]) -> dict[str, float]:
+    """Return each method's mean rank over the settings, of the methods that all settings have."""
+    scores: dict[str, dict[str, float]] = defaultdict(dict)
+    for row in rows:
+        scores[row.setting][row.method] = row.mean
+    return mean_ranks(scores)
+
+
+def cells(row: Row) -> list[str]:
+    """Return what a table says of a row, a cell for each of `titles`."""
+    interval, gain = row.interval, ""
+    if row.gain is not None:
+        spread = f" ± {row.half:.2f}" if row.half is not None else ""
+        gain = f"{row.gain:+.2f}{spread}{' (within noise)' if row.is_noise else ''}"
+    return [
+        row.setting,
+        row.method,
+        f"{row.mean:.2f}" + (f" ± {row.deviation:.2f}" if row.deviation is not None else ""),
+        f"{interval[0]:.2f} to {interval[1]:.2f}" if interval else "",
+        gain,
+        "" if row.p is None else f"{row.p:.2g}",
+        "" if row.cost is None else f"{row.cost:.2f}",
+        ", ".join(map(str, row.top1)),
+    ]
+
+
+def titles(baseline: str) -> list[str]:
+    """Return the names of the columns."""
+    return ["setting", "method", "top-1", "95 % interval", f"gain over {baseline}", "p", "cost", "seeds"]
+
+
+def markdown(rows: Sequence[Row], baseline: str) -> str:
+    """Return a Markdown table."""
+    head = titles(baseline)
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    return "\n".join([*lines, *(f"| {' | '.join(cells(row))} |" for row in rows)])
+
+
+def latex(rows: Sequence[Row], baseline: str) -> str:
+    """Return a LaTeX table for the package booktabs, a rule between two settings."""
+    lines = [r"\begin{tabular}{llrlrrrl}", r"\toprule", _latex_line(titles(baseline)), r"\midrule"]
+    for before, row in zip([None, *rows], rows, strict=False):
+        if before is not None and before.setting != row.setting:
+            lines.append(r"\midrule")
+        lines.append(_latex_line(cells(row)))
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
+
+
+def _latex_line(texts: Sequence[str]) -> str:
+    special = {"%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#", "$": r"\$", "±": r"$\pm$"}
+    escaped = ["".join(special.get(letter, letter) for letter in text) for text in texts]
+    return " & ".join(escaped) + r" \\"
+
+
+def comma_separated(rows: Sequence[Row], baseline: str) -> str:  # noqa: ARG001
+    """Return CSV with a line for each row and plain numbers, for a spreadsheet or pandas."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    names = ["setting", "lr_size", "method", "seeds", "top1", "top1_std", "interval_low", "interval_high"]
+    writer.writerow([*names, "gain", "gain_half_interval", "mcnemar_p", "cost", "within_noise"])
+    for row in rows:
+        low, high = row.interval or (None, None)
+        first = [row.setting, row.size, row.method, len(row.top1), row.mean, row.deviation, low, high]
+        writer.writerow([*first, row.gain, row.half, row.p, row.cost, row.is_noise])
+    return file.getvalue()
+
+
+#: How a comparison is written, by the ending of its file.
+FORMATS: dict[str, Callable[[Sequence[Row], str], str]] = {"md": markdown, "tex": latex, "csv": comma_separated}
