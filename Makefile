@@ -26,9 +26,10 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/steps.py
 
-# The README's tables from the files under results/
+# The README's tables and the methods' pages from results/ and the docstrings
 tables: $(READY)
 	$(BIN)/python benchmarks/tables.py
+	$(BIN)/python benchmarks/methods.py
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info

@@ -1,4 +1,4 @@
-"""Time a training step of every method beside the bare cross-entropy step, in one run.
+"""Time a training step of every method of a grid beside the bare cross-entropy step, in one run.
 
 Writes results/bench/steps.json: a list of {method, student, lr_size, batch, step_ms, ratio_to_ce, ...}. The teacher's
 outputs come from a cache, as in a distillation; the methods take turns, so that a slow minute hits all alike.
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +26,31 @@ from crossres.data.images import ArrayItems, ImageSet
 from crossres.data.loader import Loader
 from crossres.devices import resolve_device
 from crossres.distiller import Distiller, build_losses
+from crossres.grid import read_grid
+from crossres.losses import LOSSES
+from crossres.losses.base import Shape
 from crossres.models import build_encoder
 from crossres.models.cache import TeacherCache
 from crossres.models.small_maps import fast_weight_gradients
+from crossres.models.stages import capture_maps, paired_stages
 from crossres.results import commit, machine, versions
 from crossres.train import optimizer_of
 
 BATCH = 128
+IMAGES = 20_000
 CLASSES = [str(i) for i in range(100)]
-METHODS: dict[str, dict[str, dict[str, Any]]] = {
-    "ce": {"ce": {}},
-    "ce+kd": {"ce": {}, "kd": {}},
-    "ce+crd": {"ce": {}, "crd": {}},
-    "ce+crrcd": {"ce": {}, "crrcd": {"critic": "softmax"}},
-    "ce+kd+crrcd": {"ce": {}, "kd": {}, "crrcd": {"critic": "softmax"}},
-    "ce+kd+crrcd (sigmoid critic)": {"ce": {}, "kd": {}, "crrcd": {}},
-    "ce+kd+crrcd (queue of 4096)": {"ce": {}, "kd": {}, "crrcd": {"negatives": "queue"}},
-    "ce+crd (bank, 16384 negatives)": {"ce": {}, "crd": {"form": "bank"}},
+#: Beside the methods of the grid.
+FORMS: dict[str, dict[str, dict[str, Any]]] = {
+    "crrcd (sigmoid critic)": {"ce": {}, "kd": {}, "crrcd": {}},
+    "crrcd (queue of 4096)": {"ce": {}, "kd": {}, "crrcd": {"negatives": "queue"}},
+    "crd (bank, 16384 negatives)": {"ce": {}, "crd": {"form": "bank"}},
 }
+
+
+@cache
+def stored_maps(images: int, shape: Shape, place: torch.device) -> torch.Tensor:
+    """Maps of both views, shared by all methods."""
+    return torch.randn(2, images, *shape, device=place).half()
 
 
 class Step:
@@ -55,15 +63,27 @@ class Step:
         self.loader = Loader(images, hr_size=32, lr_size=lr_size, batch_size=BATCH, device=place, shift=4, flip=True)
         encoder = build_encoder(student, classes=CLASSES, input_size=lr_size).to(place)
         encoder = encoder.to(memory_format=torch.channels_last)
-        teacher = build_encoder("resnet8x4", classes=CLASSES, input_size=32)
-        terms = build_losses(losses, teacher, encoder)
+        teacher = build_encoder("wrn_16_2", classes=CLASSES, input_size=32)
+        maps: tuple[list[Shape], list[Shape]] = ([], [])
+        paths: list[str] = []
+        if any(LOSSES[name].reads == "features" for name in losses):
+            paths, ours = paired_stages(teacher, encoder, None, None)
+            maps = capture_maps(teacher, paths, 32), capture_maps(encoder, ours, lr_size)
+        terms = build_losses(losses, teacher, encoder, maps)
         for loss in terms.values():
             loss.to(place).prepare(self.loader.label)
         self.distiller = Distiller(encoder, terms, dict.fromkeys(losses, 1.0))
+        self.distiller.progress = 0.5  # past any stage of a loss's own
         self.optimizer = optimizer_of(self.distiller, Train())
         n = len(images)
+        features = {
+            path: stored_maps(n, (t[0], min(t[1], s[1]), min(t[2], s[2])), place)
+            for path, t, s in zip(paths, *maps, strict=True)
+        }
         self.cache = TeacherCache(
-            torch.randn(2, n, teacher.embedding_dim, device=place), torch.randn(2, n, len(CLASSES), device=place)
+            torch.randn(2, n, teacher.embedding_dim, device=place),
+            torch.randn(2, n, len(CLASSES), device=place),
+            features,
         )
         self.batches = iter(())
         self.number = 0
@@ -84,7 +104,7 @@ class Step:
         teacher = self.cache(batch.index, batch.view)
         with self.device.autocast():
             terms, _ = self.distiller(batch.lr, teacher, batch.label, batch.index)
-        torch.stack(list(terms.values())).sum().backward()
+        torch.stack([*terms.values()]).sum().backward()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return 1e3 * (self._now() - started), 1e3 * (data - started)
@@ -118,7 +138,8 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("results/bench/steps.json"), help="where the list is written"
     )
-    parser.add_argument("--steps", type=int, default=60, help="timed steps of each method")
+    parser.add_argument("--grid", default="recipes/cifar100/methods-8x8.yaml", help="grid that names the methods")
+    parser.add_argument("--steps", type=int, default=40, help="timed steps of each method")
     parser.add_argument("--student", default="resnet8x4", help="backbone")
     parser.add_argument("--sizes", type=int, nargs="+", default=[8, 16], help="LR sizes")
     chosen = parser.parse_args()
@@ -126,11 +147,12 @@ def main() -> None:
     print(f"start-up to the first step of the demo: {seconds:.2f} s", flush=True)
     write_json(chosen.out.with_name("start.json"), {"seconds": round(seconds, 3), "commit": commit()})
     rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (20_000, 32, 32, 3), dtype=np.uint8)
+    pixels = rng.integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8)
     images = ImageSet(ArrayItems(pixels), rng.integers(0, len(CLASSES), len(pixels)), CLASSES, "random")
+    methods = {**read_grid(chosen.grid).methods, **FORMS}
     rows = []
     for size in chosen.sizes:
-        steps = {method: Step(chosen.student, size, losses, images) for method, losses in METHODS.items()}
+        steps = {method: Step(chosen.student, size, losses, images) for method, losses in methods.items()}
         for step in steps.values():
             for _ in range(5):
                 step()

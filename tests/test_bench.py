@@ -53,6 +53,17 @@ def test_the_runs_of_a_grid(grid: dict[str, Any], tmp_path: Path) -> None:
     assert {config.teacher is None for config in configs if config.losses.keys() == {"ce"}} == {True}
 
 
+def test_weights_are_tried_at_every_factor_but_of_labels(grid: dict[str, Any], tmp_path: Path) -> None:
+    grid["factors"] = [0.5, 4]
+    runs = list(runs_of(read_grid(written(grid, tmp_path))))
+    assert [run.config.name for run in runs] == [
+        *("resnet8-8x8-ce-seed0", "resnet8-8x8-kd-times-0.5-seed0", "resnet8-8x8-kd-times-4-seed0")
+    ]
+    assert [run.place.get("factor") for run in runs] == [None, 0.5, 4]
+    assert [run.config.losses["kd"]["weight"] for run in runs[1:]] == [0.25, 2]
+    assert {run.config.losses["ce"]["weight"] for run in runs} == {1}
+
+
 def test_done_once_failed_again_and_gone_on_with(
     grid: dict[str, Any], drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -123,3 +123,15 @@ def test_settings_are_apart_and_ranked_together(tmp_path: Path) -> None:
         assert pixels.shape[0] > 300
         assert (pixels < 128).mean() > 0.002
     assert latex(rows, "ce").count(r"\midrule") == 3
+
+
+def test_of_weights_tried_the_best_on_validation_counts() -> None:
+    base = [result("ce", seed, first(20), val_top1_last=50.0) for seed in range(2)]
+    tried = [
+        result("x", seed, first(count), val_top1_last=val, grid={"method": "x", "factor": factor})
+        for factor, count, val in ((0.25, 39, 51.0), (4, 24, 52.0))
+        for seed in range(2)
+    ]
+    best, ce = compare(base + tried)
+    assert (best.factor, best.mean, ce.factor) == (4, 60.0, None)
+    assert "| x (weight x 4) | 60.00 ± 0.00 |" in markdown([best], "ce")

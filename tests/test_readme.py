@@ -1,4 +1,6 @@
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -6,21 +8,41 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def blocks():
-    text = (ROOT / "README.md").read_text()
+def blocks(page):
+    text = page.read_text()
     return [code for skip, code in re.findall(r"(<!-- no-run -->\n)?```python\n(.*?)```", text, re.S) if not skip]
 
 
-@pytest.mark.parametrize("code", blocks())
-def test_code_runs(code):
-    exec(compile(code, "README.md", "exec"), {})
+PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))) if blocks(page)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_the_code_of_a_page_runs(page):
+    from crossres.losses import LOSSES
+
+    before = dict(LOSSES)
+    names = {"__name__": "page"}
+    try:
+        for code in blocks(page):
+            exec(compile(code, page.name, "exec"), names)
+    finally:
+        LOSSES.clear()
+        LOSSES.update(before)
 
 
 def test_there_is_code():
-    assert len(blocks()) >= 1
+    assert {page.stem for page in PAGES} >= {"README", "add-a-method"}
 
 
-@pytest.mark.parametrize("recipe", sorted(ROOT.glob("recipes/**/*.yaml")), ids=lambda p: p.stem)
+def test_the_pages_of_the_methods_follow_the_docstrings():
+    subprocess.run([sys.executable, "benchmarks/methods.py", "--check"], cwd=ROOT, check=True)
+
+
+def recipes(grids: bool) -> list[Path]:
+    return [path for path in sorted(ROOT.glob("recipes/**/*.yaml")) if ("\nmethods:" in path.read_text()) == grids]
+
+
+@pytest.mark.parametrize("recipe", recipes(grids=False), ids=lambda p: p.stem)
 def test_recipe_is_valid(recipe):
     from crossres.config import Distill, Teach
     from crossres.parsing import _load, from_dict
@@ -31,3 +53,13 @@ def test_recipe_is_valid(recipe):
         tree["teacher"] = "somewhere"
     config = from_dict(kind, tree)
     assert config.losses["ce"]["weight"] == 1
+
+
+@pytest.mark.parametrize("recipe", recipes(grids=True), ids=lambda p: p.stem)
+def test_grid_is_valid(recipe):
+    from crossres.grid import read_grid, runs_of
+
+    grid = read_grid(recipe)
+    runs = list(runs_of(grid))
+    assert len({run.config.name for run in runs}) == len(runs) > 1
+    assert grid.baseline in grid.methods

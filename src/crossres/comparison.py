@@ -33,6 +33,7 @@ class Row:
         setting: student, size and degradation, as in ``resnet8x4 8x8``.
         size: side of the LR images, the largest of a range.
         method: its name.
+        factor: of its weights, the best on validation of those tried; None where one was given.
         top1: accuracy by seed, in percent.
         gain: mean difference to the baseline's runs of the same seeds; None for the baseline itself, or without one.
         half: half the 95 % interval of the gain; None with fewer than two pairs.
@@ -44,6 +45,7 @@ class Row:
     setting: str
     size: int
     method: str
+    factor: float | None
     top1: Mapping[int, float]
     gain: float | None
     half: float | None
@@ -84,7 +86,7 @@ def compare(
     """Set methods beside a baseline, setting by setting, the best first.
 
     Args:
-        results: ``result.json`` documents; one that a grid named has its ``label``.
+        results: ``result.json`` documents, of a grid or not; of weights tried `tuned` ones count.
         baseline: a method's name.
         costs: step time by (student, size, method) relative to the bare step; the runs' own speed by default.
 
@@ -95,11 +97,22 @@ def compare(
     for result in results:
         settings[_setting(result)][label(result)].append(result)
     rows = []
-    for setting, methods in settings.items():
+    for setting, tried in settings.items():
+        methods = {method: tuned(members) for method, members in tried.items()}
         base = methods.get(baseline, [])
         found = [_row(setting, method, members, base, costs) for method, members in methods.items()]
         rows += sorted(found, key=lambda row: -row.mean)
     return rows
+
+
+def tuned(members: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """Return the results of one method's weights that were best on the validation images, mean over the seeds."""
+    factors: dict[float | None, list[Mapping[str, Any]]] = defaultdict(list)
+    for result in members:
+        factors[result.get("grid", {}).get("factor")].append(result)
+    if len(factors) == 1:
+        return members
+    return max(factors.values(), key=lambda tried: mean(result["val_top1_last"] for result in tried))
 
 
 def _row(
@@ -125,7 +138,8 @@ def _row(
     curves = [result.get("val_top1_by_epoch") or [] for result in members]
     epochs = [mean(column) for column in zip(*curves, strict=False)]
     top1 = {result["seed"]: result["top1_last"] for result in sorted(members, key=lambda r: r["seed"])}
-    return Row(setting, size, method, top1, gain, half, p, cost, epochs)
+    factor = members[0].get("grid", {}).get("factor")
+    return Row(setting, size, method, factor, top1, gain, half, p, cost, epochs)
 
 
 def _right(result: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -178,7 +192,7 @@ def cells(row: Row) -> list[str]:
         gain = f"{row.gain:+.2f}{spread}{' (within noise)' if row.is_noise else ''}"
     return [
         row.setting,
-        row.method,
+        row.method + (f" (weight x {row.factor:g})" if row.factor is not None else ""),
         f"{row.mean:.2f}" + (f" ± {row.deviation:.2f}" if row.deviation is not None else ""),
         f"{interval[0]:.2f} to {interval[1]:.2f}" if interval else "",
         gain,
@@ -220,11 +234,11 @@ def comma_separated(rows: Sequence[Row], baseline: str) -> str:  # noqa: ARG001
     """Return CSV with a line for each row and plain numbers, for a spreadsheet or pandas."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    names = ["setting", "lr_size", "method", "seeds", "top1", "top1_std", "interval_low", "interval_high"]
+    names = ["setting", "lr_size", "method", "factor", "seeds", "top1", "top1_std", "interval_low", "interval_high"]
     writer.writerow([*names, "gain", "gain_half_interval", "mcnemar_p", "cost", "within_noise"])
     for row in rows:
         low, high = row.interval or (None, None)
-        first = [row.setting, row.size, row.method, len(row.top1), row.mean, row.deviation, low, high]
+        first = [row.setting, row.size, row.method, row.factor, len(row.top1), row.mean, row.deviation, low, high]
         writer.writerow([*first, row.gain, row.half, row.p, row.cost, row.is_noise])
     return file.getvalue()
 

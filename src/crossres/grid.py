@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ class Grid:
         pairs: teachers and students.
         lr_sizes: sides of the LR images, or [smallest, largest].
         degradations: by name, the options of ``degradation``.
+        factors: every loss but ce is tried at its weight times each of these; of each method and setting the factor
+            with the best validation accuracy counts, so all methods are tuned over the same number of trials.
         seeds: of the training.
         baseline: the method that the others' gains are counted from.
         base: what all runs share: options of `Distill`, nested as in its YAML.
@@ -53,6 +56,7 @@ class Grid:
     pairs: list[Pair]
     lr_sizes: list[int | list[int]] = field(default_factory=lambda: [8])
     degradations: dict[str, dict[str, Any]] = field(default_factory=lambda: {"clean": {}})
+    factors: list[float] = field(default_factory=lambda: [1.0])
     seeds: list[int] = field(default_factory=lambda: [0])
     baseline: str = "ce"
     base: dict[str, Any] = field(default_factory=dict)
@@ -74,17 +78,19 @@ class Run:
         config: the experiment; ``config.name`` names what varies.
         method: its name in the grid.
         degradation: its name in the grid; None where the grid has one only.
+        factor: of its weights; None where the grid has one only.
     """
 
     config: Distill
     method: str
     degradation: str | None
+    factor: float | None
 
     @property
-    def place(self) -> dict[str, str]:
+    def place(self) -> dict[str, Any]:
         """Where in the grid it stands, as its result says."""
-        degradation = {"degradation": self.degradation} if self.degradation else {}
-        return {"method": self.method, **degradation}
+        place = {"method": self.method, "degradation": self.degradation, "factor": self.factor}
+        return {key: value for key, value in place.items() if value is not None}
 
 
 def read_grid(path: str | Path) -> Grid:
@@ -116,6 +122,7 @@ def read_grid(path: str | Path) -> Grid:
         ("unseen", dict, "'NAME: preset=realistic'"),
         ("lr_sizes", list, "a list of sides, as [8, 16]"),
         ("seeds", list, "a list of numbers, as [0, 1, 2]"),
+        ("factors", list, "a list of numbers, as [0.25, 1, 4]"),
     ):
         value = tree.get(key, kind())
         if not isinstance(value, kind) or (key in tree and not value and key not in ("base", "transfer", "unseen")):
@@ -142,28 +149,35 @@ def runs_of(grid: Grid, **overrides: Any) -> Iterator[Run]:
         CrossresError: an experiment that cannot be, naming its run.
     """
     shared = {**grid.base, **{key: value for key, value in overrides.items() if value is not None}}
-    several = len(grid.degradations) > 1
-    for seed in grid.seeds:
-        for size in grid.lr_sizes:
-            for pair in grid.pairs:
-                for kind, degradation in grid.degradations.items():
-                    for method, losses in grid.methods.items():
-                        sides = [size] if isinstance(size, int) else size
-                        lr = "-".join(f"{side}x{side}" for side in sides)
-                        name = "-".join([pair.student, lr, *([kind] * several), method, f"seed{seed}"])
-                        tree: dict[str, Any] = {
-                            **shared,
-                            "name": name,
-                            "lr_size": size,
-                            "degradation": {**shared.get("degradation", {}), **degradation},
-                            "model": {**shared.get("model", {}), "name": pair.student},
-                            "train": {**shared.get("train", {}), "seed": seed},
-                            "losses": losses,
-                            "teacher": pair.teacher,
-                        }
-                        if set(losses) == {"ce"}:
-                            del tree["teacher"]
-                        try:
-                            yield Run(from_dict(Distill, tree), method, kind if several else None)
-                        except CrossresError as error:
-                            raise CrossresError(f"{name}: {error}") from None
+    kinds = grid.degradations.items()
+    for seed, size, pair, (kind, degradation) in product(grid.seeds, grid.lr_sizes, grid.pairs, kinds):
+        sides = [size] if isinstance(size, int) else size
+        lr = "-".join(f"{side}x{side}" for side in sides)
+        place = "-".join([pair.student, lr, *([kind] * (len(kinds) > 1))])
+        for method, losses in grid.methods.items():
+            alone = set(losses) == {"ce"}
+            for factor in [1.0] if alone else grid.factors:
+                tried = f"-times-{factor:g}" if len(grid.factors) > 1 and not alone else ""
+                name = f"{place}-{method}{tried}-seed{seed}"
+                tree: dict[str, Any] = {
+                    **shared,
+                    "name": name,
+                    "lr_size": size,
+                    "degradation": {**shared.get("degradation", {}), **degradation},
+                    "model": {**shared.get("model", {}), "name": pair.student},
+                    "train": {**shared.get("train", {}), "seed": seed},
+                    "losses": _scaled(losses, factor),
+                    "teacher": None if alone else pair.teacher,
+                }
+                try:
+                    config = from_dict(Distill, tree)
+                except CrossresError as error:
+                    raise CrossresError(f"{name}: {error}") from None
+                yield Run(config, method, kind if len(kinds) > 1 else None, factor if tried else None)
+
+
+def _scaled(losses: dict[str, dict[str, Any]], factor: float) -> dict[str, dict[str, Any]]:
+    return {
+        name: {**(options or {}), "weight": (options or {}).get("weight", 1.0) * (1.0 if name == "ce" else factor)}
+        for name, options in losses.items()
+    }

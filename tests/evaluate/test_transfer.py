@@ -69,7 +69,7 @@ def test_the_embeddings_are_the_encoders_at_its_low_resolution(encoder: Encoder)
     source = torch.from_numpy(np.stack([images.image(i) for i in range(12)])).permute(0, 3, 1, 2) / 255
     with torch.no_grad():
         expected = encoder.eval()(torch.nn.functional.avg_pool2d(source, 2)).embedding
-    assert np.allclose(got, expected.numpy(), atol=1e-4)
+    assert np.allclose(got, expected.numpy(), atol=2e-3)
 
 
 def test_another_degradation_gives_other_embeddings(encoder: Encoder) -> None:

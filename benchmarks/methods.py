@@ -1,0 +1,93 @@
+"""Render docs/methods/ from the docstrings of the losses and their measured step cost; nothing is typed by hand."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import re
+import sys
+from pathlib import Path
+
+from crossres.checkpoint import write_atomically
+from crossres.grid import read_grid
+from crossres.losses import LOSSES
+
+GRID = Path("recipes/cifar100/methods-8x8.yaml")
+FAMILIES = {
+    "logits": ("What the classifier says", ["ce", "kd", "dkd", "dist"]),
+    "relations": ("Relations between samples", ["rkd", "pkt", "cc"]),
+    "maps": ("Feature maps", ["fitnet", "at", "sp", "nst", "vid", "fsp", "ab", "ft", "review"]),
+    "low-resolution": ("Made for low resolution", ["askd", "fskd", "horkd", "octuplet"]),
+    "contrast": ("Contrast", ["crd", "crcd", "crcd_gradient", "crrcd"]),
+}
+
+
+def page(title: str, names: list[str], costs: dict[str, dict[int, float]]) -> str:
+    """One family."""
+    parts = [f"# {title}", "Rendered by `make tables` from the docstrings in `src/crossres/losses/`."]
+    for name in names:
+        parts += [f"## `{name}`", body(name), options(name), cost(name, costs)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def body(name: str) -> str:
+    """The docstring up to its arguments, as Markdown with formulas."""
+    text = inspect.cleandoc(LOSSES[name].__doc__ or "").partition("\nArgs:")[0]
+    text = re.sub(r"\.\. math:: (.+)", r".. math::\n    \1", text)
+
+    def formula(found: re.Match[str]) -> str:
+        lines = " ".join(inspect.cleandoc(found[1]).split("\n"))
+        blocks = [" ".join(block.split()) for block in re.split(r"\n\s*\n", inspect.cleandoc(found[1]))]
+        return "\n\n".join(f"$$\n{block}\n$$" for block in blocks if block) if lines else ""
+
+    text = re.sub(r"\.\. math::\n((?:[ ]{4}.*\n?|\n)+)", lambda found: formula(found) + "\n\n", text)
+    text = re.sub(r":math:`([^`]+)`", r"$\1$", text)
+    text = re.sub(r":class:`([^`]+)`", r"`\1`", text).replace("``", "`")
+    return re.sub(r"\n{3,}", "\n\n", text).strip()
+
+
+def options(name: str) -> str:
+    """Each keyword with its default and what the docstring says of it."""
+    said = re.search(r"\nArgs:\n(.*?)(?=\n\S|\Z)", inspect.cleandoc(LOSSES[name].__doc__ or ""), re.S)
+    meanings = dict(re.findall(r"^    (\w+): (.*?)(?=^    \w+: |\Z)", said[1] if said else "", re.S | re.M))
+    lines = ["| option | default | meaning |", "|---|---|---|"]
+    for key, parameter in inspect.signature(LOSSES[name]).parameters.items():
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            meaning = " ".join(meanings[key].split()).replace("``", "`").replace("|", "\\|")
+            lines.append(f"| `{key}` | {parameter.default} | {meaning} |")
+    return "\n".join(lines) if len(lines) > 2 else "No options."
+
+
+def cost(name: str, costs: dict[str, dict[int, float]]) -> str:
+    """The step of the grid's methods that use the loss."""
+    lines = []
+    for method, losses in read_grid(GRID).methods.items():
+        terms = set(losses) - {"ce"}
+        if method in costs and (terms == {name} or (name == "ce" and not terms)):
+            ratios = ", ".join(f"{ratio:.2f} at {size}x{size}" for size, ratio in sorted(costs[method].items()))
+            weights = ", ".join(f"`{loss}` {given.get('weight', 1):g}" for loss, given in losses.items())
+            lines.append(f"Measured cost of a step, in steps of labels alone: {ratios} (weights {weights}).")
+    return "\n\n".join(lines[:1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing; fail where a page is out of date")
+    chosen = parser.parse_args()
+    costs: dict[str, dict[int, float]] = {}
+    for row in json.loads(Path("results/bench/steps.json").read_text()):
+        costs.setdefault(row["method"], {})[row["lr_size"]] = row["ratio_to_ce"]
+    if missing := set(LOSSES) - {name for _, names in FAMILIES.values() for name in names}:
+        sys.exit(f"no page has {', '.join(sorted(missing))}; add it to FAMILIES")
+    for family, (title, names) in FAMILIES.items():
+        path = Path("docs/methods") / f"{family}.md"
+        text = page(title, names, costs)
+        if chosen.check and (not path.exists() or path.read_text() != text):
+            sys.exit(f"{path} is out of date: make tables")
+        if not chosen.check:
+            write_atomically(path, lambda file, text=text: file.write(text.encode()))
+
+
+if __name__ == "__main__":
+    main()
