@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from crossres.errors import CrossresError
 from crossres.grid import Grid, Run, runs_of
 from crossres.parsing import from_dict, of_run
 from crossres.progress import Overview
+from crossres.tables import read_results
 
 Engine = Literal["local", "ray"]
 Document = dict[str, Any]
@@ -75,12 +76,13 @@ def bench(
     return [{**(found[run.config.name] or {}), "grid": run.place} for run in wanted]
 
 
-def summarise(grid: Grid, documents: Sequence[Document], costs: Mapping[Any, float] | None = None) -> list[Row]:
-    """Write ``comparison.md``, ``.tex``, ``.csv``, what they do not show and the figures into ``grid.folder``.
+def summarise(grid: Grid, costs: Mapping[tuple[str, int, str], float] | None = None) -> list[Row]:
+    """Write ``comparison.md``, ``.tex``, ``.csv``, what they say in words and the figures into ``grid.folder``.
+
+    Every result in that folder counts, so grids that write into one folder are one comparison.
 
     Args:
-        grid: the grid of the documents.
-        documents: of `bench`; failed runs are left out.
+        grid: whose results are there.
         costs: as for `compare`.
 
     Returns:
@@ -88,8 +90,7 @@ def summarise(grid: Grid, documents: Sequence[Document], costs: Mapping[Any, flo
     """
     from crossres.evaluate.figures import draw_comparison
 
-    results = [document for document in documents if "error" not in document]
-    rows = compare(results, grid.baseline, costs)
+    rows = compare(read_results(grid.folder), grid.baseline, costs)
     for ending, render in FORMATS.items():
         _write(grid.folder / f"comparison.{ending}", render(rows, grid.baseline))
     words = [sentence(row, grid.baseline) for row in rows if row.method != grid.baseline]

@@ -139,7 +139,7 @@ def _bench(words: list[str]) -> int:
     documents = bench(grid, engine=chosen.engine, parallel=chosen.parallel, data=chosen.data, runs=chosen.runs)
     failed = [document["name"] for document in documents if "error" in document]
     if len(failed) < len(documents):
-        rows = summarise(grid, documents)
+        rows = summarise(grid)
         print((grid.folder / "comparison.md").read_text())
         print("\n".join(sentence(row, grid.baseline) for row in rows if row.method != grid.baseline))
         print(f"tables and figures: {grid.folder}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import product
@@ -153,12 +154,12 @@ def runs_of(grid: Grid, **overrides: Any) -> Iterator[Run]:
     for seed, size, pair, (kind, degradation) in product(grid.seeds, grid.lr_sizes, grid.pairs, kinds):
         sides = [size] if isinstance(size, int) else size
         lr = "-".join(f"{side}x{side}" for side in sides)
-        place = "-".join([pair.student, lr, *([kind] * (len(kinds) > 1))])
+        place = "-".join([_plain(pair.student), lr, *([_plain(kind)] * (len(kinds) > 1))])
         for method, losses in grid.methods.items():
             alone = set(losses) == {"ce"}
             for factor in [1.0] if alone else grid.factors:
                 tried = f"-times-{factor:g}" if len(grid.factors) > 1 and not alone else ""
-                name = f"{place}-{method}{tried}-seed{seed}"
+                name = f"{place}-{_plain(method)}{tried}-seed{seed}"
                 tree: dict[str, Any] = {
                     **shared,
                     "name": name,
@@ -174,6 +175,11 @@ def runs_of(grid: Grid, **overrides: Any) -> Iterator[Run]:
                 except CrossresError as error:
                     raise CrossresError(f"{name}: {error}") from None
                 yield Run(config, method, kind if len(kinds) > 1 else None, factor if tried else None)
+
+
+def _plain(name: str) -> str:
+    """Return a name that is a file's."""
+    return re.sub(r"[^\w.+-]+", "-", name).strip("-")
 
 
 def _scaled(losses: dict[str, dict[str, Any]], factor: float) -> dict[str, dict[str, Any]]:

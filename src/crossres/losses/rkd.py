@@ -75,8 +75,7 @@ def angles(embedding: Tensor) -> Tensor:
     lengths = _lengths(embedding)
     inverse = torch.where(lengths > SMALL, 1 / lengths.clamp(min=SMALL), 0.0)
     towards = inner - own  # (i, j): g_ij - g_jj
-    rays = (inner[None] - towards.T[:, :, None] - inner[:, None, :]) * (inverse[:, :, None] * inverse[:, None, :])
-    return rays
+    return (inner[None] - towards.T[:, :, None] - inner[:, None, :]) * (inverse[:, :, None] * inverse[:, None, :])
 
 
 def _lengths(embedding: Tensor) -> Tensor:
