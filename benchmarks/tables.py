@@ -1,4 +1,4 @@
-"""Render the README's tables from the files under results/, between its markers; nothing is typed by hand."""
+"""Render the tables of README and docs/ from the files under results/, between markers; nothing is typed by hand."""
 
 from __future__ import annotations
 
@@ -13,8 +13,18 @@ from typing import Any
 
 from cifar100 import VARIANTS
 
+from crossres.bench import summarise
 from crossres.checkpoint import write_atomically
-from crossres.tables import SPREAD, method_table, paired_gain, read_results
+from crossres.comparison import LEGEND, markdown, ranks
+from crossres.grid import read_grid
+from crossres.tables import SPREAD, label, method_table, paired_gain, read_results
+
+STEPS = Path("results/bench/steps.json")
+#: One for each folder of results; grids that share a folder need no line of their own.
+GRIDS = [
+    Path("recipes/cifar100") / f"{name}.yaml"
+    for name in ("methods-8x8", "tuned-8x8", "methods-16x16", "same-resolution")
+]
 
 
 def teacher_table(folder: Path) -> str:
@@ -93,6 +103,50 @@ def sensitivity_table(folder: Path) -> str:
     return "\n".join(lines).rstrip()
 
 
+def costs_of(path: Path) -> dict[tuple[str, int, str], float]:
+    """Step time of each method relative to labels alone, from one run of benchmarks/steps.py."""
+    rows = json.loads(path.read_text())
+    return {(row["student"], row["lr_size"], row["method"]): row["ratio_to_ce"] for row in rows}
+
+
+def grid_table(recipe: Path) -> str:
+    """What a grid's methods came to, with statistics; also written beside the results in other formats."""
+    grid = read_grid(recipe)
+    rows = summarise(grid, costs_of(STEPS))
+    results = read_results(grid.folder)
+    some = results[0]
+    counts = some["images"]
+    classes = some["config"]["images"].get("classes")
+    subset = f", {len(classes)} of its classes" if classes else ""
+    teachers = sorted({(r["teacher"]["name"], r["hr_size"]) for r in results if r["teacher"]})
+    taught = ", ".join(f"{name} at {size}x{size}" for name, size in teachers)
+    lines = [
+        f"{some['dataset']}{subset}: {counts['train']:,} training, {counts['val']:,} validation and "
+        f"{counts['test']:,} test images; {some['epochs']} epochs; teacher {taught}. {LEGEND.format(baseline=grid.baseline)}",
+        "",
+        markdown(rows, grid.baseline),
+    ]
+    found = ranks(rows)
+    if len({row.setting for row in rows}) > 1 and found:
+        told = ", ".join(f"{method} {rank:.1f}" for method, rank in found.items())
+        lines += ["", f"Mean rank over the settings (1 is best): {told}."]
+    return "\n".join(lines)
+
+
+def transfer_table(folder: Path, seed: int = 0) -> str:
+    """Linear probe and neighbours on other data, and the students under degradations they were not trained on."""
+    results = [r for r in read_results(folder) if r.get("transfer") and r["seed"] == seed]
+    sets = list(dict.fromkeys(name for r in results for name in r["transfer"]))
+    kinds = list(dict.fromkeys(name for r in results for name in r.get("unseen", {}) if name != "other sizes"))
+    head = ["method", *(f"{name}, {how}" for name in sets for how in ("probe", "kNN")), "CIFAR-100", *kinds]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for r in sorted(results, key=lambda r: -r["top1_best_val"]):
+        judged = [r["transfer"][name][key] for name in sets for key in ("probe_top1", "knn_top1")]
+        values = [*judged, r["top1_best_val"], *(r["unseen"][kind]["top1"] for kind in kinds)]
+        lines.append(f"| {label(r)} | {' | '.join(f'{value:.2f}' for value in values)} |")
+    return "\n".join(lines)
+
+
 def steps_table(path: Path) -> str:
     """Cost of a training step."""
     rows = json.loads(path.read_text())
@@ -120,7 +174,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="change nothing; fail where a table is out of date")
     chosen = parser.parse_args()
     cifar100 = Path("results/cifar100")
-    needed = [cifar100 / "teacher-finish.json", cifar100 / "teacher-enlarged.json", Path("results/bench/steps.json")]
+    needed = [cifar100 / "teacher-finish.json", cifar100 / "teacher-enlarged.json", STEPS]
     needed.append(cifar100 / "sensitivity")
     if missing := [str(path) for path in needed if not path.exists()]:
         sys.exit(f"{missing[0]} is not there yet: run benchmarks/cifar100.py's three grids and make bench first")
@@ -128,19 +182,26 @@ def main() -> None:
         "cifar100-teacher": teacher_table(cifar100),
         "cifar100-students": students_table(cifar100),
         "cifar100-sensitivity": sensitivity_table(cifar100 / "sensitivity"),
-        "steps": steps_table(Path("results/bench/steps.json")),
+        "steps": steps_table(STEPS),
     }
-    readme = Path("README.md")
-    text = old = readme.read_text()
+    for recipe in GRIDS:
+        folder = read_grid(recipe).folder
+        if folder.is_dir():
+            tables[recipe.stem] = grid_table(recipe)
+            tables[f"{recipe.stem}-transfer"] = transfer_table(folder)
+    pages = [Path("README.md"), *sorted(Path("docs").glob("*.md"))]
+    texts = {page: page.read_text() for page in pages}
     for name, table in tables.items():
         block = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.S)
-        if not block.search(text):
-            sys.exit(f"README.md has no block <!-- {name} --> ... <!-- end -->")
-        text = block.sub(lambda found, table=table: f"{found[1]}{table}\n{found[2]}", text)
-    if chosen.check and text != old:
-        sys.exit("README.md is out of date: make tables")
-    if not chosen.check:
-        write_atomically(readme, lambda file: file.write(text.encode()))
+        if not any(block.search(text) for text in texts.values()) and not name.endswith("-transfer"):
+            sys.exit(f"no page has a block <!-- {name} --> ... <!-- end -->")
+        for page, text in texts.items():
+            texts[page] = block.sub(lambda found, table=table: f"{found[1]}{table}\n{found[2]}", text)
+    for page, text in texts.items():
+        if text != page.read_text():
+            if chosen.check:
+                sys.exit(f"{page} is out of date: make tables")
+            write_atomically(page, lambda file, text=text: file.write(text.encode()))
 
 
 if __name__ == "__main__":

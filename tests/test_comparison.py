@@ -59,7 +59,8 @@ def test_rows_hold_mean_spread_gain_and_tests() -> None:
     assert 70 <= best.interval[0] < 75 < best.interval[1] <= 80
     # 8, 9 and 10 of 40 images: 20, 22.5 and 25 points
     assert best.gain == pytest.approx(22.5)
-    assert best.half == pytest.approx(4.303 * 2.5 / 3**0.5)
+    # of Student's t 6.2, but 8, 9 and 10 of 40 images say no more than this
+    assert best.half == pytest.approx(196 * (8 + 9 + 10) ** 0.5 / 40 / 3)
     # the weakest evidence counts: 8 images won, none lost
     assert best.p == pytest.approx(2 * 0.5**8)
     assert best.cost == pytest.approx(1.25)
@@ -67,12 +68,12 @@ def test_rows_hold_mean_spread_gain_and_tests() -> None:
     assert (ce.gain, ce.half, ce.p, ce.cost) == (None, None, None, 1.0)
     assert best.is_noise is False
     assert sentence(best, "ce") == (
-        "a & b_c (resnet8 8x8): +22.50 points against ce, better: 95 % interval +16.29 to +28.71 over 3 seeds."
+        "a & b_c (resnet8 8x8): +22.50 points against ce, better: 95 % interval +14.01 to +30.99 over 3 seeds."
     )
     table = markdown([best, ce], "ce").splitlines()
     assert table[2] == (
         f"| resnet8 8x8 | a & b_c | 75.00 ± 5.00 | {best.interval[0]:.2f} to {best.interval[1]:.2f} "
-        "| +22.50 ± 6.21 | 0.0078 | 1.25 | 0, 1, 2 |"
+        "| +22.50 ± 8.49 | 0.0078 | 1.25 | 0, 1, 2 |"
     )
     assert r"resnet8 8x8 & a \& b\_c & 75.00 $\pm$ 5.00" in latex([best, ce], "ce")
     assert len({line.count("|") for line in table}) == 1
@@ -95,6 +96,20 @@ def test_one_seed_is_judged_on_the_images_and_says_so() -> None:
     alone = compare([far], baseline="kd")[0]
     assert (alone.gain, alone.cost) == (None, None)
     assert sentence(alone, "kd") == "far (resnet8 8x8): not compared with kd."
+
+
+def test_the_spread_over_the_seeds_counts_where_it_is_larger() -> None:
+    base = [result("ce", seed, first(20)) for seed in range(3)]
+    wild = [result("x", seed, first(20 + 10 * (seed - 1))) for seed in range(3)]
+    row = next(row for row in compare(base + wild) if row.method == "x")
+    assert row.half == pytest.approx(4.303 * 25 / 3**0.5, rel=1e-3)
+
+
+def test_two_seeds_that_agree_by_chance_prove_nothing() -> None:
+    base = [result("ce", seed, first(20)) for seed in range(2)]
+    row = next(row for row in compare([*base, *(result("x", s, first(21)) for s in range(2))]) if row.method == "x")
+    assert row.gain == pytest.approx(2.5)
+    assert row.is_noise is True
 
 
 def test_the_largest_p_over_the_seeds_counts() -> None:

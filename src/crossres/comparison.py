@@ -7,6 +7,7 @@ import io
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import sqrt
 from statistics import mean, stdev
 from typing import Any
 
@@ -18,7 +19,8 @@ from crossres.tables import label, paired_gain
 LEGEND = (
     "top-1 in % on the test images after the last epoch, mean ± standard deviation over the seeds; 95 % interval of "
     "that mean by the bootstrap over seeds (of three seeds it spans at most their range); gain over {baseline} "
-    "paired by seed, ± half its 95 % interval (Student's t); p: McNemar's exact test on the same test images, the "
+    "paired by seed, ± half its 95 % interval (Student's t over the seeds, but never less than the test images allow "
+    "if the seeds' errors were independent); p: McNemar's exact test on the same test images, the "
     "largest over the seeds; cost: a training step in steps of {baseline}."
 )
 #: Below this probability a difference on the test images counts as more than chance.
@@ -36,7 +38,8 @@ class Row:
         factor: of its weights, the best on validation of those tried; None where one was given.
         top1: accuracy by seed, in percent.
         gain: mean difference to the baseline's runs of the same seeds; None for the baseline itself, or without one.
-        half: half the 95 % interval of the gain; None with fewer than two pairs.
+        half: half the 95 % interval of the gain: Student's t over the seeds, but never less than the test images
+            allow (two seeds may agree by chance); None with fewer than two pairs.
         p: the largest of McNemar's p over the seeds; None where the results do not say which images were right.
         cost: its step in steps of the baseline; None where nobody measured it.
         epochs: validation top-1 after each epoch, mean over the seeds; empty where not recorded.
@@ -127,8 +130,13 @@ def _row(
     gain = half = p = None
     if pairs and members[0] is not base[0]:
         gain, half = paired_gain(members, base)
-        tests = [_right(a, b) for a, b in pairs]
-        p = max(mcnemar(*test).p for test in tests) if all(len(test[0]) for test in tests) else None
+        if all("right_last" in result for pair in pairs for result in pair):
+            counts = [result["images"]["test"] for result, _ in pairs]
+            tests = [mcnemar(*_right(pair, count)) for pair, count in zip(pairs, counts, strict=True)]
+            p = max(test.p for test in tests)
+            if half is not None:
+                variances = [(test.gained + test.lost) / count**2 for test, count in zip(tests, counts, strict=True)]
+                half = max(half, 196 * sqrt(sum(variances)) / len(tests))
     size = _largest(members[0]["lr_size"])
     student = members[0]["student"]["name"]
     if costs is None:
@@ -142,11 +150,8 @@ def _row(
     return Row(setting, size, method, factor, top1, gain, half, p, cost, epochs)
 
 
-def _right(result: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[Any, Any]:
-    if "right_last" not in result or "right_last" not in other:
-        return (), ()
-    count = result["images"]["test"]
-    return unpack(result["right_last"], count), unpack(other["right_last"], count)
+def _right(pair: Sequence[Mapping[str, Any]], count: int) -> list[Any]:
+    return [unpack(result["right_last"], count) for result in pair]
 
 
 def _largest(size: Any) -> int:
