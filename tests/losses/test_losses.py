@@ -36,7 +36,7 @@ FORMS = [(name, {}) for name in LOSSES] + [
     ("crrcd", {"negatives": "queue", "queue_size": 16}),
     ("crrcd", {"critic": "softmax", "depth": 3}),
     ("crrcd", {"depth": 1}),
-    ("crrcd", {"both_directions": True}),
+    ("crrcd", {"both_directions": True, "unit_embeddings": True}),
     ("crcd", {"anchors": 3, "critic": "sigmoid"}),
     ("horkd", {"assistant": 4}),
     ("ab", {"pretrain": 0.2}),

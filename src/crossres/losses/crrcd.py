@@ -83,6 +83,7 @@ class CRRCD(Loss):
         same_class_negatives: whether samples of j's class may be negatives. Without labels all samples may.
         critic: "sigmoid" as above, or "softmax": ``-log`` of the softmax of ``<u, v> / tau`` over j and its
             negatives (InfoNCE).
+        unit_embeddings: bring the embeddings to unit length before they are related.
         both_directions: add the same loss with the student's relation as what is given: v^ts_ij is pulled to
             v^t_ij and pushed from the v^t_ik of j's negatives k in the batch (CRD contrasts both ways, too).
         reduction: "sum" adds up the negatives as above, "mean" divides their sum by their number, so that the
@@ -111,6 +112,7 @@ class CRRCD(Loss):
         queue_size: int = 4096,
         same_class_negatives: bool = False,
         critic: Literal["sigmoid", "softmax"] = "sigmoid",
+        unit_embeddings: bool = False,
         both_directions: bool = False,
         reduction: Literal["sum", "mean"] = "mean",
     ) -> None:
@@ -128,6 +130,7 @@ class CRRCD(Loss):
         self.anchors = anchors
         self.same_class_negatives = same_class_negatives
         self.critic = critic
+        self.unit_embeddings = unit_embeddings
         self.both_directions = both_directions
         self.reduction = reduction
         self.teacher_relation = Relation(teacher_dim, None, hidden, width, depth)
@@ -135,6 +138,8 @@ class CRRCD(Loss):
         self.queue = Queue(queue_size, student_dim) if negatives == "queue" else None
 
     def compute(self, teacher: Tensor, student: Tensor, label: Tensor | None, index: Tensor | None) -> Tensor:
+        if self.unit_embeddings:
+            teacher, student = unit(teacher), unit(student)
         size = student.shape[0]
         every = not 0 < self.anchors < size
         anchor = (
