@@ -14,6 +14,7 @@ import yaml
 
 from crossres.config import Distill
 from crossres.errors import CrossresError, nearest
+from crossres.losses import LOSSES
 from crossres.parsing import from_dict
 
 
@@ -40,8 +41,8 @@ class Grid:
         pairs: teachers and students.
         lr_sizes: sides of the LR images, or [smallest, largest].
         degradations: by name, the options of ``degradation``.
-        factors: every loss but ce is tried at its weight times each of these; of each method and setting the factor
-            with the best validation accuracy counts, so all methods are tuned over the same number of trials.
+        factors: every loss of a teacher is tried at its weight times each of these; of each method and setting the
+            factor with the best validation accuracy counts, so all methods are tuned over as many trials.
         seeds: of the training.
         baseline: the method that the others' gains are counted from.
         base: what all runs share: options of `Distill`, nested as in its YAML.
@@ -156,9 +157,9 @@ def runs_of(grid: Grid, **overrides: Any) -> Iterator[Run]:
         lr = "-".join(f"{side}x{side}" for side in sides)
         place = "-".join([_plain(pair.student), lr, *([_plain(kind)] * (len(kinds) > 1))])
         for method, losses in grid.methods.items():
-            alone = set(losses) == {"ce"}
-            for factor in [1.0] if alone else grid.factors:
-                tried = f"-times-{factor:g}" if len(grid.factors) > 1 and not alone else ""
+            taught = any(_needs_teacher(loss) for loss in losses)
+            for factor in grid.factors if taught else [1.0]:
+                tried = f"-times-{factor:g}" if len(grid.factors) > 1 and taught else ""
                 name = f"{place}-{_plain(method)}{tried}-seed{seed}"
                 tree: dict[str, Any] = {
                     **shared,
@@ -168,7 +169,7 @@ def runs_of(grid: Grid, **overrides: Any) -> Iterator[Run]:
                     "model": {**shared.get("model", {}), "name": pair.student},
                     "train": {**shared.get("train", {}), "seed": seed},
                     "losses": _scaled(losses, factor),
-                    "teacher": None if alone else pair.teacher,
+                    "teacher": pair.teacher if taught else None,
                 }
                 try:
                     config = from_dict(Distill, tree)
@@ -182,8 +183,14 @@ def _plain(name: str) -> str:
     return re.sub(r"[^\w.+-]+", "-", name).strip("-")
 
 
+def _needs_teacher(loss: str) -> bool:
+    # an unknown name is refused with the experiment
+    return loss not in LOSSES or LOSSES[loss].needs_teacher
+
+
 def _scaled(losses: dict[str, dict[str, Any]], factor: float) -> dict[str, dict[str, Any]]:
-    return {
-        name: {**(options or {}), "weight": (options or {}).get("weight", 1.0) * (1.0 if name == "ce" else factor)}
-        for name, options in losses.items()
-    }
+    scaled = {}
+    for name, options in losses.items():
+        options = options or {}
+        scaled[name] = {**options, "weight": options.get("weight", 1.0) * (factor if _needs_teacher(name) else 1.0)}
+    return scaled

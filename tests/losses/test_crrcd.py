@@ -269,3 +269,12 @@ def test_widths_and_depth_mean_what_they_say() -> None:
     assert shapes(1) == [(6, TEACHER), (6, STUDENT)]
     assert shapes(2) == [(9, TEACHER), (9, STUDENT), (6, 9)]
     assert shapes(3) == [(9, TEACHER), (9, STUDENT), (9, 9), (6, 9)]
+
+
+def test_unit_embeddings_are_brought_to_length_1_first() -> None:
+    teacher, student = pair_of_batches()
+    plain, unit = (CRRCD(TEACHER, STUDENT, anchors=0, unit_embeddings=given) for given in (False, True))
+    unit.load_state_dict(plain.state_dict())
+    of_length_1 = [x / x.norm(dim=1, keepdim=True) for x in (teacher, student)]
+    assert unit(teacher, student, LABEL).item() == pytest.approx(plain(*of_length_1, LABEL).item(), rel=1e-6)
+    assert unit(3 * teacher, 0.2 * student, LABEL).item() == pytest.approx(unit(teacher, student, LABEL).item())

@@ -61,7 +61,8 @@ class DKD(Loss):
     @staticmethod
     def _parts(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """Return log b (B, 2) and log p-hat (B, C - 1)."""
-        classes = torch.arange(logits.shape[1], device=logits.device)
-        others = logits[classes != label[:, None]].view(len(logits), -1)
+        # by index: a mask's size would have to be waited for on a GPU
+        places = torch.arange(logits.shape[1] - 1, device=logits.device).expand(len(logits), -1)
+        others = logits.gather(1, places + (places >= label[:, None]))
         two = torch.stack([logits.gather(1, label[:, None])[:, 0], others.logsumexp(1)], dim=1)
         return F.log_softmax(two, dim=1), F.log_softmax(others, dim=1)
