@@ -122,7 +122,8 @@ def grid_table(recipe: Path) -> str:
     taught = ", ".join(f"{name} at {size}x{size}" for name, size in teachers)
     lines = [
         f"{some['dataset']}{subset}: {counts['train']:,} training, {counts['val']:,} validation and "
-        f"{counts['test']:,} test images; {some['epochs']} epochs; teacher {taught}. {LEGEND.format(baseline=grid.baseline)}",
+        f"{counts['test']:,} test images; {some['epochs']} epochs; teacher {taught}. "
+        + LEGEND.format(baseline=grid.baseline),
         "",
         markdown(rows, grid.baseline),
     ]

@@ -102,6 +102,13 @@ def test_done_once_failed_again_and_gone_on_with(
     [
         ({"method": {}}, r"unknown key 'method'; did you mean 'methods'"),
         ({"pairs": []}, r"has no 'pairs'"),
+        ({"seeds": []}, r"seeds is \[\], expected a list of numbers, as \[0, 1, 2\]"),
+        ({"lr_sizes": 8}, r"lr_sizes is 8, expected a list of sides, as \[8, 16\]"),
+        ({"transfer": {"other": {"folder": "x"}}}, r"transfer.other has no 'data'"),
+        (
+            {"transfer": {"other": {"data": "$NOT_SET/x"}}},
+            r"transfer.other.data is \$NOT_SET/x; set that environment",
+        ),
         ({"pairs": [{"teacher": "x"}]}, r"pairs are a list of 'teacher: ..., student: ...'"),
     ],
 )

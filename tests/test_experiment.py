@@ -657,9 +657,11 @@ def test_a_cache_filled_by_another_run_changes_nothing(make: Any, tmp_path: Path
     assert_same_bits(*map(untimed, states))
 
 
-def test_the_live_teacher_gives_the_cached_run_where_nothing_is_shifted(make: Any) -> None:
+@pytest.mark.parametrize("views", ["own", "mirrored"])
+def test_the_live_teacher_gives_the_cached_run_where_nothing_is_shifted(make: Any, views: Any) -> None:
     for name, cached in (("cached", True), ("live", False)):
-        config = make(name=name, train_epochs=2, teacher_cache=cached, augment=Augment(shift=0, flip=True))
+        shift = Augment(shift=0, flip=True)
+        config = make(name=name, train_epochs=2, teacher_cache=cached, teacher_views=views, augment=shift)
         distill(config, quiet=True)
     cached_rows, live_rows = rows(make(name="cached").folder), rows(make(name="live").folder)
     for cached_row, live_row in zip(cached_rows, live_rows, strict=True):

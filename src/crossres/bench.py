@@ -163,9 +163,11 @@ def _over_ray(grid: Grid, todo: list[Run], parallel: int, overview: Overview) ->
         raise CrossresError("engine ray needs Ray: pip install 'crossres[ray]'") from None
     ray.init(ignore_reinit_error=True, log_to_driver=False)
     remote = ray.remote(num_cpus=1)(_one)
+    # a worker starts in a folder of its own
+    given = {name: {**options, "data": _absolute(options["data"])} for name, options in grid.transfer.items()}
+    grid = replace(grid, transfer=given)
     running = {}
     for run in todo:
-        # a worker starts in a folder of its own
         there = deepcopy(run.config)
         there.data, there.runs = _absolute(there.data), str(Path(there.runs).resolve())
         there.teacher = _absolute(there.teacher) if there.teacher else None

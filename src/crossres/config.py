@@ -189,6 +189,8 @@ class Distill(Teach):
         degradation: how a low-resolution image comes from a high-resolution one.
         teacher_cache: compute the teacher's outputs once per image and flip (the shift is then not in its
             view); false computes them live on exactly the student's view.
+        teacher_views: own = the teacher answers to the student's view; mirrored = with the mean of its embeddings and
+            of its logits for that view and its mirror image (maps are of the own view).
         cache_dir: folder of the teacher's outputs; RUNS/cache if left out.
         stages: the feature maps of losses that compare maps.
     """
@@ -199,6 +201,7 @@ class Distill(Teach):
     lr_size: int | tuple[int, int] = 8
     degradation: Degradation = field(default_factory=Degradation)
     teacher_cache: bool = True
+    teacher_views: Literal["own", "mirrored"] = "own"
     cache_dir: str | None = None
     stages: Stages = field(default_factory=Stages)
     losses: dict[str, dict[str, Any]] = field(

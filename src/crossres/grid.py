@@ -133,6 +133,8 @@ def read_grid(path: str | Path) -> Grid:
         if not isinstance(options, dict) or "data" not in options:
             raise CrossresError(f"{path}: transfer.{name} has no 'data'")
         options["data"] = os.path.expandvars(options["data"])
+        if "$" in options["data"]:
+            raise CrossresError(f"{path}: transfer.{name}.data is {options['data']}; set that environment variable")
     try:
         pairs = [Pair(**pair) for pair in tree.pop("pairs")]
     except TypeError as error:

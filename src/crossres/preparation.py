@@ -157,6 +157,7 @@ def prepare(
                 train,
                 cache_dir,
                 flip=config.augment.flip,
+                mirrored=config.teacher_views == "mirrored",
                 autocast=device.autocast,
                 precision=device.precision,
                 maps=kept,

@@ -27,7 +27,7 @@ SPREAD = (
 )
 
 #: What a method is made of.
-_METHOD = ("losses", "teacher", "teacher_name", "teacher_cache")
+_METHOD = ("losses", "teacher", "teacher_name", "teacher_cache", "teacher_views")
 
 
 def read_results(folder: str | Path) -> list[dict[str, Any]]:

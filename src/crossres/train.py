@@ -179,6 +179,11 @@ class Fit:
         assert experiment.teacher is not None
         with torch.no_grad(), self.fabric.autocast():
             said: Outputs = experiment.teacher(batch.hr)
+            if getattr(experiment.config, "teacher_views", "own") == "mirrored":
+                assert batch.hr is not None
+                other: Outputs = experiment.teacher(batch.hr.flip(-1))
+                logits = None if said.logits is None or other.logits is None else (said.logits + other.logits) / 2
+                said = Outputs((said.embedding + other.embedding) / 2, logits, said.features)
         return said
 
     def _ask_student(

@@ -34,7 +34,9 @@ def outputs(
     folder: Path | None, of: Encoder | None = None, data: ImageSet | None = None, **options: Any
 ) -> TeacherCache:
     settings: dict[str, Any] = {"flip": True, "autocast": nullcontext, "precision": "float32"}
-    own = {k: options.pop(k) for k in ("flip", "autocast", "precision", "progress", "maps") if k in options}
+    own = {
+        k: options.pop(k) for k in ("flip", "autocast", "precision", "progress", "maps", "mirrored") if k in options
+    }
     served = {"hr_size": 16, "lr_size": 8, "batch_size": 6, "shift": 2, "flip": True} | options
     return cached_outputs(of or teacher(), Loader(data or images(), **served), folder, **(settings | own))
 
@@ -88,6 +90,18 @@ def test_it_answers_for_the_images_and_views_asked() -> None:
         assert cache.logits is not None
         assert torch.equal(said.logits[row], cache.logits[v, i])
     assert not said.embedding.requires_grad
+
+
+def test_the_mean_of_both_views_answers_for_either(tmp_path: Path) -> None:
+    own = outputs(tmp_path)
+    mirrored = outputs(tmp_path, flip=False, mirrored=True)
+    index, view = torch.tensor([4, 4, 0]), torch.tensor([0, 1, 1])
+    said = mirrored(index, view)
+    assert own.logits is not None
+    assert said.logits is not None
+    torch.testing.assert_close(said.embedding, (own.embedding[0, index] + own.embedding[1, index]) / 2)
+    torch.testing.assert_close(said.logits, (own.logits[0, index] + own.logits[1, index]) / 2)
+    assert torch.equal(said.embedding[0], said.embedding[1])
 
 
 def test_without_flip_there_is_one_view(tmp_path: Path, counted: list[int]) -> None:

@@ -128,6 +128,7 @@ def draw_comparison(rows: Sequence[Row], baseline: str, folder: Path) -> list[Pa
                 axes.errorbar(row.cost, row.gain, yerr=row.half, capsize=3, linestyle="", **style[row.method])
                 axes.annotate(row.method, (row.cost, row.gain), (4, 3), textcoords="offset points", fontsize=7)
             axes.axhline(0, color=GREY, linewidth=1)
+            axes.margins(x=0.16, y=0.08)  # room for the names
             _plain(
                 axes,
                 title=setting,
@@ -144,7 +145,7 @@ def draw_comparison(rows: Sequence[Row], baseline: str, folder: Path) -> list[Pa
                 epochs = range(1, len(row.epochs) + 1)
                 axes.plot(epochs, row.epochs, line, color=colour, linewidth=1.2, label=row.method)
             _plain(axes, title=setting, xlabel="epoch", ylabel="validation top-1, %")
-            axes.legend(frameon=False, fontsize=7, ncols=2, loc="lower right")
+            axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
         save(figure, "curves.png")
     return drawn
 

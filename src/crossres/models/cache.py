@@ -33,16 +33,22 @@ class TeacherCache:
         embedding: (views, N, d), float32.
         logits: (views, N, C), float32; None for a teacher without a classifier.
         features: maps (views, N, c, h, w) by module path, float16.
+        mirrored: answer with the mean of both views' embeddings and logits.
     """
 
     embedding: Tensor
     logits: Tensor | None
     features: Mapping[str, Tensor] = field(default_factory=dict)
+    mirrored: bool = False
 
     def __call__(self, index: Tensor, view: Tensor) -> Outputs:
         """Return the teacher's outputs of images ``index`` (B,) in their ``view`` (B,): 0 or 1 = flipped."""
-        logits = None if self.logits is None else self.logits[view, index]
         features = {path: maps[view, index] for path, maps in self.features.items()}
+        if self.mirrored:
+            means = [None if kept is None else kept[:, index].mean(0) for kept in (self.embedding, self.logits)]
+            assert means[0] is not None
+            return Outputs(means[0], means[1], features)
+        logits = None if self.logits is None else self.logits[view, index]
         return Outputs(self.embedding[view, index], logits, features)
 
 
@@ -65,6 +71,7 @@ def cached_outputs(
     folder: Path | None,
     *,
     flip: bool,
+    mirrored: bool = False,
     autocast: Callable[[], Any],
     precision: str,
     maps: CachedMaps | None = None,
@@ -76,7 +83,8 @@ def cached_outputs(
         teacher: in eval mode, on the loader's device.
         loader: serves the training images.
         folder: where the files lie, one per view; None keeps them in memory only.
-        flip: whether the mirrored view is needed too.
+        flip: whether the mirrored view is asked for.
+        mirrored: let the cache answer with the mean of both views.
         autocast: context of the teacher's forward pass.
         precision: its name, part of the key with the teacher's weights and answers, the data, the size and the view.
         maps: feature maps to keep, too; the teacher captures them.
@@ -91,11 +99,11 @@ def cached_outputs(
         "precision": precision,
         **({"maps": {path: list(size) for path, size in maps.sizes.items()}, "match": maps.match} if maps else {}),
     }
-    keys = [{**shared, "flip": bool(view)} for view in range(2 if flip else 1)]
+    keys = [{**shared, "flip": bool(view)} for view in range(2 if flip or mirrored else 1)]
     views = [_view(teacher, loader, folder, key, maps, autocast, progress) for key in keys]
     joined = {name: torch.stack([v.pop(name) for v in views]).to(loader.device) for name in list(views[0])}
     features = {path: joined[path] for path in maps.sizes} if maps else {}
-    return TeacherCache(joined["embedding"], joined.get("logits"), features)
+    return TeacherCache(joined["embedding"], joined.get("logits"), features, mirrored)
 
 
 def _view(
