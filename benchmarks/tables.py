@@ -25,6 +25,7 @@ GRIDS = [
     Path("recipes/cifar100") / f"{name}.yaml"
     for name in ("methods-8x8", "tuned-8x8", "methods-16x16", "same-resolution")
 ]
+VARIANTS_OF_CRRCD = Path("recipes/cifar100/crrcd-variants.yaml")
 
 
 def teacher_table(folder: Path) -> str:
@@ -148,6 +149,29 @@ def transfer_table(folder: Path, seed: int = 0) -> str:
     return "\n".join(lines)
 
 
+def validation_table(recipe: Path) -> str:
+    """A grid that chooses: its methods on the validation images alone."""
+    grid = read_grid(recipe)
+    methods: dict[str, list[dict[str, Any]]] = {}
+    for result in read_results(grid.folder):
+        methods.setdefault(label(result), []).append(result)
+    some = next(iter(methods.values()))[0]
+    lines = [
+        f"{some['student']['name']} at {some['lr_size']}x{some['lr_size']}, {some['epochs']} epochs, top-1 in % on the "
+        f"{some['images']['val']:,} validation images after the last epoch, differences paired by seed:",
+        "",
+        f"| method | validation top-1 | against {grid.baseline} | seeds |",
+        "|---|---|---|---|",
+    ]
+    for method, members in sorted(methods.items(), key=lambda item: -mean(r["val_top1_last"] for r in item[1])):
+        gain, half = paired_gain(members, methods.get(grid.baseline, []), "val_top1_last")
+        spread = "" if half is None else f" ± {half:.2f}"
+        against = "" if method == grid.baseline or isnan(gain) else f"{gain:+.2f}{spread}"
+        seeds = ", ".join(str(seed) for seed in sorted(r["seed"] for r in members))
+        lines.append(f"| {method} | {mean(r['val_top1_last'] for r in members):.2f} | {against} | {seeds} |")
+    return "\n".join(lines)
+
+
 def steps_table(path: Path) -> str:
     """Cost of a training step."""
     rows = json.loads(path.read_text())
@@ -190,6 +214,8 @@ def main() -> None:
         if folder.is_dir():
             tables[recipe.stem] = grid_table(recipe)
             tables[f"{recipe.stem}-transfer"] = transfer_table(folder)
+    if read_grid(VARIANTS_OF_CRRCD).folder.is_dir():
+        tables[VARIANTS_OF_CRRCD.stem] = validation_table(VARIANTS_OF_CRRCD)
     pages = [Path("README.md"), *sorted(Path("docs").glob("*.md"))]
     texts = {page: page.read_text() for page in pages}
     for name, table in tables.items():
