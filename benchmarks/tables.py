@@ -157,8 +157,8 @@ def validation_table(recipe: Path) -> str:
         methods.setdefault(label(result), []).append(result)
     some = next(iter(methods.values()))[0]
     lines = [
-        f"{some['student']['name']} at {some['lr_size']}x{some['lr_size']}, {some['epochs']} epochs, top-1 in % on the "
-        f"{some['images']['val']:,} validation images after the last epoch, differences paired by seed:",
+        f"{some['student']['name']} at {some['lr_size']}x{some['lr_size']}, {some['epochs']} epochs, top-1 in % on "
+        f"the {some['images']['val']:,} validation images after the last epoch, differences paired by seed:",
         "",
         f"| method | validation top-1 | against {grid.baseline} | seeds |",
         "|---|---|---|---|",
