@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
-from crossres.bench import bench
+from crossres.bench import _files_sha256, bench
 from crossres.cli import main
 from crossres.errors import CrossresError
 from crossres.grid import read_grid, runs_of
@@ -83,7 +85,8 @@ def test_done_once_failed_again_and_gone_on_with(
     assert "there is no folder" in failed["error"]
     done = tmp_path / "results" / "resnet8-8x8-kd-seed0.json"
     document = json.loads(done.read_text())
-    assert document["grid"] == {"method": "kd"}
+    assert document["grid"]["method"] == "kd"
+    assert set(document["grid"]["asked"]) == {"data", "teacher", "transfer", "unseen"}
     assert document["transfer"]["again"]["classes"] == 4
     assert document["unseen"]["harsh"]["degradation"]["preset"] == "realistic"
     before = (done.read_bytes(), done.stat().st_mtime_ns)
@@ -101,19 +104,135 @@ def test_done_once_failed_again_and_gone_on_with(
     [
         ({"method": {}}, r"unknown key 'method'; did you mean 'methods'"),
         ({"pairs": []}, r"has no 'pairs'"),
-        ({"seeds": []}, r"seeds is \[\], expected a list of numbers, as \[0, 1, 2\]"),
+        ({"pairs": [{"teacher": "x"}]}, r"pairs is .*, expected a list of 'teacher: ..., student: ...'"),
+        ({"pairs": [{"teacher": "x", "student": 3}]}, r"pairs is .*, expected a list of 'teacher"),
+        ({"name": "../x"}, r"name is '../x', expected a name of letters"),
+        ({"methods": {"ce": None}}, r"methods is .*, expected 'NAME: {ce: {weight: 1}}' for each method"),
+        ({"methods": {"ce": {"ce": 3}}}, r"methods is .*, expected 'NAME"),
+        ({"methods": {"ce": {"ce": {"weight": "a"}}}}, r"methods is .*, expected 'NAME"),
+        ({"methods": {3: {"ce": {}}}}, r"methods is .*, expected 'NAME"),
+        ({"baseline": "kdd"}, r"baseline is 'kdd', expected one of the methods: ce, kd"),
+        ({"seeds": []}, r"seeds is \[\], expected a list of different numbers, as \[0, 1, 2\]"),
+        ({"seeds": [0, 0]}, r"seeds is \[0, 0\], expected a list of different numbers"),
         ({"lr_sizes": 8}, r"lr_sizes is 8, expected a list of sides, as \[8, 16\]"),
-        ({"transfer": {"other": {"folder": "x"}}}, r"transfer.other has no 'data'"),
+        ({"lr_sizes": [8.5]}, r"lr_sizes is \[8.5\], expected a list of sides"),
+        ({"factors": [0]}, r"factors is \[0\], expected a list of numbers above 0"),
         (
-            {"transfer": {"other": {"data": "$NOT_SET/x"}}},
-            r"transfer.other.data is \$NOT_SET/x; set that",
+            {"factors": [1, 2], "base": {"train": {"val_fraction": 0}}},
+            r"factors are chosen on validation images; give",
         ),
-        ({"pairs": [{"teacher": "x"}]}, r"pairs are a list of 'teacher: ..., student: ...'"),
+        ({"degradations": {"clean": "x"}}, r"degradations is .*, expected 'NAME: {preset: realistic}' for each"),
+        ({"base": {"train": 3}}, r"base is .*, expected options of crossres distill"),
+        ({"base": {"losses": {}}}, r"base.losses: that is what a grid varies; leave it out"),
+        ({"transfer": {"other": {"folder": "x"}}}, r"transfer is .*, expected 'NAME: {data: ...}' for each data set"),
+        (
+            {"unseen": {"hard": "preset=hard"}},
+            r"unseen.hard: degradation: preset is 'hard', expected clean or realis",
+        ),
+        ({"out": 5}, r"out is 5, expected a folder"),
     ],
 )
 def test_no_grid(change: dict[str, Any], line: str, grid: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(CrossresError, match=line):
-        read_grid(written({**grid, **change}, tmp_path))
+    path = written({**grid, **change}, tmp_path)
+    with pytest.raises(CrossresError, match=rf"^{path}: {line}[^\n]*$"):
+        read_grid(path)
+
+
+def test_what_is_no_file_of_yaml(tmp_path: Path) -> None:
+    for content, line in (("a: [", "not YAML: "), ("- a", "holds no grid; its keys are name, methods, pairs")):
+        (tmp_path / "g.yaml").write_text(content)
+        with pytest.raises(CrossresError, match=rf"g.yaml: {line}"):
+            read_grid(tmp_path / "g.yaml")
+    with pytest.raises(CrossresError, match=r"none.yaml: No such file"):
+        read_grid(tmp_path / "none.yaml")
+
+
+def test_a_methods_own_options_and_teachers_apart(grid: dict[str, Any], drawn_teacher: Path, tmp_path: Path) -> None:
+    grid["methods"]["kd"]["options"] = {"teacher_views": "mirrored"}
+    other = tmp_path / "other"
+    grid["pairs"].append({"teacher": str(other), "student": "resnet8"})
+    runs = list(runs_of(read_grid(written(grid, tmp_path))))
+    assert [run.config.name for run in runs] == [
+        f"resnet8-{name}-8x8-{method}-seed0" for name in (drawn_teacher.name, "other") for method in ("ce", "kd")
+    ]
+    assert [run.config.teacher_views for run in runs] == ["own", "mirrored"] * 2
+    assert runs[-1].place == {"method": "kd", "teacher": "other"}
+    assert {run.config.runs for run in runs} == {str(tmp_path / "runs" / "shapes")}
+    assert {run.config.cache_dir for run in runs} == {str(tmp_path / "runs" / "cache")}
+    grid["methods"]["kd (a)"] = grid["methods"]["kd a"] = {"ce": {}}
+    with pytest.raises(CrossresError, match=r"^two runs of the grid would be named .*-kd-a-seed0; name teachers or"):
+        list(runs_of(read_grid(written(grid, tmp_path))))
+
+
+def test_what_transfer_cannot_do_is_said_before_the_first_run(grid: dict[str, Any], tmp_path: Path) -> None:
+    for options, line in (
+        ({"data": "$NOT_SET/x"}, r"there is no data set '\$NOT_SET/x'; set that environment variable$"),
+        ({"data": "digits", "splits": "x"}, r"unknown option --splits"),
+        ({"data": "digits", "degradation": "kernal=area"}, r"degradation: unknown option 'kernal'; did you mean"),
+    ):
+        with pytest.raises(CrossresError, match=rf"^transfer.other: {line}"):
+            bench(read_grid(written({**grid, "transfer": {"other": options}}, tmp_path)))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_failure_around_a_run_is_that_runs_end(
+    grid: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("crossres.engines._one", full)
+    documents = bench(read_grid(written(grid, tmp_path)), say=lambda _: None)
+    assert [document["error"] for document in documents] == ["[Errno 28] No space left on device"] * 2
+
+
+def test_a_second_bench_on_a_grid_is_refused(grid: dict[str, Any], tmp_path: Path) -> None:
+    fcntl = pytest.importorskip("fcntl", reason="no file locks here")
+    (tmp_path / "results").mkdir()
+    with (tmp_path / "results" / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(CrossresError, match=r"^another bench works on .*results; wait for it, or give this grid"):
+            bench(read_grid(written(grid, tmp_path)), say=lambda _: None)
+
+
+def test_an_interrupted_run_goes_on_and_a_changed_one_begins_anew(grid: dict[str, Any], tmp_path: Path) -> None:
+    grid["methods"] = {"ce": {"ce": {}}}
+    grid["base"]["train"]["epochs"] = 2
+    parsed = read_grid(written(grid, tmp_path))
+    bench(parsed, say=lambda _: None)
+    folder = tmp_path / "runs" / "shapes" / "resnet8-8x8-ce-seed0"
+    whole = json.loads((folder / "result.json").read_text())
+    rows = (folder / "metrics.jsonl").read_text()
+    # cut off after its last epoch, before it was judged
+    (folder / "result.json").unlink()
+    (tmp_path / "results" / "resnet8-8x8-ce-seed0.json").unlink()
+    (again,) = bench(parsed, say=lambda _: None)
+    assert again["top1_last"] == whole["top1_last"]
+    assert (folder / "metrics.jsonl").read_text() == rows
+    # its images changed: it cannot be gone on with
+    (folder / "result.json").unlink()
+    state = torch.load(folder / "state.pt", weights_only=True)
+    state["given"]["train images"] = "others"
+    torch.save(state, folder / "state.pt")
+    (tmp_path / "results" / "resnet8-8x8-ce-seed0.json").unlink()
+    (anew,) = bench(parsed, say=lambda _: None)
+    assert anew["top1_last"] == whole["top1_last"]
+    assert "changed since the run began" in (folder / "log.txt").read_text()
+
+
+def test_other_data_or_another_teacher_undo_a_result(grid: dict[str, Any], drawn: Path, tmp_path: Path) -> None:
+    grid["methods"] = {"ce": {"ce": {}}}
+    copy = tmp_path / "copy" / drawn.name
+    shutil.copytree(drawn, copy)
+    lines: list[str] = []
+    for data in (drawn, copy):
+        bench(read_grid(written(grid, tmp_path)), say=lines.append, data=str(data))
+    next(copy.rglob("*.png")).unlink()
+    _files_sha256.cache_clear()
+    bench(read_grid(written(grid, tmp_path)), say=lines.append, data=str(copy))
+    assert [line for line in lines if line.startswith("shapes")] == [
+        *("shapes: 1 runs, 0 of them done", "shapes: 1 runs, 1 of them done", "shapes: 1 runs, 0 of them done")
+    ]
 
 
 def test_an_option_that_came_later_does_not_undo_a_result(grid: dict[str, Any], tmp_path: Path) -> None:

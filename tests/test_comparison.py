@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from crossres.comparison import LEGEND, comma_separated, compare, latex, markdown, ranks, sentence
+from crossres.errors import CrossresError
 from crossres.evaluate.figures import draw_comparison
 from crossres.results import pack, unpack
 from crossres.statistics import mcnemar
@@ -59,8 +60,10 @@ def test_rows_hold_mean_spread_gain_and_tests() -> None:
     assert 70 <= best.interval[0] < 75 < best.interval[1] <= 80
     # 8, 9 and 10 of 40 images: 20, 22.5 and 25 points
     assert best.gain == pytest.approx(22.5)
-    # of Student's t 6.2, but 8, 9 and 10 of 40 images say no more than this
-    assert best.half == pytest.approx(196 * (8 + 9 + 10) ** 0.5 / 40 / 3)
+    # of Student's t 6.2, but over 40 images the gains, 1, 2/3 or 1/3 on some and 0 on the others, say less
+    gains = np.mean([first(28 + 2 * s).astype(float) - first(20 + s) for s in range(3)], axis=0)
+    assert best.half == pytest.approx(196 * gains.std(ddof=1) / 40**0.5)
+    low, high = 22.5 - best.half, 22.5 + best.half
     # the weakest evidence counts: 8 images won, none lost
     assert best.p == pytest.approx(2 * 0.5**8)
     assert best.cost == pytest.approx(1.25)
@@ -68,12 +71,13 @@ def test_rows_hold_mean_spread_gain_and_tests() -> None:
     assert (ce.gain, ce.half, ce.p, ce.cost) == (None, None, None, 1.0)
     assert best.is_noise is False
     assert sentence(best, "ce") == (
-        "a & b_c (resnet8 8x8): +22.50 points against ce, better: 95 % interval +14.01 to +30.99 over 3 seeds."
+        "a & b_c (resnet8 8x8): +22.50 points against ce, better: "
+        f"95 % interval {low:+.2f} to {high:+.2f} over 3 seeds."
     )
     table = markdown([best, ce], "ce").splitlines()
     assert table[2] == (
         f"| resnet8 8x8 | a & b_c | 75.00 ± 5.00 | {best.interval[0]:.2f} to {best.interval[1]:.2f} "
-        "| +22.50 ± 8.49 | 0.0078 | 1.25 | 0, 1, 2 |"
+        f"| +22.50 ± {best.half:.2f} | 0.0078 | 1.25 | 0, 1, 2 |"
     )
     assert r"resnet8 8x8 & a \& b\_c & 75.00 $\pm$ 5.00" in latex([best, ce], "ce")
     assert len({line.count("|") for line in table}) == 1
@@ -112,6 +116,22 @@ def test_two_seeds_that_agree_by_chance_prove_nothing() -> None:
     assert row.is_noise is True
 
 
+def test_only_pairs_are_counted() -> None:
+    better = [result("x", seed, first(30 + seed)) for seed in range(3)]
+    rows = [
+        next(row for row in compare(better + base) if row.method == "x")
+        for base in ([result("ce", 0, first(20)), result("ce", 1, first(21))], [result("ce", 2, first(20))])
+    ]
+    assert [row.pairs for row in rows] == [2, 1]
+    assert sentence(rows[0], "ce").endswith("over 2 seeds.")
+    assert "one seed says nothing" in sentence(rows[1], "ce")
+
+
+def test_two_results_of_one_seed_are_refused() -> None:
+    with pytest.raises(CrossresError, match=r"^'x-0' and 'x-0' are not one experiment with two seeds; tabulate"):
+        compare([result("x", 0, first(3)), result("x", 0, first(4))])
+
+
 def test_the_largest_p_over_the_seeds_counts() -> None:
     base = [result("ce", seed, first(20)) for seed in range(2)]
     other = [result("x", 0, first(30)), result("x", 1, first(21))]
@@ -138,6 +158,7 @@ def test_settings_are_apart_and_ranked_together(tmp_path: Path) -> None:
         assert pixels.shape[0] > 300
         assert (pixels < 128).mean() > 0.002
     assert latex(rows, "ce").count(r"\midrule") == 3
+    assert {row.panel for row in rows} == {"resnet8 clean", "resnet8 hard"}
 
 
 def test_of_weights_tried_the_best_on_validation_counts() -> None:

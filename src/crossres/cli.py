@@ -93,6 +93,8 @@ _EXTRA = {
     "torchvision": "torchvision",
     "mlxtend": "digits",
     "tensorboard": "tensorboard",
+    "scipy": "bench",
+    "sklearn": "bench",
 }
 
 
@@ -131,8 +133,7 @@ def _bench(words: list[str]) -> int:
     chosen = parser.parse_args(words)
     if chosen.parallel < 1:
         raise CrossresError("--parallel: at least 1 run at a time")
-    from crossres.bench import bench, summarise
-    from crossres.comparison import sentence
+    from crossres.bench import bench, said_of, summarise
     from crossres.grid import read_grid
 
     grid = read_grid(chosen.grid)
@@ -141,7 +142,7 @@ def _bench(words: list[str]) -> int:
     if len(failed) < len(documents):
         rows = summarise(grid)
         print((grid.folder / "comparison.md").read_text())
-        print("\n".join(sentence(row, grid.baseline) for row in rows if row.method != grid.baseline))
+        print("\n".join(said_of(rows, grid)))
         print(f"tables and figures: {grid.folder}")
     if failed:
         raise CrossresError(f"{len(failed)} of {len(documents)} runs failed, first {failed[0]}; see {grid.folder}")

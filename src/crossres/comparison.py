@@ -11,17 +11,19 @@ from math import sqrt
 from statistics import mean, stdev
 from typing import Any
 
+import numpy as np
+
 from crossres.results import unpack
 from crossres.statistics import bootstrap_interval, mcnemar, mean_ranks
-from crossres.tables import label, paired_gain
+from crossres.tables import label, paired_gain, require_one_experiment
 
 #: What the columns of a comparison are, in the order of its cells.
 LEGEND = (
     "top-1 in % on the test images after the last epoch, mean ± standard deviation over the seeds; 95 % interval of "
     "that mean by the bootstrap over seeds (of three seeds it spans at most their range); gain over {baseline} "
-    "paired by seed, ± half its 95 % interval (Student's t over the seeds, but never less than the test images allow "
-    "if the seeds' errors were independent); p: McNemar's exact test on the same test images, the "
-    "largest over the seeds; cost: a training step in steps of {baseline}."
+    "paired by seed, ± half its 95 % interval (Student's t over the seeds, but never less than other test images "
+    "would move it); of many methods one in twenty leaves such an interval by chance; p: McNemar's exact test on the "
+    "same test images, the largest over the seeds; cost: a training step in steps of {baseline}."
 )
 #: Below this probability a difference on the test images counts as more than chance.
 SIGNIFICANT = 0.05
@@ -32,11 +34,13 @@ class Row:
     """One method in one setting.
 
     Attributes:
-        setting: student, size and degradation, as in ``resnet8x4 8x8``.
+        setting: student, teacher, size and degradation as far as they vary, as in ``resnet8x4 8x8``.
+        panel: the setting without its size.
         size: side of the LR images, the largest of a range.
         method: its name.
         factor: of its weights, the best on validation of those tried; None where one was given.
         top1: accuracy by seed, in percent.
+        pairs: how many of them the baseline has, too.
         gain: mean difference to the baseline's runs of the same seeds; None for the baseline itself, or without one.
         half: half the 95 % interval of the gain: Student's t over the seeds, but never less than the test images
             allow (two seeds may agree by chance); None with fewer than two pairs.
@@ -46,10 +50,12 @@ class Row:
     """
 
     setting: str
+    panel: str
     size: int
     method: str
     factor: float | None
     top1: Mapping[int, float]
+    pairs: int
     gain: float | None
     half: float | None
     p: float | None
@@ -96,14 +102,16 @@ def compare(
     Raises:
         CrossresError: results of one row or setting that are not one experiment but for seed and method.
     """
-    settings: dict[str, dict[str, list[Mapping[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    settings: dict[tuple[str, str], dict[str, list[Mapping[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for result in results:
         settings[_setting(result)][label(result)].append(result)
     rows = []
-    for setting, tried in settings.items():
+    for place, tried in settings.items():
         methods = {method: tuned(members) for method, members in tried.items()}
+        for members in methods.values():
+            require_one_experiment(members)
         base = methods.get(baseline, [])
-        found = [_row(setting, method, members, base, costs) for method, members in methods.items()]
+        found = [_row(place, method, members, base, costs) for method, members in methods.items()]
         rows += sorted(found, key=lambda row: -row.mean)
     return rows
 
@@ -115,11 +123,16 @@ def tuned(members: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
         factors[result.get("grid", {}).get("factor")].append(result)
     if len(factors) == 1:
         return members
+    # of a grid that is not finished, only what all of them have
+    seeds = set.intersection(*({result["seed"] for result in tried} for tried in factors.values()))
+    if not seeds:
+        return max(factors.values(), key=len)
+    factors = {factor: [r for r in tried if r["seed"] in seeds] for factor, tried in factors.items()}
     return max(factors.values(), key=lambda tried: mean(result["val_top1_last"] for result in tried))
 
 
 def _row(
-    setting: str,
+    place: tuple[str, str],
     method: str,
     members: Sequence[Mapping[str, Any]],
     base: Sequence[Mapping[str, Any]],
@@ -131,12 +144,13 @@ def _row(
     if pairs and members[0] is not base[0]:
         gain, half = paired_gain(members, base)
         if all("right_last" in result for pair in pairs for result in pair):
-            counts = [result["images"]["test"] for result, _ in pairs]
-            tests = [mcnemar(*_right(pair, count)) for pair, count in zip(pairs, counts, strict=True)]
-            p = max(test.p for test in tests)
+            count = pairs[0][0]["images"]["test"]
+            right = [[unpack(result["right_last"], count) for result in pair] for pair in pairs]
+            p = max(mcnemar(ours, theirs).p for ours, theirs in right)
             if half is not None:
-                variances = [(test.gained + test.lost) / count**2 for test, count in zip(tests, counts, strict=True)]
-                half = max(half, 196 * sqrt(sum(variances)) / len(tests))
+                # over the images: how much the mean over them would move with other test images
+                gains = np.mean([ours.astype(float) - theirs for ours, theirs in right], axis=0)
+                half = max(half, 196 * float(np.std(gains, ddof=1)) / sqrt(count))
     size = _largest(members[0]["lr_size"])
     student = members[0]["student"]["name"]
     if costs is None:
@@ -147,34 +161,33 @@ def _row(
     epochs = [mean(column) for column in zip(*curves, strict=False)]
     top1 = {result["seed"]: result["top1_last"] for result in sorted(members, key=lambda r: r["seed"])}
     factor = members[0].get("grid", {}).get("factor")
-    return Row(setting, size, method, factor, top1, gain, half, p, cost, epochs)
-
-
-def _right(pair: Sequence[Mapping[str, Any]], count: int) -> list[Any]:
-    return [unpack(result["right_last"], count) for result in pair]
+    panel, setting = place
+    return Row(setting, panel, size, method, factor, top1, len(pairs), gain, half, p, cost, epochs)
 
 
 def _largest(size: Any) -> int:
     return size if isinstance(size, int) else max(size)
 
 
-def _setting(result: Mapping[str, Any]) -> str:
-    size = result["lr_size"]
+def _setting(result: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the setting without and with its size."""
+    size, place = result["lr_size"], result.get("grid", {})
     lr = f"{size}x{size}" if isinstance(size, int) else "-".join(f"{side}x{side}" for side in size)
-    degradation = result.get("grid", {}).get("degradation")
-    return " ".join([result["student"]["name"], lr, *([degradation] if degradation else [])])
+    teacher = [f"of {place['teacher']}"] if place.get("teacher") else []
+    degradation = [place["degradation"]] if place.get("degradation") else []
+    student = result["student"]["name"]
+    return " ".join([student, *teacher, *degradation]), " ".join([student, *teacher, lr, *degradation])
 
 
 def sentence(row: Row, baseline: str) -> str:
     """Say in words what a row's gain is worth."""
     if row.gain is None:
         return f"{row.method} ({row.setting}): not compared with {baseline}."
-    seeds = len(row.top1)
     where = f"{row.method} ({row.setting}): {row.gain:+.2f} points against {baseline}"
     if row.half is not None:
         low, high = row.gain - row.half, row.gain + row.half
         verdict = "within noise" if row.is_noise else ("better" if row.gain > 0 else "worse")
-        return f"{where}, {verdict}: 95 % interval {low:+.2f} to {high:+.2f} over {seeds} seeds."
+        return f"{where}, {verdict}: 95 % interval {low:+.2f} to {high:+.2f} over {row.pairs} seeds."
     if row.p is None:
         return f"{where} with one seed: nothing says whether that is noise."
     verdict = "within noise" if row.is_noise else "more than chance on these test images"
@@ -230,7 +243,8 @@ def latex(rows: Sequence[Row], baseline: str) -> str:
 
 
 def _latex_line(texts: Sequence[str]) -> str:
-    special = {"%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#", "$": r"\$", "±": r"$\pm$"}
+    special = {letter: f"\\{letter}" for letter in "%_&#${}"}
+    special |= {"±": r"$\pm$", "\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
     escaped = ["".join(special.get(letter, letter) for letter in text) for text in texts]
     return " & ".join(escaped) + r" \\"
 

@@ -15,6 +15,8 @@ from crossres.degrade import Degradation, check_size
 from crossres.errors import CrossresError, demand_utf8, nearest
 from crossres.losses import LOSSES
 
+#: More stages than a network has: how many maps there are is known when the networks are.
+MANY_STAGES = 64
 #: Stands in a config for a teacher that was handed over in Python.
 IN_MEMORY = "(in memory)"
 
@@ -300,7 +302,7 @@ def check(config: Teach) -> None:
         if not 0 <= options.get("weight", 1) < math.inf:
             raise CrossresError(f"losses.{name}.weight: {options['weight']} is negative or no number")
         try:
-            trial: Any = [(1, 1, 1)] * 2 if LOSSES[name].reads == "features" else 1
+            trial: Any = [(1, 1, 1)] * MANY_STAGES if LOSSES[name].reads == "features" else 1
             LOSSES[name](trial, trial, **{k: v for k, v in options.items() if k not in ("weight", "decay")})
         except (ValueError, TypeError) as error:
             raise CrossresError(f"losses.{name}: {error}") from None

@@ -6,15 +6,15 @@ their product is applied in two matrix products, however many samples have a siz
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from crossres.errors import CrossresError
+from crossres.errors import CrossresError, nearest
 
 Kernel = Literal["area", "bilinear", "bicubic", "lanczos", "nearest"]
 Size = int | tuple[int, int]
@@ -60,6 +60,33 @@ class Degradation:
             noise=self.noise or ((0.0, 0.04) if realistic else (0.0, 0.0)),
             jpeg=self.jpeg or ((40.0, 95.0) if realistic else (0.0, 0.0)),
         )
+
+
+def read_degradation(text: str) -> Degradation:
+    """Read ``preset=realistic`` or ``kernel=area,blur=0.5:1``; a range is LOW:HIGH or one number.
+
+    Raises:
+        CrossresError: an unknown option or a value out of range, by name.
+    """
+    hints = get_type_hints(Degradation)
+    options: dict[str, Any] = {}
+    for part in text.split(","):
+        name, _, value = part.partition("=")
+        if name not in hints:
+            known = [field.name for field in fields(Degradation)]
+            raise CrossresError(f"degradation: unknown option '{name}'{nearest(name, known)}")
+        if name in ("preset", "kernel"):
+            choices = get_args(hints[name])
+            if value not in choices:
+                raise CrossresError(f"degradation: {name} is '{value}', expected {' or '.join(choices)}")
+            options[name] = value
+            continue
+        try:
+            low, high = (float(word) for word in (value.split(":") if ":" in value else (value, value)))
+        except ValueError:
+            raise CrossresError(f"degradation: {name} is '{value}', expected a number or LOW:HIGH") from None
+        options[name] = (low, high)
+    return Degradation(**options)
 
 
 @dataclass

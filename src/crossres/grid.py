@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -12,10 +12,14 @@ from typing import Any
 
 import yaml
 
-from crossres.config import Distill
+from crossres.config import Distill, base_name
+from crossres.degrade import read_degradation
 from crossres.errors import CrossresError, nearest
 from crossres.losses import LOSSES
 from crossres.parsing import from_dict
+
+#: What the grid says of an experiment; its base cannot.
+VARIES = ("name", "lr_size", "losses", "teacher")
 
 
 @dataclass
@@ -36,8 +40,9 @@ class Grid:
     """Methods x pairs x resolutions x degradations x seeds.
 
     Args:
-        name: of the grid.
-        methods: for each method's name its losses, as ``losses`` of an experiment.
+        name: of the grid; its runs lie in ``RUNS/NAME``.
+        methods: for each method's name its losses, as ``losses`` of an experiment; under ``options``, what else of
+            the experiment is the method's own, such as ``stages``.
         pairs: teachers and students.
         lr_sizes: sides of the LR images, or [smallest, largest].
         degradations: by name, the options of ``degradation``.
@@ -54,7 +59,7 @@ class Grid:
     """
 
     name: str
-    methods: dict[str, dict[str, dict[str, Any]]]
+    methods: dict[str, dict[str, dict[str, Any] | None]]
     pairs: list[Pair]
     lr_sizes: list[int | list[int]] = field(default_factory=lambda: [8])
     degradations: dict[str, dict[str, Any]] = field(default_factory=lambda: {"clean": {}})
@@ -79,24 +84,26 @@ class Run:
     Attributes:
         config: the experiment; ``config.name`` names what varies.
         method: its name in the grid.
-        degradation: its name in the grid; None where the grid has one only.
-        factor: of its weights; None where the grid has one only.
+        teacher: its name, where the grid has several.
+        degradation: its name in the grid, where that has several.
+        factor: of its weights, where the grid has several.
     """
 
     config: Distill
     method: str
+    teacher: str | None
     degradation: str | None
     factor: float | None
 
     @property
     def place(self) -> dict[str, Any]:
         """Where in the grid it stands, as its result says."""
-        place = {"method": self.method, "degradation": self.degradation, "factor": self.factor}
+        place = {name: getattr(self, name) for name in ("method", "teacher", "degradation", "factor")}
         return {key: value for key, value in place.items() if value is not None}
 
 
 def read_grid(path: str | Path) -> Grid:
-    """Read a grid from YAML; unknown and missing keys are refused by name.
+    """Read a grid from YAML; unknown and missing keys, wrong types and what no grid can mean are refused by name.
 
     Raises:
         CrossresError: no such file, no YAML, or no grid.
@@ -116,30 +123,83 @@ def read_grid(path: str | Path) -> Grid:
     for key in ("name", "methods", "pairs"):
         if not tree.get(key):
             raise CrossresError(f"{path}: has no '{key}'")
-    for key, kind, written in (
-        ("methods", dict, "'NAME: {ce: {weight: 1}}'"),
-        ("degradations", dict, "'NAME: {preset: realistic}'"),
-        ("base", dict, "options of crossres distill, as 'key: value'"),
-        ("transfer", dict, "'NAME: {data: ...}'"),
-        ("unseen", dict, "'NAME: preset=realistic'"),
-        ("lr_sizes", list, "a list of sides, as [8, 16]"),
-        ("seeds", list, "a list of numbers, as [0, 1, 2]"),
-        ("factors", list, "a list of numbers, as [0.25, 1, 4]"),
-    ):
-        value = tree.get(key, kind())
-        if not isinstance(value, kind) or (key in tree and not value and key not in ("base", "transfer", "unseen")):
-            raise CrossresError(f"{path}: {key} is {value!r}, expected {written}")
-    for name, options in tree.get("transfer", {}).items():
-        if not isinstance(options, dict) or "data" not in options:
-            raise CrossresError(f"{path}: transfer.{name} has no 'data'")
-        options["data"] = os.path.expandvars(options["data"])
-        if "$" in options["data"]:
-            raise CrossresError(f"{path}: transfer.{name}.data is {options['data']}; set that environment variable")
     try:
-        pairs = [Pair(**pair) for pair in tree.pop("pairs")]
-    except TypeError as error:
-        raise CrossresError(f"{path}: pairs are a list of 'teacher: ..., student: ...' ({error})") from None
-    return Grid(pairs=pairs, **tree)
+        _check(tree)
+        tree["pairs"] = [Pair(**pair) for pair in tree["pairs"]]
+        tree["degradations"] = {k: v or {} for k, v in tree.get("degradations", {"clean": {}}).items()}
+        for options in tree.get("transfer", {}).values():
+            options["data"] = os.path.expandvars(options["data"])
+        for name, text in tree.get("unseen", {}).items():
+            try:
+                read_degradation(text)
+            except CrossresError as error:
+                raise CrossresError(f"unseen.{name}: {error}") from None
+    except CrossresError as error:
+        raise CrossresError(f"{path}: {error}") from None
+    return Grid(**tree)
+
+
+def _check(tree: dict[str, Any]) -> None:
+    def texts(value: Any, of: Callable[[Any], bool] = lambda _: True) -> bool:
+        return isinstance(value, dict) and all(isinstance(k, str) and of(v) for k, v in value.items())
+
+    def options(value: Any) -> bool:
+        return value is None or texts(value)
+
+    def whole(value: Any) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool)
+
+    def weights(value: Any) -> bool:
+        given = [(v or {}).get("weight", 1) for k, v in value.items() if k != "options"]
+        return all(isinstance(weight, (int, float)) and not isinstance(weight, bool) for weight in given)
+
+    def numbers(value: Any, of: Callable[[Any], bool]) -> bool:
+        return isinstance(value, list) and bool(value) and all(of(number) for number in value)
+
+    def side(value: Any) -> bool:
+        return whole(value) or (isinstance(value, list) and len(value) == 2 and all(map(whole, value)))
+
+    rules: dict[str, tuple[Callable[[Any], bool], str]] = {
+        "name": (lambda v: isinstance(v, str) and _plain(v) == v, "a name of letters, digits, dots and dashes"),
+        "methods": (
+            lambda v: texts(v, lambda losses: texts(losses, options) and bool(losses) and weights(losses)),
+            "'NAME: {ce: {weight: 1}}' for each method",
+        ),
+        "pairs": (
+            lambda v: (
+                isinstance(v, list)
+                and all(texts(p, lambda t: isinstance(t, str)) and set(p) == {"teacher", "student"} for p in v)
+            ),
+            "a list of 'teacher: ..., student: ...'",
+        ),
+        "lr_sizes": (lambda v: numbers(v, side), "a list of sides, as [8, 16] or [[6, 12]]"),
+        "degradations": (lambda v: texts(v, options) and bool(v), "'NAME: {preset: realistic}' for each"),
+        "factors": (
+            lambda v: numbers(v, lambda n: isinstance(n, (int, float)) and not isinstance(n, bool) and n > 0),
+            "a list of numbers above 0, as [0.25, 1, 4]",
+        ),
+        "seeds": (lambda v: numbers(v, whole) and len(set(v)) == len(v), "a list of different numbers, as [0, 1, 2]"),
+        "baseline": (lambda v: v in tree["methods"], f"one of the methods: {', '.join(map(str, tree['methods']))}"),
+        "base": (
+            lambda v: texts(v) and all(texts(v.get(part, {})) for part in ("train", "model", "degradation")),
+            "options of crossres distill, as 'key: value'",
+        ),
+        "transfer": (
+            lambda v: texts(v, lambda o: texts(o) and isinstance(o.get("data"), str)),
+            "'NAME: {data: ...}' for each data set",
+        ),
+        "unseen": (lambda v: texts(v, lambda t: isinstance(t, str)), "'NAME: preset=realistic' for each"),
+        "out": (lambda v: isinstance(v, str), "a folder"),
+    }
+    for key, (sound, written) in rules.items():
+        value = tree.get(key, Grid.__dataclass_fields__[key].default)
+        if (key in tree or key == "baseline") and not sound(value):
+            raise CrossresError(f"{key} is {value!r}, expected {written}")
+    for key in VARIES:
+        if key in tree.get("base", {}):
+            raise CrossresError(f"base.{key}: that is what a grid varies; leave it out")
+    if len(tree.get("factors", [1])) > 1 and tree.get("base", {}).get("train", {}).get("val_fraction", 0.1) == 0:
+        raise CrossresError("factors are chosen on validation images; give base.train.val_fraction a share")
 
 
 def runs_of(grid: Grid, **overrides: Any) -> Iterator[Run]:
@@ -150,21 +210,33 @@ def runs_of(grid: Grid, **overrides: Any) -> Iterator[Run]:
         overrides: options of `Distill` that count more than ``grid.base``, such as ``data`` and ``runs``.
 
     Raises:
-        CrossresError: an experiment that cannot be, naming its run.
+        CrossresError: an experiment that cannot be, naming its run; or two runs of one name.
     """
     shared = {**grid.base, **{key: value for key, value in overrides.items() if value is not None}}
+    runs = Path(shared.get("runs", Distill().runs))
+    shared["runs"], shared["cache_dir"] = str(runs / grid.name), shared.get("cache_dir") or str(runs / "cache")
     kinds = grid.degradations.items()
+    several = len({pair.teacher for pair in grid.pairs}) > 1
+    seen = set()
     for seed, size, pair, (kind, degradation) in product(grid.seeds, grid.lr_sizes, grid.pairs, kinds):
         sides = [size] if isinstance(size, int) else size
         lr = "-".join(f"{side}x{side}" for side in sides)
-        place = "-".join([_plain(pair.student), lr, *([_plain(kind)] * (len(kinds) > 1))])
-        for method, losses in grid.methods.items():
+        teacher = base_name(pair.teacher) if several else None
+        words = [pair.student, *([teacher] if teacher else []), lr, *([kind] if len(kinds) > 1 else [])]
+        place = "-".join(_plain(word) for word in words)
+        for method, given in grid.methods.items():
+            losses = {name: options for name, options in given.items() if name != "options"}
+            own = given.get("options") or {}
             taught = any(_needs_teacher(loss) for loss in losses)
             for factor in grid.factors if taught else [1.0]:
                 tried = f"-times-{factor:g}" if len(grid.factors) > 1 and taught else ""
                 name = f"{place}-{_plain(method)}{tried}-seed{seed}"
+                if name in seen:
+                    raise CrossresError(f"two runs of the grid would be named {name}; name teachers or methods apart")
+                seen.add(name)
                 tree: dict[str, Any] = {
                     **shared,
+                    **own,
                     "name": name,
                     "lr_size": size,
                     "degradation": {**shared.get("degradation", {}), **degradation},
@@ -177,12 +249,12 @@ def runs_of(grid: Grid, **overrides: Any) -> Iterator[Run]:
                     config = from_dict(Distill, tree)
                 except CrossresError as error:
                     raise CrossresError(f"{name}: {error}") from None
-                yield Run(config, method, kind if len(kinds) > 1 else None, factor if tried else None)
+                yield Run(config, method, teacher, kind if len(kinds) > 1 else None, factor if tried else None)
 
 
 def _plain(name: str) -> str:
     """Return a name that is a file's."""
-    return re.sub(r"[^\w.+-]+", "-", name).strip("-")
+    return re.sub(r"[^\w.+-]+", "-", name).strip("-.")
 
 
 def _needs_teacher(loss: str) -> bool:
@@ -190,9 +262,9 @@ def _needs_teacher(loss: str) -> bool:
     return loss not in LOSSES or LOSSES[loss].needs_teacher
 
 
-def _scaled(losses: dict[str, dict[str, Any]], factor: float) -> dict[str, dict[str, Any]]:
+def _scaled(losses: Mapping[str, dict[str, Any] | None], factor: float) -> dict[str, dict[str, Any]]:
     scaled = {}
-    for name, options in losses.items():
-        options = options or {}
+    for name, given in losses.items():
+        options = given or {}
         scaled[name] = {**options, "weight": options.get("weight", 1.0) * (factor if _needs_teacher(name) else 1.0)}
     return scaled

@@ -5,17 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import fields
-from typing import Any, get_args, get_type_hints
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from crossres.command_parser import CommandParser
 from crossres.config import Train, base_name
 from crossres.data.images import ImageSet, left_out
-from crossres.data.readers import read
+from crossres.data.readers import NAMES, read
 from crossres.data.splits import Split
-from crossres.degrade import Degradation
+from crossres.degrade import Degradation, read_degradation
 from crossres.devices import Device, resolve_device
-from crossres.errors import CrossresError, nearest
+from crossres.errors import CrossresError
 from crossres.evaluate.classification import evaluate
 from crossres.evaluate.transfer import transfer
 from crossres.models.encoder import Encoder
@@ -51,33 +52,10 @@ def _judged(chosen: argparse.Namespace) -> tuple[Encoder, Device, Degradation | 
     """Return the model, where it runs and the degradation that `_judging_options` asked for."""
     if chosen.test_fraction is not None and not 0 < chosen.test_fraction < 1:
         raise CrossresError(f"--test_fraction {chosen.test_fraction:g} is outside 0..1")
-    degradation = None if chosen.degradation is None else _degradation(chosen.degradation)
+    degradation = None if chosen.degradation is None else read_degradation(chosen.degradation)
     encoder = from_pretrained(chosen.model, trust_code=chosen.trust_code)
     precision = chosen.precision or encoder.info.get("precision", "float32")
     return encoder, resolve_device(Train(device=chosen.device, precision=precision)), degradation
-
-
-def _degradation(text: str) -> Degradation:
-    """Read ``preset=realistic`` or ``kernel=area,blur=0.5:1``; a range is LOW:HIGH or one number."""
-    hints = get_type_hints(Degradation)
-    options: dict[str, Any] = {}
-    for part in text.split(","):
-        name, _, value = part.partition("=")
-        if name not in hints:
-            known = [field.name for field in fields(Degradation)]
-            raise CrossresError(f"--degradation: unknown option '{name}'{nearest(name, known)}")
-        if name in ("preset", "kernel"):
-            choices = get_args(hints[name])
-            if value not in choices:
-                raise CrossresError(f"--degradation: {name} is '{value}', expected {' or '.join(choices)}")
-            options[name] = value
-            continue
-        try:
-            low, high = (float(word) for word in (value.split(":") if ":" in value else (value, value)))
-        except ValueError:
-            raise CrossresError(f"--degradation: {name} is '{value}', expected a number or LOW:HIGH") from None
-        options[name] = (low, high)
-    return Degradation(**options)
 
 
 def _read(chosen: argparse.Namespace, split: Split, encoder: Encoder) -> ImageSet:
@@ -171,14 +149,39 @@ def _print_evaluation(result: dict[str, Any]) -> None:
             console.print(f"{count:5} x {true} taken for {predicted}", markup=False)
 
 
-def transfer_command(words: list[str]) -> None:
-    """``crossres transfer``."""
+def _transfer_parser() -> CommandParser:
     parser = CommandParser(
         prog="crossres transfer",
         description="What a model's embeddings are worth on other images: a linear probe and nearest neighbours.",
     )
     _judging_options(parser)
-    chosen = parser.parse_args(words)
+    return parser
+
+
+def transfer_words(model: str, options: Mapping[str, Any]) -> list[str]:
+    """Return the words of ``crossres transfer`` for a model and options by name, ``data`` among them, checked.
+
+    Raises:
+        CrossresError: an unknown option, or a value it does not take.
+    """
+    words = [model, str(options["data"])]
+    for name, value in options.items():
+        if name == "data" or value is False or value is None:
+            continue
+        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        words += [f"--{name}"] if value is True else [f"--{name}", text]
+    chosen = _transfer_parser().parse_args(words)
+    if chosen.degradation is not None:
+        read_degradation(chosen.degradation)
+    if chosen.data not in NAMES and not Path(chosen.data).exists():
+        remedy = "; set that environment variable" if "$" in chosen.data else ""
+        raise CrossresError(f"there is no data set '{chosen.data}'{remedy}")
+    return words
+
+
+def transfer_command(words: list[str]) -> None:
+    """``crossres transfer``."""
+    chosen = _transfer_parser().parse_args(words)
     encoder, device, degradation = _judged(chosen)
     train, test = (_read(chosen, split, encoder) for split in ("train", "test"))
     for line in left_out({"train": train, "test": test}):

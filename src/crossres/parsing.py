@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin
@@ -192,8 +193,14 @@ def _explicit(kind: type[Teach], tree: dict[str, Any]) -> dict[str, Any]:
 
 def from_dict(kind: type[Config], tree: dict[str, Any]) -> Config:
     """Read an experiment from a nested dict, as YAML gives it; every key and type is checked."""
-    parser = build_parser(kind)
+    parser = _reading_parser(kind, tuple(LOSSES))
     return from_namespace(kind, parser, parser.parse_object(_explicit(kind, tree)))
+
+
+@cache
+def _reading_parser(kind: type[Teach], losses: tuple[str, ...]) -> ArgumentParser:  # noqa: ARG001
+    """Return the parser of dicts; it takes longer to build than to use, and a grid reads hundreds."""
+    return build_parser(kind)
 
 
 def _load(path: str | Path) -> dict[str, Any]:

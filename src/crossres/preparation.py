@@ -275,7 +275,8 @@ def _kept_maps(
         return None
     first = compared[0]
     numbers = sum(t[0] * h * w for t, (h, w) in zip(first.teacher_shapes, first.sizes, strict=True))
-    megabytes = numbers * 2 * len(train.images) * (2 if config.augment.flip else 1) / 2**20
+    both = config.augment.flip or getattr(config, "teacher_views", "own") == "mirrored"
+    megabytes = numbers * 2 * len(train.images) * (2 if both else 1) / 2**20
     if megabytes > config.images.memory_mb:
         progress.say(
             f"the teacher's maps take {megabytes:,.0f} MB, more than images.memory_mb: it runs along at every step"

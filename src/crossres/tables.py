@@ -69,13 +69,9 @@ def method_table(results: Iterable[Mapping[str, Any]], baselines: Sequence[str] 
     groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = defaultdict(list)
     for result in results:
         key = (result["student"]["name"], str(result["lr_size"]), label(result))
-        for other in groups[key]:
-            if other["seed"] == result["seed"] or _experiment(other) != _experiment(result):
-                raise CrossresError(
-                    f"'{other.get('name')}' and '{result.get('name')}' are not one experiment with two seeds; "
-                    "tabulate them apart"
-                )
         groups[key].append(result)
+    for members in groups.values():
+        require_one_experiment(members)
     gains = [f"gain over {baseline}" for baseline in baselines]
     titles = ["student", "LR size", "method", "top-1 last epoch", "top-1 best on val.", "top-5 last", *gains, "seeds"]
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
@@ -90,6 +86,21 @@ def method_table(results: Iterable[Mapping[str, Any]], baselines: Sequence[str] 
         cells.append(", ".join(str(seed) for seed in sorted(r["seed"] for r in members)))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def require_one_experiment(results: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse results that are not one experiment with several seeds.
+
+    Raises:
+        CrossresError: two of one seed, or two that differ in more than the seed, by their names.
+    """
+    for i, result in enumerate(results):
+        for other in results[:i]:
+            if other["seed"] == result["seed"] or _experiment(other) != _experiment(result):
+                raise CrossresError(
+                    f"'{other.get('name')}' and '{result.get('name')}' are not one experiment with two seeds; "
+                    "tabulate them apart"
+                )
 
 
 def paired_gain(

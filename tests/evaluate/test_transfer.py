@@ -108,6 +108,6 @@ def test_the_command(
         degradation=Degradation(kernel="nearest", blur=(0.5, 1.0)),
     )
     assert (result["probe_top1"], result["knn_top1"]) == (same["probe_top1"], same["knn_top1"])
-    assert refused(*words, "--degradation", "kernal=area").startswith("--degradation: unknown option 'kernal'; did")
-    assert refused(*words, "--degradation", "kernel=box").startswith("--degradation: kernel is 'box', expected ")
-    assert refused(*words, "--degradation", "blur=x").startswith("--degradation: blur is 'x', expected a number or")
+    assert refused(*words, "--degradation", "kernal=area").startswith("degradation: unknown option 'kernal'; did")
+    assert refused(*words, "--degradation", "kernel=box").startswith("degradation: kernel is 'box', expected ")
+    assert refused(*words, "--degradation", "blur=x").startswith("degradation: blur is 'x', expected a number or")

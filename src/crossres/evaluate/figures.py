@@ -102,13 +102,13 @@ def draw_comparison(rows: Sequence[Row], baseline: str, folder: Path) -> list[Pa
         write_atomically(path, lambda file: figure.savefig(file, format="png"))
         drawn.append(path)
 
-    by_student: dict[str, list[Row]] = defaultdict(list)
+    by_panel: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        by_student[row.setting.split(" ")[0]].append(row)
-    if any(len({row.size for row in members}) > 1 for members in by_student.values()):
-        figure = Figure(figsize=(5.6 * len(by_student) + 1.6, 4.8), layout="constrained", dpi=150)
-        for axes, (student, members) in zip(
-            figure.subplots(1, len(by_student), squeeze=False)[0], by_student.items(), strict=True
+        by_panel[row.panel].append(row)
+    if any(len({row.size for row in members}) > 1 for members in by_panel.values()):
+        figure = Figure(figsize=(5.6 * len(by_panel) + 1.6, 4.8), layout="constrained", dpi=150)
+        for axes, (panel, members) in zip(
+            figure.subplots(1, len(by_panel), squeeze=False)[0], by_panel.items(), strict=True
         ):
             for method in methods:
                 points = sorted((row.size, row.mean, row.deviation or 0) for row in members if row.method == method)
@@ -117,7 +117,7 @@ def draw_comparison(rows: Sequence[Row], baseline: str, folder: Path) -> list[Pa
                     axes.errorbar(x, y, yerr=spread, label=method, linewidth=1.3, capsize=3, **style[method])
             sides = sorted({row.size for row in members})
             axes.set_xticks(sides, [f"{side}x{side}" for side in sides])
-            _plain(axes, title=student, xlabel="LR images", ylabel="test top-1, %")
+            _plain(axes, title=panel, xlabel="LR images", ylabel="test top-1, %")
         axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
         save(figure, "accuracy.png")
     priced = [row for row in rows if row.gain is not None and row.cost is not None]

@@ -41,8 +41,8 @@ def transfer(
     """Judge a frozen encoder on another labelled set: a linear probe and nearest neighbours on its embeddings.
 
     The images are brought to the encoder's low resolution as in its training. The probe is multinomial logistic
-    regression on standardised embeddings, the neighbours vote by cosine similarity; a fifth of the training images
-    chooses the probe's regularisation and the number of neighbours, then all of them are learnt from.
+    regression on standardised embeddings, the neighbours vote with the inverse of their cosine distance; a fifth of
+    the training images chooses the probe's regularisation and the number of neighbours, then all are learnt from.
 
     Args:
         encoder: ``encoder.info`` says hr_size, lr_size, degradation and fit.

@@ -22,8 +22,9 @@ class AB(MapLoss):
     norm), n = 1..N the stages and the scale 3 / 1000 that of the CRD benchmark (published weight 1). It trains alone
     for the first ``pretrain`` of the run and is 0 afterwards, when labels and other losses train the network.
 
-    It reads the sign of a map: capture maps before the activation (the ends of a wide residual network's stages are;
-    of another network name such modules in ``stages.teacher``).
+    It reads the sign of what the activation gets: name the teacher's modules just before it in ``stages.teacher``,
+    such as a wide residual network's ``[block2.layer.0.bn1, block3.layer.0.bn1, bn1]``; ends of stages are not that.
+    Called outside a `Distiller`, set ``pretraining`` to True while it shall train.
 
     Args:
         teacher_dim: shapes of the teacher's maps.

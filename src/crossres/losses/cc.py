@@ -19,7 +19,8 @@ class CC(Loss):
         L = \frac{1}{B^2} \sum_{ij} (C^t_{ij} - C^s_{ij})^2
 
     the Taylor series of a Gaussian kernel of unit embeddings e, so that both sides may have any width.
-    Published weight 0.003 (the paper), 0.02 (the CRD benchmark, on linear projections without the kernel).
+    The published weights do not carry over: 0.003 is the paper's, for other networks, and the CRD benchmark's 0.02 is
+    for another form (products of neighbouring samples' differences); at 0.02 this term has no effect.
 
     Args:
         teacher_dim: width of the teacher's embedding.

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from crossres.losses.base import Loss
-from crossres.losses.contrast import unit
 from crossres.losses.options import demand
 
 
@@ -60,4 +59,4 @@ class DIST(Loss):
 
 def _correlation(a: Tensor, b: Tensor) -> Tensor:
     """Return Pearson's correlation of each row, (n,)."""
-    return (unit(a - a.mean(1, keepdim=True)) * unit(b - b.mean(1, keepdim=True))).sum(1)
+    return F.cosine_similarity(a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True), dim=1, eps=1e-8)

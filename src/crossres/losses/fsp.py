@@ -23,7 +23,7 @@ class FSP(MapLoss):
     the larger map of the two stages pooled to the smaller one. It compares channel by channel: where the widths of
     teacher and student differ, a 1x1 convolution, trained with the student, brings the student's map to the
     teacher's channels (ours). It trains alone for the first ``pretrain`` of the run, as published (weight 50), and
-    is 0 afterwards.
+    is 0 afterwards. Called outside a `Distiller`, set ``pretraining`` to True while it shall train.
 
     Args:
         teacher_dim: shapes of the teacher's maps, at least two.

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from crossres.checkpoint import write_atomically
 from crossres.data.loader import Loader
+from crossres.errors import CrossresError
 from crossres.losses.base import resized
 from crossres.models.encoder import Encoder
 from crossres.models.weights import weights_sha256
@@ -136,7 +137,13 @@ def _view(
             outputs["logits"].append(said.logits.float().cpu())
         if maps is not None:
             for name, size in maps.sizes.items():
-                outputs[name].append(resized(said.features[name].float(), size, maps.match).half().contiguous().cpu())
+                kept = resized(said.features[name].float(), size, maps.match).half().contiguous().cpu()
+                if not bool(torch.isfinite(kept).all()):
+                    raise CrossresError(
+                        f"the teacher's map '{name}' is NaN or beyond 65,504, the range of float16: "
+                        "set teacher_cache to false"
+                    )
+                outputs[name].append(kept)
         done += len(batch.label)
         progress("teacher", done, len(loader.images))
     whole = {name: torch.cat(outputs.pop(name)) for name in list(outputs)}
