@@ -97,7 +97,7 @@ def test_a_teacher_has_no_distillation_loss(refused: Refused) -> None:
         ("epoch: 3", "unknown key 'epoch'; did you mean 'train.epochs'?"),
         ("train: {epoch: 3}", "unknown key 'train.epoch'; did you mean 'train.epochs'?"),
         ("degradation: {kernal: area}", "unknown key 'degradation.kernal'; did you mean 'degradation.kernel'?"),
-        ("losses: {crcd: {weight: 1}}", "unknown key 'losses.crcd.weight'; did you mean 'losses.crrcd.weight'?"),
+        ("losses: {crrdc: {weight: 1}}", "unknown key 'losses.crrdc.weight'; did you mean 'losses.crrcd.weight'?"),
         (
             "losses: {ce: {smoothing: 0.1}}",
             "unknown key 'losses.ce.smoothing'; did you mean 'losses.ce.label_smoothing'",

@@ -193,7 +193,7 @@ def _explicit(kind: type[Teach], tree: dict[str, Any]) -> dict[str, Any]:
 
 def from_dict(kind: type[Config], tree: dict[str, Any]) -> Config:
     """Read an experiment from a nested dict, as YAML gives it; every key and type is checked."""
-    parser = _reading_parser(kind, tuple(LOSSES))
+    parser: ArgumentParser = _reading_parser(kind, tuple(LOSSES))  # type: ignore[arg-type]
     return from_namespace(kind, parser, parser.parse_object(_explicit(kind, tree)))
 
 
