@@ -182,6 +182,10 @@ RESUMED: dict[str, dict[str, Any]] = {
         "degradation": Degradation(preset="realistic"),
         "lr_size": (6, 8),
     },
+    "maps, losses with a stage of their own": {
+        # of 3 epochs ft's stage ends in the second, ab's at its end
+        "losses": {**CE, "ft": {"weight": 1.0, "pretrain": 0.5}, "ab": {"weight": 1.0, "pretrain": 0.6}},
+    },
     "live teacher, no momentum, no flip": {
         "teacher_cache": False,
         "train_momentum": 0.0,
