@@ -11,10 +11,11 @@ import pytest
 import torch
 import yaml
 
+from crossres import config as configs
 from crossres.bench import _files_sha256, bench
 from crossres.cli import main
 from crossres.errors import CrossresError
-from crossres.grid import read_grid, runs_of
+from crossres.grid import Run, read_grid, runs_of
 
 
 @pytest.fixture
@@ -222,7 +223,18 @@ def test_an_interrupted_run_goes_on_and_a_changed_one_begins_anew(grid: dict[str
     assert "changed since the run began" in (folder / "log.txt").read_text()
 
 
-def test_other_data_or_another_teacher_undo_a_result(grid: dict[str, Any], drawn: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs end at once, with their options as the only result."""
+
+    def ended(_grid: Any, run: Run, *_: Any) -> dict[str, Any]:
+        return {"name": run.config.name, "config": configs.portable(run.config), "top1_last": 50.0}
+
+    monkeypatch.setattr("crossres.engines._one", ended)
+
+
+@pytest.mark.usefixtures("no_training")
+def test_other_data_undo_a_result(grid: dict[str, Any], drawn: Path, tmp_path: Path) -> None:
     grid["methods"] = {"ce": {"ce": {}}}
     copy = tmp_path / "copy" / drawn.name
     shutil.copytree(drawn, copy)
@@ -237,6 +249,7 @@ def test_other_data_or_another_teacher_undo_a_result(grid: dict[str, Any], drawn
     ]
 
 
+@pytest.mark.usefixtures("no_training")
 def test_an_option_that_came_later_does_not_undo_a_result(grid: dict[str, Any], tmp_path: Path) -> None:
     grid["methods"] = {"ce": {"ce": {}}}
     parsed = read_grid(written(grid, tmp_path))
@@ -252,18 +265,21 @@ def test_an_option_that_came_later_does_not_undo_a_result(grid: dict[str, Any], 
     parsed.base["train"]["epochs"] = 2
     bench(parsed, say=lines.append)
     assert lines[1] == "shapes: 1 runs, 0 of them done"
-    assert json.loads(path.read_text())["epochs"] == 2
+    assert json.loads(path.read_text())["config"]["train"]["epochs"] == 2
 
 
 def test_over_a_local_ray(grid: dict[str, Any], tmp_path: Path) -> None:
     ray = pytest.importorskip("ray", reason="Ray is not installed")
+    grid["methods"] = {"ce": {"ce": {}}, "bad": {"ce": {}, "options": {"images": {"classes": ["star"]}}}}
     parsed = read_grid(written(grid, tmp_path))
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         over_ray = bench(parsed, engine="ray", say=lambda _: None)
     finally:
         ray.shutdown()
-    assert [document["grid"]["method"] for document in over_ray] == ["ce", "kd"]
+    assert [document["grid"]["method"] for document in over_ray] == ["ce", "bad"]
+    assert "shapes has no class 'star'" in over_ray[1]["error"]
+    del parsed.methods["bad"]
     parsed.out, parsed.base["runs"] = str(tmp_path / "local"), str(tmp_path / "local-runs")
-    local = bench(parsed, say=lambda _: None)
-    assert [document["top1_last"] for document in over_ray] == [document["top1_last"] for document in local]
+    (local,) = bench(parsed, say=lambda _: None)
+    assert over_ray[0]["top1_last"] == local["top1_last"]
