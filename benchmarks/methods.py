@@ -61,10 +61,11 @@ def options(name: str) -> str:
 def cost(name: str, costs: dict[str, dict[int, float]]) -> str:
     """The step of the grid's methods that use the loss."""
     lines = []
-    for method, losses in read_grid(GRID).methods.items():
+    for method, given in read_grid(GRID).methods.items():
+        losses = {loss: options or {} for loss, options in given.items() if loss != "options"}
         if method in costs and list(losses)[-1] == name and len(losses) <= 2:
             ratios = ", ".join(f"{ratio:.2f} at {size}x{size}" for size, ratio in sorted(costs[method].items()))
-            weights = ", ".join(f"`{loss}` {given.get('weight', 1):g}" for loss, given in losses.items())
+            weights = ", ".join(f"`{loss}` {options.get('weight', 1):g}" for loss, options in losses.items())
             lines.append(f"Measured cost of a step, in steps of labels alone: {ratios} (weights {weights}).")
     return "\n\n".join(lines[:1])
 

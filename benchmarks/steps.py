@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,10 @@ def stored_maps(images: int, shape: Shape, place: torch.device) -> torch.Tensor:
 class Step:
     """One method's training step, complete: data, augmentation, degradation, forward, backward, update."""
 
-    def __init__(self, student: str, lr_size: int, losses: dict[str, dict[str, Any]], images: ImageSet) -> None:
+    def __init__(self, student: str, lr_size: int, method: Mapping[str, Any], images: ImageSet) -> None:
         torch.manual_seed(0)
+        losses = {name: given or {} for name, given in method.items() if name != "options"}
+        stages = (method.get("options") or {}).get("stages", {})
         self.device = resolve_device(Train())
         place = self.device.torch
         self.loader = Loader(images, hr_size=32, lr_size=lr_size, batch_size=BATCH, device=place, shift=4, flip=True)
@@ -67,7 +70,7 @@ class Step:
         maps: tuple[list[Shape], list[Shape]] = ([], [])
         paths: list[str] = []
         if any(LOSSES[name].reads == "features" for name in losses):
-            paths, ours = paired_stages(teacher, encoder, None, None)
+            paths, ours = paired_stages(teacher, encoder, stages.get("teacher"), stages.get("student"))
             maps = capture_maps(teacher, paths, 32), capture_maps(encoder, ours, lr_size)
         terms = build_losses(losses, teacher, encoder, maps)
         for loss in terms.values():
@@ -158,8 +161,9 @@ def main() -> None:
                 step()
         times: dict[str, list[tuple[float, float]]] = {method: [] for method in steps}
         for _ in range(chosen.steps):
-            for method, step in steps.items():
-                times[method].append(step())
+            # in another order each time: what ran before leaves the processor's caches cold or warm
+            for method in rng.permutation(list(steps)):
+                times[method].append(steps[method]())
         bare = statistics.median(whole for whole, _ in times["ce"])
         for method, measured in times.items():
             whole = statistics.median(w for w, _ in measured)
