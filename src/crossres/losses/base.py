@@ -177,6 +177,14 @@ class MapLoss(Loss):
         )
 
 
+def to_teachers_channels(teacher: Sequence[Sequence[int]], student: Sequence[Sequence[int]]) -> nn.ModuleList:
+    """Return for each pair of maps a 1x1 convolution to the teacher's channels, or nothing where they are equal."""
+    return nn.ModuleList(
+        nn.Identity() if t[0] == s[0] else nn.Conv2d(s[0], t[0], 1, bias=False)
+        for t, s in zip(teacher, student, strict=True)
+    )
+
+
 def at_rest(*modules: nn.Module) -> Tensor:
     """Return a 0 that gives the parameters of modules which rest their gradient, 0: DDP and fused SGD want one."""
     return 0 * torch.stack([p.sum() for module in modules for p in module.parameters()] or [torch.zeros(())]).sum()

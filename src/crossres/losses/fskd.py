@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from crossres.losses.base import MapLoss, Shape
+from crossres.losses.base import MapLoss, Shape, to_teachers_channels
 from crossres.losses.contrast import unit
 
 
@@ -36,10 +36,7 @@ class FSKD(MapLoss):
         match: Literal["pool", "bilinear"] = "pool",
     ) -> None:
         super().__init__(teacher_dim, student_dim, match=match)
-        self.projections = nn.ModuleList(
-            nn.Identity() if t[0] == s[0] else nn.Conv2d(s[0], t[0], 1, bias=False)
-            for t, s in zip(self.teacher_shapes, self.student_shapes, strict=True)
-        )
+        self.projections = to_teachers_channels(self.teacher_shapes, self.student_shapes)
 
     def compute(
         self, teacher: Sequence[Tensor], student: Sequence[Tensor], label: Tensor | None, index: Tensor | None

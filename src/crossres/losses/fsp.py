@@ -7,9 +7,9 @@ from itertools import pairwise
 from typing import Literal
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from crossres.losses.base import MapLoss, Shape, at_rest
+from crossres.losses.base import MapLoss, Shape, at_rest, to_teachers_channels
 from crossres.losses.options import demand
 
 
@@ -52,10 +52,7 @@ class FSP(MapLoss):
             raise ValueError("FSP: one stage has no flow to a next one, expected the maps of at least 2")
         demand("FSP", "pretrain", pretrain, 0 <= pretrain < 1, "0 <= pretrain < 1")
         self.pretrain = pretrain
-        self.projections = nn.ModuleList(
-            nn.Identity() if t[0] == s[0] else nn.Conv2d(s[0], t[0], 1, bias=False)
-            for t, s in zip(self.teacher_shapes, self.student_shapes, strict=True)
-        )
+        self.projections = to_teachers_channels(self.teacher_shapes, self.student_shapes)
 
     def compute(
         self,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from torch import Tensor
 
-from crossres.losses.base import MapLoss, Shape
+from crossres.losses.base import MapLoss
 from crossres.losses.contrast import unit
 
 
@@ -30,15 +29,6 @@ class NST(MapLoss):
     Shapes:
         lists of (B, C, H, W) -> scalar.
     """
-
-    def __init__(
-        self,
-        teacher_dim: Sequence[Shape],
-        student_dim: Sequence[Shape],
-        *,
-        match: Literal["pool", "bilinear"] = "pool",
-    ) -> None:
-        super().__init__(teacher_dim, student_dim, match=match)
 
     def compute(
         self,
