@@ -14,8 +14,10 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/crossres demo
 
+# A file's tests share what its fixtures trained, so a file stays with one process; one thread each, or they wait for each other
 test: lint
-	$(BIN)/python -m pytest --cov=crossres --cov-report=term:skip-covered
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=loadfile \
+		--cov=crossres --cov-report=term:skip-covered
 
 lint: $(READY)
 	$(BIN)/ruff check src tests benchmarks
