@@ -23,7 +23,7 @@ STEPS = Path("results/bench/steps.json")
 #: One for each folder of results; grids that share a folder need no line of their own.
 GRIDS = [
     Path("recipes/cifar100") / f"{name}.yaml"
-    for name in ("methods-8x8", "tuned-8x8", "methods-16x16", "same-resolution")
+    for name in ("methods-8x8", "tuned-8x8", "methods-16x16", "same-resolution", "stored-maps")
 ]
 VARIANTS_OF_CRRCD = Path("recipes/cifar100/crrcd-variants.yaml")
 
@@ -121,8 +121,11 @@ def grid_table(recipe: Path) -> str:
     subset = f", {len(classes)} of its classes" if classes else ""
     teachers = sorted({(r["teacher"]["name"], r["hr_size"]) for r in results if r["teacher"]})
     taught = ", ".join(f"{name} at {size}x{size}" for name, size in teachers)
+    run = {row.method for row in rows}
+    left = [method for method in grid.methods if method not in run]
+    so_far = f"{len(run)} of {len(grid.methods)} methods so far; to be run: {', '.join(left)}. " if left else ""
     lines = [
-        f"{some['dataset']}{subset}: {counts['train']:,} training, {counts['val']:,} validation and "
+        f"{so_far}{some['dataset']}{subset}: {counts['train']:,} training, {counts['val']:,} validation and "
         f"{counts['test']:,} test images; {some['epochs']} epochs; teacher {taught}. "
         + LEGEND.format(baseline=grid.baseline),
         "",
@@ -135,17 +138,27 @@ def grid_table(recipe: Path) -> str:
     return "\n".join(lines)
 
 
-def transfer_table(folder: Path, seed: int = 0) -> str:
+def transfer_table(results: list[dict[str, Any]]) -> str:
     """Linear probe and neighbours on other data, and the students under degradations they were not trained on."""
-    results = [r for r in read_results(folder) if r.get("transfer") and r["seed"] == seed]
     sets = list(dict.fromkeys(name for r in results for name in r["transfer"]))
     kinds = list(dict.fromkeys(name for r in results for name in r.get("unseen", {}) if name != "other sizes"))
     head = ["method", *(f"{name}, {how}" for name in sets for how in ("probe", "kNN")), "CIFAR-100", *kinds]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for r in sorted(results, key=lambda r: -r["top1_best_val"]):
+    for r in results:
         judged = [r["transfer"][name][key] for name in sets for key in ("probe_top1", "knn_top1")]
         values = [*judged, r["top1_best_val"], *(r["unseen"][kind]["top1"] for kind in kinds)]
         lines.append(f"| {label(r)} | {' | '.join(f'{value:.2f}' for value in values)} |")
+    return "\n".join(lines)
+
+
+def sizes_table(results: list[dict[str, Any]]) -> str:
+    """The students on test images of other sizes than they were trained on, brought to the student's size."""
+    sizes = [point["size"] for point in results[0]["unseen"]["other sizes"]["curve"]]
+    head = ["method", *(f"{size}x{size}" for size in sizes)]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for r in results:
+        values = {point["size"]: point["top1"] for point in r["unseen"]["other sizes"]["curve"]}
+        lines.append(f"| {label(r)} | {' | '.join(f'{values[size]:.2f}' for size in sizes)} |")
     return "\n".join(lines)
 
 
@@ -213,14 +226,18 @@ def main() -> None:
         folder = read_grid(recipe).folder
         if folder.is_dir():
             tables[recipe.stem] = grid_table(recipe)
-            tables[f"{recipe.stem}-transfer"] = transfer_table(folder)
+            judged = [r for r in read_results(folder) if r.get("transfer") and r["seed"] == 0]
+            judged.sort(key=lambda r: -r["top1_best_val"])
+            if judged:
+                tables[f"{recipe.stem}-transfer"] = transfer_table(judged)
+                tables[f"{recipe.stem}-sizes"] = sizes_table(judged)
     if read_grid(VARIANTS_OF_CRRCD).folder.is_dir():
         tables[VARIANTS_OF_CRRCD.stem] = validation_table(VARIANTS_OF_CRRCD)
     pages = [Path("README.md"), *sorted(Path("docs").glob("*.md"))]
     texts = {page: page.read_text() for page in pages}
     for name, table in tables.items():
         block = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.S)
-        if not any(block.search(text) for text in texts.values()) and not name.endswith("-transfer"):
+        if not any(block.search(text) for text in texts.values()):
             sys.exit(f"no page has a block <!-- {name} --> ... <!-- end -->")
         for page, text in texts.items():
             texts[page] = block.sub(lambda found, table=table: f"{found[1]}{table}\n{found[2]}", text)
