@@ -150,6 +150,7 @@ class Loader:
                 label=self.label[index],
                 index=index,
                 view=flip[row].long(),
+                shift=shift[row],
             )
 
     def _lr(self, images: Tensor, draws: Draws) -> Tensor:
