@@ -290,7 +290,7 @@ def test_maps_move_by_whole_and_by_parts_of_cells() -> None:
 
 
 def test_stored_maps_follow_the_students_view() -> None:
-    """A smooth image's maps, moved as the student's view is, are nearly those of a live teacher; unmoved ones are not."""
+    """A smooth image's maps, moved as the student's view is, are nearly a live teacher's; unmoved ones are not."""
     y, x = np.mgrid[:16, :16]
     waves = [np.sin(x / (2 + i % 3) + i) + np.cos(y / (3 + i % 4) - i) for i in range(COUNT)]
     array = np.stack([np.stack([wave, wave.T, -wave], -1) * 50 + 128 for wave in waves]).astype(np.uint8)
