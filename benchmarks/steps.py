@@ -87,7 +87,6 @@ class Step:
             torch.randn(2, n, teacher.embedding_dim, device=place),
             torch.randn(2, n, len(CLASSES), device=place),
             features,
-            self.loader.hr_size,
         )
         self.batches = iter(())
         self.number = 0
@@ -105,7 +104,7 @@ class Step:
             self.number += 1
             batch = next(self.batches)
         data = self._now()
-        teacher = self.cache(batch.index, batch.view, batch.shift)
+        teacher = self.cache(batch.index, batch.view)
         with self.device.autocast():
             terms, _ = self.distiller(batch.lr, teacher, batch.label, batch.index)
         torch.stack([*terms.values()]).sum().backward()

@@ -189,8 +189,8 @@ class Distill(Teach):
             in the order of the data's), named as in model.name; left out for a saved model.
         lr_size: side of the low-resolution images the student reads, or [smallest, largest].
         degradation: how a low-resolution image comes from a high-resolution one.
-        teacher_cache: compute the teacher's outputs once per image and flip (embeddings and logits then do not know
-            the shift, feature maps are moved with it); false computes them live on exactly the student's view.
+        teacher_cache: compute the teacher's outputs once per image and flip (the shift is then not in its
+            view); false computes them live on exactly the student's view.
         teacher_views: own = the teacher answers to the student's view; mirrored = with the mean of its embeddings and
             of its logits for that view and its mirror image (maps are of the own view).
         cache_dir: folder of the teacher's outputs; RUNS/cache if left out.

@@ -173,7 +173,7 @@ class Fit:
     def _ask_teacher(self, batch: Batch, live: bool) -> Outputs | None:
         experiment = self.experiment
         if experiment.cache is not None:
-            return experiment.cache(batch.index, batch.view, batch.shift)
+            return experiment.cache(batch.index, batch.view)
         if not live:
             return None
         assert experiment.teacher is not None

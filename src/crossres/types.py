@@ -18,7 +18,6 @@ class Batch:
         label: class of each image, int64 (B,).
         index: stable position of each image in its ImageSet, int64 (B,).
         view: which fixed view the images belong to, int64 (B,): 0 as stored, 1 flipped left to right.
-        shift: how far each image is moved down and right, int64 (B, 2), in HR pixels, before it is flipped.
     """
 
     hr: Tensor | None
@@ -26,7 +25,6 @@ class Batch:
     label: Tensor
     index: Tensor
     view: Tensor
-    shift: Tensor
 
 
 @dataclass

@@ -13,12 +13,11 @@ import torch
 
 from crossres.data.images import ArrayItems, ImageSet
 from crossres.data.loader import Loader
-from crossres.models.cache import CachedMaps, TeacherCache, cached_outputs, shifted
+from crossres.models.cache import CachedMaps, TeacherCache, cached_outputs
 from crossres.models.encoder import Encoder, build_encoder
 
 CLASSES = ("a", "b", "c")
 COUNT = 20
-STILL = torch.zeros(1, 2, dtype=torch.long)
 
 
 def images(seed: int = 0, side: int = 16) -> ImageSet:
@@ -84,7 +83,7 @@ def test_other_code_or_memory_order_is_another_teacher(tmp_path: Path, counted: 
 def test_it_answers_for_the_images_and_views_asked() -> None:
     cache = outputs(None)
     index, view = torch.tensor([4, 4, 0, 19]), torch.tensor([0, 1, 1, 0])
-    said = cache(index, view, STILL.expand(len(index), 2))
+    said = cache(index, view)
     for row, (i, v) in enumerate(zip(index.tolist(), view.tolist(), strict=True)):
         assert torch.equal(said.embedding[row], cache.embedding[v, i])
         assert said.logits is not None
@@ -97,7 +96,7 @@ def test_the_mean_of_both_views_answers_for_either(tmp_path: Path) -> None:
     own = outputs(tmp_path)
     mirrored = outputs(tmp_path, flip=False, mirrored=True)
     index, view = torch.tensor([4, 4, 0]), torch.tensor([0, 1, 1])
-    said = mirrored(index, view, STILL.expand(3, 2))
+    said = mirrored(index, view)
     assert own.logits is not None
     assert said.logits is not None
     torch.testing.assert_close(said.embedding, (own.embedding[0, index] + own.embedding[1, index]) / 2)
@@ -141,7 +140,7 @@ def test_an_embedding_teacher_has_no_logits(tmp_path: Path) -> None:
     for _ in range(2):
         cache = outputs(tmp_path, of=teacher(classes=()))
         assert cache.logits is None
-        assert cache(torch.tensor([1]), torch.tensor([1]), STILL).logits is None
+        assert cache(torch.tensor([1]), torch.tensor([1])).logits is None
 
 
 def nudged() -> Encoder:
@@ -236,14 +235,14 @@ def test_the_live_teacher_sees_the_students_own_view() -> None:
     with torch.no_grad():
         for batch in loader.epoch(0, hr=True):
             live = teacher()(batch.hr).embedding
-            stored = cache(batch.index, batch.view, batch.shift).embedding
+            stored = cache(batch.index, batch.view).embedding
             shifted += int((live - stored).abs().max() > 1e-3)
     assert shifted == 3  # the cache cannot know the shifts
     still = Loader(images(), hr_size=16, lr_size=8, batch_size=6, shift=0, flip=True)
     with torch.no_grad():
         for batch in still.epoch(0, hr=True):
             assert 0 < batch.view.sum() < 6
-            said, stored_outputs = teacher()(batch.hr), cache(batch.index, batch.view, batch.shift)
+            said, stored_outputs = teacher()(batch.hr), cache(batch.index, batch.view)
             torch.testing.assert_close(said.embedding, stored_outputs.embedding, rtol=1e-5, atol=1e-6)
             torch.testing.assert_close(said.logits, stored_outputs.logits, rtol=1e-5, atol=1e-6)
 
@@ -256,7 +255,7 @@ def test_maps_are_kept_as_they_are_compared(tmp_path: Path, counted: list[int]) 
     cache = outputs(tmp_path, encoder, maps=maps)
     torch.testing.assert_close(cache.embedding, plain.embedding, rtol=1e-4, atol=1e-5)
     index, view = torch.tensor([3, 0, 19]), torch.tensor([0, 1, 1])
-    said = cache(index, view, STILL.expand(len(index), 2))
+    said = cache(index, view)
     assert list(said.features) == ["layer1", "layer3"]
     assert said.features["layer1"].shape == (3, 16, 4, 4)
     source = torch.from_numpy(np.stack([images().image(i) for i in range(COUNT)])).permute(0, 3, 1, 2) / 255
@@ -271,41 +270,3 @@ def test_maps_are_kept_as_they_are_compared(tmp_path: Path, counted: list[int]) 
     assert torch.equal(again.features["layer3"], cache.features["layer3"])
     bilinear = outputs(tmp_path, encoder, maps=CachedMaps(maps.sizes, "bilinear"))
     assert not torch.equal(bilinear.features["layer1"], cache.features["layer1"])
-
-
-def test_maps_move_by_whole_and_by_parts_of_cells() -> None:
-    maps = torch.randn(3, 2, 4, 8)
-    down, left = (
-        shifted(maps, torch.tensor([[0.25, 0.0]]).expand(3, 2)),
-        shifted(maps, torch.tensor([[0, -2 / 8]] * 3)),
-    )
-    torch.testing.assert_close(down, maps[:, :, [0, 0, 1, 2]])
-    torch.testing.assert_close(left, maps[..., [2, 3, 4, 5, 6, 7, 7, 7]])
-    half = shifted(maps, torch.tensor([[0.125, 1 / 16]] * 3))
-    rows = (maps + maps[:, :, [0, 0, 1, 2]]) / 2
-    torch.testing.assert_close(half, (rows + rows[..., [0, 0, 1, 2, 3, 4, 5, 6]]) / 2)
-    each = shifted(maps, torch.tensor([[0.0, 0.0], [0.25, 0.0], [0.0, 0.0]]))
-    assert torch.equal(each[::2], maps[::2])
-    torch.testing.assert_close(each[1], down[1])
-
-
-def test_stored_maps_follow_the_students_view() -> None:
-    """A smooth image's maps, moved as the student's view is, are nearly a live teacher's; unmoved ones are not."""
-    y, x = np.mgrid[:16, :16]
-    waves = [np.sin(x / (2 + i % 3) + i) + np.cos(y / (3 + i % 4) - i) for i in range(COUNT)]
-    array = np.stack([np.stack([wave, wave.T, -wave], -1) * 50 + 128 for wave in waves]).astype(np.uint8)
-    smooth = ImageSet(ArrayItems(array), np.arange(COUNT) % 3, CLASSES, "waves")
-    encoder = teacher()
-    encoder.capture("layer1")
-    cache = outputs(None, encoder, smooth, maps=CachedMaps({"layer1": (8, 8)}, "pool"))
-    loader = Loader(smooth, hr_size=16, lr_size=8, batch_size=COUNT, shift=3, flip=True)
-    (batch,) = loader.epoch(0, hr=True)
-    assert 0 < batch.view.sum() < COUNT
-    assert batch.shift.abs().max() == 3
-    with torch.no_grad():
-        live = torch.nn.functional.adaptive_avg_pool2d(encoder(batch.hr).features["layer1"], 8)
-    # what moves in at the border is no copy of the border's cells
-    inside = (slice(None), slice(None), slice(2, 6), slice(2, 6))
-    moved = cache(batch.index, batch.view, batch.shift).features["layer1"]
-    still = cache(batch.index, batch.view, 0 * batch.shift).features["layer1"]
-    assert (moved - live)[inside].square().mean() < 0.1 * (still - live)[inside].square().mean()

@@ -150,7 +150,6 @@ class Loader:
                 label=self.label[index],
                 index=index,
                 view=flip[row].long(),
-                shift=shift[row],
             )
 
     def _lr(self, images: Tensor, draws: Draws) -> Tensor:

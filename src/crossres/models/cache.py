@@ -34,49 +34,23 @@ class TeacherCache:
         embedding: (views, N, d), float32.
         logits: (views, N, C), float32; None for a teacher without a classifier.
         features: maps (views, N, c, h, w) by module path, float16.
-        hr_size: side of the images, in pixels.
         mirrored: answer with the mean of both views' embeddings and logits.
     """
 
     embedding: Tensor
     logits: Tensor | None
     features: Mapping[str, Tensor] = field(default_factory=dict)
-    hr_size: int = 1
     mirrored: bool = False
 
-    def __call__(self, index: Tensor, view: Tensor, shift: Tensor) -> Outputs:
-        """Return the teacher's outputs of a batch's images.
-
-        Embeddings and logits are those of the unshifted image; maps are moved with it.
-
-        Args:
-            index: (B,), positions in the training set.
-            view: (B,), 0 or 1 = flipped.
-            shift: (B, 2), down and right, in pixels of ``hr_size``, before the flip.
-        """
-        moved = shift * torch.stack([torch.ones_like(view), 1 - 2 * view], dim=1) / self.hr_size
-        features = {path: shifted(maps[view, index], moved) for path, maps in self.features.items()}
+    def __call__(self, index: Tensor, view: Tensor) -> Outputs:
+        """Return the teacher's outputs of images ``index`` (B,) in their ``view`` (B,): 0 or 1 = flipped."""
+        features = {path: maps[view, index] for path, maps in self.features.items()}
         if self.mirrored:
             means = [None if kept is None else kept[:, index].mean(0) for kept in (self.embedding, self.logits)]
             assert means[0] is not None
             return Outputs(means[0], means[1], features)
         logits = None if self.logits is None else self.logits[view, index]
         return Outputs(self.embedding[view, index], logits, features)
-
-
-def shifted(maps: Tensor, share: Tensor) -> Tensor:
-    """Move maps (B, C, h, w) down and right by shares (B, 2) of their height and width, float32.
-
-    Between cells it interpolates linearly; what moves in repeats the cells at the border.
-    """
-    maps = maps.float()
-    for axis, size in enumerate(maps.shape[2:]):
-        cell = torch.arange(size, device=maps.device)
-        source = (cell - share[:, axis, None] * size).clamp(0, size - 1)
-        # (B, size, size): how much of each cell goes into each
-        weight = (1 - (source[:, :, None] - cell).abs()).clamp(min=0)
-        maps = torch.einsum("bij,bcjw->bciw" if axis == 0 else "bij,bchj->bchi", weight, maps)
-    return maps
 
 
 @dataclass(frozen=True)
@@ -130,7 +104,7 @@ def cached_outputs(
     views = [_view(teacher, loader, folder, key, maps, autocast, progress) for key in keys]
     joined = {name: torch.stack([v.pop(name) for v in views]).to(loader.device) for name in list(views[0])}
     features = {path: joined[path] for path in maps.sizes} if maps else {}
-    return TeacherCache(joined["embedding"], joined.get("logits"), features, loader.hr_size, mirrored)
+    return TeacherCache(joined["embedding"], joined.get("logits"), features, mirrored)
 
 
 def _view(
