@@ -163,26 +163,29 @@ def sizes_table(results: list[dict[str, Any]]) -> str:
 
 
 def validation_table(recipe: Path) -> str:
-    """A grid that chooses: its methods on the validation images alone."""
+    """A grid that chooses: its methods on the validation images alone, a table for each student."""
     grid = read_grid(recipe)
-    methods: dict[str, list[dict[str, Any]]] = {}
+    students: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for result in read_results(grid.folder):
-        methods.setdefault(label(result), []).append(result)
-    some = next(iter(methods.values()))[0]
-    lines = [
-        f"{some['student']['name']} at {some['lr_size']}x{some['lr_size']}, {some['epochs']} epochs, top-1 in % on "
-        f"the {some['images']['val']:,} validation images after the last epoch, differences paired by seed:",
-        "",
-        f"| method | validation top-1 | against {grid.baseline} | seeds |",
-        "|---|---|---|---|",
-    ]
-    for method, members in sorted(methods.items(), key=lambda item: -mean(r["val_top1_last"] for r in item[1])):
-        gain, half = paired_gain(members, methods.get(grid.baseline, []), "val_top1_last")
-        spread = "" if half is None else f" ± {half:.2f}"
-        against = "" if method == grid.baseline or isnan(gain) else f"{gain:+.2f}{spread}"
-        seeds = ", ".join(str(seed) for seed in sorted(r["seed"] for r in members))
-        lines.append(f"| {method} | {mean(r['val_top1_last'] for r in members):.2f} | {against} | {seeds} |")
-    return "\n".join(lines)
+        students.setdefault(result["student"]["name"], {}).setdefault(label(result), []).append(result)
+    lines = []
+    for student, methods in students.items():
+        some = next(iter(methods.values()))[0]
+        lines += [
+            f"{student} at {some['lr_size']}x{some['lr_size']}, {some['epochs']} epochs, top-1 in % on the "
+            f"{some['images']['val']:,} validation images after the last epoch, differences paired by seed:",
+            "",
+            f"| method | validation top-1 | against {grid.baseline} | seeds |",
+            "|---|---|---|---|",
+        ]
+        for method, members in sorted(methods.items(), key=lambda item: -mean(r["val_top1_last"] for r in item[1])):
+            gain, half = paired_gain(members, methods.get(grid.baseline, []), "val_top1_last")
+            spread = "" if half is None else f" ± {half:.2f}"
+            against = "" if method == grid.baseline or isnan(gain) else f"{gain:+.2f}{spread}"
+            seeds = ", ".join(str(seed) for seed in sorted(r["seed"] for r in members))
+            lines.append(f"| {method} | {mean(r['val_top1_last'] for r in members):.2f} | {against} | {seeds} |")
+        lines.append("")
+    return "\n".join(lines).rstrip()
 
 
 def steps_table(path: Path) -> str:
