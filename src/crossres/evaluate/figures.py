@@ -124,11 +124,19 @@ def draw_comparison(rows: Sequence[Row], baseline: str, folder: Path) -> list[Pa
     if priced:
         figure, panels = _panels(settings)
         for axes, setting in zip(panels, settings, strict=True):
-            for row in (row for row in priced if row.setting == setting):
-                axes.errorbar(row.cost, row.gain, yerr=row.half, capsize=3, linestyle="", **style[row.method])
-                axes.annotate(row.method, (row.cost, row.gain), (4, 3), textcoords="offset points", fontsize=7)
+            shown = [row for row in priced if row.setting == setting]
+            lowest = _lowest([row.gain for row in shown if row.gain is not None])
+            for row in shown:
+                assert row.gain is not None
+                label = row.method
+                if row.gain < lowest:
+                    # at the edge with its number, or all others would be one heap
+                    label = f"{row.method} ({row.gain:+.1f}, below)"
+                spread = None if row.gain < lowest else row.half
+                y = max(row.gain, lowest)
+                axes.errorbar(row.cost, y, yerr=spread, capsize=3, linestyle="", label=label, **style[row.method])
             axes.axhline(0, color=GREY, linewidth=1)
-            axes.margins(x=0.16, y=0.08)  # room for the names
+            axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
             _plain(
                 axes,
                 title=setting,
@@ -148,6 +156,15 @@ def draw_comparison(rows: Sequence[Row], baseline: str, folder: Path) -> list[Pa
             axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
         save(figure, "curves.png")
     return drawn
+
+
+def _lowest(gains: Sequence[float]) -> float:
+    """Return the lowest gain that is drawn at its place: three times the middle half's range below that half."""
+    import numpy as np
+
+    low, high = np.quantile(gains, [0.25, 0.75])
+    inside = [gain for gain in gains if gain >= low - 3 * max(high - low, 0.5)]
+    return min(inside)
 
 
 def _panels(settings: Sequence[str]) -> tuple[Figure, list[Any]]:
