@@ -1,0 +1,216 @@
+"""Identification: whose face is it? Closed set (rank-k, CMC), open set (TPIR at FPIR) and retrieval (mAP)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from crossres.errors import CrossresError
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+#: Identity of an image that is nobody's: a distractor in a gallery, a stranger among the probes.
+NOBODY = -1
+
+
+def unit_rows(embedding: npt.ArrayLike, what: str) -> Floats:
+    """Return embeddings (N, d) at unit length, float64.
+
+    Raises:
+        CrossresError: none, another shape, NaN, infinity or an embedding of length 0, by its row.
+    """
+    rows = np.asarray(embedding, dtype=np.float64)
+    if rows.ndim != 2 or not len(rows):
+        raise CrossresError(
+            f"the {what} is empty" if rows.size == 0 else f"the {what} is {rows.shape}, expected (N, d)"
+        )
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    bad = np.flatnonzero(~np.isfinite(length[:, 0]) | (length[:, 0] == 0))
+    if len(bad):
+        raise CrossresError(
+            f"the {what}'s embedding {int(bad[0])} is NaN, infinite or 0; {len(bad)} such rows in all"
+        )
+    normal: Floats = rows / length
+    return normal
+
+
+def of_identities(
+    similarity: npt.ArrayLike, gallery_identity: npt.ArrayLike, several: Literal["max", "mean"] = "max"
+) -> tuple[Floats, Ints]:
+    """Return each probe's similarity to each identity of the gallery, (P, I), and the identities, (I,).
+
+    Args:
+        similarity: (P, G) of each probe to each gallery image.
+        gallery_identity: (G,) integers; each `NOBODY` is an identity of its own.
+        several: an identity of several images has the similarity of the nearest one, or their mean.
+    """
+    scores, owner = np.asarray(similarity, dtype=np.float64), np.asarray(gallery_identity, dtype=np.int64).copy()
+    if scores.ndim != 2 or owner.shape != (scores.shape[1],) or not len(owner):
+        raise CrossresError(f"the gallery is empty or has {owner.shape} identities for similarities {scores.shape}")
+    strangers = owner == NOBODY
+    owner[strangers] = NOBODY - 1 - np.arange(strangers.sum())
+    names, column = np.unique(owner, return_inverse=True)
+    if several == "mean":
+        sums = np.zeros((len(scores), len(names)))
+        np.add.at(sums.T, column, scores.T)
+        means: Floats = sums / np.bincount(column)
+        return means, names
+    best = np.full((len(scores), len(names)), -np.inf)
+    np.maximum.at(best.T, column, scores.T)
+    return best, names
+
+
+def ranks(scores: npt.ArrayLike, names: npt.ArrayLike, probe_identity: npt.ArrayLike) -> Ints:
+    """Return the rank of each probe's own identity, from 1; 0 for a probe whose identity is not in the gallery.
+
+    Another identity of equal similarity counts as ranked before it: ties never help.
+    """
+    values, columns, wanted = np.asarray(scores, np.float64), np.asarray(names), np.asarray(probe_identity)
+    mine = columns[None] == wanted[:, None]
+    mated = mine.any(1)
+    own = np.where(mine, values, -np.inf).max(1)
+    before = ((values >= own[:, None]) & ~mine).sum(1)
+    found: Ints = np.where(mated, before + 1, 0).astype(np.int64)
+    return found
+
+
+def cmc(rank: npt.ArrayLike, upto: int) -> Floats:
+    """Return the cumulative match characteristic in percent: the share of mated probes at rank 1, 2, ... ``upto``.
+
+    Raises:
+        CrossresError: no probe has its identity in the gallery.
+    """
+    found = np.asarray(rank)
+    found = found[found > 0]
+    if not len(found):
+        raise CrossresError("no probe has its identity in the gallery")
+    shares: Floats = 100 * (found[:, None] <= np.arange(1, upto + 1)).mean(0)
+    return shares
+
+
+@dataclass(frozen=True)
+class OpenSet:
+    """One working point of a search that may find nobody.
+
+    Attributes:
+        fpir: asked for: share of strangers for whom somebody is returned.
+        tpir: share of mated probes found within the rank and at or above the threshold, in percent.
+        threshold: lowest similarity with no more false positives than asked for.
+        strangers: probes without an identity in the gallery.
+        too_few: fewer than ten false positives are expected among them at this FPIR.
+    """
+
+    fpir: float
+    tpir: float
+    threshold: float
+    strangers: int
+    too_few: bool
+
+
+def open_set(
+    scores: npt.ArrayLike, names: npt.ArrayLike, probe_identity: npt.ArrayLike, fpir: float, rank: int = 1
+) -> OpenSet:
+    """Return the true positive identification rate at a false positive identification rate (DIR at rank 1).
+
+    Args:
+        scores: (P, I) similarity to each identity.
+        names: (I,) identities.
+        probe_identity: (P,); those not in ``names`` are strangers.
+        fpir: 0..1.
+        rank: the probe's identity must be among this many best.
+
+    Raises:
+        CrossresError: an FPIR outside 0..1, no strangers or no mated probe.
+
+    Source: Grother & Ngan, NIST FRVT 1:N; Phillips et al., detection and identification rate.
+    """
+    if not 0 <= fpir <= 1:
+        raise CrossresError(f"a false positive identification rate lies within 0..1, got {fpir:g}")
+    values = np.asarray(scores, np.float64)
+    place = ranks(values, names, probe_identity)
+    mated, best = place > 0, values.max(1)
+    if mated.all() or not mated.any():
+        lacking = "stranger" if mated.all() else "probe whose identity is in the gallery"
+        raise CrossresError(f"open-set identification: there is no {lacking} among {len(values)} probes")
+    of_strangers = np.sort(best[~mated])[::-1]
+    allowed = int(np.floor(fpir * len(of_strangers) + 1e-9))
+    # at or above the threshold is returned: it has to lie above the first stranger too many, and equal ones with it
+    threshold = -np.inf if allowed >= len(of_strangers) else np.nextafter(of_strangers[allowed], np.inf)
+    columns = np.asarray(names)[None] == np.asarray(probe_identity)[:, None]
+    own = np.where(columns, values, -np.inf).max(1)
+    found = mated & (place <= rank) & (own >= threshold)
+    few = bool(len(of_strangers) * fpir < 10)
+    return OpenSet(fpir, 100 * float(found.sum() / mated.sum()), float(threshold), len(of_strangers), few)
+
+
+def average_precision(
+    similarity: npt.ArrayLike, relevant: npt.ArrayLike, area: Literal["trapezoid", "step"] = "trapezoid"
+) -> float:
+    """Return the average precision of one probe's ranking, 0..1.
+
+    Args:
+        similarity: (G,) to each gallery image; among equal ones the relevant images are ranked last.
+        relevant: (G,) bool, images of the probe's identity.
+        area: under the precision-recall curve by trapezoids, as the re-identification benchmarks and TinyFace take
+            it, or by steps (mean precision at each relevant image).
+
+    Raises:
+        CrossresError: no relevant image.
+    """
+    scores, truth = np.asarray(similarity, np.float64), np.asarray(relevant, bool)
+    if not truth.any():
+        raise CrossresError("retrieval: a probe has no image of its identity in the gallery")
+    hits = truth[np.lexsort((truth, -scores))]
+    at = np.flatnonzero(hits)
+    count = np.arange(1, len(at) + 1)
+    precision = count / (at + 1)
+    if area == "step":
+        return float(precision.mean())
+    # the point before each hit: as many found, one image fewer looked at
+    before = np.where(at > 0, (count - 1) / np.maximum(at, 1), 1.0)
+    return float(((precision + before) / 2).mean())
+
+
+def retrieval(
+    similarity: npt.ArrayLike,
+    gallery_identity: npt.ArrayLike,
+    probe_identity: npt.ArrayLike,
+    area: Literal["trapezoid", "step"] = "trapezoid",
+) -> dict[str, Any]:
+    """Return mAP and rank-1, 5, 10, 20 in percent over a gallery of many images and distractors.
+
+    Rank-k counts images, not identities: any image of the probe's identity among the k nearest.
+
+    Args:
+        similarity: (P, G).
+        gallery_identity: (G,); `NOBODY` for distractors.
+        probe_identity: (P,), each in the gallery.
+        area: as in `average_precision`.
+
+    Raises:
+        CrossresError: shapes that do not fit, or a probe without an image in the gallery.
+
+    Source: Cheng, Zhu & Gong, TinyFace (2018); Zheng et al., Market-1501 (2015).
+    """
+    scores, owner = np.asarray(similarity, np.float64), np.asarray(gallery_identity)
+    wanted = np.asarray(probe_identity)
+    if scores.shape != (len(wanted), len(owner)) or not scores.size:
+        raise CrossresError(
+            f"retrieval: similarities {scores.shape} for {len(wanted)} probes and {len(owner)} images"
+        )
+    precisions, first = [], []
+    for row, identity in zip(scores, wanted, strict=True):
+        relevant = (owner == identity) & (owner != NOBODY)
+        precisions.append(average_precision(row, relevant, area))
+        own = row[relevant].max()
+        first.append(int(((row >= own) & ~relevant).sum()) + 1)
+    return {
+        "map": 100 * float(np.mean(precisions)),
+        **{f"rank{k}": 100 * float(np.mean(np.asarray(first) <= k)) for k in (1, 5, 10, 20)},
+        "probes": len(wanted),
+        "gallery": len(owner),
+        "distractors": int((owner == NOBODY).sum()),
+    }
