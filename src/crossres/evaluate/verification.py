@@ -1,7 +1,7 @@
 """Verification: are two images of one identity? Accuracy over folds, ROC, AUC, EER and TAR at FAR, exactly.
 
-All functions take similarities: the larger, the more alike. A pair is accepted where its similarity is at or above the
-threshold; pairs of equal similarity are accepted or refused together.
+All functions take similarities: the larger, the more alike. A pair is accepted where its similarity is at or above
+the threshold; pairs of equal similarity are accepted or refused together.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def roc(scores: npt.ArrayLike, same: npt.ArrayLike) -> Roc:
 
 
 def auc(scores: npt.ArrayLike, same: npt.ArrayLike) -> float:
-    """Return the area under the ROC: the chance that a genuine pair scores above an impostor pair, ties counting half."""
+    """Return the area under the ROC: the chance that a genuine pair beats an impostor pair, ties counting half."""
     points = roc(scores, same)
     return float(np.sum(np.diff(points.far) * (points.tar[1:] + points.tar[:-1]) / 2))
 
