@@ -1,0 +1,217 @@
+"""Lists of image pairs for verification: LFW's text files, CSV, and insightface's .bin."""
+
+from __future__ import annotations
+
+import csv
+import io
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from crossres.data.images import ImageSet
+from crossres.errors import CrossresError
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of images of one set.
+
+    Attributes:
+        left: positions (N,) in the image set.
+        right: positions (N,).
+        same: bool (N,), whether a pair shows one identity.
+        fold: int (N,); all 0 where the list has no folds.
+    """
+
+    left: npt.NDArray[np.int64]
+    right: npt.NDArray[np.int64]
+    same: npt.NDArray[np.bool_]
+    fold: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.same)
+
+
+def read_pairs(path: str | Path, images: ImageSet) -> Pairs:
+    """Read a list of pairs and find its images in a set.
+
+    Args:
+        path: a ``.csv`` with the columns left, right, same (0/1 or true/false) and perhaps fold, left and right being
+            the images' paths or file names; else a text file of LFW: a first line with the number of pairs of each
+            kind, or of folds and pairs, then ``name n1 n2`` for a genuine and ``name1 n1 name2 n2`` for an impostor
+            pair, image n of a person being ``name_000n``.
+        images: whose paths the pairs name; an ending such as ``.jpg`` may be left out.
+
+    Raises:
+        CrossresError: no such file, a line that is no pair, an image that is not in the set, by its line.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise CrossresError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise CrossresError(f"{path}: not a text file; a .bin of insightface is read by read_bin") from None
+    rows = _csv_rows(path, text) if path.suffix.lower() == ".csv" else _lfw_rows(path, text)
+    if not rows:
+        raise CrossresError(f"{path}: holds no pair")
+    position = _positions(images)
+    found = np.empty((len(rows), 2), dtype=np.int64)
+    for i, (line, names, _, _) in enumerate(rows):
+        for side, name in enumerate(names):
+            at = position.get(name, position.get(PurePosixPath(name).stem))
+            if at is None:
+                raise CrossresError(f"{path}, line {line}: there is no image '{name}' among {len(images)}")
+            if at < 0:
+                raise CrossresError(f"{path}, line {line}: several images are named '{name}'; give its whole path")
+            found[i, side] = at
+    same = np.array([row[2] for row in rows], dtype=bool)
+    fold = np.array([row[3] for row in rows], dtype=np.int64)
+    return Pairs(found[:, 0], found[:, 1], same, fold)
+
+
+Rows = list[tuple[int, tuple[str, str], bool, int]]
+
+
+def _lfw_rows(path: Path, text: str) -> Rows:
+    lines = text.splitlines()
+    head = lines[0].split() if lines else []
+    if not head or len(head) > 2 or not all(word.isdigit() for word in head):
+        raise CrossresError(f"{path}: its first line should be the number of pairs, or of folds and pairs")
+    folds, of_each = (int(head[0]), int(head[1])) if len(head) == 2 else (1, int(head[0]))
+    rows: Rows = []
+    for number, line in enumerate(lines[1:], 2):
+        words = line.split("\t") if "\t" in line else line.split()
+        words = [word.strip() for word in words if word.strip()]
+        if not words:
+            continue
+        fold = len(rows) // (2 * of_each)
+        try:
+            if len(words) == 3:
+                names = f"{words[0]}_{int(words[1]):04d}", f"{words[0]}_{int(words[2]):04d}"
+            elif len(words) == 4:
+                names = f"{words[0]}_{int(words[1]):04d}", f"{words[2]}_{int(words[3]):04d}"
+            else:
+                raise ValueError
+        except ValueError:
+            raise CrossresError(f"{path}, line {number}: '{line[:60]}' is no pair of LFW") from None
+        rows.append((number, names, len(words) == 3, fold))
+    if len(rows) != 2 * of_each * folds:
+        raise CrossresError(f"{path}: {len(rows)} pairs, but its first line promises {2 * of_each * folds}")
+    return rows
+
+
+def _csv_rows(path: Path, text: str) -> Rows:
+    reader = csv.DictReader(io.StringIO(text))
+    lacking = [name for name in ("left", "right", "same") if name not in (reader.fieldnames or [])]
+    if lacking:
+        raise CrossresError(f"{path}: has no column '{lacking[0]}'; a list of pairs has left, right, same (and fold)")
+    truth = {"1": True, "true": True, "0": False, "false": False}
+    rows: Rows = []
+    for row in reader:
+        said = str(row["same"]).strip().lower()
+        if said not in truth or not row["left"] or not row["right"]:
+            raise CrossresError(f"{path}, line {reader.line_num}: expected left, right and same as 0 or 1")
+        try:
+            fold = int(row.get("fold") or 0)
+        except ValueError:
+            raise CrossresError(
+                f"{path}, line {reader.line_num}: fold is '{row['fold']}', expected a number"
+            ) from None
+        rows.append((reader.line_num, (row["left"], row["right"]), truth[said], fold))
+    return rows
+
+
+def _positions(images: ImageSet) -> dict[str, int]:
+    """Return where each image is by its path, its file name and that without an ending; -1 where that is unclear."""
+    position: dict[str, int] = {}
+    for i in range(len(images)):
+        whole = PurePosixPath(images.path(i))
+        for name in {str(whole), whole.name, whole.stem, str(whole.with_suffix(""))}:
+            position[name] = -1 if name in position and name != str(whole) else i
+    return position
+
+
+class _Plain(pickle.Unpickler):
+    """Reads lists, bytes, numbers and arrays; anything else that a pickle names is refused, not run."""
+
+    ALLOWED = frozenset(
+        {
+            ("numpy", "ndarray"),
+            ("numpy", "dtype"),
+            ("numpy.core.multiarray", "_reconstruct"),
+            ("numpy._core.multiarray", "_reconstruct"),
+            ("numpy.core.multiarray", "scalar"),
+            ("numpy._core.multiarray", "scalar"),
+            ("_codecs", "encode"),
+        }
+    )
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self.ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        return super().find_class(module, name)
+
+
+class EncodedItems:
+    """Encoded pictures in memory, as `ImageSet` reads them.
+
+    Args:
+        pictures: JPEG or PNG bytes.
+        name: of the source.
+    """
+
+    def __init__(self, pictures: Sequence[bytes], name: str) -> None:
+        self.pictures = list(pictures)
+        self.name = name
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def open(self, row: int) -> Image.Image:
+        return Image.open(io.BytesIO(self.pictures[row]))
+
+    def path(self, row: int) -> str:
+        return f"{row:06d}"
+
+    def where(self, row: int) -> str:
+        return f"picture {row} of {self.name}"
+
+    def digest(self, row: int) -> bytes:
+        from hashlib import sha256
+
+        return sha256(self.pictures[row]).digest()
+
+
+def read_bin(path: str | Path) -> tuple[ImageSet, Pairs]:
+    """Read insightface's ``.bin``: encoded images, two a pair, and whether each pair is genuine; ten folds in order.
+
+    The file is a pickle. Only lists, bytes, booleans and arrays are read; a file that names anything else is refused
+    before it can run.
+
+    Raises:
+        CrossresError: no such file, no such pickle, or counts that do not fit.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            pictures, same = _Plain(file, encoding="bytes").load()
+        pictures = [bytes(np.asarray(p, dtype=np.uint8)) if not isinstance(p, bytes) else p for p in pictures]
+        truth = np.asarray([bool(s) for s in same])
+    except OSError as error:
+        raise CrossresError(f"{path}: {error.strerror}") from None
+    except Exception as error:
+        # a damaged pickle raises whatever its bytes happen to spell
+        raise CrossresError(f"{path}: not a .bin of insightface ({' '.join(str(error).split())[:120]})") from None
+    if len(pictures) != 2 * len(truth) or not len(truth):
+        raise CrossresError(f"{path}: {len(pictures)} images for {len(truth)} pairs, expected two for each")
+    images = ImageSet(EncodedItems(pictures, path.name), np.zeros(len(pictures), dtype=np.int64), ["?"], path.stem)
+    left = np.arange(len(truth), dtype=np.int64) * 2
+    fold = np.arange(len(truth), dtype=np.int64) * min(10, len(truth)) // len(truth)
+    return images, Pairs(left, left + 1, truth, fold)

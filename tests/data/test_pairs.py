@@ -1,0 +1,142 @@
+"""Lists of pairs: LFW's files, CSV and insightface's .bin, on files made here."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from crossres.data.images import ImageSet
+from crossres.data.pairs import EncodedItems, read_bin, read_pairs
+from crossres.data.readers import read
+from crossres.errors import CrossresError
+
+NAMES = ["Ann_0001.jpg", "Ann_0002.jpg", "Bob_0001.jpg", "Bob_0012.jpg", "Cat_0001.jpg"]
+
+
+class Named(EncodedItems):
+    def path(self, row: int) -> str:
+        return self.names[row]
+
+
+def images(names: list[str] = NAMES) -> ImageSet:
+    items = Named([picture(i) for i in range(len(names))], "test")
+    items.names = names
+    return ImageSet(items, np.zeros(len(names), int), ["?"], "test")
+
+
+def picture(seed: int) -> bytes:
+    file = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_a_list_of_view_1(tmp_path: Path) -> None:
+    path = tmp_path / "pairsDevTest.txt"
+    path.write_text("2\nAnn\t1\t2\nBob\t1\t12\nAnn\t2\tBob\t12\nCat\t1\tAnn\t1\n")
+    pairs = read_pairs(path, images())
+    assert pairs.left.tolist() == [0, 2, 1, 4]
+    assert pairs.right.tolist() == [1, 3, 3, 0]
+    assert pairs.same.tolist() == [True, True, False, False]
+    assert pairs.fold.tolist() == [0] * 4
+    assert len(pairs) == 4
+
+
+def test_the_ten_folds_of_view_2(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.txt"
+    path.write_text("3\t1\n" + "Ann\t1\t2\nAnn\t1\tBob\t1\n" * 3)
+    pairs = read_pairs(path, images())
+    assert pairs.fold.tolist() == [0, 0, 1, 1, 2, 2]
+    assert pairs.same.tolist() == [True, False] * 3
+
+
+def test_csv_by_path_name_or_stem(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text("left,right,same,fold\na/x.jpg,b/y.jpg,1,0\nx,z.jpg,false,1\n")
+    pairs = read_pairs(path, images(["a/x.jpg", "b/y.jpg", "b/z.jpg"]))
+    assert (pairs.left.tolist(), pairs.right.tolist()) == ([0, 0], [1, 2])
+    assert (pairs.same.tolist(), pairs.fold.tolist()) == ([True, False], [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "line"),
+    [
+        ("p.txt", "", r"its first line should be the number of pairs"),
+        ("p.txt", "Ann 1 2\n", r"its first line should be the number of pairs"),
+        ("p.txt", "1\nAnn\t1\t2\n", r"1 pairs, but its first line promises 2"),
+        ("p.txt", "1\nAnn\t1\t2\nAnn\t1\tBob\t3\n", r", line 3: there is no image 'Bob_0003' among 5"),
+        ("p.txt", "1\nAnn\tx\t2\nAnn\t1\tBob\t1\n", r", line 2: 'Ann\tx\t2' is no pair of LFW"),
+        ("p.csv", "left,right\n", r"has no column 'same'; a list of pairs has"),
+        ("p.csv", "left,right,same\nAnn_0001,Bob_0001,maybe\n", r", line 2: expected left, right and same"),
+        ("p.csv", "left,right,same\n", r"holds no pair"),
+        ("p.csv", "left,right,same,fold\nAnn_0001,Bob_0001,1,x\n", r", line 2: fold is 'x', expected a number"),
+    ],
+)
+def test_what_is_no_list_of_pairs(name: str, text: str, line: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(CrossresError, match=rf"^{path}:?{line if line.startswith(',') else ' ' + line}[^\n]*$"):
+        read_pairs(path, images())
+
+
+def test_a_name_that_two_images_share_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text("left,right,same\nx.jpg,b/y.jpg,0\n")
+    with pytest.raises(CrossresError, match=r"line 2: several images are named 'x.jpg'; give its whole path$"):
+        read_pairs(path, images(["a/x.jpg", "b/x.jpg", "b/y.jpg"]))
+    path.write_text("left,right,same\nb/x.jpg,b/y.jpg,0\n")
+    assert read_pairs(path, images(["a/x.jpg", "b/x.jpg", "b/y.jpg"])).left.tolist() == [1]
+
+
+@pytest.mark.parametrize("arrays", [False, True])
+def test_the_bin_of_insightface(arrays: bool, tmp_path: Path) -> None:
+    pictures = [picture(i) for i in range(6)]
+    bins = [np.frombuffer(p, dtype=np.uint8) for p in pictures] if arrays else pictures
+    path = tmp_path / "lfw.bin"
+    path.write_bytes(pickle.dumps((bins, [True, False, np.True_ if arrays else True])))
+    found, pairs = read_bin(path)
+    assert (pairs.left.tolist(), pairs.right.tolist()) == ([0, 2, 4], [1, 3, 5])
+    assert pairs.same.tolist() == [True, False, True]
+    for i, encoded in enumerate(pictures):
+        assert np.array_equal(found.image(i), np.asarray(Image.open(io.BytesIO(encoded))))
+
+
+def test_a_bin_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    class Crafted:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    path = tmp_path / "bad.bin"
+    for content in ((Crafted(), [True]), ([b"x"], Crafted())):
+        path.write_bytes(pickle.dumps(content))
+        with pytest.raises(CrossresError, match=r"not a .bin of insightface \(it asks for posix.mkdir\)$"):
+            read_bin(path)
+    assert not (tmp_path / "ran").exists()
+    path.write_bytes(b"\x80\x04garbage")
+    with pytest.raises(CrossresError, match=r"not a .bin of insightface"):
+        read_bin(path)
+    path.write_bytes(pickle.dumps(([b"x"], [True, False])))
+    with pytest.raises(CrossresError, match=r"1 images for 2 pairs, expected two for each$"):
+        read_bin(path)
+    with pytest.raises(CrossresError, match=r"No such file"):
+        read_bin(tmp_path / "none.bin")
+
+
+def test_the_official_lists_of_lfw() -> None:
+    data = os.environ.get("CROSSRES_DATA")
+    if not data:
+        pytest.skip("CROSSRES_DATA is not set: it is the folder that holds lfw/")
+    folder = Path(data) / "lfw"
+    shards = sorted(folder.glob("dev_test-*.parquet"))
+    faces = read(shards, split="all", label_column="identity")
+    pairs = read_pairs(folder / "pairsDevTest.txt", faces)
+    assert len(pairs) == 1000
+    assert int(pairs.same.sum()) == 500
+    names = np.array(faces.classes)[faces.labels]
+    assert np.array_equal(names[pairs.left] == names[pairs.right], pairs.same)
