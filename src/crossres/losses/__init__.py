@@ -6,11 +6,15 @@ A new one: a file with a :class:`Loss`, a line in :data:`LOSSES`, a test.
 from __future__ import annotations
 
 from crossres.losses.ab import AB
+from crossres.losses.adaface import AdaFace
+from crossres.losses.arcface import ArcFace
 from crossres.losses.askd import ASKD
 from crossres.losses.at import AT
 from crossres.losses.base import Loss, MapLoss
 from crossres.losses.cc import CC
 from crossres.losses.ce import CE
+from crossres.losses.cosface import CosFace
+from crossres.losses.cosine import Cosine
 from crossres.losses.crcd import CRCD, CRCDGradient
 from crossres.losses.crd import CRD
 from crossres.losses.crrcd import CRRCD
@@ -27,14 +31,20 @@ from crossres.losses.octuplet import Octuplet
 from crossres.losses.pkt import PKT
 from crossres.losses.review import ReviewKD
 from crossres.losses.rkd import RKD
+from crossres.losses.similarity import Similarity
 from crossres.losses.sp import SP
 from crossres.losses.vid import VID
 
 LOSSES: dict[str, type[Loss]] = {
     "ce": CE,
+    "cosface": CosFace,
+    "arcface": ArcFace,
+    "adaface": AdaFace,
     "kd": KD,
     "dkd": DKD,
     "dist": DIST,
+    "cosine": Cosine,
+    "similarity": Similarity,
     "rkd": RKD,
     "pkt": PKT,
     "cc": CC,
@@ -79,10 +89,15 @@ __all__ = [
     "RKD",
     "SP",
     "VID",
+    "AdaFace",
+    "ArcFace",
     "CRCDGradient",
+    "CosFace",
+    "Cosine",
     "FitNet",
     "Loss",
     "MapLoss",
     "Octuplet",
     "ReviewKD",
+    "Similarity",
 ]

@@ -1,0 +1,76 @@
+"""AdaFace."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from crossres.losses.margin import NEAR_ONE, MarginHead
+from crossres.losses.options import demand
+
+
+class AdaFace(MarginHead):
+    r"""AdaFace (Kim et al. 2022, arXiv 2204.00964): the margin follows the embedding's length, a sign of quality.
+
+    .. math::
+        \hat n_i = \mathrm{clip}\Big( \frac{|e_i| - \mu}{\sigma / h}, -1, 1 \Big), \quad
+        z_{iy_i} = \cos\big(\theta_{iy_i} - m \hat n_i\big) - m (\hat n_i + 1)
+
+    :math:`\mu` and :math:`\sigma` are running means of the lengths' mean and standard deviation in a batch; no
+    gradient flows through :math:`\hat n`, and the angle stays inside :math:`0..\pi`. The rest is
+    :class:`MarginHead`'s: softmax over the scaled cosines to a prototype for each identity.
+
+    Args:
+        teacher_dim: ignored; every loss is built from the same two widths.
+        student_dim: width of the student's embedding.
+        margin: m, at least 0.
+        scale: s, above 0.
+        concentration: h, above 0.
+        momentum: share of the running means that a batch leaves in place, 0..1. The first batch sets them
+            (our choice: the authors' code starts from 20 and 100).
+
+    Shapes:
+        student (B, student_dim), label (B,) -> scalar.
+
+    Raises:
+        ValueError: an option out of range, or a label that `prepare` has not seen.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(
+        self,
+        teacher_dim: int,
+        student_dim: int,
+        *,
+        margin: float = 0.4,
+        scale: float = 64.0,
+        concentration: float = 0.333,
+        momentum: float = 0.99,
+    ) -> None:
+        super().__init__(teacher_dim, student_dim, margin=margin, scale=scale)
+        demand("AdaFace", "concentration", concentration, concentration > 0, "concentration > 0")
+        demand("AdaFace", "momentum", momentum, 0 <= momentum <= 1, "0 <= momentum <= 1")
+        self.concentration = concentration
+        self.momentum = momentum
+        # a deviation below 0 stands for: no batch seen
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("deviation", -torch.ones(()))
+
+    def with_margin(self, cosine: Tensor, length: Tensor) -> Tensor:
+        length = length.detach().clamp(1e-3, 100)
+        mean, deviation = length.mean(), length.std(correction=0)
+        known = self.deviation >= 0
+        mean = torch.where(known, torch.lerp(mean, self.mean, self.momentum), mean)
+        deviation = torch.where(known, torch.lerp(deviation, self.deviation, self.momentum), deviation)
+        if self.training:
+            self.mean.copy_(mean)
+            self.deviation.copy_(deviation)
+        else:
+            mean, deviation = torch.where(known, self.mean, mean), torch.where(known, self.deviation, deviation)
+        quality = ((length - mean) / (deviation / self.concentration + 1e-3)).clamp(-1, 1)
+        angle = (cosine.acos() - self.margin * quality).clamp(NEAR_ONE, math.pi - NEAR_ONE)
+        return angle.cos() - self.margin * (quality + 1)

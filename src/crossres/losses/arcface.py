@@ -1,0 +1,40 @@
+"""ArcFace."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from crossres.losses.margin import MarginHead
+
+
+class ArcFace(MarginHead):
+    r"""ArcFace (Deng et al. 2019, arXiv 1801.07698): :math:`z_{iy_i} = \cos(\theta_{iy_i} + m)`.
+
+    Beyond :math:`\theta = \pi - m`, where that would rise again, it goes on as :math:`\cos\theta - m \sin m`, as the
+    authors' code does. The rest is :class:`MarginHead`'s: softmax over the scaled cosines to a prototype for each
+    identity.
+
+    Args:
+        teacher_dim: ignored; every loss is built from the same two widths.
+        student_dim: width of the student's embedding.
+        margin: m, at least 0, in radians.
+        scale: s, above 0.
+
+    Shapes:
+        student (B, student_dim), label (B,) -> scalar.
+
+    Raises:
+        ValueError: an option out of range, or a label that `prepare` has not seen.
+    """
+
+    def __init__(self, teacher_dim: int, student_dim: int, *, margin: float = 0.5, scale: float = 64.0) -> None:
+        super().__init__(teacher_dim, student_dim, margin=margin, scale=scale)
+
+    def with_margin(self, cosine: Tensor, length: Tensor) -> Tensor:
+        sine = (1 - cosine.square()).sqrt()
+        added = cosine * math.cos(self.margin) - sine * math.sin(self.margin)
+        beyond = cosine - self.margin * math.sin(self.margin)
+        return torch.where(cosine > -math.cos(self.margin), added, beyond)

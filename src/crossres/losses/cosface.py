@@ -1,0 +1,33 @@
+"""CosFace."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from crossres.losses.margin import MarginHead
+
+
+class CosFace(MarginHead):
+    r"""CosFace (Wang et al. 2018, arXiv 1801.09414): :math:`z_{iy_i} = \cos\theta_{iy_i} - m`.
+
+    With a margin of 0 it is the normalised softmax (arXiv 1704.06369). The rest is :class:`MarginHead`'s: softmax
+    over the scaled cosines to a prototype for each identity.
+
+    Args:
+        teacher_dim: ignored; every loss is built from the same two widths.
+        student_dim: width of the student's embedding.
+        margin: m, at least 0, in units of the cosine.
+        scale: s, above 0.
+
+    Shapes:
+        student (B, student_dim), label (B,) -> scalar.
+
+    Raises:
+        ValueError: an option out of range, or a label that `prepare` has not seen.
+    """
+
+    def __init__(self, teacher_dim: int, student_dim: int, *, margin: float = 0.35, scale: float = 64.0) -> None:
+        super().__init__(teacher_dim, student_dim, margin=margin, scale=scale)
+
+    def with_margin(self, cosine: Tensor, length: Tensor) -> Tensor:
+        return cosine - self.margin

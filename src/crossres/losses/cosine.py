@@ -1,0 +1,35 @@
+"""Embedding regression by cosine."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from crossres.losses.base import Loss
+
+
+class Cosine(Loss):
+    r"""Embedding regression: the student's embedding points where the teacher's does.
+
+    .. math:: L = \operatorname{mean}_i \big( 1 - \cos(e^t_i, W e^s_i) \big)
+
+    Where the widths are equal there is no W, and a student so trained shares its teacher's space: its embeddings of
+    low-resolution probes can be compared with the teacher's of a high-resolution gallery. Else W is a linear layer,
+    trained with the student and thrown away. Needs no labels.
+
+    Source: the regression of a face teacher's embedding, e.g. Ge et al. 2019 (arXiv 1811.09998), in its angular form.
+
+    Args:
+        teacher_dim: width of the teacher's embedding.
+        student_dim: width of the student's embedding.
+
+    Shapes:
+        teacher (B, teacher_dim), student (B, student_dim) -> scalar in 0..2.
+    """
+
+    def __init__(self, teacher_dim: int, student_dim: int) -> None:
+        super().__init__(teacher_dim, student_dim)
+        self.layer = nn.Identity() if teacher_dim == student_dim else nn.Linear(student_dim, teacher_dim, bias=False)
+
+    def compute(self, teacher: Tensor, student: Tensor, label: Tensor | None, index: Tensor | None) -> Tensor:
+        return 1 - F.cosine_similarity(teacher, self.layer(student), dim=1, eps=1e-6).mean()

@@ -1,0 +1,52 @@
+"""Distillation of similarity rows, for teachers without logits."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from crossres.losses.base import Loss
+from crossres.losses.contrast import unit
+from crossres.losses.options import demand
+
+
+class Similarity(Loss):
+    r"""KD on similarity rows: a sample's similarities to the rest of the batch stand in for logits.
+
+    .. math::
+        L = \operatorname{mean}_i \mathrm{KL}\big(
+            \mathrm{softmax}_{j \ne i} \cos(t_i, t_j) / \tau \;\big\|\;
+            \mathrm{softmax}_{j \ne i} \cos(s_i, s_j) / \tau \big)
+
+    Needs no labels and no equal widths. Source: the form of SEED (Fang et al. 2021, arXiv 2101.04731), with the batch
+    in the place of its queue and without the sample itself, whose similarity of 1 says nothing.
+
+    Args:
+        teacher_dim: width of the teacher's embedding.
+        student_dim: width of the student's embedding.
+        tau: temperature of both rows, above 0.
+
+    Shapes:
+        teacher (B, teacher_dim), student (B, student_dim) -> scalar; 0 for a batch of 1 or 2, whose rows cannot differ.
+
+    Raises:
+        ValueError: an option out of range.
+    """
+
+    def __init__(self, teacher_dim: int, student_dim: int, *, tau: float = 0.1) -> None:
+        super().__init__(teacher_dim, student_dim)
+        demand("Similarity", "tau", tau, tau > 0, "tau > 0")
+        self.tau = tau
+
+    def compute(self, teacher: Tensor, student: Tensor, label: Tensor | None, index: Tensor | None) -> Tensor:
+        if len(student) < 2:
+            return student.sum() * 0
+        of_teacher, of_student = (self._rows(unit(side)) for side in (teacher, student))
+        return F.kl_div(of_student, of_teacher, reduction="batchmean", log_target=True)
+
+    def _rows(self, x: Tensor) -> Tensor:
+        """Return the log-probabilities (B, B - 1) of each row without its own column."""
+        size = len(x)
+        others = ~torch.eye(size, dtype=torch.bool, device=x.device)
+        return F.log_softmax((x @ x.T / self.tau)[others].view(size, size - 1), dim=1)
