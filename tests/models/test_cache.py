@@ -13,6 +13,7 @@ import torch
 
 from crossres.data.images import ArrayItems, ImageSet
 from crossres.data.loader import Loader
+from crossres.models import cache as cache_module
 from crossres.models.cache import CachedMaps, TeacherCache, cached_outputs
 from crossres.models.encoder import Encoder, build_encoder
 
@@ -211,6 +212,56 @@ def test_a_damaged_file_is_computed_anew(
     outputs(tmp_path)
     assert sum(counted) == before + COUNT
     assert capsys.readouterr().err == ""
+
+
+def test_tensors_that_were_changed_are_computed_anew(
+    tmp_path: Path, counted: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = outputs(tmp_path, flip=False)
+    (path,) = tmp_path.iterdir()
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1  # a bit of a number: the file can be read all the same
+    path.write_bytes(content)
+    before = sum(counted)
+    assert torch.equal(outputs(tmp_path, flip=False).embedding, first.embedding)
+    assert sum(counted) == before + COUNT
+    assert capsys.readouterr().err.splitlines() == [f"{path} is not as it was written and is computed anew"]
+
+
+def test_an_interrupted_pass_goes_on_where_it_stopped(
+    tmp_path: Path, counted: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_module, "BATCH", 4)
+    monkeypatch.setattr(cache_module, "PART", 8)
+    whole = outputs(None)
+
+    def stop(_what: str, done: int, _total: int) -> None:
+        if done == 16:
+            raise KeyboardInterrupt
+
+    for _ in range(2):  # the images 8 to 16 are asked for again: their part was not whole
+        counted.clear()
+        with pytest.raises(KeyboardInterrupt):
+            outputs(tmp_path, progress=stop)
+        assert sum(counted) in (16, 8)
+    (parts,) = tmp_path.iterdir()
+    (part,) = parts.iterdir()
+    counted.clear()
+    again = outputs(tmp_path)
+    assert sum(counted) == COUNT - 8 + COUNT
+    assert torch.equal(whole.embedding, again.embedding)
+    assert again.logits is not None
+    assert torch.equal(whole.logits, again.logits)
+    assert not parts.exists()
+    # a damaged part is computed again, and those after it
+    for path in tmp_path.iterdir():
+        path.unlink()
+    with pytest.raises(KeyboardInterrupt):
+        outputs(tmp_path, progress=stop)
+    part.write_bytes(part.read_bytes()[:-1])
+    counted.clear()
+    assert torch.equal(outputs(tmp_path).embedding, whole.embedding)
+    assert sum(counted) == 2 * COUNT
 
 
 def test_bfloat16_is_kept_as_float32() -> None:

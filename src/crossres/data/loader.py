@@ -102,18 +102,21 @@ class Loader:
         shares = [self._share(row) for row in rows]
         yield from self._batches(order, shift, flip, draws, rows, shares, moves=moves, hr=hr)
 
-    def ordered(self, *, flip: bool = False, hr: bool = False, batch_size: int | None = None) -> Iterator[Batch]:
+    def ordered(
+        self, *, flip: bool = False, hr: bool = False, batch_size: int | None = None, start: int = 0
+    ) -> Iterator[Batch]:
         """Yield every image once, in the order of the set, unshifted; the degradation's draws are fixed.
 
         Args:
             flip: serve the mirrored view.
             hr: whether ``batch.hr`` is wanted.
             batch_size: images per batch; the training's if left out.
+            start: position of the first image, to go on where one stopped.
         """
         n = len(self.images)
         size = batch_size or self.batch_size
         draws = draw(n, self.lr_size, self.degradation, _generator(self.seed, -1))
-        rows = [slice(start, min(start + size, n)) for start in range(0, n, size)]
+        rows = [slice(start, min(start + size, n)) for start in range(start, n, size)]
         no_shift = torch.zeros(n, 2, dtype=torch.long)
         view = torch.full((n,), flip)
         yield from self._batches(torch.arange(n), no_shift, view, draws, rows, rows, moves=flip, hr=hr)

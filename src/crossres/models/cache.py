@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,8 @@ from crossres.types import Outputs
 
 #: Images per forward pass of the teacher.
 BATCH = 128
+#: Images after which what the teacher said is put on disk, a multiple of BATCH: an interruption costs at most these.
+PART = 16 * BATCH
 
 
 @dataclass
@@ -116,20 +120,48 @@ def _view(
     autocast: Callable[[], Any],
     progress: Callable[[str, int, int], None],
 ) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file, save
-
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
-    path = folder / f"{digest}.safetensors" if folder else None
-    if path and path.exists():
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError):
-            print(f"{path} cannot be read and is computed anew", file=sys.stderr)
+    if folder is None:
+        return _joined(list(_parts(teacher, loader, key["flip"], maps, autocast, progress)))
+    path = folder / f"{digest}.safetensors"
+    # what an interruption leaves behind: whole parts, in order
+    beside = folder / f"{digest}.parts"
+    found = _read(path)
+    if found is not None:
+        shutil.rmtree(beside, ignore_errors=True)
+        return found
+    files = [beside / f"{number}.safetensors" for number in range(-(-len(loader.images) // PART))]
+    parts: list[dict[str, Tensor]] = []
+    for file in files:
+        part = _read(file)
+        if part is None:
+            break
+        parts.append(part)
+    rest = _parts(teacher, loader, key["flip"], maps, autocast, progress, start=len(parts) * PART)
+    for part, file in zip(rest, files[len(parts) :], strict=True):
+        with suppress(CrossresError):  # another process may have finished the whole and removed the parts
+            _save(part, file, {})
+        parts.append(part)
+    whole = _joined(parts)
+    _save(whole, path, key)
+    shutil.rmtree(beside, ignore_errors=True)
+    return whole
+
+
+def _parts(
+    teacher: Encoder,
+    loader: Loader,
+    flip: bool,
+    maps: CachedMaps | None,
+    autocast: Callable[[], Any],
+    progress: Callable[[str, int, int], None],
+    start: int = 0,
+) -> Iterator[dict[str, Tensor]]:
+    """Yield what the teacher says of each ``PART`` images from position ``start`` on."""
     outputs: dict[str, list[Tensor]] = defaultdict(list)
-    done = 0
+    done = start
     # a batch size of its own: the last bits depend on it, and every run may read what this one writes
-    for batch in loader.ordered(flip=key["flip"], hr=True, batch_size=BATCH):
+    for batch in loader.ordered(flip=flip, hr=True, batch_size=BATCH, start=start):
         with torch.no_grad(), autocast():
             said = teacher(batch.hr)
         outputs["embedding"].append(said.embedding.float().cpu())
@@ -146,10 +178,46 @@ def _view(
                 outputs[name].append(kept)
         done += len(batch.label)
         progress("teacher", done, len(loader.images))
-    whole = {name: torch.cat(outputs.pop(name)) for name in list(outputs)}
-    if path:
-        write_atomically(path, lambda f: f.write(save(whole, metadata={k: str(v) for k, v in key.items()})))
-    return whole
+        if done % PART == 0 or done == len(loader.images):
+            yield {name: torch.cat(outputs.pop(name)) for name in list(outputs)}
+
+
+def _joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.cat([part.pop(name) for part in parts]) for name in list(parts[0])}
+
+
+def _save(tensors: dict[str, Tensor], path: Path, key: Mapping[str, Any]) -> None:
+    from safetensors.torch import save
+
+    facts = {**{name: str(value) for name, value in key.items()}, "sha256": _sha256(tensors)}
+    write_atomically(path, lambda file: file.write(save(tensors, metadata=facts)))
+
+
+def _read(path: Path) -> dict[str, Tensor] | None:
+    """Return the tensors of a file; None where there is none, or one that is not what was written."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if (file.metadata() or {}).get("sha256") == _sha256(found):
+                return found
+            reason = "is not as it was written"
+    except (SafetensorError, OSError):
+        reason = "cannot be read"
+    print(f"{path} {reason} and is computed anew", file=sys.stderr)
+    return None
+
+
+def _sha256(tensors: Mapping[str, Tensor]) -> str:
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        total.update(memoryview(tensor.numpy()).cast("B"))
+    return total.hexdigest()
 
 
 def _probe(teacher: Encoder, loader: Loader, autocast: Callable[[], Any]) -> str:
