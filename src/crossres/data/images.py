@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
+from pathlib import PurePosixPath
 from typing import Protocol
 
 import numpy as np
@@ -295,6 +296,18 @@ class ImageSet:
             f"{error} ({len(failed)} of the {len(self)} images of {self.name} cannot be read: mend or remove "
             f"them, or set the option corrupt to skip)"
         ) from error
+
+
+def by_name(paths: Sequence[str]) -> dict[str, int]:
+    """Return positions by path, by file name and by both without an ending; -1 where a name is of several paths."""
+    position: dict[str, int] = {}
+    for i, path in enumerate(paths):
+        whole = PurePosixPath(path)
+        # pixels in memory have no path
+        names = {path, whole.name, whole.stem, str(whole.with_suffix(""))} if whole.name else ()
+        for name in names:
+            position[name] = -1 if name in position and name != path else i
+    return position
 
 
 def left_out(splits: Mapping[str, ImageSet]) -> list[str]:

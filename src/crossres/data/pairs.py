@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from crossres.data.images import ImageSet
+from crossres.data.images import ImageSet, by_name
 from crossres.errors import CrossresError
 
 
@@ -61,7 +61,7 @@ def read_pairs(path: str | Path, images: ImageSet) -> Pairs:
     rows = _csv_rows(path, text) if path.suffix.lower() == ".csv" else _lfw_rows(path, text)
     if not rows:
         raise CrossresError(f"{path}: holds no pair")
-    position = _positions(images)
+    position = by_name([images.path(i) for i in range(len(images))])
     found = np.empty((len(rows), 2), dtype=np.int64)
     for i, (line, names, _, _) in enumerate(rows):
         for side, name in enumerate(names):
@@ -126,16 +126,6 @@ def _csv_rows(path: Path, text: str) -> Rows:
             ) from None
         rows.append((reader.line_num, (row["left"], row["right"]), truth[said], fold))
     return rows
-
-
-def _positions(images: ImageSet) -> dict[str, int]:
-    """Return where each image is by its path, its file name and that without an ending; -1 where that is unclear."""
-    position: dict[str, int] = {}
-    for i in range(len(images)):
-        whole = PurePosixPath(images.path(i))
-        for name in {str(whole), whole.name, whole.stem, str(whole.with_suffix(""))}:
-            position[name] = -1 if name in position and name != str(whole) else i
-    return position
 
 
 class _Plain(pickle.Unpickler):

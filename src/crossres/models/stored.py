@@ -1,0 +1,132 @@
+"""Stored embeddings as a teacher: what a network that nobody has at hand said of each image."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from crossres.data.images import ImageSet, by_name
+from crossres.errors import CrossresError
+from crossres.models.cache import TeacherCache
+from crossres.models.encoder import Encoder
+
+#: endings of the files that hold embeddings
+ENDINGS = (".npz", ".npy", ".parquet")
+
+
+class StoredBackbone(nn.Module):
+    """Stands where a network would: it knows widths and answers for stored images only.
+
+    Args:
+        path: of the file.
+        paths: of the images.
+        values: (N, d).
+    """
+
+    digest: Tensor
+
+    def __init__(self, path: Path, paths: Sequence[str], values: Tensor) -> None:
+        super().__init__()
+        self.path = path
+        self.paths = list(paths)
+        self.values = values
+        total = hashlib.sha256("\n".join(self.paths).encode("utf-8", "surrogateescape"))
+        total.update(values.numpy().tobytes())
+        self.register_buffer("digest", torch.frombuffer(bytearray(total.digest()), dtype=torch.uint8))
+
+    def forward(self, images: Tensor) -> Tensor:
+        raise CrossresError(
+            f"{self.path}: stored embeddings answer for the stored images only; leave teacher_cache on"
+        )
+
+
+def stored_encoder(path: str | Path) -> Encoder:
+    """Read stored embeddings as a frozen teacher.
+
+    Args:
+        path: a ``.parquet`` with the columns path and embedding (lists of numbers); a ``.npz`` with the arrays path
+            (N,) and embedding (N, d); or a ``.npy`` (N, d) with the paths, a line each, in a ``.txt`` of its name.
+
+    Raises:
+        CrossresError: no such file, other columns, rows of several widths, numbers that are NaN or infinite, a path
+            twice.
+    """
+    path = Path(path)
+    try:
+        paths, values = _read(path)
+    except CrossresError:
+        raise
+    except OSError as error:
+        raise CrossresError(f"{path}: {error.strerror or error}") from None
+    except Exception as error:
+        why = " ".join(str(error).split())[:160]
+        raise CrossresError(f"{path}: cannot be read as stored embeddings ({why})") from None
+    if values.ndim != 2 or len(values) != len(paths) or not values.size:
+        raise CrossresError(f"{path}: {len(paths)} paths and embeddings of {values.shape}, expected (N, d) for N paths")
+    bad = np.flatnonzero(~np.isfinite(values).all(1))
+    if len(bad):
+        raise CrossresError(f"{path}: the embedding of {paths[bad[0]]} holds NaN or infinity ({len(bad)} such)")
+    if len(set(paths)) < len(paths):
+        seen: set[str] = set()
+        twice = next(name for name in paths if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise CrossresError(f"{path}: {twice} has two embeddings")
+    backbone = StoredBackbone(path, paths, torch.from_numpy(np.array(values, dtype=np.float32)))
+    encoder = Encoder(
+        backbone,
+        embedding_dim=values.shape[1],
+        classes=(),
+        input_size=None,
+        architecture={"name": "stored", "file": path.name},
+    )
+    return encoder.eval().requires_grad_(False)
+
+
+def stored_outputs(teacher: Encoder, images: ImageSet, device: torch.device) -> TeacherCache:
+    """Return the stored embeddings of a set of images; both views are answered with the one there is.
+
+    Raises:
+        CrossresError: images without an embedding; names the first and counts them.
+    """
+    backbone = teacher.backbone
+    assert isinstance(backbone, StoredBackbone)
+    position = by_name(backbone.paths)
+    rows, lacking = [], []
+    for i in range(len(images)):
+        name = images.path(i)
+        row = position.get(name, position.get(name.rpartition("/")[2], -1))
+        rows.append(row)
+        if row < 0:
+            lacking.append(i)
+    if lacking:
+        raise CrossresError(
+            f"{backbone.path}: no embedding of {images.path(lacking[0]) or images.where(lacking[0])} "
+            f"({len(lacking)} of {len(images)} images of {images.name} lack one)"
+        )
+    return TeacherCache(backbone.values[rows].to(device).expand(2, -1, -1), None)
+
+
+def _read(path: Path) -> tuple[list[str], npt.NDArray[Any]]:
+    if path.suffix == ".parquet":
+        from crossres.data.shards import arrow
+
+        _, pq = arrow()
+        table = pq.read_table(path)
+        for column in ("path", "embedding"):
+            if column not in table.column_names:
+                raise CrossresError(f"{path}: has no column '{column}'; it has {', '.join(table.column_names)}")
+        return table.column("path").to_pylist(), np.array(table.column("embedding").to_pylist(), dtype=np.float32)
+    if path.suffix == ".npz":
+        with np.load(path) as arrays:
+            for name in ("path", "embedding"):
+                if name not in arrays:
+                    raise CrossresError(f"{path}: has no array '{name}'; it has {', '.join(arrays)}")
+            return [str(name) for name in arrays["path"]], arrays["embedding"]
+    listing = path.with_suffix(".txt")
+    return listing.read_text(encoding="utf-8").splitlines(), np.load(path)
