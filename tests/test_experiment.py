@@ -24,7 +24,7 @@ from crossres import (
     load,
     preparation,
     read,
-    results,
+    tasks,
     teach,
     train,
 )
@@ -463,7 +463,7 @@ def test_validation_comes_from_train_and_test_is_read_once_at_the_end(
     make: Any, drawn: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, list[str]] = {"train": [], "val": [], "test": []}
-    real_epoch, real_predict = Loader.epoch, train.predict
+    real_epoch, real_predict = Loader.epoch, tasks.predict
     finished = False
 
     def epoch(self: Loader, number: int, **how: Any) -> Iterator[Any]:
@@ -471,13 +471,9 @@ def test_validation_comes_from_train_and_test_is_read_once_at_the_end(
             seen["train"] += [self.images.where(i) for i in batch.index.tolist()]
             yield batch
 
-    def look(which: str) -> Any:
-        def predict(encoder: Any, loader: Loader, *how: Any) -> Any:
-            assert (which == "test") == finished
-            seen[which] += [loader.images.where(i) for i in range(len(loader.images))]
-            return real_predict(encoder, loader, *how)
-
-        return predict
+    def predict(encoder: Any, loader: Loader, *how: Any) -> Any:
+        seen["test" if finished else "val"] += [loader.images.where(i) for i in range(len(loader.images))]
+        return real_predict(encoder, loader, *how)
 
     real_finish = experiment.finish
 
@@ -487,8 +483,7 @@ def test_validation_comes_from_train_and_test_is_read_once_at_the_end(
         return real_finish(*arguments)
 
     monkeypatch.setattr(Loader, "epoch", epoch)
-    monkeypatch.setattr(train, "predict", look("val"))
-    monkeypatch.setattr(results, "predict", look("test"))
+    monkeypatch.setattr(tasks, "predict", predict)
     monkeypatch.setattr(experiment, "finish", finish)
     result = distill(make(train_val_fraction=0.25), quiet=True)
 
@@ -547,15 +542,21 @@ def test_the_average_of_the_weights_is_what_counts(make: Any) -> None:
 
 def test_all_seeds_are_judged_on_the_same_degraded_images(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     judged: list[torch.Tensor] = []
-    real = results.predict
+    real = tasks.predict
 
     def keep(encoder: Any, loader: Loader, *how: Any) -> Any:
         judged.append(torch.cat([batch.lr for batch in loader.ordered(batch_size=250)]))
         return real(encoder, loader, *how)
 
-    monkeypatch.setattr(results, "predict", keep)
+    monkeypatch.setattr(tasks, "predict", keep)
     for seed in (0, 1):
-        config = make(name=f"s{seed}", train_epochs=1, train_seed=seed, degradation=Degradation(preset="realistic"))
+        config = make(
+            name=f"s{seed}",
+            train_epochs=1,
+            train_seed=seed,
+            train_val_fraction=0.0,
+            degradation=Degradation(preset="realistic"),
+        )
         distill(config, quiet=True)
     assert torch.equal(judged[0], judged[-1])
 
@@ -818,7 +819,7 @@ def test_a_teacher_in_memory_is_refused_where_another_is_named(make: Any, drawn_
 def test_names_are_checked_before_images_are_read(
     make: Any, wrong: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preparation, "read", lambda *_, **__: pytest.fail("the images were read first"))
+    monkeypatch.setattr(tasks, "read", lambda *_, **__: pytest.fail("the images were read first"))
     with pytest.raises(CrossresError, match=r"resnet8x4|nowhere|temperature"):
         distill(make(**wrong), quiet=True)
 

@@ -20,6 +20,7 @@ from crossres.preparation import prepare
 from crossres.processes import fabric_of
 from crossres.progress import Progress
 from crossres.results import finish
+from crossres.tasks import Classification
 from crossres.train import Fit
 
 
@@ -78,13 +79,14 @@ def run(
             raise CrossresError(
                 f"--overwrite would delete the {what} {source}, which the run needs; choose another --name"
             )
+    task = Classification()
     device = resolve_device(config.train)
     fabric = fabric_of(config, device)
     fabric.launch()
     progress = Progress(quiet=quiet or fabric.global_rank > 0)
 
     try:
-        experiment = prepare(config, fabric, device, progress, teacher)
+        experiment = prepare(config, task, fabric, device, progress, teacher)
     except KeyboardInterrupt:
         progress.close()
         progress.say("stopped before the first step; give the same command again")
@@ -108,17 +110,14 @@ def run(
         if fabric.global_rank > 0:
             fabric.barrier()
             return {}
-        result = finish(config, experiment.student, fit.history(), experiment.test, device, experiment.facts)
+        result = finish(config, task, experiment.student, fit.history(), experiment.test, device, experiment.facts)
     except KeyboardInterrupt:
         progress.close()
         progress.say(f"stopped; go on with: {_how_to_resume(config)}")
         raise
     finally:
         progress.close()
-    progress.say(
-        f"{folder}: test top-1 {result['top1_last']:.2f} % (last epoch), "
-        f"{result['top1_best_val']:.2f} % (best on validation)"
-    )
+    progress.say(f"{folder}: {task.said(result)}")
     fabric.barrier()
     return result
 

@@ -13,10 +13,8 @@ from lightning_fabric import Fabric
 
 from crossres.config import Distill, Teach
 from crossres.data.decode import Fit as FitTo
-from crossres.data.images import ImageSet, left_out
+from crossres.data.images import ImageSet
 from crossres.data.loader import Loader
-from crossres.data.readers import read
-from crossres.data.splits import require_classes, stratified_split
 from crossres.degrade import Size, check_size
 from crossres.devices import Device
 from crossres.distiller import Distiller, build_losses
@@ -32,10 +30,9 @@ from crossres.models.weights import fit_weights, load_weights, weights_sha256
 from crossres.processes import Gather, first_rank_first
 from crossres.progress import Progress
 from crossres.results import commit
+from crossres.tasks import SPLIT_SEED, Task
 from crossres.train import Experiment
 
-#: The validation split is the same for every training seed: runs are paired and share the teacher's cache.
-SPLIT_SEED = 0
 #: hr_size of images that differ in size, where nobody chooses one.
 MIXED = 32
 #: hr_size from which on the user is told, where nobody chose it.
@@ -43,12 +40,13 @@ LARGE = 256
 
 
 def prepare(
-    config: Teach, fabric: Fabric, device: Device, progress: Progress, teacher: Encoder | None = None
+    config: Teach, task: Task, fabric: Fabric, device: Device, progress: Progress, teacher: Encoder | None = None
 ) -> Experiment:
     """Read, check and build everything a run needs.
 
     Args:
         config: a checked experiment.
+        task: what it is for.
         fabric: of the run's processes.
         device: where the run computes.
         progress: says what the images lack and counts what is cached.
@@ -65,7 +63,9 @@ def prepare(
         check_name(config.teacher_name)
     elif isinstance(config, Distill) and config.teacher and teacher is None:
         teacher = from_pretrained(config.teacher, trust_code=config.trust_code)
-    train_set, val_set, test_set = _read_images(config, progress)
+    train_set, val_set, test_set = task.images(config, progress)
+    if len(train_set) < 2:
+        raise CrossresError(f"{config.data}: {len(train_set)} training image; training needs at least 2")
     images = config.images
     hr_size = config.hr_size or _teachers_size(teacher) or _own_size(train_set)
     if hr_size is None:
@@ -118,17 +118,12 @@ def prepare(
         )
     # the degradation's draws on the judged images are the same for every training seed, as in `evaluate`
     judged = {**shared, "seed": SPLIT_SEED}
-    trains_classifier = any(LOSSES[name].reads == "logits" for name in config.losses)
-    if not trains_classifier:
-        progress.say(
-            "no loss reads the logits, so the classifier stays untrained: its accuracy says nothing and the last "
-            "epoch is kept; give losses.ce or losses.kd a weight for a classifier"
-        )
-    val = Loader(val_set, **judged) if val_set is not None and trains_classifier else None
+    validates = val_set is not None and task.validates(config.losses, progress)
+    val = Loader(val_set, **judged) if val_set is not None and validates else None
     test = Loader(test_set, **judged)
 
     torch.manual_seed(config.train.seed)
-    student = _build_student(config, train_set, hr_size, lr_size)
+    student = _build_student(config, train_set, task.classes(config, train_set), hr_size, lr_size)
     start_sha256 = weights_sha256(student) if config.model.weights else None
     student = _placed(student, device, config.train.channels_last)
     _check_batch(student, train)
@@ -186,38 +181,7 @@ def prepare(
             "top1_hr": teacher.info.get("results", {}).get("top1_best_val"),
             "sha256": weights_sha256(teacher),
         }
-    return Experiment(config, student, teacher, cache, distiller, train, val, test, facts)
-
-
-def _read_images(config: Teach, progress: Progress) -> tuple[ImageSet, ImageSet | None, ImageSet]:
-    images = config.images
-    train_set, test_set = (
-        read(
-            config.data,
-            split=split,
-            image_column=images.image_column,
-            label_column=images.label_column,
-            test_fraction=images.test_fraction,
-            corrupt=images.corrupt,
-            download=images.download,
-            root=Path(images.root) if images.root else None,
-            memory_mb=images.memory_mb,
-        )
-        for split in ("train", "test")
-    )
-    if images.classes is not None:
-        train_set, test_set = train_set.of_classes(images.classes), test_set.of_classes(images.classes)
-        require_classes(train_set)
-    for lines in left_out({"train": train_set, "test": test_set}):
-        progress.say(lines)
-    val_set: ImageSet | None = None
-    if config.train.val_fraction > 0:
-        kept, held_out = stratified_split(train_set.labels, config.train.val_fraction, SPLIT_SEED)
-        if len(held_out):
-            train_set, val_set = train_set.subset(kept), train_set.subset(held_out)
-    if len(train_set) < 2:
-        raise CrossresError(f"{config.data}: {len(train_set)} training image; training needs at least 2")
-    return train_set, val_set, test_set
+    return Experiment(config, task, student, teacher, cache, distiller, train, val, test, facts)
 
 
 def _plain_teacher(config: Distill, images: ImageSet, size: int) -> Encoder:
@@ -236,7 +200,7 @@ def _normalisation(
     return (None, None) if name.startswith("timm:") else _channel_statistics(images, size, fit)
 
 
-def _build_student(config: Teach, images: ImageSet, hr_size: int, lr_size: Size) -> Encoder:
+def _build_student(config: Teach, images: ImageSet, classes: Sequence[str], hr_size: int, lr_size: Size) -> Encoder:
     size = lr_size if isinstance(lr_size, int) else lr_size[1]
     model, weights = config.model, config.model.weights
     mean: list[float] | None
@@ -245,13 +209,14 @@ def _build_student(config: Teach, images: ImageSet, hr_size: int, lr_size: Size)
     if weights and Path(weights).is_dir():
         start = from_pretrained(weights, trust_code=config.trust_code)
         # a saved model brings its classes' order and its normalisation
-        order_classes(start, images.classes, f"model.weights {weights}")
+        if classes:
+            order_classes(start, classes, f"model.weights {weights}")
         mean, std = start.mean.flatten().tolist(), start.std.flatten().tolist()
     else:
         mean, std = _normalisation(model.name, images, hr_size, config.images.fit)
     student = build_encoder(
         model.name,
-        classes=images.classes,
+        classes=classes,
         input_size=model.input_size or size,
         mean=mean,
         std=std,

@@ -45,7 +45,7 @@ class Progress:
         step: int,
         steps: int,
         losses: dict[str, float],
-        accuracy: float,
+        accuracy: float | None,
         speed: float,
     ) -> None:
         """Show where the training is; ``step`` and ``steps`` count over all epochs."""
@@ -55,7 +55,7 @@ class Progress:
         since, first = self._started
         left = (now - since) / (step - first) * (steps - step) if step > first else None
         self._show(
-            f"epoch {epoch}/{epochs}  {_terms(losses)}  train {accuracy:.1f} %  {speed:,.0f} images/s  "
+            f"epoch {epoch}/{epochs}  {_terms(losses)}{_share('train', accuracy, 1)}  {speed:,.0f} images/s  "
             f"{clock(left) if left is not None else '...'} left"
         )
 
@@ -64,9 +64,10 @@ class Progress:
         if self.console.is_terminal and row["epoch"] < epochs:
             return
         self.close()
-        val = f"  val {row['val_top1']:.2f} %" if "val_top1" in row else ""
+        val = next((value for name, value in row.items() if name.startswith("val_")), None)
         self.say(
-            f"epoch {row['epoch']}/{epochs}  {_terms(row['losses'])}  train {row['train_top1']:.1f} %{val}  "
+            f"epoch {row['epoch']}/{epochs}  {_terms(row['losses'])}{_share('train', row.get('train_top1'), 1)}"
+            f"{_share('val', val, 2)}  "
             f"{row['images_per_second']:,.0f} images/s  {clock(row['seconds'] * (epochs - row['epoch']))} left"
         )
 
@@ -87,6 +88,10 @@ class Progress:
 
 def _terms(losses: dict[str, float]) -> str:
     return "  ".join(f"{name} {value:.3f}" for name, value in losses.items())
+
+
+def _share(what: str, percent: float | None, digits: int) -> str:
+    return "" if percent is None else f"  {what} {percent:.{digits}f} %"
 
 
 def clock(seconds: float) -> str:

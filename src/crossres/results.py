@@ -11,7 +11,7 @@ import sys
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,18 +23,19 @@ from crossres.checkpoint import write_json
 from crossres.config import Distill, Teach
 from crossres.data.loader import Loader
 from crossres.devices import Device
-from crossres.evaluate.classification import predict
 from crossres.losses import LOSSES
-from crossres.metrics import right_at_1, topk_accuracy
 from crossres.models.encoder import Encoder
 from crossres.models.pretrained import save_pretrained
-from crossres.train import History
+
+if TYPE_CHECKING:
+    from crossres.tasks import Task
+    from crossres.train import History
 
 PACKAGES = ("crossres", "torch", "torchvision", "timm", "lightning-fabric", "numpy", "pillow", "pyarrow")
 
 
 def finish(
-    config: Teach, student: Encoder, history: History, test: Loader, device: Device, facts: dict[str, Any]
+    config: Teach, task: Task, student: Encoder, history: History, test: Loader, device: Device, facts: dict[str, Any]
 ) -> dict[str, Any]:
     """Judge the last and the best weights on the test set, save the best as ``model/``, write ``result.json``.
 
@@ -43,13 +44,12 @@ def finish(
     Returns:
         The document of ``result.json``.
     """
-    scores, right = {}, {}
+    scores: dict[str, Any] = {}
     for which, weights in (("last", history.last), ("best_val", history.best)):
         student.load_state_dict(weights)
-        logits = predict(student, test, device.autocast)
-        scores[f"top1_{which}"] = topk_accuracy(logits, test.label)
-        scores[f"top5_{which}"] = topk_accuracy(logits, test.label, 5)
-        right[f"right_{which}"] = pack(right_at_1(logits, test.label))
+        scores |= {f"{key}_{which}": value for key, value in task.judge(student, test, device.autocast).items()}
+    numbers = {key: value for key, value in scores.items() if isinstance(value, float)}
+    chosen_by = task.chosen_by
     degradation = asdict(config.degradation.resolved()) if isinstance(config, Distill) else None
     names = sorted(config.losses, key=list(LOSSES).index)
     document: dict[str, Any] = {
@@ -72,16 +72,16 @@ def finish(
         "degradation": degradation,
         "seed": config.train.seed,
         "epochs": config.train.epochs,
-        **scores,
+        **numbers,
         "best_epoch": history.best_epoch,
-        "val_top1_best": history.epochs[history.best_epoch - 1].get("val_top1"),
-        "val_top1_last": history.epochs[-1].get("val_top1"),
-        "val_top1_by_epoch": [row["val_top1"] for row in history.epochs if "val_top1" in row],
+        f"{chosen_by}_best": history.epochs[history.best_epoch - 1].get(chosen_by),
+        f"{chosen_by}_last": history.epochs[-1].get(chosen_by),
+        f"{chosen_by}_by_epoch": [row[chosen_by] for row in history.epochs if chosen_by in row],
         "seconds": history.seconds,
         "images_per_second": history.images_per_second,
         "peak_memory_mb": peak_memory_mb(),
         **({"peak_gpu_memory_mb": torch.cuda.max_memory_allocated() / 2**20} if device.torch.type == "cuda" else {}),
-        **right,
+        **{key: value for key, value in scores.items() if key not in numbers},
         "precision": device.precision,
         "versions": versions(),
         "machine": machine(device),
@@ -102,11 +102,11 @@ def finish(
         "teacher": facts["teacher"],
         "versions": document["versions"],
         "results": {
-            **scores,
+            **numbers,
             "epochs": config.train.epochs,
             "seed": config.train.seed,
             "test_images": len(test.label),
-            "these_weights": f"top1_best_val (epoch {history.best_epoch})",
+            "these_weights": f"{next(iter(numbers)).removesuffix('_last')}_best_val (epoch {history.best_epoch})",
         },
     }
     document = json.loads(json.dumps(document))  # what is returned now and what is read later are equal

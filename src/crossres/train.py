@@ -19,12 +19,11 @@ from crossres.config import Teach
 from crossres.data.loader import Loader
 from crossres.distiller import Distiller, LossError
 from crossres.errors import CrossresError
-from crossres.evaluate.classification import predict
-from crossres.metrics import topk_accuracy
 from crossres.models.cache import TeacherCache
 from crossres.models.encoder import Encoder
 from crossres.models.small_maps import fast_weight_gradients
 from crossres.progress import Progress
+from crossres.tasks import Task
 from crossres.types import Batch, Outputs
 
 #: Steps between two looks at the losses; on a GPU each look waits for the device.
@@ -36,6 +35,7 @@ class Experiment:
     """Everything a run needs, read and checked before its first step."""
 
     config: Teach
+    task: Task
     student: Encoder
     teacher: Encoder | None
     cache: TeacherCache | None
@@ -131,6 +131,7 @@ class Fit:
         sums, right = torch.zeros(len(names), device=device), torch.zeros((), device=device)
         started, seen = time.perf_counter(), 0
         terms: dict[str, Tensor] = {}
+        classifies = False
         for step, batch in enumerate(experiment.train.epoch(self.epoch, hr=live), 1):
             experiment.distiller.progress = (self.epoch * experiment.train.steps + step - 1) / self.total
             teacher = self._ask_teacher(batch, live)
@@ -145,13 +146,14 @@ class Fit:
             with torch.no_grad():
                 sums += torch.stack([terms[name].detach() for name in names])
                 if logits is not None:
+                    classifies = True
                     right += (logits.argmax(1) == batch.label).sum()
             seen += len(batch.label)
             if step % LOOK_EVERY == 0 or step == experiment.train.steps:
                 values = dict(zip(names, (sums / step).tolist(), strict=True))
                 self._refuse_nan(values)
                 # the losses are of the global batch, the logits of this process's share
-                accuracy = 100 * self._over_processes(right) / (seen * self.fabric.world_size)
+                accuracy = 100 * self._over_processes(right) / (seen * self.fabric.world_size) if classifies else None
                 speed = seen * self.fabric.world_size / (time.perf_counter() - started)
                 done = self.epoch * experiment.train.steps + step
                 self.progress.step(
@@ -165,7 +167,7 @@ class Fit:
                 )
         return {
             "losses": values,
-            "train_top1": accuracy,
+            **({} if accuracy is None else {"train_top1": accuracy}),
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "images_per_second": speed,
         }
@@ -227,11 +229,11 @@ class Fit:
     def _validate(self) -> dict[str, float]:
         val = self.experiment.val
         accuracy = float(self.epoch)  # without validation the last epoch is the best
-        row = {}
+        row: dict[str, float] = {}
         if val is not None:
-            logits = predict(self.judged, val, self.fabric.autocast)
-            accuracy = topk_accuracy(logits, val.label)
-            row = {"val_top1": accuracy, "val_top5": topk_accuracy(logits, val.label, 5)}
+            task = self.experiment.task
+            row = task.validate(self.judged, val, self.fabric.autocast)
+            accuracy = row[task.chosen_by]
         # the later epoch wins a tie
         if accuracy >= self.best_accuracy:
             self.best_accuracy, self.best_epoch = accuracy, self.epoch

@@ -63,7 +63,8 @@ def test_file_names_do_where_they_differ(people: Path, tmp_path: Path) -> None:
 
 def test_other_values_are_another_teacher(tmp_path: Path) -> None:
     digests = [
-        weights_sha256(stored_encoder(written(tmp_path, "npz", values=values))) for values in (VALUES, VALUES + 1, VALUES)
+        weights_sha256(stored_encoder(written(tmp_path, "npz", values=values)))
+        for values in (VALUES, VALUES + 1, VALUES)
     ]
     assert digests[0] == digests[2] != digests[1]
 

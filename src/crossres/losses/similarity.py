@@ -28,7 +28,7 @@ class Similarity(Loss):
         tau: temperature of both rows, above 0.
 
     Shapes:
-        teacher (B, teacher_dim), student (B, student_dim) -> scalar; 0 for a batch of 1 or 2, whose rows cannot differ.
+        teacher (B, teacher_dim), student (B, student_dim) -> scalar; 0 for a batch of 1 or 2.
 
     Raises:
         ValueError: an option out of range.

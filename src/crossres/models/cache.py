@@ -216,7 +216,7 @@ def _sha256(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        total.update(memoryview(tensor.numpy()).cast("B"))
+        total.update(tensor.numpy().data.cast("B"))
     return total.hexdigest()
 
 

@@ -95,7 +95,7 @@ def _folded(model: Any, backbone: nn.Module) -> Any:
     for node in rest:
         for place, name in enumerate(node.input):
             while name in instead:
-                name = instead[name]  # noqa: PLW2901
+                name = instead[name]
             node.input[place] = name
     read = {name for node in rest for name in node.input}
     wanted = [name for node in constant for name in node.output if name in read]

@@ -41,7 +41,7 @@ class StoredBackbone(nn.Module):
         total.update(values.numpy().tobytes())
         self.register_buffer("digest", torch.frombuffer(bytearray(total.digest()), dtype=torch.uint8))
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:  # noqa: ARG002
         raise CrossresError(
             f"{self.path}: stored embeddings answer for the stored images only; leave teacher_cache on"
         )
@@ -69,7 +69,7 @@ def stored_encoder(path: str | Path) -> Encoder:
         why = " ".join(str(error).split())[:160]
         raise CrossresError(f"{path}: cannot be read as stored embeddings ({why})") from None
     if values.ndim != 2 or len(values) != len(paths) or not values.size:
-        raise CrossresError(f"{path}: {len(paths)} paths and embeddings of {values.shape}, expected (N, d) for N paths")
+        raise CrossresError(f"{path}: {len(paths)} paths and embeddings of {values.shape}, expected (N, d)")
     bad = np.flatnonzero(~np.isfinite(values).all(1))
     if len(bad):
         raise CrossresError(f"{path}: the embedding of {paths[bad[0]]} holds NaN or infinity ({len(bad)} such)")
