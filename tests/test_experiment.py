@@ -24,7 +24,6 @@ from crossres import (
     load,
     preparation,
     read,
-    tasks,
     teach,
     train,
 )
@@ -36,6 +35,8 @@ from crossres.models.encoder import Encoder, build_encoder
 from crossres.models.pretrained import save_pretrained
 from crossres.models.weights import weights_sha256
 from crossres.tables import method_table
+from crossres.tasks import base as task_base
+from crossres.tasks import classification as task_classification
 
 TIMES = {"seconds", "total_seconds", "seconds_with_validation", "images_per_second", "peak_memory_mb"}
 CRRCD_QUEUE = {"crrcd": {"weight": 1.0, "negatives": "queue", "queue_size": 40, "anchors": 4, "width": 16}}
@@ -463,7 +464,7 @@ def test_validation_comes_from_train_and_test_is_read_once_at_the_end(
     make: Any, drawn: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, list[str]] = {"train": [], "val": [], "test": []}
-    real_epoch, real_predict = Loader.epoch, tasks.predict
+    real_epoch, real_predict = Loader.epoch, task_classification.predict
     finished = False
 
     def epoch(self: Loader, number: int, **how: Any) -> Iterator[Any]:
@@ -483,7 +484,7 @@ def test_validation_comes_from_train_and_test_is_read_once_at_the_end(
         return real_finish(*arguments)
 
     monkeypatch.setattr(Loader, "epoch", epoch)
-    monkeypatch.setattr(tasks, "predict", predict)
+    monkeypatch.setattr(task_classification, "predict", predict)
     monkeypatch.setattr(experiment, "finish", finish)
     result = distill(make(train_val_fraction=0.25), quiet=True)
 
@@ -542,13 +543,13 @@ def test_the_average_of_the_weights_is_what_counts(make: Any) -> None:
 
 def test_all_seeds_are_judged_on_the_same_degraded_images(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     judged: list[torch.Tensor] = []
-    real = tasks.predict
+    real = task_classification.predict
 
     def keep(encoder: Any, loader: Loader, *how: Any) -> Any:
         judged.append(torch.cat([batch.lr for batch in loader.ordered(batch_size=250)]))
         return real(encoder, loader, *how)
 
-    monkeypatch.setattr(tasks, "predict", keep)
+    monkeypatch.setattr(task_classification, "predict", keep)
     for seed in (0, 1):
         config = make(
             name=f"s{seed}",
@@ -819,7 +820,7 @@ def test_a_teacher_in_memory_is_refused_where_another_is_named(make: Any, drawn_
 def test_names_are_checked_before_images_are_read(
     make: Any, wrong: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tasks, "read", lambda *_, **__: pytest.fail("the images were read first"))
+    monkeypatch.setattr(task_base, "read", lambda *_, **__: pytest.fail("the images were read first"))
     with pytest.raises(CrossresError, match=r"resnet8x4|nowhere|temperature"):
         distill(make(**wrong), quiet=True)
 

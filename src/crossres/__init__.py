@@ -22,6 +22,7 @@ _HOME = {
     "CrossresError": ("crossres.errors", "CrossresError"),
     "Degradation": ("crossres.degrade", "Degradation"),
     "Distill": ("crossres.config", "Distill"),
+    "Faces": ("crossres.config", "Faces"),
     "Encoder": ("crossres.models.encoder", "Encoder"),
     "Images": ("crossres.config", "Images"),
     "Model": ("crossres.config", "Model"),

@@ -18,6 +18,7 @@ commands:
   demo      the whole story on 5,000 digits that need no download
   teach     train a teacher on high-resolution images
   distill   train a student that reads low-resolution images
+  faces     distill and evaluate low-resolution face encoders
   evaluate  accuracy, confusion and accuracy against resolution of a model
   transfer  what a model's embeddings are worth on other images: linear probe and nearest neighbours
   bench     a grid of distillations: methods x pairs x sizes x degradations x seeds
@@ -95,6 +96,9 @@ _EXTRA = {
     "tensorboard": "tensorboard",
     "scipy": "bench",
     "sklearn": "bench",
+    "onnxruntime": "onnx",
+    "onnx": "onnx",
+    "onnx2torch": "onnx",
 }
 
 
@@ -102,7 +106,7 @@ def _train(command: str, words: list[str]) -> None:
     from crossres import config as configs
     from crossres.parsing import parse
 
-    kind: type[Any] = configs.Distill if command == "distill" else configs.Teach
+    kind: type[Any] = {"teach": configs.Teach, "distill": configs.Distill, "faces distill": configs.Faces}[command]
     asked = parse(kind, words, prog=f"crossres {command}")
     if asked.print_config:
         print(configs.to_yaml(asked.config), end="")
@@ -118,6 +122,29 @@ def _teach(words: list[str]) -> None:
 
 def _distill(words: list[str]) -> None:
     _train("distill", words)
+
+
+FACES = """usage: crossres faces COMMAND [options]
+
+commands:
+  distill   train a face encoder that reads low-resolution images, from a teacher, from people's names or both
+  evaluate  verification, identification and retrieval by a face model, at HR-HR, HR-LR and LR-LR
+
+crossres faces COMMAND --help shows every option of a command with its default."""
+
+
+def _faces(words: list[str]) -> None:
+    if not words or words[0] in ("-h", "--help"):
+        print(FACES)
+        return
+    if words[0] == "distill":
+        _train("faces distill", words[1:])
+    elif words[0] == "evaluate":
+        from crossres.judging_faces import evaluate_faces_command
+
+        evaluate_faces_command(words[1:])
+    else:
+        raise CrossresError(f"unknown command 'faces {words[0]}'{nearest(words[0], ['distill', 'evaluate'])}")
 
 
 def _bench(words: list[str]) -> int:
@@ -195,6 +222,7 @@ COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "demo": _demo,
     "teach": _teach,
     "distill": _distill,
+    "faces": _faces,
     "evaluate": _evaluate,
     "transfer": _transfer,
     "bench": _bench,

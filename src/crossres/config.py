@@ -7,13 +7,14 @@ import math
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import yaml
 
 from crossres.degrade import Degradation, check_size
 from crossres.errors import CrossresError, demand_utf8, nearest
 from crossres.losses import LOSSES
+from crossres.models.onnx_teacher import OnnxInput
 
 #: More stages than a network has: how many maps there are is known when the networks are.
 MANY_STAGES = 64
@@ -161,6 +162,9 @@ class Teach:
         trust_code: import the code that a saved model names where its network is a package.module:callable.
     """
 
+    #: how it is asked for on the command line
+    command: ClassVar[str] = "crossres teach"
+
     data: str = "digits"
     name: str = "teacher"
     runs: str = "runs"
@@ -184,9 +188,11 @@ class Distill(Teach):
 
     Args:
         name: the run is written to RUNS/NAME.
-        teacher: the trained teacher: a run's folder, a model's folder or a Hub name; left out: no teacher.
+        teacher: the trained teacher: a run's folder, a model's folder or a Hub name; an ONNX file; stored embeddings
+            (.npz or .parquet with path and embedding, or .npy with the paths in a .txt); left out: no teacher.
         teacher_name: architecture of a teacher that is a plain checkpoint (.pt, .pth or .safetensors, its classes
             in the order of the data's), named as in model.name; left out for a saved model.
+        teacher_input: what a teacher that is an ONNX file expects of its input.
         lr_size: side of the low-resolution images the student reads, or [smallest, largest].
         degradation: how a low-resolution image comes from a high-resolution one.
         teacher_cache: compute the teacher's outputs once per image and flip (the shift is then not in its
@@ -197,9 +203,12 @@ class Distill(Teach):
         stages: the feature maps of losses that compare maps.
     """
 
+    command: ClassVar[str] = "crossres distill"
+
     name: str = "student"
     teacher: str | None = None
     teacher_name: str | None = None
+    teacher_input: OnnxInput = field(default_factory=OnnxInput)
     lr_size: int | tuple[int, int] = 8
     degradation: Degradation = field(default_factory=Degradation)
     teacher_cache: bool = True
@@ -208,6 +217,30 @@ class Distill(Teach):
     stages: Stages = field(default_factory=Stages)
     losses: dict[str, dict[str, Any]] = field(
         default_factory=lambda: {"ce": {"weight": 1.0}, "kd": {"weight": 1.0}, "crrcd": {"weight": 1.0}}
+    )
+
+
+@dataclass
+class Faces(Distill):
+    """Train a low-resolution face encoder, from a teacher, from people's names or from both.
+
+    People are the classes. The validation images are those of people held out (train.val_fraction of them), the test
+    images those of the test split's own people; both are judged at low resolution on both sides.
+
+    Args:
+        name: the run is written to RUNS/NAME.
+        pairs: list of pairs of the test images (LFW's text format or CSV); drawn like the validation's if left out.
+        val_pairs: pairs drawn among the validation images, half of them of one person.
+        losses: the terms of the loss: a weight each (0 = off) and their options.
+    """
+
+    command: ClassVar[str] = "crossres faces distill"
+
+    name: str = "faces"
+    pairs: str | None = None
+    val_pairs: int = 6000
+    losses: dict[str, dict[str, Any]] = field(
+        default_factory=lambda: {"cosine": {"weight": 1.0}, "crrcd": {"weight": 1.0, "critic": "softmax"}}
     )
 
 
@@ -234,7 +267,7 @@ def to_yaml(config: Teach) -> str:
 def portable(config: Teach) -> dict[str, Any]:
     """Return the config without the paths of this machine, as it may be published."""
     tree = to_dict(config)
-    for key in ("data", "teacher", "cache_dir", "runs"):
+    for key in ("data", "teacher", "cache_dir", "runs", "pairs"):
         if isinstance(tree.get(key), str):
             tree[key] = base_name(tree[key])
     if tree["model"]["weights"]:
@@ -285,13 +318,16 @@ def check(config: Teach) -> None:
         ("model.embedding_dim", config.model.embedding_dim, 1, 1e6),
         *(("train.milestones", fraction, 0, 1) for fraction in config.train.milestones),
     ]
-    for name, value, low, high in ranges:
-        if value is not None and not low <= value <= high:
-            raise CrossresError(f"{name}: {value:g} is outside {low:g}..{high:g}")
     paths = {"data": config.data, "runs": config.runs, "name": config.name, "model.weights": config.model.weights}
     if isinstance(config, Distill):
         check_size(config.lr_size, config.hr_size)
         paths |= {"teacher": config.teacher, "cache_dir": config.cache_dir}
+    if isinstance(config, Faces):
+        ranges.append(("val_pairs", config.val_pairs, 20, 1e7))
+        paths["pairs"] = config.pairs
+    for name, value, low, high in ranges:
+        if value is not None and not low <= value <= high:
+            raise CrossresError(f"{name}: {value:g} is outside {low:g}..{high:g}")
     for key, path in paths.items():
         demand_utf8(key, path or "")
     if not config.losses:

@@ -11,7 +11,7 @@ from typing import Any
 
 from crossres import config as configs
 from crossres.checkpoint import load_state, write_atomically
-from crossres.config import IN_MEMORY, Distill, Teach
+from crossres.config import IN_MEMORY, Distill, Faces, Teach
 from crossres.devices import resolve_device
 from crossres.errors import CrossresError
 from crossres.models.encoder import Encoder
@@ -20,7 +20,8 @@ from crossres.preparation import prepare
 from crossres.processes import fabric_of
 from crossres.progress import Progress
 from crossres.results import finish
-from crossres.tasks import Classification
+from crossres.tasks.classification import Classification
+from crossres.tasks.faces import FaceTask
 from crossres.train import Fit
 
 
@@ -79,7 +80,7 @@ def run(
             raise CrossresError(
                 f"--overwrite would delete the {what} {source}, which the run needs; choose another --name"
             )
-    task = Classification()
+    task = FaceTask(config) if isinstance(config, Faces) else Classification()
     device = resolve_device(config.train)
     fabric = fabric_of(config, device)
     fabric.launch()
@@ -139,5 +140,4 @@ def distill(config: Distill, **how: Any) -> dict[str, Any]:
 def _how_to_resume(config: Teach) -> str:
     if isinstance(config, Distill) and config.teacher == IN_MEMORY:
         return "crossres.distill(config, teacher=..., resume=True)"
-    command = "distill" if isinstance(config, Distill) else "teach"
-    return f"crossres {command} --resume {shlex.quote(str(config.folder))}"
+    return f"{config.command} --resume {shlex.quote(str(config.folder))}"

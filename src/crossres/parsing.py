@@ -15,10 +15,11 @@ from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from crossres.config import Augment, Distill, Images, Model, Stages, Teach, Train, check
+from crossres.config import Augment, Distill, Faces, Images, Model, Stages, Teach, Train, check
 from crossres.degrade import Degradation
 from crossres.errors import CrossresError, nearest
 from crossres.losses import LOSSES, Loss
+from crossres.models.onnx_teacher import OnnxInput
 
 Config = TypeVar("Config", bound=Teach)
 
@@ -137,6 +138,7 @@ _GROUPS: dict[str, Any] = {
     "train": Train,
     "degradation": Degradation,
     "stages": Stages,
+    "teacher_input": OnnxInput,
 }
 
 
@@ -225,7 +227,7 @@ def of_run(kind: type[Config], folder: str | Path) -> Config:
     if not (folder / "config.yaml").exists():
         raise CrossresError(f"{folder} holds no run (no config.yaml); give the folder RUNS/NAME")
     tree = _load(folder / "config.yaml")
-    made = Distill if "lr_size" in tree else Teach
+    made = Faces if "val_pairs" in tree else Distill if "lr_size" in tree else Teach
     if made is not kind:
-        raise CrossresError(f"{folder} is a run of crossres {made.__name__.lower()}; go on with that command")
+        raise CrossresError(f"{folder} is a run of {made.command}; go on with that command")
     return replace(from_dict(kind, tree), runs=str(folder.parent), name=folder.name)

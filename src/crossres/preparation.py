@@ -25,12 +25,13 @@ from crossres.models.cache import CachedMaps, cached_outputs
 from crossres.models.encoder import Encoder, build_encoder, check_name
 from crossres.models.pretrained import from_pretrained
 from crossres.models.stages import capture_maps, paired_stages
-from crossres.models.teachers import frozen_teacher, order_classes
+from crossres.models.stored import StoredBackbone, stored_outputs
+from crossres.models.teachers import frozen_teacher, order_classes, read_teacher
 from crossres.models.weights import fit_weights, load_weights, weights_sha256
 from crossres.processes import Gather, first_rank_first
 from crossres.progress import Progress
 from crossres.results import commit
-from crossres.tasks import SPLIT_SEED, Task
+from crossres.tasks.base import SPLIT_SEED, Task
 from crossres.train import Experiment
 
 #: hr_size of images that differ in size, where nobody chooses one.
@@ -62,7 +63,7 @@ def prepare(
     if isinstance(config, Distill) and config.teacher_name:
         check_name(config.teacher_name)
     elif isinstance(config, Distill) and config.teacher and teacher is None:
-        teacher = from_pretrained(config.teacher, trust_code=config.trust_code)
+        teacher = read_teacher(config.teacher, config.teacher_input, trust_code=config.trust_code)
     train_set, val_set, test_set = task.images(config, progress)
     if len(train_set) < 2:
         raise CrossresError(f"{config.data}: {len(train_set)} training image; training needs at least 2")
@@ -144,7 +145,9 @@ def prepare(
     cache = None
     kept = _kept_maps(losses, paths[0], train, config, progress) if compares_maps and teacher is not None else None
     cached = distiller.needs_teacher and (kept is not None or not compares_maps)
-    if teacher is not None and isinstance(config, Distill) and config.teacher_cache and cached:
+    if teacher is not None and isinstance(teacher.backbone, StoredBackbone):
+        cache = stored_outputs(teacher, train_set, device.torch)
+    elif teacher is not None and isinstance(config, Distill) and config.teacher_cache and cached:
         cache_dir = Path(config.cache_dir) if config.cache_dir else Path(config.runs) / "cache"
         with first_rank_first(fabric):
             cache = cached_outputs(
@@ -159,7 +162,7 @@ def prepare(
                 progress=progress.count,
             )
     facts: dict[str, Any] = {
-        "task": "distill" if isinstance(config, Distill) else "teach",
+        "task": config.command.removeprefix("crossres "),
         "hr_size": hr_size,
         "lr_size": lr_size,
         "teacher": None,

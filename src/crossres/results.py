@@ -28,7 +28,7 @@ from crossres.models.encoder import Encoder
 from crossres.models.pretrained import save_pretrained
 
 if TYPE_CHECKING:
-    from crossres.tasks import Task
+    from crossres.tasks.base import Task
     from crossres.train import History
 
 PACKAGES = ("crossres", "torch", "torchvision", "timm", "lightning-fabric", "numpy", "pillow", "pyarrow")

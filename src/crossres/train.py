@@ -23,7 +23,7 @@ from crossres.models.cache import TeacherCache
 from crossres.models.encoder import Encoder
 from crossres.models.small_maps import fast_weight_gradients
 from crossres.progress import Progress
-from crossres.tasks import Task
+from crossres.tasks.base import Task
 from crossres.types import Batch, Outputs
 
 #: Steps between two looks at the losses; on a GPU each look waits for the device.

@@ -62,7 +62,7 @@ def read_parquet(
     if test_paths is not None:
         require_own_split(split, name)
     image = pick_image(train, image_column)
-    label = pick_label(train, label_column, image)
+    label = pick_label(train, label_column, image, open_set=open_set)
     train_labels = _read_labels(train, label)
     classes = _class_names(train_labels)
     shards, labels = train, train_labels

@@ -65,7 +65,8 @@ def read(
             read from there.
         cache: by default ``$CROSSRES_CACHE``, else ``~/.cache/crossres``.
         open_set: let the test split have classes of its own, as in verification; they are counted by
-            themselves. Without it, a bare integer label means the same class in both splits.
+            themselves, and a text column of parquet files called identity, person, subject or name is the label
+            before others. Without it, a bare integer label means the same class in both splits.
 
     Raises:
         CrossresError: the source is missing, empty, damaged or contradicts itself; the message is one line

@@ -152,8 +152,15 @@ def pick_image(shards: Shards, wanted: str | None) -> str:
     return _only(usual[:1] or candidates, shards, "image_column", "image")
 
 
-def pick_label(shards: Shards, wanted: str | None, image: str | None) -> str:
-    """Choose the label column: as wanted, ``label``, the first ClassLabel, else the only one it can be."""
+#: Columns that name people; where splits have people of their own, a bare integer would name nobody.
+PEOPLE = ("identity", "person", "subject", "name")
+
+
+def pick_label(shards: Shards, wanted: str | None, image: str | None, *, open_set: bool = False) -> str:
+    """Choose the label column: as wanted, ``label``, the first ClassLabel, else the only one it can be.
+
+    With ``open_set`` a text column that names people comes before these.
+    """
     pa, _ = arrow()
     if wanted is not None:
         require_column(shards, wanted, "label_column")
@@ -163,6 +170,9 @@ def pick_label(shards: Shards, wanted: str | None, image: str | None) -> str:
         for column, kind in shards.fields.items()
         if column != image and (pa.types.is_integer(kind) or pa.types.is_boolean(kind) or is_text(kind))
     ]
+    named = [column for column in PEOPLE if column in candidates and is_text(shards.fields[column])]
+    if open_set and named:
+        return named[0]
     if "label" in candidates:
         return "label"
     marked = [column for column, feature in shards.features.items() if feature.get("_type") == "ClassLabel"]

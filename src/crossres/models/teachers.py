@@ -4,12 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from crossres.errors import CrossresError
 from crossres.models.encoder import Encoder
+from crossres.models.onnx_teacher import OnnxInput, onnx_encoder
+from crossres.models.pretrained import from_pretrained
+from crossres.models.stored import ENDINGS, stored_encoder
+
+
+def read_teacher(path: str, wanted: OnnxInput, *, trust_code: bool = False) -> Encoder:
+    """Read a teacher: a saved model, an ONNX file or stored embeddings, by the ending of its name.
+
+    Raises:
+        CrossresError: as `from_pretrained`, `onnx_encoder` and `stored_encoder`.
+    """
+    ending = Path(path).suffix.lower()
+    if ending == ".onnx":
+        return onnx_encoder(path, wanted)
+    if ending in ENDINGS:
+        return stored_encoder(path)
+    return from_pretrained(path, trust_code=trust_code)
 
 
 def frozen_teacher(teacher: Encoder, classes: Sequence[str], where: str, *, may_know_more: bool = False) -> Encoder:

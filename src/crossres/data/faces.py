@@ -1,0 +1,141 @@
+"""Face images by people: splits that no person crosses, pairs, galleries and probes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from crossres.data.images import ImageSet
+from crossres.data.pairs import Pairs
+from crossres.errors import CrossresError
+
+Positions = npt.NDArray[np.int64]
+#: Identity of an image that is nobody's in a gallery: a distractor, or a stranger among the probes.
+NOBODY = -1
+
+
+def hold_out_people(images: ImageSet, fraction: float, seed: int) -> tuple[ImageSet, ImageSet | None]:
+    """Split a set so that no person is on both sides; each side counts its own people.
+
+    Args:
+        images: classes are people.
+        fraction: share of the people to hold out; 0 holds out none.
+        seed: which split.
+
+    Raises:
+        CrossresError: too few people to hold some out, or none of those held out has two images.
+    """
+    if not fraction:
+        return images, None
+    order = np.random.default_rng(seed).permutation(len(images.classes))
+    count = round(fraction * len(order))
+    if not 1 <= count < len(order) - 1:
+        raise CrossresError(f"{images.name}: {len(order)} people leave nobody to hold out; set val_fraction 0")
+    held = set(order[:count].tolist())
+    train, val = (
+        images.of_classes([name for i, name in enumerate(images.classes) if (i in held) == chosen])
+        for chosen in (False, True)
+    )
+    if val.class_counts.max() < 2 or (val.class_counts > 0).sum() < 2:
+        raise CrossresError(
+            f"{images.name}: of the {count} people held out none has two images, so no genuine pair judges an epoch; "
+            "raise train.val_fraction or set it to 0"
+        )
+    return train, val
+
+
+def people_in_both(train: ImageSet, test: ImageSet) -> list[str]:
+    """Return the names of the people of whom both sets have images, sorted."""
+    with_images = [{images.classes[label] for label in np.unique(images.labels)} for images in (train, test)]
+    return sorted(with_images[0] & with_images[1])
+
+
+def draw_pairs(images: ImageSet, count: int, seed: int, folds: int = 10) -> Pairs:
+    """Draw pairs for verification: half genuine, half impostors, none twice, in folds of equal size.
+
+    A genuine pair is of a person drawn among those with two images or more, so that nobody's many images make up
+    most of the pairs; an impostor pair is of two people. Of a small set there are fewer pairs than asked for.
+
+    Args:
+        images: classes are people.
+        count: pairs to draw, at least 2.
+        seed: of the draw.
+        folds: folds; pairs take turns.
+
+    Raises:
+        CrossresError: no person with two images, or one person only.
+    """
+    by_person = [np.flatnonzero(images.labels == label) for label in range(len(images.classes))]
+    several = [members for members in by_person if len(members) > 1]
+    present = [members for members in by_person if len(members)]
+    if not several or len(present) < 2:
+        lacking = "two people" if len(present) < 2 else "a person with two images"
+        raise CrossresError(f"{images.name}: verification needs {lacking}")
+    rng = np.random.default_rng(seed)
+
+    def genuine() -> tuple[int, int]:
+        members = several[rng.integers(len(several))]
+        left, right = rng.choice(members, 2, replace=False)
+        return int(min(left, right)), int(max(left, right))
+
+    def impostor() -> tuple[int, int]:
+        first, second = rng.choice(len(present), 2, replace=False)
+        left, right = rng.choice(present[first]), rng.choice(present[second])
+        return int(min(left, right)), int(max(left, right))
+
+    rows: list[tuple[int, int]] = []
+    same: list[bool] = []
+    for kind, is_genuine in ((genuine, True), (impostor, False)):
+        drawn: dict[tuple[int, int], None] = {}
+        for _ in range(20 * count):
+            if len(drawn) == count // 2:
+                break
+            drawn[kind()] = None
+        rows += drawn
+        same += [is_genuine] * len(drawn)
+    pairs = np.array(rows, dtype=np.int64)
+    truth = np.array(same)
+    fold = np.where(truth, np.cumsum(truth) - 1, np.cumsum(~truth) - 1) % folds
+    return Pairs(pairs[:, 0], pairs[:, 1], truth, fold.astype(np.int64))
+
+
+@dataclass(frozen=True)
+class Search:
+    """A gallery and the probes that are looked for in it.
+
+    Attributes:
+        gallery: positions (G,) of images.
+        gallery_identity: (G,); `NOBODY` for distractors.
+        probes: positions (P,).
+        probe_identity: (P,); `NOBODY`, or an identity that the gallery lacks, for strangers.
+    """
+
+    gallery: Positions
+    gallery_identity: Positions
+    probes: Positions
+    probe_identity: Positions
+
+
+def first_image_search(images: ImageSet) -> Search:
+    """Enrol the first image of each person with two or more; the others are probes, the rest of people strangers.
+
+    Raises:
+        CrossresError: no person has two images.
+    """
+    counts = images.class_counts
+    gallery: list[int] = []
+    probes: list[int] = []
+    seen: set[int] = set()
+    for i, label in enumerate(images.labels.tolist()):
+        if counts[label] > 1 and label not in seen:
+            seen.add(label)
+            gallery.append(i)
+        else:
+            probes.append(i)
+    if not gallery:
+        raise CrossresError(f"{images.name}: identification needs a person with two images")
+    enrolled, looked_for = np.array(gallery, dtype=np.int64), np.array(probes, dtype=np.int64)
+    identity = np.where(counts[images.labels] > 1, images.labels, NOBODY)
+    return Search(enrolled, images.labels[enrolled], looked_for, identity[looked_for])

@@ -1,0 +1,188 @@
+"""``crossres faces evaluate``: parse, call, print."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from crossres.command_parser import CommandParser
+from crossres.config import Train, base_name
+from crossres.data.faces import draw_pairs, first_image_search
+from crossres.data.images import ImageSet, left_out
+from crossres.data.pairs import Pairs, read_bin, read_pairs
+from crossres.data.readers import read
+from crossres.degrade import Degradation, read_degradation
+from crossres.devices import resolve_device
+from crossres.errors import CrossresError
+from crossres.evaluate.classification import sizes_of
+from crossres.evaluate.faces import evaluate_faces
+from crossres.models.onnx_teacher import OnnxInput, read_onnx_input
+from crossres.models.teachers import read_teacher
+
+#: Pairs that are drawn where no list is given.
+DRAWN = 6000
+
+
+def evaluate_faces_command(words: list[str]) -> None:
+    """``crossres faces evaluate``."""
+    parser = CommandParser(
+        prog="crossres faces evaluate",
+        description="Verification, identification and retrieval by a face model, at HR-HR, HR-LR and LR-LR.",
+    )
+    parser.add_argument("model", help="a run's folder, a model's folder, a Hub name or an ONNX file")
+    parser.add_argument(
+        "data", help="a folder of a folder for each person, of parquet files, or a .bin of insightface"
+    )
+    parser.add_argument(
+        "--pairs", help=f"list of pairs: LFW's text format or CSV; {DRAWN:,} are drawn from the people if left out"
+    )
+    parser.add_argument(
+        "--gallery", help="another model for the HR side, such as the teacher in whose space the model was trained"
+    )
+    parser.add_argument("--sizes", type=_sizes, default=(), help="LR sides, e.g. 8,16; else the training's")
+    parser.add_argument(
+        "--hr_size", type=int, help="side the images are read at; the model's or gallery's if left out"
+    )
+    parser.add_argument(
+        "--split", choices=["test", "train", "all"], default="test", help="which split; all of a folder without any"
+    )
+    parser.add_argument(
+        "--onnx_input",
+        type=str,
+        default="",
+        help="what ONNX files expect, e.g. highest=1,mean=0.5:0.5:0.5,colours=bgr",
+    )
+    parser.add_argument("--image_column", help="column of the images in parquet files; found if left out")
+    parser.add_argument("--label_column", help="column of the people in parquet files; found if left out")
+    parser.add_argument("--corrupt", choices=["refuse", "skip"], default="refuse", help="unreadable images")
+    parser.add_argument(
+        "--degradation", help="another than the training's, e.g. preset=realistic or kernel=area,blur=1"
+    )
+    parser.add_argument("--trust_code", action="store_true", help="import the code that a model names")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where it runs")
+    parser.add_argument("--memory_mb", type=int, default=4096, help="budget of decoded images kept in memory")
+    parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap; 0 leaves intervals out")
+    parser.add_argument("--png", help="draw the curves into this file")
+    parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else on stdout")
+    chosen = parser.parse_args(words)
+    wanted = read_onnx_input(chosen.onnx_input) if chosen.onnx_input else OnnxInput()
+    encoder = read_teacher(chosen.model, wanted, trust_code=chosen.trust_code)
+    gallery = read_teacher(chosen.gallery, wanted, trust_code=chosen.trust_code) if chosen.gallery else None
+    hr_size, low, high = sizes_of(encoder)
+    if gallery is not None:
+        hr_size = max(hr_size, sizes_of(gallery)[0])
+    hr_size = chosen.hr_size or hr_size
+    sizes = chosen.sizes or tuple(size for size in dict.fromkeys((low, high)) if size < hr_size)
+    if chosen.degradation is not None:
+        degradation = read_degradation(chosen.degradation)
+    else:
+        degradation = Degradation(**(encoder.info.get("degradation") or {}))
+    images, pairs = _images_and_pairs(chosen)
+    device = resolve_device(Train(device=chosen.device, precision=encoder.info.get("precision", "float32")))
+    several = images.class_counts.max() > 1 and len(images.classes) > 1
+    result = {"model": base_name(chosen.model), "gallery": base_name(chosen.gallery) if chosen.gallery else None}
+    result |= evaluate_faces(
+        encoder,
+        images,
+        hr_size=hr_size,
+        sizes=sizes,
+        pairs=pairs,
+        search=first_image_search(images) if several else None,
+        gallery=gallery,
+        degradation=degradation,
+        fit=encoder.info.get("fit", "crop"),
+        device=device.torch,
+        autocast=device.autocast,
+        memory_mb=chosen.memory_mb,
+        resamples=chosen.resamples,
+    )
+    result["precision"] = device.precision
+    if chosen.json:
+        print(json.dumps(result))
+    else:
+        _print(result)
+    if chosen.png:  # last: a figure that cannot be written costs no numbers
+        from crossres.evaluate.face_figures import draw_faces
+
+        draw_faces(result, chosen.png)
+        if not chosen.json:
+            print(f"figure: {chosen.png}")
+
+
+def _images_and_pairs(chosen: argparse.Namespace) -> tuple[ImageSet, Pairs]:
+    if chosen.data.endswith(".bin"):
+        if chosen.pairs:
+            raise CrossresError(f"{chosen.data} has its own pairs; leave --pairs out")
+        return read_bin(chosen.data)
+    images = read(
+        chosen.data,
+        split=chosen.split,
+        image_column=chosen.image_column,
+        label_column=chosen.label_column,
+        corrupt=chosen.corrupt,
+        memory_mb=chosen.memory_mb,
+        open_set=True,
+    )
+    for line in left_out({chosen.split: images}):
+        import sys
+
+        print(line, file=sys.stderr)
+    return images, read_pairs(chosen.pairs, images) if chosen.pairs else draw_pairs(images, DRAWN, 0)
+
+
+def _print(result: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    gallery = f", gallery by {result['gallery']}" if result["gallery"] else ""
+    console.print(
+        f"{result['model']} on {result['dataset']}, {result['images']:,} images of {result['people']:,} people"
+        f"{gallery}",
+        markup=False,
+    )
+    table = Table()
+    heads = ["sides", "size", "accuracy %", "AUC %", "EER %", "TAR@FAR 1e-2", "1e-3"]
+    searched = any("identification" in row for row in result["rows"])
+    heads += ["rank-1 %", "rank-5 %", "TPIR@FPIR 0.01", "0.1", "mAP %"] if searched else []
+    for head in heads:
+        table.add_column(head, justify="right")
+    unsure = False
+    for row in result["rows"]:
+        cells = [row["sides"], str(row["size"] or result["hr_size"])]
+        found = row["verification"]
+        spread = f" ± {found['accuracy_error']:.2f}" if found["accuracy_error"] is not None else ""
+        accuracy = found["accuracy"] if found["accuracy"] is not None else found["accuracy_best"]
+        cells += [f"{accuracy:.2f}{spread}", f"{found['auc']:.2f}", f"{found['eer']:.2f}"]
+        for point in found["tar_at_far"][1:3]:
+            unsure |= point["too_few"]
+            cells.append(f"{point['tar']:.2f}{'*' * point['too_few']}")
+        if "identification" in row:
+            found = row["identification"]
+            cells += [f"{found['rank1']:.2f}", f"{found['rank5']:.2f}"]
+            for point in (found["open_set"] or [])[:2]:
+                unsure |= point["too_few"]
+                cells.append(f"{point['tpir']:.2f}{'*' * point['too_few']}")
+            cells += [""] * (0 if found["open_set"] else 2)
+            cells.append(f"{found['retrieval']['map']:.2f}")
+        table.add_row(*cells)
+    console.print(table)
+    rows = result["rows"]
+    counts = rows[0]["verification"]["pairs"]
+    console.print(f"{counts['genuine']:,} genuine and {counts['impostor']:,} impostor pairs")
+    if searched:
+        found = rows[0]["identification"]
+        console.print(
+            f"{found['gallery']:,} gallery images, {found['mated_probes']:,} probes of them, "
+            f"{found['strangers']:,} of strangers"
+        )
+    if unsure:
+        console.print("* fewer than ten false matches are expected at this rate: too few to know it")
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of pixels such as 8,16") from None

@@ -1,0 +1,1 @@
+"""The jobs that an encoder is trained for, a file each; the training loop and the losses know none of them."""

@@ -1,0 +1,81 @@
+"""Faces: an embedding, judged by verification and identification of people it was not trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from crossres.config import Faces, Teach
+from crossres.data.faces import draw_pairs, first_image_search, hold_out_people, people_in_both
+from crossres.data.images import ImageSet, left_out
+from crossres.data.loader import Loader
+from crossres.data.pairs import Pairs, read_pairs
+from crossres.evaluate.faces import identify, verify
+from crossres.evaluate.transfer import embed
+from crossres.losses import LOSSES
+from crossres.models.encoder import Encoder
+from crossres.progress import Progress
+from crossres.tasks.base import SPLIT_SEED, Autocast, Task, read_split
+
+
+class FaceTask(Task):
+    """Low-resolution faces on both sides: pairs of people held out choose the epoch.
+
+    Args:
+        config: says where the pairs come from.
+    """
+
+    chosen_by = "val_auc"
+
+    def __init__(self, config: Faces) -> None:
+        self.config = config
+        self.val_pairs: Pairs | None = None
+        self.test_pairs: Pairs | None = None
+
+    def images(self, config: Teach, progress: Progress) -> tuple[ImageSet, ImageSet | None, ImageSet]:
+        train_set, test_set = (read_split(config, split, open_set=True) for split in ("train", "test"))
+        for lines in left_out({"train": train_set, "test": test_set}):
+            progress.say(lines)
+        if both := people_in_both(train_set, test_set):
+            progress.say(
+                f"{config.data}: {len(both)} people are in the training and in the test images, first {both[0]}: "
+                "the test will look better than it is"
+            )
+        train_set, val_set = hold_out_people(train_set, config.train.val_fraction, SPLIT_SEED)
+        if val_set is not None:
+            self.val_pairs = draw_pairs(val_set, self.config.val_pairs, SPLIT_SEED)
+        pairs = self.config.pairs
+        self.test_pairs = (
+            read_pairs(pairs, test_set) if pairs else draw_pairs(test_set, self.config.val_pairs, SPLIT_SEED)
+        )
+        return train_set, val_set, test_set
+
+    def classes(self, config: Teach, train: ImageSet) -> Sequence[str]:
+        return train.classes if any(LOSSES[name].reads == "logits" for name in config.losses) else ()
+
+    def validate(self, encoder: Encoder, val: Loader, autocast: Autocast) -> dict[str, float]:
+        assert self.val_pairs is not None
+        embedding = embed(encoder, val, autocast)
+        found = verify(embedding, embedding, self.val_pairs, resamples=0)
+        return {"val_auc": found["auc"], "val_accuracy": found["accuracy"]}
+
+    def judge(self, encoder: Encoder, test: Loader, autocast: Autocast) -> dict[str, Any]:
+        assert self.test_pairs is not None
+        embedding = embed(encoder, test, autocast)
+        verified = verify(embedding, embedding, self.test_pairs)
+        found = identify(embedding, embedding, first_image_search(test.images))
+        return {
+            "accuracy": verified["accuracy_best"],
+            "auc": verified["auc"],
+            "eer": verified["eer"],
+            "rank1": found["rank1"],
+            "verification": verified,
+            "identification": found,
+        }
+
+    def said(self, result: dict[str, Any]) -> str:
+        last, best = (
+            f"{result[f'accuracy_{which}']:.2f} % accuracy, {result[f'auc_{which}']:.2f} % AUC"
+            for which in ("last", "best_val")
+        )
+        return f"test pairs {last} (last epoch), {best} (best on validation)"
