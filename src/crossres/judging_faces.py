@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from collections.abc import Callable
 from typing import Any
 
 from crossres.command_parser import CommandParser
@@ -125,15 +127,13 @@ def _images_and_pairs(chosen: argparse.Namespace) -> tuple[ImageSet, Pairs]:
         open_set=True,
     )
     for line in left_out({chosen.split: images}):
-        import sys
-
         print(line, file=sys.stderr)
     return images, read_pairs(chosen.pairs, images) if chosen.pairs else draw_pairs(images, DRAWN, 0)
 
 
 def _print(result: dict[str, Any]) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     console = Console(highlight=False)
     gallery = f", gallery by {result['gallery']}" if result["gallery"] else ""
@@ -142,32 +142,38 @@ def _print(result: dict[str, Any]) -> None:
         f"{gallery}",
         markup=False,
     )
-    table = Table()
-    heads = ["sides", "size", "accuracy %", "AUC %", "EER %", "TAR@FAR 1e-2", "1e-3"]
-    searched = any("identification" in row for row in result["rows"])
-    heads += ["rank-1 %", "rank-5 %", "TPIR@FPIR 0.01", "0.1", "mAP %"] if searched else []
-    for head in heads:
-        table.add_column(head, justify="right")
     unsure = False
-    for row in result["rows"]:
-        cells = [row["sides"], str(row["size"] or result["hr_size"])]
+
+    def table(heads: list[str], cells: Callable[[dict[str, Any]], list[str]]) -> None:
+        shown = Table(*(Column(head, justify="right") for head in ["sides", "size", *heads]))
+        for row in result["rows"]:
+            shown.add_row(row["sides"], str(row["size"] or result["hr_size"]), *cells(row))
+        console.print(shown)
+
+    def share(point: dict[str, Any], name: str) -> str:
+        nonlocal unsure
+        unsure |= point["too_few"]
+        return f"{point[name]:.2f}{'*' * point['too_few']}"
+
+    def verified(row: dict[str, Any]) -> list[str]:
         found = row["verification"]
-        spread = f" ± {found['accuracy_error']:.2f}" if found["accuracy_error"] is not None else ""
-        accuracy = found["accuracy"] if found["accuracy"] is not None else found["accuracy_best"]
-        cells += [f"{accuracy:.2f}{spread}", f"{found['auc']:.2f}", f"{found['eer']:.2f}"]
-        for point in found["tar_at_far"][1:3]:
-            unsure |= point["too_few"]
-            cells.append(f"{point['tar']:.2f}{'*' * point['too_few']}")
-        if "identification" in row:
-            found = row["identification"]
-            cells += [f"{found['rank1']:.2f}", f"{found['rank5']:.2f}"]
-            for point in (found["open_set"] or [])[:2]:
-                unsure |= point["too_few"]
-                cells.append(f"{point['tpir']:.2f}{'*' * point['too_few']}")
-            cells += [""] * (0 if found["open_set"] else 2)
-            cells.append(f"{found['retrieval']['map']:.2f}")
-        table.add_row(*cells)
-    console.print(table)
+        folds = found["accuracy"] is not None
+        accuracy = (
+            f"{found['accuracy']:.2f} ± {found['accuracy_error']:.2f}" if folds else f"{found['accuracy_best']:.2f}"
+        )
+        points = [share(point, "tar") for point in found["tar_at_far"][1:3]]
+        return [accuracy, f"{found['auc']:.2f}", f"{found['eer']:.2f}", *points]
+
+    def identified(row: dict[str, Any]) -> list[str]:
+        found = row["identification"]
+        points = [share(point, "tpir") for point in found["open_set"] or []]
+        ranks = [f"{found[f'rank{k}']:.2f}" for k in (1, 5, 20)]
+        return [*ranks, *(points or [""] * 3), f"{found['retrieval']['map']:.2f}"]
+
+    table(["accuracy %", "AUC %", "EER %", "TAR@FAR 1e-2", "1e-3"], verified)
+    searched = any("identification" in row for row in result["rows"])
+    if searched:
+        table(["rank-1 %", "rank-5", "rank-20", "TPIR@FPIR 0.01", "0.1", "0.3", "mAP %"], identified)
     rows = result["rows"]
     counts = rows[0]["verification"]["pairs"]
     console.print(f"{counts['genuine']:,} genuine and {counts['impostor']:,} impostor pairs")

@@ -47,6 +47,6 @@ def draw_faces(result: dict[str, Any], path: str | Path) -> None:
         each.set_ylim(0, 100)
         each.grid(alpha=0.25)
         each.spines[["top", "right"]].set_visible(False)
-        each.legend(frameon=False, loc="lower right")
+        each.legend(frameon=False, loc="best")
     figure.suptitle(f"{result['model']} on {result['dataset']}", parse_math=False)
     write_atomically(path, lambda file: figure.savefig(file, format="png"))
