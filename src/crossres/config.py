@@ -14,6 +14,7 @@ import yaml
 from crossres.degrade import Degradation, check_size
 from crossres.errors import CrossresError, demand_utf8, nearest
 from crossres.losses import LOSSES
+from crossres.models.encoder import ONNX
 from crossres.models.onnx_teacher import OnnxInput
 
 #: More stages than a network has: how many maps there are is known when the networks are.
@@ -59,10 +60,12 @@ class Augment:
     Args:
         shift: largest random shift in HR pixels, both ways (a random crop of the mirrored-out image).
         flip: mirror left to right with probability one half.
+        zoom: largest random enlargement or reduction, as a share: 0.1 is 90 % to 110 %; 0 = off.
     """
 
     shift: int = 4
     flip: bool = True
+    zoom: float = 0.0
 
 
 @dataclass
@@ -71,7 +74,8 @@ class Model:
 
     Args:
         name: a native low-resolution backbone (resnet20, resnet8x4, wrn_16_2, vgg8, MobileNetV2,
-            ShuffleNetV2...), timm:NAME, or package.module:callable.
+            ShuffleNetV2, MobileFaceNet...), timm:NAME, package.module:callable, or onnx:FILE for a trainable copy of
+            an ONNX file, which enlarges what it reads to the file's size.
         embedding_dim: width of the embedding; the backbone's own if left out.
         input_size: side the images are resized to before the network reads them; the size the network is
             trained at if left out, so nothing is resized.
@@ -109,6 +113,8 @@ class Train:
     Args:
         epochs: passes over the training images.
         batch_size: images per step, over all devices together.
+        images_per_class: draw classes, not images, and this many images of each, so that every class is met equally
+            often and has company in its batch; 0 = off.
         optimizer: sgd (Nesterov momentum) or adamw.
         learning_rate: its peak.
         momentum: of sgd.
@@ -127,6 +133,7 @@ class Train:
 
     epochs: int = 30
     batch_size: int = 128
+    images_per_class: int = 0
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = 0.1
     momentum: float = 0.9
@@ -192,7 +199,7 @@ class Distill(Teach):
             (.npz or .parquet with path and embedding, or .npy with the paths in a .txt); left out: no teacher.
         teacher_name: architecture of a teacher that is a plain checkpoint (.pt, .pth or .safetensors, its classes
             in the order of the data's), named as in model.name; left out for a saved model.
-        teacher_input: what a teacher that is an ONNX file expects of its input.
+        onnx_input: what ONNX files (the teacher, or a student that starts from one) expect of their input.
         lr_size: side of the low-resolution images the student reads, or [smallest, largest].
         degradation: how a low-resolution image comes from a high-resolution one.
         teacher_cache: compute the teacher's outputs once per image and flip (the shift is then not in its
@@ -208,7 +215,7 @@ class Distill(Teach):
     name: str = "student"
     teacher: str | None = None
     teacher_name: str | None = None
-    teacher_input: OnnxInput = field(default_factory=OnnxInput)
+    onnx_input: OnnxInput = field(default_factory=OnnxInput)
     lr_size: int | tuple[int, int] = 8
     degradation: Degradation = field(default_factory=Degradation)
     teacher_cache: bool = True
@@ -270,6 +277,8 @@ def portable(config: Teach) -> dict[str, Any]:
     for key in ("data", "teacher", "cache_dir", "runs", "pairs"):
         if isinstance(tree.get(key), str):
             tree[key] = base_name(tree[key])
+    if tree["model"]["name"].startswith(ONNX):
+        tree["model"]["name"] = ONNX + base_name(tree["model"]["name"].removeprefix(ONNX))
     if tree["model"]["weights"]:
         tree["model"]["weights"] = base_name(tree["model"]["weights"])
     if tree["images"]["root"]:
@@ -302,6 +311,7 @@ def check(config: Teach) -> None:
     ranges: list[tuple[str, float | None, float, float]] = [
         ("train.epochs", config.train.epochs, 1, 1e6),
         ("train.batch_size", config.train.batch_size, 1, 1e7),
+        ("train.images_per_class", config.train.images_per_class, 0, config.train.batch_size),
         ("train.learning_rate", config.train.learning_rate, 1e-12, 1e6),
         ("train.momentum", config.train.momentum, 0, 0.9999),
         ("train.weight_decay", config.train.weight_decay, 0, 1e3),
@@ -312,6 +322,7 @@ def check(config: Teach) -> None:
         ("images.memory_mb", config.images.memory_mb, 0, 1e9),
         ("images.workers", config.images.workers, 0, 1e4),
         ("augment.shift", config.augment.shift, 0, 1e4),
+        ("augment.zoom", config.augment.zoom, 0, 0.9),
         ("train.seed", config.train.seed, 0, 1e9),
         ("hr_size", config.hr_size, 1, 1e5),
         ("model.input_size", config.model.input_size, 1, 1e5),

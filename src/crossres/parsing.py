@@ -138,7 +138,7 @@ _GROUPS: dict[str, Any] = {
     "train": Train,
     "degradation": Degradation,
     "stages": Stages,
-    "teacher_input": OnnxInput,
+    "onnx_input": OnnxInput,
 }
 
 

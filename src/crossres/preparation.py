@@ -22,7 +22,9 @@ from crossres.errors import CrossresError
 from crossres.losses import LOSSES, Loss, MapLoss
 from crossres.losses.base import Shape
 from crossres.models.cache import CachedMaps, cached_outputs
-from crossres.models.encoder import Encoder, build_encoder, check_name
+from crossres.models.encoder import ONNX, Encoder, build_encoder, check_name
+from crossres.models.onnx_copy import onnx_copy
+from crossres.models.onnx_teacher import OnnxInput
 from crossres.models.pretrained import from_pretrained
 from crossres.models.stages import capture_maps, paired_stages
 from crossres.models.stored import StoredBackbone, stored_outputs
@@ -63,7 +65,7 @@ def prepare(
     if isinstance(config, Distill) and config.teacher_name:
         check_name(config.teacher_name)
     elif isinstance(config, Distill) and config.teacher and teacher is None:
-        teacher = read_teacher(config.teacher, config.teacher_input, trust_code=config.trust_code)
+        teacher = read_teacher(config.teacher, config.onnx_input, trust_code=config.trust_code)
     train_set, val_set, test_set = task.images(config, progress)
     if len(train_set) < 2:
         raise CrossresError(f"{config.data}: {len(train_set)} training image; training needs at least 2")
@@ -102,6 +104,8 @@ def prepare(
         train_set,
         shift=config.augment.shift,
         flip=config.augment.flip,
+        zoom=config.augment.zoom,
+        images_per_class=config.train.images_per_class,
         rank=fabric.global_rank,
         world_size=fabric.world_size,
         **shared,
@@ -125,7 +129,8 @@ def prepare(
 
     torch.manual_seed(config.train.seed)
     student = _build_student(config, train_set, task.classes(config, train_set), hr_size, lr_size)
-    start_sha256 = weights_sha256(student) if config.model.weights else None
+    given = config.model.weights or config.model.name.startswith(ONNX)
+    start_sha256 = weights_sha256(student) if given else None
     student = _placed(student, device, config.train.channels_last)
     _check_batch(student, train)
     maps: tuple[list[Shape], list[Shape]] = ([], [])
@@ -217,16 +222,20 @@ def _build_student(config: Teach, images: ImageSet, classes: Sequence[str], hr_s
         mean, std = start.mean.flatten().tolist(), start.std.flatten().tolist()
     else:
         mean, std = _normalisation(model.name, images, hr_size, config.images.fit)
-    student = build_encoder(
-        model.name,
-        classes=classes,
-        input_size=model.input_size or size,
-        mean=mean,
-        std=std,
-        embedding_dim=model.embedding_dim,
-        small_input=model.small_input,
-        pretrained=model.pretrained,
-    )
+    if model.name.startswith(ONNX):
+        wanted = config.onnx_input if isinstance(config, Distill) else OnnxInput()
+        student = onnx_copy(model.name.removeprefix(ONNX), wanted, classes)
+    else:
+        student = build_encoder(
+            model.name,
+            classes=classes,
+            input_size=model.input_size or size,
+            mean=mean,
+            std=std,
+            embedding_dim=model.embedding_dim,
+            small_input=model.small_input,
+            pretrained=model.pretrained,
+        )
     if start is not None:
         fit_weights(student, start.state_dict(), f"model.weights {weights}")
     elif weights:

@@ -64,7 +64,7 @@ def finish(
         "teacher": facts["teacher"],
         "start_sha256": facts["start_sha256"],
         "student": {
-            "name": config.model.name,
+            "name": configs.portable(config)["model"]["name"],
             "parameters": sum(p.numel() for p in student.parameters()),
         },
         "hr_size": facts["hr_size"],

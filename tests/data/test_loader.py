@@ -12,7 +12,7 @@ from PIL import Image
 
 from crossres import CrossresError, Degradation, read
 from crossres.data.images import ArrayItems, ImageSet
-from crossres.data.loader import Loader, shift_and_flip
+from crossres.data.loader import Loader, shift_and_flip, zoomed
 from crossres.degrade import degrade
 from crossres.types import Batch
 
@@ -353,3 +353,64 @@ def test_images_are_brought_to_hr_size(images: ImageSet) -> None:
 @pytest.mark.parametrize(("ranks", "expected"), [(1, 23), (2, 22), (4, 20), (30, 1)])
 def test_a_small_sets_batch_divides_over_the_ranks(images: ImageSet, ranks: int, expected: int) -> None:
     assert loader(images, batch_size=100, world_size=ranks).batch_size == expected
+
+
+def balanced(labels: list[int], **how: Any) -> list[torch.Tensor]:
+    pixels = np.zeros((len(labels), 4, 4, 3), dtype=np.uint8)
+    classes = [str(i) for i in range(max(labels) + 1)]
+    loader = Loader(ImageSet(ArrayItems(pixels), labels, classes, "few"), hr_size=4, lr_size=4, **how)
+    return [batch.index for batch in loader.epoch(0)]
+
+
+def test_classes_and_not_images_are_drawn_where_asked():
+    labels = [0] * 20 + [1] + [2, 2] + [3] * 5  # 28 images
+    batches = balanced(labels, batch_size=4, images_per_class=2)
+    assert len(batches) == 7
+    met = [0] * 4
+    for index in batches:
+        of = [labels[i] for i in index.tolist()]
+        assert of[0] == of[1]
+        assert of[2] == of[3]
+        for pair, label in ((index[:2], of[0]), (index[2:], of[2])):
+            assert (pair[0] == pair[1]) == (label == 1)  # the class with one image meets itself
+            met[label] += 1
+    assert max(met) - min(met) <= 1
+    again, other = (balanced(labels, batch_size=4, images_per_class=2, seed=seed) for seed in (0, 1))
+    assert torch.equal(torch.cat(again), torch.cat(batches))
+    assert not torch.equal(torch.cat(other), torch.cat(batches))
+    odd = balanced(labels, batch_size=5, images_per_class=2)
+    assert [len(index) for index in odd] == [5] * 5
+
+
+def test_the_processes_of_a_balanced_run_share_its_batches():
+    labels = [i // 3 for i in range(24)]
+    whole = balanced(labels, batch_size=8, images_per_class=2)
+    halves = [balanced(labels, batch_size=8, images_per_class=2, rank=rank, world_size=2) for rank in (0, 1)]
+    for index, first, second in zip(whole, *halves, strict=True):
+        assert torch.equal(index, torch.cat([first, second]))
+
+
+def test_zoom_enlarges_about_the_centre():
+    x = torch.linspace(-1, 1, 33).expand(1, 1, 33, 33)
+    images = torch.cat([x, x.transpose(2, 3)])
+    near, far, same = (zoomed(images, torch.full((2,), factor)) for factor in (2.0, 0.5, 1.0))
+    torch.testing.assert_close(same, images)
+    torch.testing.assert_close(near, images / 2, atol=0.02, rtol=0)
+    inside = slice(9, 24)
+    torch.testing.assert_close(far[..., inside, inside], 2 * images[..., inside, inside], atol=0.02, rtol=0)
+    assert far.abs().max() <= 1  # mirrored, not extrapolated
+    each = zoomed(images, torch.tensor([2.0, 1.0]))
+    torch.testing.assert_close(each, torch.stack([near[0], images[1]]))
+
+
+def test_a_zoomed_view_is_the_same_at_both_resolutions():
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
+    images = ImageSet(ArrayItems(pixels), [0, 1] * 4, ["a", "b"], "noise")
+    loader = Loader(images, hr_size=16, lr_size=8, batch_size=8, zoom=0.2)
+    (batch,) = loader.epoch(0, hr=True)
+    assert torch.equal(batch.lr, degrade(batch.hr, 8, Degradation()))
+    plain = torch.from_numpy(pixels).permute(0, 3, 1, 2)[batch.index] / 255
+    changed = (batch.hr - plain).flatten(1).abs().amax(1)
+    assert (changed > 0.01).all()
+    (first,) = loader.ordered(hr=True)
+    torch.testing.assert_close(first.hr, torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255)

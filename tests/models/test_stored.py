@@ -50,7 +50,7 @@ def test_each_image_gets_its_own(kind: str, people: Path, tmp_path: Path) -> Non
     cache = stored_outputs(teacher, images, torch.device("cpu"))
     index = torch.tensor([4, 1, 0])
     for view in (0, 1):
-        said = cache(index, torch.full((3,), view), torch.zeros(3, 2))
+        said = cache(index, torch.full((3,), view))
         assert np.array_equal(said.embedding.numpy(), VALUES[[PATHS.index(images.path(i)) for i in (4, 1, 0)]])
         assert said.logits is None
 

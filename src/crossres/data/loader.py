@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
@@ -36,6 +37,8 @@ class Loader:
         fit: how images that are not square are fitted.
         shift: largest random shift of a training image, HR pixels.
         flip: whether training images are mirrored at random.
+        zoom: largest random share by which a training image is enlarged or reduced.
+        images_per_class: images of each class in a training batch; 0 draws images whatever their class.
         seed: of everything random.
         memory_mb: budget for decoded images, in MB.
         workers: decoding processes of a set over the budget.
@@ -55,6 +58,8 @@ class Loader:
         fit: Literal["crop", "squash", "pad"] = "crop",
         shift: int = 0,
         flip: bool = False,
+        zoom: float = 0.0,
+        images_per_class: int = 0,
         seed: int = 0,
         memory_mb: int = 4096,
         workers: int = 2,
@@ -69,6 +74,8 @@ class Loader:
         self.fit = fit
         self.shift = min(shift, hr_size - 1)
         self.flip = flip
+        self.zoom = zoom
+        self.images_per_class = images_per_class
         self.seed = seed
         self.workers = workers
         self.rank = rank
@@ -93,14 +100,41 @@ class Loader:
         """
         generator = _generator(self.seed, epoch)
         n = self.steps * self.batch_size
-        order = torch.randperm(len(self.images), generator=generator)[:n]
+        order = self._order(n, generator)
         shift = torch.randint(-self.shift, self.shift + 1, (n, 2), generator=generator)
         flip = torch.rand(n, generator=generator) < (0.5 if self.flip else 0.0)
+        zoom = 1 + self.zoom * (2 * torch.rand(n, generator=generator) - 1) if self.zoom else None
         draws = draw(n, self.lr_size, self.degradation, generator)
         rows = [slice(step * self.batch_size, (step + 1) * self.batch_size) for step in range(self.steps)]
         moves = self.shift > 0 or self.flip
         shares = [self._share(row) for row in rows]
-        yield from self._batches(order, shift, flip, draws, rows, shares, moves=moves, hr=hr)
+        yield from self._batches(order, shift, flip, draws, rows, shares, moves=moves, hr=hr, zoom=zoom)
+
+    def _order(self, n: int, generator: torch.Generator) -> Tensor:
+        """Return the positions (n,) of an epoch's images."""
+        each = self.images_per_class
+        if not each:
+            return torch.randperm(len(self.images), generator=generator)[:n]
+        label = torch.from_numpy(self.images.labels)
+        mixed = torch.randperm(len(label), generator=generator)
+        by_class = mixed[torch.argsort(label[mixed], stable=True)]
+        counts = torch.bincount(label, minlength=len(self.images.classes))
+        starts = counts.cumsum(0) - counts
+        present = torch.nonzero(counts).flatten()
+        groups = -(-self.batch_size // each)
+        rows = []
+        queue = torch.empty(0, dtype=torch.long)
+        for _ in range(n // self.batch_size):
+            # each class once before any comes again; where a round ends inside a batch, the next one begins there
+            while len(queue) < groups:
+                queue = torch.cat([queue, present[torch.randperm(len(present), generator=generator)]])
+            chosen, queue = queue[:groups], queue[groups:]
+            count = counts[chosen, None]
+            # distinct images; of a class with fewer they come again
+            first = (torch.rand(groups, 1, generator=generator) * count).long()
+            place = (first + torch.arange(each)) % count
+            rows.append(by_class[starts[chosen, None] + place].flatten()[: self.batch_size])
+        return torch.cat(rows) if rows else torch.empty(0, dtype=torch.long)
 
     def ordered(
         self, *, flip: bool = False, hr: bool = False, batch_size: int | None = None, start: int = 0
@@ -136,6 +170,7 @@ class Loader:
         *,
         moves: bool,
         hr: bool,
+        zoom: Tensor | None = None,
     ) -> Iterator[Batch]:
         raw = self._decoded(order, shares)
         order, shift, flip = (t.to(self.device, non_blocking=True) for t in (order, shift, flip))
@@ -146,6 +181,8 @@ class Loader:
             if moves:
                 pixels = shift_and_flip(pixels, shift[row], flip[row])
             images = pixels.float().mul_(1 / 255)
+            if zoom is not None:
+                images = zoomed(images, zoom[row].to(self.device))
             lr = self._lr(images, draws.part(whole, row))
             yield Batch(
                 hr=images if hr or lr is images else None,
@@ -230,6 +267,19 @@ def shift_and_flip(pixels: Tensor, shift: Tensor, flip: Tensor) -> Tensor:
     # one gather over all pixels is five times as fast as one per axis
     source = (rows[:, :, None] * width + columns[:, None]).flatten(1)
     return pixels.flatten(2).gather(2, source[:, None].expand(-1, pixels.shape[1], -1)).view_as(pixels)
+
+
+def zoomed(images: Tensor, factor: Tensor) -> Tensor:
+    """Enlarge (or below 1 reduce) each image about its centre, bilinear, mirroring its border into view.
+
+    Args:
+        images: floating point (B, C, H, W).
+        factor: (B,), above 0.
+    """
+    turn = torch.zeros(len(images), 2, 3, device=images.device)
+    turn[:, 0, 0] = turn[:, 1, 1] = 1 / factor
+    grid = F.affine_grid(turn, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
 def _mirror(position: Tensor, size: int) -> Tensor:

@@ -1,9 +1,9 @@
 """Small networks for native low resolution, by name.
 
 Each constructor returns a module ``f(images) -> embedding``: images (B, 3, h, w) of any size from 4x4 to
-64x64, already normalised; embedding (B, ``embedding_dim``), globally average-pooled, without a classifier.
-With a linear classifier of 100 classes the parameter counts equal those of the CRD benchmark's networks
-(Tian et al. 2020, arXiv 1910.10699).
+64x64, already normalised; embedding (B, ``embedding_dim``), globally average-pooled (mobilefacenet: weighed by
+place), without a classifier. With a linear classifier of 100 classes the parameter counts equal those of the CRD
+benchmark's networks (Tian et al. 2020, arXiv 1910.10699), but for mobilefacenet, which is for faces.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from functools import partial
 from torch import nn
 
 from crossres.models.mobile import MobileNetV2, ShuffleNetV2
+from crossres.models.mobile_face import MobileFaceNet
 from crossres.models.resnet import ResNet
 from crossres.models.vgg import VGG
 from crossres.models.wide_resnet import WideResNet
@@ -40,4 +41,5 @@ BACKBONES: dict[str, Callable[[], nn.Module]] = {
     "vgg16": partial(VGG, ([64] * 2, [128] * 2, [256] * 3, [512] * 3, [512] * 3)),
     "mobilenetv2": partial(MobileNetV2, 0.5, 6),
     "shufflenetv2": ShuffleNetV2,
+    "mobilefacenet": MobileFaceNet,
 }

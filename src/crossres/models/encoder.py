@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -16,6 +17,8 @@ from crossres.models.split import check_channels, measure_embedding, split_class
 from crossres.models.timm_backbone import check_timm_name, timm_backbone
 from crossres.types import Outputs
 
+#: what the name of a trainable copy of an ONNX file begins with
+ONNX = "onnx:"
 # A neutral normalisation for networks that come with none: independent of any data set.
 MEAN = (0.5, 0.5, 0.5)
 STD = (0.25, 0.25, 0.25)
@@ -166,6 +169,9 @@ def check_name(name: str) -> None:
     """
     if name.startswith("timm:"):
         check_timm_name(name[len("timm:") :])
+    elif name.startswith(ONNX):
+        if not Path(name.removeprefix(ONNX)).is_file():
+            raise CrossresError(f"there is no ONNX file {name.removeprefix(ONNX)}")
     elif ":" in name:
         find_factory(name)
     elif name.lower() not in BACKBONES:

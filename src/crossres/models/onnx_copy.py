@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from crossres.errors import CrossresError
 from crossres.models.encoder import Encoder
 from crossres.models.onnx_teacher import OnnxBackbone, OnnxInput, onnx_encoder
 
+#: name of such a network in an architecture
+COPY = "onnx-copy"
 #: opset of the copy's file; of later ones onnx2torch lacks operators that mean the same there
 OPSET = 13
 #: how far the copy may be from the file on a probe, relative to the file's largest number
@@ -22,8 +25,10 @@ CLOSE = 1e-3
 class _Copy(nn.Module):
     """Normalised images (B, 3, s, s), RGB -> embedding (B, d), as the file's input is declared."""
 
-    def __init__(self, network: nn.Module, wanted: OnnxInput) -> None:
+    def __init__(self, network: nn.Module, wanted: OnnxInput, source: Path) -> None:
         super().__init__()
+        #: kept beside the weights when the encoder is saved: it says how to build the network again
+        self.source = source
         self.network = network
         self.wanted = wanted
 
@@ -34,7 +39,7 @@ class _Copy(nn.Module):
         return said.flatten(1)
 
 
-def onnx_copy(path: str | Path, wanted: OnnxInput) -> Encoder:
+def onnx_copy(path: str | Path, wanted: OnnxInput, classes: Sequence[str] = ()) -> Encoder:
     """Make a trainable encoder of an ONNX file, by onnx2torch; on a probe it says what the file says.
 
     What is constant in the file is computed first (weights kept as int8 become float32), and dropout, which does
@@ -43,6 +48,7 @@ def onnx_copy(path: str | Path, wanted: OnnxInput) -> Encoder:
     Args:
         path: of the file.
         wanted: what it expects of its input.
+        classes: of a fresh classifier on the embedding; none without them.
 
     Raises:
         CrossresError: as `onnx_encoder`; onnx2torch is not installed, does not know an operator, or its copy says
@@ -63,13 +69,13 @@ def onnx_copy(path: str | Path, wanted: OnnxInput) -> Encoder:
         why = " ".join(str(error).split())[:160]
         raise CrossresError(f"{path}: onnx2torch cannot make a torch copy of it ({why})") from None
     encoder = Encoder(
-        _Copy(network, wanted),
+        _Copy(network, wanted, Path(path)),
         embedding_dim=teacher.embedding_dim,
-        classes=(),
+        classes=classes,
         input_size=teacher.input_size,
         mean=teacher.mean.flatten().tolist(),
         std=teacher.std.flatten().tolist(),
-        architecture=teacher.architecture | {"name": "onnx-copy"},
+        architecture=teacher.architecture | {"name": COPY},
     )
     _compare(encoder, teacher, path)
     return encoder

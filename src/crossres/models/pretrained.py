@@ -25,6 +25,8 @@ from torch import Tensor, nn
 from crossres.errors import CrossresError
 from crossres.models.card import render_card
 from crossres.models.encoder import Encoder, build_encoder, wrap
+from crossres.models.onnx_copy import COPY, onnx_copy
+from crossres.models.onnx_teacher import OnnxInput
 from crossres.models.weights import fit_weights, plain_state, read_safetensors, weights_sha256
 
 __all__ = ["from_pretrained", "push_to_hub", "save_pretrained", "weights_sha256"]
@@ -77,6 +79,9 @@ def save_pretrained(encoder: Encoder, folder: str | Path, *, info: Mapping[str, 
         CARD: render_card(config).encode(),
         CONFIG: (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode(),
     }
+    source = getattr(encoder.backbone, "source", None)
+    if isinstance(source, Path):
+        files[source.name] = source.read_bytes()
     _write_together(folder, files)
 
 
@@ -101,7 +106,7 @@ def from_pretrained(
     elif (folder / "model" / CONFIG).is_file():
         folder = folder / "model"
     config = _read_config(folder / CONFIG)
-    encoder = _rebuild(config, backbone, str(path), trust_code=trust_code)
+    encoder = _rebuild(config, folder, backbone, str(path), trust_code=trust_code)
     weights = folder / WEIGHTS
     if not weights.is_file():
         raise CrossresError(f"there is no {WEIGHTS} in {folder}; crossres reads weights from safetensors only")
@@ -134,7 +139,9 @@ def push_to_hub(
     return str(url)
 
 
-def _rebuild(config: dict[str, Any], backbone: nn.Module | None, where: str, *, trust_code: bool) -> Encoder:
+def _rebuild(
+    config: dict[str, Any], folder: Path, backbone: nn.Module | None, where: str, *, trust_code: bool
+) -> Encoder:
     architecture = dict(config["architecture"])
     name = str(architecture.get("name"))
     shared: dict[str, Any] = {key: config[key] for key in ("classes", "input_size", "mean", "std")}
@@ -145,6 +152,9 @@ def _rebuild(config: dict[str, Any], backbone: nn.Module | None, where: str, *, 
         elif name == "wrapped":
             module = architecture.get("module", "a module")
             raise CrossresError(f"this model wraps {module}: give it as from_pretrained(..., backbone=module)")
+        elif name == COPY:
+            wanted = {key.removeprefix("onnx_"): value for key, value in architecture.items() if key[:5] == "onnx_"}
+            encoder = onnx_copy(folder / str(architecture.get("file")), OnnxInput(**wanted), config["classes"])
         elif ":" in name and not name.startswith("timm:") and not trust_code:
             raise CrossresError(
                 f"the model {where} names code to run, '{name}'; set trust_code if that is yours, or give backbone="
