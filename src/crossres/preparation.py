@@ -151,6 +151,8 @@ def prepare(
     kept = _kept_maps(losses, paths[0], train, config, progress) if compares_maps and teacher is not None else None
     cached = distiller.needs_teacher and (kept is not None or not compares_maps)
     if teacher is not None and isinstance(teacher.backbone, StoredBackbone):
+        if isinstance(config, Distill) and not config.teacher_cache:
+            raise CrossresError(f"{config.teacher}: stored embeddings know no other views; leave teacher_cache on")
         cache = stored_outputs(teacher, train_set, device.torch)
     elif teacher is not None and isinstance(config, Distill) and config.teacher_cache and cached:
         cache_dir = Path(config.cache_dir) if config.cache_dir else Path(config.runs) / "cache"

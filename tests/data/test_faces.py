@@ -1,0 +1,81 @@
+"""Splits that no person crosses, pairs, galleries and probes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from crossres.data.faces import NOBODY, draw_pairs, first_image_search, hold_out_people, people_in_both
+from crossres.data.images import ArrayItems, ImageSet
+from crossres.errors import CrossresError
+
+
+def people(counts: list[int], first: int = 0) -> ImageSet:
+    labels = [person for person, count in enumerate(counts) for _ in range(count)]
+    pixels = np.zeros((len(labels), 4, 4, 3), dtype=np.uint8)
+    return ImageSet(ArrayItems(pixels), labels, [f"p{first + i}" for i in range(len(counts))], "people")
+
+
+def test_no_person_is_on_both_sides() -> None:
+    images = people([1, 2, 3, 4] * 10)
+    train, val = hold_out_people(images, 0.25, 0)
+    assert val is not None
+    assert len(val.classes) == 10
+    assert not set(train.classes) & set(val.classes)
+    assert len(train) + len(val) == len(images)
+    assert (train.class_counts > 0).all()
+    assert (val.class_counts > 0).all()
+    again, other = (hold_out_people(images, 0.25, seed)[0].classes for seed in (0, 1))
+    assert again == train.classes != other
+    assert hold_out_people(images, 0, 0) == (images, None)
+
+
+def test_people_of_both_sets_are_named() -> None:
+    assert people_in_both(people([2, 2, 2]), people([2, 2], first=2)) == ["p2"]
+    assert people_in_both(people([2, 2]), people([2, 2], first=2)) == []
+    # a name without an image is nobody
+    assert people_in_both(people([2, 2, 0]), people([2, 2], first=2)) == []
+
+
+def test_pairs_are_what_they_say_and_none_is_twice() -> None:
+    images = people([1] * 20 + [3] * 20 + [60])
+    pairs = draw_pairs(images, 60, 0)
+    assert pairs.same.sum() == 30
+    assert len(pairs) == 60
+    assert ((images.labels[pairs.left] == images.labels[pairs.right]) == pairs.same).all()
+    assert (pairs.left != pairs.right).all()
+    assert len({frozenset(row) for row in zip(pairs.left.tolist(), pairs.right.tolist(), strict=True)}) == 60
+    assert (np.bincount(pairs.fold) == 6).all()
+    assert all(np.bincount(pairs.fold[pairs.same == kind]).tolist() == [3] * 10 for kind in (True, False))
+    # the person of 60 images has 95 % of all genuine pairs, but is drawn as one of 21
+    assert (images.labels[pairs.left[pairs.same]] == 40).sum() < 10
+    again, other = draw_pairs(images, 60, 0), draw_pairs(images, 60, 1)
+    assert np.array_equal(again.left, pairs.left)
+    assert not np.array_equal(other.left, pairs.left)
+
+
+def test_a_small_set_gives_the_pairs_it_has() -> None:
+    pairs = draw_pairs(people([2, 2]), 100, 0)
+    assert (pairs.same.sum(), (~pairs.same).sum()) == (2, 4)
+
+
+def test_the_first_image_is_enrolled_and_single_ones_are_strangers() -> None:
+    images = people([1, 2, 1, 3])
+    search = first_image_search(images)
+    assert search.gallery.tolist() == [1, 4]
+    assert search.gallery_identity.tolist() == [1, 3]
+    assert search.probes.tolist() == [0, 2, 3, 5, 6]
+    assert search.probe_identity.tolist() == [NOBODY, 1, NOBODY, 3, 3]
+
+
+def test_what_is_no_set_of_people_is_said_in_one_line() -> None:
+    with pytest.raises(CrossresError, match=r"^people: 3 people leave nobody to hold out; set val_fraction 0$"):
+        hold_out_people(people([2, 2, 2]), 0.1, 0)
+    with pytest.raises(CrossresError, match=r"^people: of the 3 people held out none has two images, [^\n]*$"):
+        hold_out_people(people([1] * 30), 0.1, 0)
+    with pytest.raises(CrossresError, match=r"^people: verification needs a person with two images$"):
+        draw_pairs(people([1, 1]), 10, 0)
+    with pytest.raises(CrossresError, match=r"^people: verification needs two people$"):
+        draw_pairs(people([4]), 10, 0)
+    with pytest.raises(CrossresError, match=r"^people: identification needs a person with two images$"):
+        first_image_search(people([1, 1]))

@@ -1,0 +1,154 @@
+"""The face protocols on an encoder's embeddings: against slow loops, and per side and size."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from crossres.data.faces import NOBODY, Search, draw_pairs, first_image_search
+from crossres.data.images import ArrayItems, ImageSet
+from crossres.data.pairs import Pairs
+from crossres.degrade import Degradation, degrade
+from crossres.errors import CrossresError
+from crossres.evaluate.face_figures import draw_faces
+from crossres.evaluate.faces import evaluate_faces, identify, verify
+from crossres.models.encoder import Encoder
+
+RNG = np.random.default_rng(0)
+COUNTS = [3, 1, 2, 4, 1, 2]
+
+
+def people() -> ImageSet:
+    """Each person is a colour with noise."""
+    labels = [person for person, count in enumerate(COUNTS) for _ in range(count)]
+    colours = RNG.integers(40, 216, (len(COUNTS), 1, 1, 3))
+    pixels = (colours[labels] + RNG.integers(-40, 40, (len(labels), 16, 16, 3))).astype(np.uint8)
+    return ImageSet(ArrayItems(pixels), labels, [f"p{i}" for i in range(len(COUNTS))], "colours")
+
+
+class Cells(nn.Module):
+    """The image's four quarters, centred: an embedding of 12."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return nn.functional.adaptive_avg_pool2d(images, 2).flatten(1)
+
+
+def encoder(size: int | None = None, factor: float = 1.0) -> Encoder:
+    made = Encoder(Cells(), embedding_dim=12, classes=(), input_size=size, mean=(0.5,) * 3, std=(factor,) * 3)
+    return made.eval()
+
+
+def unit(row: np.ndarray) -> np.ndarray:
+    return row / np.linalg.norm(row)
+
+
+def test_verify_takes_the_cosine_of_both_sides() -> None:
+    left, right = RNG.normal(size=(2, 20, 5))
+    pairs = Pairs(np.arange(10), np.arange(10, 20), np.array([True] * 5 + [False] * 5), np.arange(10) % 5)
+    scores = [unit(left[a]) @ unit(right[b]) for a, b in zip(pairs.left, pairs.right, strict=True)]
+    found = verify(left, right, pairs, resamples=50)
+    wins = [(scores[i] > scores[j]) + (scores[i] == scores[j]) / 2 for i in range(5) for j in range(5, 10)]
+    assert found["auc"] == pytest.approx(100 * np.mean(wins))
+    best = max(np.mean([(s >= t) == same for s, same in zip(scores, pairs.same, strict=True)]) for t in [*scores, 2])
+    assert found["accuracy_best"] == pytest.approx(100 * best)
+    assert found["pairs"] == {"genuine": 5, "impostor": 5}
+    for name, (low, high) in found["intervals"].items():
+        assert 0 <= low <= high <= 100, name
+    assert [point["too_few"] for point in found["tar_at_far"]] == [True] * 4
+    one_fold = Pairs(pairs.left, pairs.right, pairs.same, np.zeros(10, dtype=np.int64))
+    assert verify(left, right, one_fold, resamples=0)["accuracy"] is None
+    json.dumps(found, allow_nan=False)
+
+
+def test_identify_against_a_loop() -> None:
+    gallery, probes = RNG.normal(size=(2, 12, 4))
+    search = Search(
+        np.arange(4), np.array([0, 1, 2, NOBODY]), np.arange(4, 12), np.array([0, 0, 1, 2, 2, NOBODY, NOBODY, 2])
+    )
+    found = identify(gallery, probes, search, resamples=50)
+    first = []
+    for probe, identity in zip(search.probes, search.probe_identity, strict=True):
+        if identity == NOBODY:
+            continue
+        similarity = [unit(probes[probe]) @ unit(gallery[g]) for g in search.gallery]
+        own = similarity[search.gallery_identity.tolist().index(identity)]
+        first.append(1 + sum(s >= own for s in similarity) - 1)
+    for k in (1, 5):
+        assert found[f"rank{k}"] == pytest.approx(100 * np.mean([rank <= k for rank in first]))
+    assert (found["mated_probes"], found["strangers"], found["gallery"]) == (6, 2, 4)
+    assert found["cmc"][-1] == 100
+    assert len(found["open_set"]) == 3
+    low, high = found["intervals"]["rank1"]
+    assert low <= found["rank1"] <= high
+    mated_only = Search(search.gallery, search.gallery_identity, search.probes[:5], search.probe_identity[:5])
+    assert identify(gallery, probes, mated_only, resamples=0)["open_set"] is None
+
+
+def test_each_side_is_read_at_its_resolution() -> None:
+    images = people()
+    pairs, search = draw_pairs(images, 40, 0), first_image_search(images)
+    realistic = Degradation(blur=(1.0, 1.0))
+    result = evaluate_faces(
+        encoder(), images, hr_size=16, sizes=(4, 8), pairs=pairs, search=search, degradation=realistic, resamples=0
+    )
+    assert [(row["sides"], row["size"]) for row in result["rows"]] == [
+        ("hr-hr", None),
+        ("hr-lr", 4),
+        ("lr-lr", 4),
+        ("hr-lr", 8),
+        ("lr-lr", 8),
+    ]
+    pixels = torch.stack([torch.from_numpy(images.image(i)) for i in range(len(images))]).permute(0, 3, 1, 2) / 255
+    low = degrade(pixels, 4, realistic)
+    with torch.no_grad():
+        high_rows, low_rows = encoder()(pixels).embedding, encoder()(low).embedding
+    for row, left, right in zip(
+        result["rows"][:3], (high_rows, high_rows, low_rows), (high_rows, low_rows, low_rows), strict=True
+    ):
+        expected = verify(left.numpy(), right.numpy(), pairs, resamples=0)
+        assert row["verification"]["auc"] == pytest.approx(expected["auc"])
+        assert row["verification"]["threshold"] == pytest.approx(expected["threshold"], abs=1e-4)
+        expected = identify(left.numpy(), right.numpy(), search, resamples=0)
+        assert row["identification"]["cmc"] == expected["cmc"]
+
+
+def test_a_teachers_gallery_takes_the_hr_side(tmp_path: Path) -> None:
+    images = people()
+    pairs = draw_pairs(images, 40, 0)
+    alone, taught = (
+        evaluate_faces(encoder(8), images, hr_size=16, sizes=(8,), pairs=pairs, gallery=gallery, resamples=0)["rows"]
+        for gallery in (None, encoder(16, factor=0.1))
+    )
+    # another gallery's lengths do not count: a cosine
+    assert [row["verification"]["auc"] for row in taught] == pytest.approx(
+        [row["verification"]["auc"] for row in alone], abs=3
+    )
+    narrow = Encoder(nn.Flatten(), embedding_dim=3, classes=(), input_size=1)
+    with pytest.raises(CrossresError, match=r"^the gallery's embeddings have 3 numbers, the probes' 12: [^\n]*$"):
+        evaluate_faces(encoder(8), images, hr_size=16, sizes=(8,), pairs=pairs, gallery=narrow)
+    result = evaluate_faces(
+        encoder(8), images, hr_size=16, sizes=(8,), pairs=pairs, search=first_image_search(images)
+    )
+    draw_faces({"model": "m"} | result, tmp_path / "faces.png")
+    assert (tmp_path / "faces.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_what_cannot_be_judged_is_said_in_one_line() -> None:
+    images = people()
+    pairs = draw_pairs(images, 40, 0)
+    with pytest.raises(CrossresError, match=r"^nothing to judge: give pairs, a search or both$"):
+        evaluate_faces(encoder(), images, hr_size=16, sizes=(8,))
+    with pytest.raises(CrossresError, match=r"^sizes: 32 is not within 1 and hr_size 16$"):
+        evaluate_faces(encoder(), images, hr_size=16, sizes=(32,), pairs=pairs)
+    embedding = RNG.normal(size=(len(images), 3))
+    embedding[pairs.left[0]] = np.nan
+    with pytest.raises(CrossresError, match=rf"embedding {pairs.left[0]} is NaN, infinite or 0; 1 such rows in all$"):
+        verify(embedding, embedding, pairs)
+    empty = Search(*(np.array([], dtype=np.int64),) * 2, *(np.arange(3),) * 2)
+    with pytest.raises(CrossresError, match=r"^the gallery is empty$"):
+        identify(RNG.normal(size=(5, 3)), RNG.normal(size=(5, 3)), empty)

@@ -1,0 +1,188 @@
+"""Distilling and judging face encoders through the commands, on drawn people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from crossres import Encoder, Faces, build_encoder, load
+from crossres.cli import main
+from crossres.experiment import run
+from crossres.models.pretrained import save_pretrained
+
+PEOPLE = 12
+
+
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """train/ and test/ with people of their own: a face is two colours and a noisy pattern; six images each."""
+    root = tmp_path_factory.mktemp("crowd") / "crowd"
+    rng = np.random.default_rng(0)
+    for split, first in (("train", 0), ("test", PEOPLE)):
+        for person in range(first, first + PEOPLE):
+            own = np.random.default_rng(1000 + person).integers(30, 226, (4, 4, 3))
+            for image in range(6):
+                pixels = np.kron(own, np.ones((4, 4, 1))) + rng.normal(0, 25, (16, 16, 3))
+                path = root / split / f"p{person:02}" / f"p{person:02}_{image:04}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
+    return root
+
+
+class Tiles(torch.nn.Module):
+    """A teacher that reads the sixteen tiles: an embedding of 48."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.avg_pool2d(images, 4).flatten(1)
+
+
+@pytest.fixture
+def teacher() -> Encoder:
+    return Encoder(Tiles(), embedding_dim=48, classes=(), input_size=16, mean=(0.5,) * 3, std=(0.25,) * 3)
+
+
+@pytest.fixture
+def make(crowd: Path, tmp_path: Path) -> Callable[..., Faces]:
+    def build(**options: Any) -> Faces:
+        config = Faces(data=str(crowd), runs=str(tmp_path), lr_size=8, hr_size=16, val_pairs=60)
+        config.train.device, config.train.precision = "cpu", "float32"
+        config.train.epochs, config.train.batch_size, config.train.val_fraction = 3, 16, 0.25
+        config.model.name, config.augment.shift = "resnet8", 1
+        for name, value in options.items():
+            part, _, key = name.partition("__")
+            if key:
+                setattr(getattr(config, part), key, value)
+            else:
+                setattr(config, name, value)
+        return config
+
+    return build
+
+
+COSINE = {"cosine": {"weight": 1.0}}
+
+
+def test_without_labels_it_comes_near_its_teacher(make: Any, teacher: Encoder) -> None:
+    config = make(losses=COSINE, train__epochs=8, model__embedding_dim=48)
+    result = run(config, teacher=teacher, quiet=True)
+    assert result["task"] == "faces distill"
+    assert result["images"] == {"train": 54, "val": 18, "test": 72}
+    assert result["auc_last"] > 90
+    assert result["val_auc_by_epoch"][-1] == result["val_auc_last"] > 85
+    assert result["verification_last"]["auc"] == result["auc_last"]
+    assert result["identification_best_val"]["rank1"] == result["rank1_best_val"]
+    assert "top1_last" not in result
+    student = load(config.folder)
+    assert (student.classes, student.embedding_dim) == ((), 48)
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [
+        {"cosface": {"weight": 1.0, "scale": 16.0}},
+        {"arcface": {"weight": 1.0}, "adaface": {"weight": 1.0}},
+        {"crrcd": {"weight": 1.0, "critic": "softmax"}, "similarity": {"weight": 1.0}, **COSINE},
+        {"ce": {"weight": 1.0}, "crd": {"weight": 1.0, "form": "bank", "negatives": 16}},
+    ],
+    ids=lambda losses: "+".join(losses),
+)
+def test_resumed_it_equals_an_uninterrupted_run(
+    losses: dict[str, Any], make: Any, teacher: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from crossres import train
+
+    needs = {"teacher": teacher} if set(losses) & {"cosine", "crd", "crrcd", "similarity"} else {}
+    whole = make(losses=losses, name="whole", train__images_per_class=2, augment__zoom=0.1)
+    run(whole, **needs, quiet=True)
+    part = make(losses=losses, name="part", train__images_per_class=2, augment__zoom=0.1)
+    real = train.Fit._one_epoch
+
+    def stop(self: train.Fit, epochs: int) -> Any:
+        if self.epoch == 1:
+            raise KeyboardInterrupt
+        return real(self, epochs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Fit, "_one_epoch", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(part, **needs, quiet=True)
+    run(part, **needs, resume=True, quiet=True)
+    ours, theirs = (load(config.folder).state_dict() for config in (part, whole))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    results = [json.loads((config.folder / "result.json").read_text()) for config in (part, whole)]
+    assert results[0]["verification_last"] == results[1]["verification_last"]
+
+
+def test_people_in_training_and_test_are_reported_before_training(
+    crowd: Path, make: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], teacher: Encoder
+) -> None:
+    import shutil
+
+    mixed = tmp_path / "mixed"
+    shutil.copytree(crowd, mixed)
+    shutil.copytree(mixed / "train" / "p03", mixed / "test" / "p03")
+    run(make(data=str(mixed), losses=COSINE, train__epochs=1), teacher=teacher)
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith(f"{mixed}: 1 people are in the training and in the test images, first p03: ")
+    assert said[1].startswith("epoch 1/1  cosine ")
+    assert "train" not in said[1]  # nothing is classified
+
+
+def test_the_commands(crowd: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], refused: Any) -> None:
+    save_pretrained(build_encoder("resnet8", classes=(), input_size=16), tmp_path / "gallery")
+    pairs = tmp_path / "pairs.csv"
+    rows = ["left,right,same,fold"]
+    rows += [f"p{a}_0000,p{a}_0001,1,{a % 4}" for a in range(12, 24)]
+    rows += [f"p{a}_0000,p{a - 1}_0001,0,{a % 4}" for a in range(13, 24)]
+    pairs.write_text("\n".join(rows) + "\n")
+    values = np.random.default_rng(0).normal(size=(72, 5)).astype(np.float32)
+    names = [f"train/p{p:02}/p{p:02}_{i:04}.png" for p in range(PEOPLE) for i in range(6)]
+    np.savez(tmp_path / "stored.npz", path=np.array(names), embedding=values)
+    words = ["faces", "distill", "--data", crowd, "--hr_size", 16, "--lr_size", 8, "--runs", tmp_path]
+    words += ["--train.epochs", 2, "--train.batch_size", 16, "--train.val_fraction", 0.25, "--val_pairs", 60]
+    words += ["--model.name", "mobilefacenet", "--train.device", "cpu", "--train.precision", "float32"]
+    words += ["--pairs", pairs, "--teacher", tmp_path / "stored.npz", "--name", "student"]
+    assert main([str(word) for word in words]) == 0
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "student: test pairs " in said.err.splitlines()[-1]
+    result = json.loads((tmp_path / "student" / "result.json").read_text())
+    assert result["verification_last"]["pairs"] == {"genuine": 12, "impostor": 11}
+    assert result["config"]["pairs"] == "pairs.csv"
+    assert result["teacher"]["name"] == "stored"
+    assert main(["faces", "distill", "--resume", str(tmp_path / "student")]) == 0
+    capsys.readouterr()
+
+    judged = ["faces", "evaluate", tmp_path / "student", crowd, "--pairs", pairs, "--resamples", 0]
+    assert main([str(word) for word in [*judged, "--json"]]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [(row["sides"], row["size"]) for row in document["rows"]] == [("hr-hr", None), ("hr-lr", 8), ("lr-lr", 8)]
+    # what training measured is what the command measures
+    assert document["rows"][2]["verification"]["auc"] == pytest.approx(result["auc_best_val"])
+    assert document["rows"][2]["identification"]["rank1"] == pytest.approx(result["rank1_best_val"])
+    assert main([str(word) for word in [*judged, "--sizes", "4,8", "--png", tmp_path / "faces.png"]]) == 0
+    assert "accuracy %" in capsys.readouterr().out
+    assert (tmp_path / "faces.png").exists()
+
+    assert refused("distill", "--resume", tmp_path / "student").endswith(
+        "is a run of crossres faces distill; go on with that command"
+    )
+    assert refused(*words, "--teacher_cache", "false", "--overwrite").endswith("leave teacher_cache on")
+    assert refused(*judged, "--gallery", tmp_path / "gallery").startswith(
+        "the gallery's embeddings have 64 numbers, the probes' 128: they cannot be compared"
+    )
+    assert refused("faces", "distil") == "unknown command 'faces distil'; did you mean distill?"
+    assert "'p99_0000'" in refused(*judged[:4], "--pairs", _csv(tmp_path, "p99_0000,p12_0000,0"))
+
+
+def _csv(folder: Path, row: str) -> Path:
+    path = folder / "wrong.csv"
+    path.write_text(f"left,right,same\n{row}\n")
+    return path
