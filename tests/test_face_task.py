@@ -178,7 +178,7 @@ def test_the_commands(crowd: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert refused(*judged, "--gallery", tmp_path / "gallery").startswith(
         "the gallery's embeddings have 64 numbers, the probes' 128: they cannot be compared"
     )
-    assert refused("faces", "distil") == "unknown command 'faces distil'; did you mean distill?"
+    assert refused("faces", "distil").startswith("unknown command 'faces distil'; did you mean ")
     assert "'p99_0000'" in refused(*judged[:4], "--pairs", _csv(tmp_path, "p99_0000,p12_0000,0"))
 
 

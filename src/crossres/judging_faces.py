@@ -10,7 +10,8 @@ from typing import Any
 
 from crossres.command_parser import CommandParser
 from crossres.config import Train, base_name
-from crossres.data.faces import draw_pairs, first_image_search
+from crossres.data.face_sets import read_face_set
+from crossres.data.faces import Search, draw_pairs, first_image_search
 from crossres.data.images import ImageSet, left_out
 from crossres.data.pairs import Pairs, read_bin, read_pairs
 from crossres.data.readers import read
@@ -55,6 +56,12 @@ def evaluate_faces_command(words: list[str]) -> None:
         default="",
         help="what ONNX files expect, e.g. highest=1,mean=0.5:0.5:0.5,colours=bgr",
     )
+    parser.add_argument(
+        "--layout", help="data is a set in its own layout: tinyface, scface (scface-1 to -3: one distance) or uccs"
+    )
+    parser.add_argument(
+        "--native", action="store_true", help="the images are low-resolution already: judge them as they are"
+    )
     parser.add_argument("--image_column", help="column of the images in parquet files; found if left out")
     parser.add_argument("--label_column", help="column of the people in parquet files; found if left out")
     parser.add_argument("--corrupt", choices=["refuse", "skip"], default="refuse", help="unreadable images")
@@ -80,9 +87,8 @@ def evaluate_faces_command(words: list[str]) -> None:
         degradation = read_degradation(chosen.degradation)
     else:
         degradation = Degradation(**(encoder.info.get("degradation") or {}))
-    images, pairs = _images_and_pairs(chosen)
+    images, pairs, search = _images_and_protocols(chosen)
     device = resolve_device(Train(device=chosen.device, precision=encoder.info.get("precision", "float32")))
-    several = images.class_counts.max() > 1 and len(images.classes) > 1
     result = {"model": base_name(chosen.model), "gallery": base_name(chosen.gallery) if chosen.gallery else None}
     result |= evaluate_faces(
         encoder,
@@ -90,8 +96,9 @@ def evaluate_faces_command(words: list[str]) -> None:
         hr_size=hr_size,
         sizes=sizes,
         pairs=pairs,
-        search=first_image_search(images) if several else None,
+        search=search,
         gallery=gallery,
+        native=chosen.native or bool(chosen.layout),
         degradation=degradation,
         fit=encoder.info.get("fit", "crop"),
         device=device.torch,
@@ -112,11 +119,16 @@ def evaluate_faces_command(words: list[str]) -> None:
             print(f"figure: {chosen.png}")
 
 
-def _images_and_pairs(chosen: argparse.Namespace) -> tuple[ImageSet, Pairs]:
-    if chosen.data.endswith(".bin"):
-        if chosen.pairs:
-            raise CrossresError(f"{chosen.data} has its own pairs; leave --pairs out")
-        return read_bin(chosen.data)
+def _images_and_protocols(chosen: argparse.Namespace) -> tuple[ImageSet, Pairs | None, Search | None]:
+    own = "gallery and probes" if chosen.layout else "pairs" if chosen.data.endswith(".bin") else None
+    if own and chosen.pairs:
+        raise CrossresError(f"{chosen.data} has its own {own}; leave --pairs out")
+    if chosen.layout:
+        images, search = read_face_set(chosen.layout, chosen.data)
+        return images, None, search
+    if own:
+        images, pairs = read_bin(chosen.data)
+        return images, pairs, None
     images = read(
         chosen.data,
         split=chosen.split,
@@ -128,7 +140,8 @@ def _images_and_pairs(chosen: argparse.Namespace) -> tuple[ImageSet, Pairs]:
     )
     for line in left_out({chosen.split: images}):
         print(line, file=sys.stderr)
-    return images, read_pairs(chosen.pairs, images) if chosen.pairs else draw_pairs(images, DRAWN, 0)
+    pairs = read_pairs(chosen.pairs, images) if chosen.pairs else draw_pairs(images, DRAWN, 0)
+    return images, pairs, first_image_search(images) if images.class_counts.max() > 1 else None
 
 
 def _print(result: dict[str, Any]) -> None:
@@ -170,15 +183,17 @@ def _print(result: dict[str, Any]) -> None:
         ranks = [f"{found[f'rank{k}']:.2f}" for k in (1, 5, 20)]
         return [*ranks, *(points or [""] * 3), f"{found['retrieval']['map']:.2f}"]
 
-    table(["accuracy %", "AUC %", "EER %", "TAR@FAR 1e-2", "1e-3"], verified)
+    if "verification" in result["rows"][0]:
+        table(["accuracy %", "AUC %", "EER %", "TAR@FAR 1e-2", "1e-3"], verified)
     searched = any("identification" in row for row in result["rows"])
     if searched:
         table(["rank-1 %", "rank-5", "rank-20", "TPIR@FPIR 0.01", "0.1", "0.3", "mAP %"], identified)
-    rows = result["rows"]
-    counts = rows[0]["verification"]["pairs"]
-    console.print(f"{counts['genuine']:,} genuine and {counts['impostor']:,} impostor pairs")
+    first = result["rows"][0]
+    if "verification" in first:
+        counts = first["verification"]["pairs"]
+        console.print(f"{counts['genuine']:,} genuine and {counts['impostor']:,} impostor pairs")
     if searched:
-        found = rows[0]["identification"]
+        found = first["identification"]
         console.print(
             f"{found['gallery']:,} gallery images, {found['mated_probes']:,} probes of them, "
             f"{found['strangers']:,} of strangers"

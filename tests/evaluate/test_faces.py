@@ -15,6 +15,7 @@ from crossres.data.images import ArrayItems, ImageSet
 from crossres.data.pairs import Pairs
 from crossres.degrade import Degradation, degrade
 from crossres.errors import CrossresError
+from crossres.evaluate import faces
 from crossres.evaluate.face_figures import draw_faces
 from crossres.evaluate.faces import evaluate_faces, identify, verify
 from crossres.models.encoder import Encoder
@@ -65,7 +66,7 @@ def test_verify_takes_the_cosine_of_both_sides() -> None:
     json.dumps(found, allow_nan=False)
 
 
-def test_identify_against_a_loop() -> None:
+def test_identify_against_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     gallery, probes = RNG.normal(size=(2, 12, 4))
     search = Search(
         np.arange(4), np.array([0, 1, 2, NOBODY]), np.arange(4, 12), np.array([0, 0, 1, 2, 2, NOBODY, NOBODY, 2])
@@ -85,6 +86,8 @@ def test_identify_against_a_loop() -> None:
     assert len(found["open_set"]) == 3
     low, high = found["intervals"]["rank1"]
     assert low <= found["rank1"] <= high
+    monkeypatch.setattr(faces, "CHUNK", 3)  # a large search goes in parts
+    assert identify(gallery, probes, search, resamples=50) == found
     mated_only = Search(search.gallery, search.gallery_identity, search.probes[:5], search.probe_identity[:5])
     assert identify(gallery, probes, mated_only, resamples=0)["open_set"] is None
 

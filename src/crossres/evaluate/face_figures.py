@@ -18,31 +18,34 @@ def draw_faces(result: dict[str, Any], path: str | Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    searched = [row for row in result["rows"] if "identification" in row]
-    figure = Figure(figsize=(11 if searched else 6, 4.6), layout="constrained", dpi=150)
-    axes = figure.subplots(1, 2 if searched else 1, squeeze=False)[0]
-    styles = {"hr-hr": ":", "hr-lr": "--", "lr-lr": "-"}
+    verified, searched = (
+        [row for row in result["rows"] if part in row] for part in ("verification", "identification")
+    )
+    figure = Figure(figsize=(11 if verified and searched else 6, 4.6), layout="constrained", dpi=150)
+    axes = list(figure.subplots(1, bool(verified) + bool(searched), squeeze=False)[0])
+    roc, cmc = axes[0], axes[-1]
+    lines = {"hr-hr": ":", "hr-lr": "--", "lr-lr": "-", "native": "-"}
     sizes = list(dict.fromkeys(row["size"] for row in result["rows"]))
     for row in result["rows"]:
         at = f" {row['size']}x{row['size']}" if row["size"] else ""
-        style = {"color": COLOURS[sizes.index(row["size"]) % len(COLOURS)], "linestyle": styles[row["sides"]]}
-        label = f"{row['sides'].upper()}{at}"
-        if "verification" in row:
+        style = {
+            "color": COLOURS[sizes.index(row["size"]) % len(COLOURS)],
+            "linestyle": lines[row["sides"]],
+            "label": f"{row['sides'].upper()}{at}",
+        }
+        if row in verified:
             curve = row["verification"]["roc"]
-            axes[0].plot(
-                curve["far"], [100 * tar for tar in curve["tar"]], label=label, drawstyle="steps-post", **style
-            )
-        if "identification" in row:
-            cmc = row["identification"]["cmc"]
-            axes[1].plot(range(1, len(cmc) + 1), cmc, label=label, **style)
-    lowest = 1 / max(
-        1, min(row["verification"]["pairs"]["impostor"] for row in result["rows"] if "verification" in row)
-    )
-    axes[0].set(xscale="log", xlim=(lowest, 1), xlabel="false accept rate", ylabel="true accept rate, %")
-    axes[0].set_title("Verification")
+            roc.plot(curve["far"], [100 * tar for tar in curve["tar"]], drawstyle="steps-post", **style)
+        if row in searched:
+            shares = row["identification"]["cmc"]
+            cmc.plot(range(1, len(shares) + 1), shares, **style)
+    if verified:
+        fewest = min(row["verification"]["pairs"]["impostor"] for row in verified)
+        roc.set(xscale="log", xlim=(1 / fewest, 1), xlabel="false accept rate", ylabel="true accept rate, %")
+        roc.set_title("Verification")
     if searched:
-        axes[1].set(xlabel="rank", ylabel="found, %", title="Identification, closed set")
-        axes[1].set_xlim(1)
+        cmc.set(xlabel="rank", ylabel="found, %", title="Identification, closed set")
+        cmc.set_xlim(1)
     for each in axes:
         each.set_ylim(0, 100)
         each.grid(alpha=0.25)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from crossres.data.faces import Search
+from crossres.data.faces import NOBODY, Search
 from crossres.data.images import ImageSet
 from crossres.data.loader import Loader
 from crossres.data.pairs import Pairs
 from crossres.degrade import Degradation, Size
 from crossres.errors import CrossresError
-from crossres.evaluate.identification import cmc, of_identities, open_set, ranks, retrieval, unit_rows
+from crossres.evaluate.classification import sizes_of
+from crossres.evaluate.identification import Placed, cmc, of_identities, open_set_of, placed, retrieved, unit_rows
 from crossres.evaluate.transfer import embed
 from crossres.evaluate.verification import auc, best_threshold, bootstrap, eer, k_fold_accuracy, roc, tar_at_far
 from crossres.models.encoder import Encoder
@@ -25,6 +27,8 @@ Floats = npt.NDArray[np.float64]
 FARS = (1e-1, 1e-2, 1e-3, 1e-4)
 FPIRS = (0.01, 0.1, 0.3)
 RANKS = (1, 5, 10, 20)
+#: Probes looked for at a time: TinyFace's gallery has 158,000 images.
+CHUNK = 256
 #: Points of a drawn curve.
 POINTS = 200
 
@@ -100,11 +104,21 @@ def identify(gallery: npt.ArrayLike, probes: npt.ArrayLike, search: Search, resa
     """
     enrolled = unit_rows(np.asarray(gallery)[search.gallery], "gallery")
     looked_for = unit_rows(np.asarray(probes)[search.probes], "set of probes")
-    similarity = looked_for @ enrolled.T
-    scores, names = of_identities(similarity, search.gallery_identity)
-    rank = ranks(scores, names, search.probe_identity)
-    mated = rank > 0
+    parts, precisions, firsts = [], [], []
+    for start in range(0, len(looked_for), CHUNK):
+        identity = search.probe_identity[start : start + CHUNK]
+        similarity = looked_for[start : start + CHUNK] @ enrolled.T
+        scores, names = of_identities(similarity, search.gallery_identity)
+        parts.append(placed(scores, names, identity))
+        of_these = parts[-1].rank > 0
+        if of_these.any():
+            precision, first = retrieved(similarity[of_these], search.gallery_identity, identity[of_these])
+            precisions.append(precision)
+            firsts.append(first)
+    found = Placed.joined(parts)
+    rank, mated = found.rank, found.rank > 0
     curve = cmc(rank, min(len(names), 50))
+    place = np.concatenate(firsts)
     result: dict[str, Any] = {
         "gallery": len(search.gallery),
         "identities": len(names),
@@ -113,13 +127,17 @@ def identify(gallery: npt.ArrayLike, probes: npt.ArrayLike, search: Search, resa
         **{f"rank{k}": float(cmc(rank, k)[-1]) for k in RANKS},
         "cmc": curve.tolist(),
         "open_set": None,
-        "retrieval": retrieval(similarity[mated], search.gallery_identity, search.probe_identity[mated]),
+        "retrieval": {
+            "map": 100 * float(np.concatenate(precisions).mean()),
+            **{f"rank{k}": 100 * float((place <= k).mean()) for k in RANKS},
+            "distractors": int((search.gallery_identity == NOBODY).sum()),
+        },
     }
     if not mated.all():
         result["open_set"] = [
-            {"fpir": fpir, "tpir": found.tpir, "threshold": _finite(found.threshold), "too_few": found.too_few}
+            {"fpir": fpir, "tpir": point.tpir, "threshold": _finite(point.threshold), "too_few": point.too_few}
             for fpir in FPIRS
-            for found in [open_set(scores, names, search.probe_identity, fpir)]
+            for point in [open_set_of(found, fpir)]
         ]
     if resamples:
         first = rank[mated] == 1
@@ -138,6 +156,7 @@ def evaluate_faces(
     pairs: Pairs | None = None,
     search: Search | None = None,
     gallery: Encoder | None = None,
+    native: bool = False,
     degradation: Degradation | None = None,
     fit: Any = "crop",
     device: torch.device | str = "cpu",
@@ -156,6 +175,8 @@ def evaluate_faces(
         search: for identification and retrieval; left out where None.
         gallery: another encoder for the HR side (of a pair the left image), such as the teacher, in whose space the
             encoder was trained; the HR-HR row is then its own.
+        native: the images have the resolution they are to be judged at, as TinyFace's: no size is made of another,
+            each encoder reads them as they are, and there is one row, of sides native.
         degradation: how LR comes from HR.
         fit: how images that are not square are fitted.
         device: where the encoders run.
@@ -164,8 +185,8 @@ def evaluate_faces(
         resamples: of the bootstrap.
 
     Returns:
-        ``{dataset, images, hr_size, degradation, rows}``; a row is ``{sides, size, verification, identification}``,
-        sides one of hr-hr, hr-lr, lr-lr and size null at hr-hr.
+        ``{dataset, images, people, native, hr_size, degradation, rows}``; a row is ``{sides, size, verification,
+        identification}``, sides one of hr-hr, hr-lr, lr-lr, native, and size null at hr-hr.
 
     Raises:
         CrossresError: nothing asked for, encoders of two spaces, a size above hr_size, or what `verify` and
@@ -182,22 +203,6 @@ def evaluate_faces(
         if not 1 <= size <= hr_size:
             raise CrossresError(f"sizes: {size} is not within 1 and hr_size {hr_size}")
     degradation = degradation or Degradation()
-    loader = Loader(
-        images,
-        hr_size=hr_size,
-        lr_size=hr_size,
-        degradation=Degradation(kernel=degradation.kernel),
-        device=device,
-        fit=fit,
-        memory_mb=memory_mb,
-    )
-
-    def read(by: Encoder, size: Size | None) -> npt.NDArray[Any]:
-        loader.lr_size = hr_size if size is None else size
-        loader.degradation = Degradation(kernel=degradation.kernel) if size is None else degradation
-        return embed(by.to(device), loader, nullcontext if by is gallery else autocast)
-
-    high = read(gallery or encoder, None)
     rows: list[dict[str, Any]] = []
 
     def judge(sides: str, size: int | None, left: npt.NDArray[Any], right: npt.NDArray[Any]) -> None:
@@ -208,21 +213,38 @@ def evaluate_faces(
             row["identification"] = identify(left, right, search, resamples)
         rows.append(row)
 
+    def load(size: int) -> Loader:
+        return Loader(images, hr_size=size, lr_size=size, device=device, fit=fit, memory_mb=memory_mb)
+
+    result = {
+        "dataset": images.name,
+        "images": len(images),
+        "people": int((images.class_counts > 0).sum()),
+        "native": native,
+        "hr_size": hr_size,
+        "degradation": None if native else asdict(degradation.resolved()),
+        "rows": rows,
+    }
+    if native:
+        own = sizes_of(encoder)[2]
+        right = embed(encoder.to(device), load(own), autocast)
+        left = right if gallery is None else embed(gallery.to(device), load(hr_size))
+        judge("native", own, left, right)
+        return result
+    loader = load(hr_size)
+
+    def read(by: Encoder, size: Size | None) -> npt.NDArray[Any]:
+        loader.lr_size = hr_size if size is None else size
+        loader.degradation = Degradation(kernel=degradation.kernel) if size is None else degradation
+        return embed(by.to(device), loader, nullcontext if by is gallery else autocast)
+
+    high = read(gallery or encoder, None)
     judge("hr-hr", None, high, high)
     for size in sizes:
         low = read(encoder, size)
         judge("hr-lr", size, high, low)
         judge("lr-lr", size, low, low)
-    from dataclasses import asdict
-
-    return {
-        "dataset": images.name,
-        "images": len(images),
-        "people": int((images.class_counts > 0).sum()),
-        "hr_size": hr_size,
-        "degradation": asdict(degradation.resolved()),
-        "rows": rows,
-    }
+    return result
 
 
 def _finite(value: float) -> float | None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from crossres.data.faces import NOBODY
 from crossres.errors import CrossresError
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-#: Identity of an image that is nobody's: a distractor in a gallery, a stranger among the probes.
-NOBODY = -1
 
 
 def unit_rows(embedding: npt.ArrayLike, what: str) -> Floats:
@@ -52,15 +52,11 @@ def of_identities(
         raise CrossresError(f"the gallery is empty or has {owner.shape} identities for similarities {scores.shape}")
     strangers = owner == NOBODY
     owner[strangers] = NOBODY - 1 - np.arange(strangers.sum())
-    names, column = np.unique(owner, return_inverse=True)
-    if several == "mean":
-        sums = np.zeros((len(scores), len(names)))
-        np.add.at(sums.T, column, scores.T)
-        means: Floats = sums / np.bincount(column)
-        return means, names
-    best = np.full((len(scores), len(names)), -np.inf)
-    np.maximum.at(best.T, column, scores.T)
-    return best, names
+    by_owner = np.argsort(owner, kind="stable")
+    names, start = np.unique(owner[by_owner], return_index=True)
+    gather = np.add if several == "mean" else np.maximum
+    joined: Floats = gather.reduceat(scores[:, by_owner], start, axis=1)
+    return joined / np.diff(np.append(start, len(owner))) if several == "mean" else joined, names
 
 
 def ranks(scores: npt.ArrayLike, names: npt.ArrayLike, probe_identity: npt.ArrayLike) -> Ints:
@@ -68,13 +64,36 @@ def ranks(scores: npt.ArrayLike, names: npt.ArrayLike, probe_identity: npt.Array
 
     Another identity of equal similarity counts as ranked before it: ties never help.
     """
+    return placed(scores, names, probe_identity).rank
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Where a search puts each probe; parts of a large search can be joined.
+
+    Attributes:
+        rank: (P,) as `ranks` gives it.
+        own: (P,) similarity to the probe's own identity; -infinity where it is not in the gallery.
+        best: (P,) largest similarity to any identity.
+    """
+
+    rank: Ints
+    own: Floats
+    best: Floats
+
+    @staticmethod
+    def joined(parts: Sequence[Placed]) -> Placed:
+        """Return the parts' probes one after the other."""
+        return Placed(*(np.concatenate([getattr(part, key) for part in parts]) for key in ("rank", "own", "best")))
+
+
+def placed(scores: npt.ArrayLike, names: npt.ArrayLike, probe_identity: npt.ArrayLike) -> Placed:
+    """Return rank, own and best similarity of each probe; the arguments are those of `ranks`."""
     values, columns, wanted = np.asarray(scores, np.float64), np.asarray(names), np.asarray(probe_identity)
     mine = columns[None] == wanted[:, None]
-    mated = mine.any(1)
     own = np.where(mine, values, -np.inf).max(1)
     before = ((values >= own[:, None]) & ~mine).sum(1)
-    found: Ints = np.where(mated, before + 1, 0).astype(np.int64)
-    return found
+    return Placed(np.where(mine.any(1), before + 1, 0).astype(np.int64), own, values.max(1))
 
 
 def cmc(rank: npt.ArrayLike, upto: int) -> Floats:
@@ -127,23 +146,24 @@ def open_set(
 
     Source: Grother & Ngan, NIST FRVT 1:N; Phillips et al., detection and identification rate.
     """
+    return open_set_of(placed(scores, names, probe_identity), fpir, rank)
+
+
+def open_set_of(found: Placed, fpir: float, rank: int = 1) -> OpenSet:
+    """Return what `open_set` does, of probes that are placed already."""
     if not 0 <= fpir <= 1:
         raise CrossresError(f"a false positive identification rate lies within 0..1, got {fpir:g}")
-    values = np.asarray(scores, np.float64)
-    place = ranks(values, names, probe_identity)
-    mated, best = place > 0, values.max(1)
+    mated = found.rank > 0
     if mated.all() or not mated.any():
         lacking = "stranger" if mated.all() else "probe whose identity is in the gallery"
-        raise CrossresError(f"open-set identification: there is no {lacking} among {len(values)} probes")
-    of_strangers = np.sort(best[~mated])[::-1]
+        raise CrossresError(f"open-set identification: there is no {lacking} among {len(mated)} probes")
+    of_strangers = np.sort(found.best[~mated])[::-1]
     allowed = int(np.floor(fpir * len(of_strangers) + 1e-9))
     # at or above the threshold is returned: it has to lie above the first stranger too many, and equal ones with it
     threshold = -np.inf if allowed >= len(of_strangers) else np.nextafter(of_strangers[allowed], np.inf)
-    columns = np.asarray(names)[None] == np.asarray(probe_identity)[:, None]
-    own = np.where(columns, values, -np.inf).max(1)
-    found = mated & (place <= rank) & (own >= threshold)
+    hits = mated & (found.rank <= rank) & (found.own >= threshold)
     few = bool(len(of_strangers) * fpir < 10)
-    return OpenSet(fpir, 100 * float(found.sum() / mated.sum()), float(threshold), len(of_strangers), few)
+    return OpenSet(fpir, 100 * float(hits.sum() / mated.sum()), float(threshold), len(of_strangers), few)
 
 
 def average_precision(
@@ -195,6 +215,24 @@ def retrieval(
 
     Source: Cheng, Zhu & Gong, TinyFace (2018); Zheng et al., Market-1501 (2015).
     """
+    precisions, first = retrieved(similarity, gallery_identity, probe_identity, area)
+    owner = np.asarray(gallery_identity)
+    return {
+        "map": 100 * float(np.mean(precisions)),
+        **{f"rank{k}": 100 * float(np.mean(first <= k)) for k in (1, 5, 10, 20)},
+        "probes": len(first),
+        "gallery": len(owner),
+        "distractors": int((owner == NOBODY).sum()),
+    }
+
+
+def retrieved(
+    similarity: npt.ArrayLike,
+    gallery_identity: npt.ArrayLike,
+    probe_identity: npt.ArrayLike,
+    area: Literal["trapezoid", "step"] = "trapezoid",
+) -> tuple[Floats, Ints]:
+    """Return each probe's average precision, 0..1, and the place of its first image; arguments as of `retrieval`."""
     scores, owner = np.asarray(similarity, np.float64), np.asarray(gallery_identity)
     wanted = np.asarray(probe_identity)
     if scores.shape != (len(wanted), len(owner)) or not scores.size:
@@ -207,10 +245,4 @@ def retrieval(
         precisions.append(average_precision(row, relevant, area))
         own = row[relevant].max()
         first.append(int(((row >= own) & ~relevant).sum()) + 1)
-    return {
-        "map": 100 * float(np.mean(precisions)),
-        **{f"rank{k}": 100 * float(np.mean(np.asarray(first) <= k)) for k in (1, 5, 10, 20)},
-        "probes": len(wanted),
-        "gallery": len(owner),
-        "distractors": int((owner == NOBODY).sum()),
-    }
+    return np.array(precisions), np.array(first, dtype=np.int64)

@@ -1,0 +1,226 @@
+"""Face sets in the layouts they are handed out in, TinyFace, SCface, UCCS: images, a gallery and probes."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from crossres.data.decode import FORMATS
+from crossres.data.faces import NOBODY, Search
+from crossres.data.folder import SUFFIXES
+from crossres.data.images import ImageSet
+from crossres.errors import CrossresError
+
+#: left, top, right, bottom in pixels
+Box = tuple[float, float, float, float]
+#: class of the images that are nobody's
+STRANGER = "(nobody)"
+#: Of SCface: cameras that see visible light, and the distance, in metres, that each digit stands for.
+DAYLIGHT = ("cam1", "cam2", "cam3", "cam4", "cam5")
+DISTANCES = {"1": 4.2, "2": 2.6, "3": 1.0}
+#: A gallery face of UCCS is given by five points; the square around them is enlarged by this to hold the face.
+AROUND_POINTS = 2.2
+
+
+class FaceItems:
+    """Faces in files: whole pictures, or boxes in them.
+
+    Args:
+        root: what the paths are relative to.
+        paths: with ``/`` between the parts.
+        boxes: of each face; None for the whole picture. What lies beyond the picture is black.
+    """
+
+    def __init__(self, root: Path, paths: Sequence[str], boxes: Sequence[Box | None]) -> None:
+        self.root = root
+        self.paths = list(paths)
+        self.boxes = list(boxes)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def open(self, row: int) -> Image.Image:
+        picture = Image.open(self.root / self.paths[row], formats=FORMATS)
+        box = self.boxes[row]
+        if box is None:
+            return picture
+        left, top, right, bottom = (round(edge) for edge in box)
+        return picture.crop((left, top, right, bottom))
+
+    def path(self, row: int) -> str:
+        return self.paths[row]
+
+    def where(self, row: int) -> str:
+        box = self.boxes[row]
+        inside = "" if box is None else f" at {','.join(f'{edge:.0f}' for edge in box)}"
+        return f"{self.root / self.paths[row]}{inside}"
+
+    def digest(self, row: int) -> bytes:
+        try:
+            stat = (self.root / self.paths[row]).stat()
+        except OSError as error:
+            raise CrossresError(f"{self.where(row)} is gone since the folder was read; read it again") from error
+        return sha256(f"{self.where(row)}\0{stat.st_size}\0{stat.st_mtime_ns}".encode()).digest()
+
+
+def read_face_set(layout: str, root: str | Path) -> tuple[ImageSet, Search]:
+    """Read a set of faces in its own layout, with its gallery and probes.
+
+    Args:
+        layout: a key of `LAYOUTS`; ``scface-1``, ``-2``, ``-3`` for the probes of one distance.
+        root: the folder that holds it.
+
+    Raises:
+        CrossresError: an unknown layout, a list or an image that is missing, a line that cannot be read.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise CrossresError(f"there is no folder {root}")
+    name, _, part = layout.partition("-")
+    if name not in LAYOUTS or (part and name != "scface") or part not in ("", *DISTANCES):
+        known = ", ".join([*LAYOUTS, *(f"scface-{digit}" for digit in DISTANCES)])
+        raise CrossresError(f"unknown layout '{layout}'; known: {known}")
+    faces = LAYOUTS[name](root, part)
+    if not any(face[3] for face in faces) or all(face[3] for face in faces):
+        lacking = "probe" if any(face[3] for face in faces) else "gallery"
+        raise CrossresError(f"{root}: no {lacking} image of {layout}")
+    missing = [path for path in dict.fromkeys(face[0] for face in faces) if not (root / path).is_file()]
+    if missing:
+        raise CrossresError(f"{root / missing[0]} is missing ({len(missing)} images of {layout} are)")
+    people = sorted({face[2] for face in faces if face[2] is not None})
+    classes = [*people, STRANGER]
+    number = {person: i for i, person in enumerate(people)}
+    labels = [len(people) if face[2] is None else number[face[2]] for face in faces]
+    images = ImageSet(FaceItems(root, [f[0] for f in faces], [f[1] for f in faces]), labels, classes, layout)
+    identity = np.array([NOBODY if face[2] is None else number[face[2]] for face in faces], dtype=np.int64)
+    enrolled = np.array([face[3] for face in faces])
+    gallery, probes = np.flatnonzero(enrolled), np.flatnonzero(~enrolled)
+    return images, Search(gallery, identity[gallery], probes, identity[probes])
+
+
+#: path, box, person (None for nobody) and whether it is enrolled
+Face = tuple[str, Box | None, str | None, bool]
+
+
+def _tinyface(root: Path, _part: str) -> list[Face]:
+    """``Testing_Set/`` with Gallery_Match, Gallery_Distractor, Probe and their two .mat lists (Cheng et al. 2018)."""
+    places = (root / "Testing_Set", root / "tinyface" / "Testing_Set")
+    test = next((folder for folder in places if folder.is_dir()), root)
+    at = os.path.relpath(test, root)
+    faces: list[Face] = []
+    for folder, stem, enrolled in (("Gallery_Match", "gallery_match", True), ("Probe", "probe", False)):
+        mat = _mat(test / f"{stem}_img_ID_pairs.mat")
+        key = stem.split("_")[0]
+        for entry in (f"{key}_set", f"{key}_ids"):
+            if entry not in mat:
+                raise CrossresError(f"{test / f'{stem}_img_ID_pairs.mat'}: has no '{entry}'")
+        names, ids = _texts(mat[f"{key}_set"]), np.asarray(mat[f"{key}_ids"]).reshape(-1)
+        if len(names) != len(ids):
+            raise CrossresError(f"{test}: {len(names)} {folder} images for {len(ids)} identities")
+        faces += [
+            (Path(at, folder, name).as_posix(), None, str(int(person)), enrolled)
+            for name, person in zip(names, ids, strict=True)
+        ]
+    distractors = test / "Gallery_Distractor"
+    faces += [
+        (Path(at, "Gallery_Distractor", file.relative_to(distractors)).as_posix(), None, None, True)
+        for file in sorted(distractors.rglob("*"))
+        if file.suffix.lower() in SUFFIXES
+    ]
+    return faces
+
+
+def _mat(path: Path) -> dict[str, Any]:
+    try:
+        from scipy.io import loadmat
+    except ImportError:
+        raise CrossresError("TinyFace's lists need scipy: pip install 'crossres[bench]'") from None
+    try:
+        found: dict[str, Any] = loadmat(path)
+    except OSError as error:
+        raise CrossresError(f"{path}: {error.strerror or 'no such file'}") from None
+    except Exception as error:
+        raise CrossresError(f"{path}: not a .mat file ({' '.join(str(error).split())[:120]})") from None
+    return found
+
+
+def _texts(cells: Any) -> list[str]:
+    """Return the texts of a MATLAB cell array, however deep each lies."""
+    texts = []
+    for cell in np.asarray(cells, dtype=object).reshape(-1):
+        while isinstance(cell, np.ndarray):
+            cell = cell.reshape(-1)[0]
+        texts.append(str(cell))
+    return texts
+
+
+def _scface(root: Path, part: str) -> list[Face]:
+    """``001_frontal.jpg`` mug shots against ``001_cam1_1.jpg`` to ``_cam5_3.jpg``, anywhere (Grgic et al. 2011)."""
+    faces: list[Face] = []
+    for file in sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES):
+        path = file.relative_to(root).as_posix()
+        if found := re.fullmatch(r"(\d{3})_frontal", file.stem):
+            faces.append((path, None, found[1], True))
+        found = re.fullmatch(r"(\d{3})_(cam\d)_(\d)", file.stem)
+        if found and found[2] in DAYLIGHT and found[3] in (part or DISTANCES):
+            faces.append((path, None, found[1], False))
+    return faces
+
+
+def _uccs(root: Path, _part: str) -> list[Face]:
+    """``gallery.csv`` (five points a face) or ``training.csv`` (boxes) enrol, ``validation.csv`` is looked for.
+
+    A SUBJECT_ID below 0 is a stranger; pictures lie anywhere below the folder (Günther et al. 2017).
+    """
+    pictures: dict[str, str] = {}
+    for file in root.rglob("*"):
+        if file.suffix.lower() in SUFFIXES:
+            pictures[file.name] = file.relative_to(root).as_posix()
+    lists = [root / "gallery.csv", root / "training.csv"]
+    enrolling = next((path for path in lists if path.is_file()), lists[0])
+    faces: list[Face] = []
+    for path, enrolled in ((enrolling, True), (root / "validation.csv", False)):
+        for line, row in _rows(path):
+            try:
+                person, box = int(row["SUBJECT_ID"]), _box(row)
+                name = row["FILE"]
+            except (KeyError, TypeError, ValueError) as error:
+                raise CrossresError(f"{path}, line {line}: cannot be read as a face ({error})") from None
+            if enrolled and person < 0:
+                continue
+            known = pictures.get(Path(name).name, name)
+            faces.append((known, box, None if person < 0 else f"{person:05}", enrolled))
+    return faces
+
+
+def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            return [(reader.line_num, row) for row in reader]
+    except OSError as error:
+        raise CrossresError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise CrossresError(f"{path}: not a CSV file") from None
+
+
+def _box(row: dict[str, str]) -> Box:
+    if "FACE_X" in row:
+        left, top, width, height = (float(row[f"FACE_{key}"]) for key in ("X", "Y", "WIDTH", "HEIGHT"))
+        return left, top, left + width, top + height
+    points = ("REYE", "LEYE", "NOSE", "RMOUTH", "LMOUTH")
+    x, y = (np.array([float(row[f"{point}_{axis}"]) for point in points]) for axis in ("X", "Y"))
+    half = AROUND_POINTS / 2 * max(np.ptp(x), np.ptp(y))
+    middle_x, middle_y = (x.min() + x.max()) / 2, (y.min() + y.max()) / 2
+    return float(middle_x - half), float(middle_y - half), float(middle_x + half), float(middle_y + half)
+
+
+LAYOUTS: dict[str, Callable[[Path, str], list[Face]]] = {"tinyface": _tinyface, "scface": _scface, "uccs": _uccs}

@@ -1,0 +1,178 @@
+"""TinyFace, SCface and UCCS, made here in exactly their layouts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import savemat
+
+from crossres.cli import main
+from crossres.data.face_sets import STRANGER, read_face_set
+from crossres.data.faces import NOBODY
+from crossres.errors import CrossresError
+from crossres.models.encoder import build_encoder
+from crossres.models.pretrained import save_pretrained
+
+
+def picture(path: Path, value: int = 0, size: tuple[int, int] = (20, 20)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (value, 40, 255 - value)).save(path)
+
+
+def cells(names: list[str]) -> np.ndarray:
+    """A MATLAB cell array (N, 1) of texts."""
+    out = np.empty((len(names), 1), dtype=object)
+    out[:, 0] = names
+    return out
+
+
+def tinyface(root: Path) -> Path:
+    test = root / "tinyface" / "Testing_Set"
+    gallery, probes = ["1_1.jpg", "1_2.jpg", "7_1.jpg"], ["1_3.jpg", "7_2.jpg"]
+    for name in gallery:
+        picture(test / "Gallery_Match" / name, 50)
+    for name in probes:
+        picture(test / "Probe" / name, 60)
+    for name in ("d1.jpg", "d2.jpg"):
+        picture(test / "Gallery_Distractor" / name, 200)
+    ids = {"gallery": [1, 1, 7], "probe": [1, 7]}
+    for key, stem, names in (("gallery", "gallery_match", gallery), ("probe", "probe", probes)):
+        lists: dict[str, Any] = {
+            f"{key}_set": cells(names),
+            f"{key}_ids": np.array(ids[key], dtype=np.uint16)[:, None],
+        }
+        savemat(test / f"{stem}_img_ID_pairs.mat", lists)
+    return root
+
+
+def scface(root: Path) -> Path:
+    for person in ("001", "002"):
+        picture(root / "mugshot_frontal_cropped_all" / f"{person}_frontal.JPG", 30)
+        for camera in range(1, 9):
+            for distance in (1, 2, 3):
+                folder = root / "surveillance_cameras_all"
+                picture(folder / f"{person}_cam{camera}_{distance}.jpg", 90)
+    return root
+
+
+def uccs(root: Path, gallery: bool = True) -> Path:
+    pixels = np.zeros((60, 80, 3), dtype=np.uint8)
+    pixels[10:30, 20:40] = (255, 0, 0)
+    pixels[35:50, 50:65] = (0, 255, 0)
+    for name in ("a.jpg", "b.jpg"):
+        (root / "images").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(root / "images" / name, quality=100, subsampling=0)
+    points = "REYE_X,REYE_Y,LEYE_X,LEYE_Y,NOSE_X,NOSE_Y,RMOUTH_X,RMOUTH_Y,LMOUTH_X,LMOUTH_Y"
+    if gallery:
+        rows = [f"FILE,SUBJECT_ID,{points}", "a.jpg,4,26,16,34,16,30,20,27,24,33,24"]
+        (root / "gallery.csv").write_text("\n".join(rows) + "\n")
+    else:
+        rows = [
+            "FACE_ID,FILE,SUBJECT_ID,FACE_X,FACE_Y,FACE_WIDTH,FACE_HEIGHT",
+            "1,a.jpg,4,20,10,20,20",
+            "2,a.jpg,-1,0,0,9,9",
+        ]
+        (root / "training.csv").write_text("\n".join(rows) + "\n")
+    rows = [
+        "FACE_ID,FILE,SUBJECT_ID,FACE_X,FACE_Y,FACE_WIDTH,FACE_HEIGHT",
+        "5,b.jpg,4,20,10,20,20",
+        "6,b.jpg,-1,50,35,15,15",
+    ]
+    (root / "validation.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+def test_tinyface(tmp_path: Path) -> None:
+    images, search = read_face_set("tinyface", tinyface(tmp_path))
+    assert [images.path(i).rpartition("/")[2] for i in search.gallery] == [
+        *("1_1.jpg", "1_2.jpg", "7_1.jpg"),
+        *("d1.jpg", "d2.jpg"),
+    ]
+    one, seven = images.classes.index("1"), images.classes.index("7")
+    assert search.gallery_identity.tolist() == [one, one, seven, NOBODY, NOBODY]
+    assert search.probe_identity.tolist() == [one, seven]
+    assert images.image(int(search.probes[0])).shape == (20, 20, 3)
+    # its folder may be given, too
+    inside, again = read_face_set("tinyface", tmp_path / "tinyface" / "Testing_Set")
+    assert again.gallery_identity.tolist() == search.gallery_identity.tolist()
+    assert inside.path(0) == "Gallery_Match/1_1.jpg"
+
+
+def test_scface(tmp_path: Path) -> None:
+    images, search = read_face_set("scface", scface(tmp_path))
+    assert [images.classes[i] for i in search.gallery_identity] == ["001", "002"]
+    assert len(search.probes) == 2 * 5 * 3  # cameras of visible light alone
+    far, of_far = read_face_set("scface-1", tmp_path)
+    assert len(of_far.probes) == 2 * 5
+    assert {far.path(int(i))[-6:] for i in of_far.probes} == {"_1.jpg"}
+
+
+@pytest.mark.parametrize("gallery", [True, False])
+def test_uccs(gallery: bool, tmp_path: Path) -> None:
+    images, search = read_face_set("uccs", uccs(tmp_path, gallery))
+    assert images.classes == ["00004", STRANGER]
+    assert search.gallery_identity.tolist() == [0]
+    assert search.probe_identity.tolist() == [0, NOBODY]
+    face, stranger = (images.image(int(i)) for i in search.probes)
+    assert face.shape == (20, 20, 3)
+    assert abs(face.astype(int) - (255, 0, 0)).max() < 40
+    assert stranger.shape == (15, 15, 3)
+    assert abs(stranger.astype(int) - (0, 255, 0)).max() < 40
+    enrolled = images.image(int(search.gallery[0]))
+    assert enrolled.shape[0] == enrolled.shape[1] == (18 if gallery else 20)
+    assert enrolled.mean((0, 1))[0] > 200
+    assert images.where(int(search.probes[1])).endswith("images/b.jpg at 50,35,65,50")
+
+
+def test_what_is_not_in_its_layout_is_said_in_one_line(tmp_path: Path) -> None:
+    sets = {
+        name: make(tmp_path / name) for name, make in (("tinyface", tinyface), ("scface", scface), ("uccs", uccs))
+    }
+    test = sets["tinyface"] / "tinyface" / "Testing_Set"
+    cases: list[tuple[str, Path, str]] = [
+        ("lfw", tmp_path, "unknown layout 'lfw'; known: tinyface, scface, uccs, scface-1, scface-2, scface-3"),
+        ("scface-9", tmp_path, "unknown layout 'scface-9'"),
+        ("uccs", tmp_path / "none", "there is no folder"),
+        ("tinyface", sets["scface"], r"gallery_match_img_ID_pairs.mat: [Nn]o such file"),
+        ("scface", sets["uccs"], "no gallery image of scface"),
+        ("uccs", sets["scface"], "gallery.csv: No such file"),
+    ]
+    for layout, folder, line in cases:
+        with pytest.raises(CrossresError, match=rf"^[^\n]*{line}[^\n]*$"):
+            read_face_set(layout, folder)
+    (test / "Probe" / "7_2.jpg").unlink()
+    with pytest.raises(CrossresError, match=r"7_2.jpg is missing \(1 images of tinyface are\)$"):
+        read_face_set("tinyface", sets["tinyface"])
+    (test / "probe_img_ID_pairs.mat").write_bytes(b"noise")
+    with pytest.raises(CrossresError, match=r"probe_img_ID_pairs.mat: not a .mat file"):
+        read_face_set("tinyface", sets["tinyface"])
+    savemat(test / "probe_img_ID_pairs.mat", {"probe_set": cells(["1_3.jpg"])})
+    with pytest.raises(CrossresError, match=r"probe_img_ID_pairs.mat: has no 'probe_ids'$"):
+        read_face_set("tinyface", sets["tinyface"])
+    (sets["uccs"] / "validation.csv").write_text(
+        "FILE,SUBJECT_ID,FACE_X,FACE_Y,FACE_WIDTH,FACE_HEIGHT\nb.jpg,x,1,1,2,2\n"
+    )
+    with pytest.raises(CrossresError, match=r"validation.csv, line 2: cannot be read as a face \(.*'x'.*\)$"):
+        read_face_set("uccs", sets["uccs"])
+
+
+def test_the_command_judges_them_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], refused: Any
+) -> None:
+    save_pretrained(build_encoder("resnet8", classes=(), input_size=16), tmp_path / "model", info={"hr_size": 32})
+    words = ["faces", "evaluate", tmp_path / "model", scface(tmp_path / "scface"), "--layout", "scface"]
+    assert main([str(word) for word in [*words, "--json", "--png", tmp_path / "cmc.png"]]) == 0
+    result = json.loads(capsys.readouterr().out)
+    (row,) = result["rows"]
+    assert (result["native"], row["sides"], row["size"]) == (True, "native", 16)
+    assert row["identification"]["mated_probes"] == 30
+    assert "verification" not in row
+    assert (tmp_path / "cmc.png").exists()
+    assert main([str(word) for word in words]) == 0
+    assert "rank-1 %" in capsys.readouterr().out
+    assert refused(*words, "--pairs", "p.csv").endswith("has its own gallery and probes; leave --pairs out")
