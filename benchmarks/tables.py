@@ -15,7 +15,7 @@ from cifar100 import VARIANTS
 
 from crossres.bench import summarise
 from crossres.checkpoint import write_atomically
-from crossres.comparison import LEGEND, markdown, ranks
+from crossres.comparison import legend, markdown, ranks
 from crossres.grid import read_grid
 from crossres.tables import SPREAD, label, method_table, paired_gain, read_results
 
@@ -126,8 +126,7 @@ def grid_table(recipe: Path) -> str:
     so_far = f"{len(run)} of {len(grid.methods)} methods so far; to be run: {', '.join(left)}. " if left else ""
     lines = [
         f"{so_far}{some['dataset']}{subset}: {counts['train']:,} training, {counts['val']:,} validation and "
-        f"{counts['test']:,} test images; {some['epochs']} epochs; teacher {taught}. "
-        + LEGEND.format(baseline=grid.baseline),
+        f"{counts['test']:,} test images; {some['epochs']} epochs; teacher {taught}. " + legend(rows, grid.baseline),
         "",
         markdown(rows, grid.baseline),
     ]

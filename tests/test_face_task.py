@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from crossres import Encoder, Faces, build_encoder, load
@@ -180,6 +181,47 @@ def test_the_commands(crowd: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     )
     assert refused("faces", "distil").startswith("unknown command 'faces distil'; did you mean ")
     assert "'p99_0000'" in refused(*judged[:4], "--pairs", _csv(tmp_path, "p99_0000,p12_0000,0"))
+
+
+def test_a_grid_of_faces(crowd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FACES", str(crowd))
+    values = np.random.default_rng(0).normal(size=(72, 64)).astype(np.float32)
+    names = [f"train/p{p:02}/p{p:02}_{i:04}.png" for p in range(PEOPLE) for i in range(6)]
+    np.savez(tmp_path / "stored.npz", path=np.array(names), embedding=values)
+    grid: dict[str, Any] = {
+        "name": "crowd",
+        "task": "faces",
+        "pairs": [{"teacher": "stored.npz", "student": "resnet8"}],
+        "baseline": "cosface",
+        "base": {
+            "hr_size": 16,
+            "val_pairs": 60,
+            "train": {"epochs": 1, "batch_size": 16, "val_fraction": 0.25, "device": "cpu", "precision": "float32"},
+        },
+        "methods": {"cosface": {"cosface": {"scale": 16.0}}, "cosine": {"cosine": {}}},
+        "protocols": {"own": {"data": "$FACES", "sizes": [4, 8], "resamples": 0}},
+    }
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(grid))
+    words = ["bench", "grid.yaml", "--data", str(crowd), "--parallel", "2"]
+    assert main(words) == 0
+    table = (tmp_path / "results" / "crowd" / "comparison.md").read_text()
+    assert table.startswith("| setting | method | accuracy |")
+    assert "| resnet8 8x8 | cosine |" in table
+    found = json.loads((tmp_path / "results" / "crowd" / "resnet8-8x8-cosine-seed0.json").read_text())
+    assert [row["size"] for row in found["protocols"]["own"]["rows"]] == [None, 4, 4, 8, 8]
+    said = (tmp_path / "results" / "crowd" / "comparison.txt").read_text()
+    assert said.startswith("accuracy in % on the test pairs after the last epoch")
+    assert "McNemar p" in said
+    before = found
+    assert main(words) == 0  # nothing is left to do
+    assert json.loads((tmp_path / "results" / "crowd" / "resnet8-8x8-cosine-seed0.json").read_text()) == before
+    for wrong, line in (
+        ({"unseen": {"a": "preset=realistic"}}, "unseen: not of task faces"),
+        ({"task": "x"}, "task is 'x'"),
+    ):
+        (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(grid | wrong))
+        assert line in refused("bench", "wrong.yaml")
 
 
 def _csv(folder: Path, row: str) -> Path:

@@ -13,17 +13,19 @@ from typing import Any, Literal
 
 from crossres import config as configs
 from crossres.checkpoint import write_atomically, write_json
-from crossres.comparison import FORMATS, LEGEND, Row, compare, ranks, sentence
-from crossres.config import Distill
+from crossres.comparison import FORMATS, MEASURES, Row, compare, legend, ranks, sentence
 from crossres.engines import Document, over_ray, side_by_side
 from crossres.errors import CrossresError
 from crossres.grid import Grid, Run, runs_of
 from crossres.judging import transfer_words
+from crossres.judging_faces import protocol_words
 from crossres.parsing import from_dict
 from crossres.progress import Overview
 from crossres.tables import read_results
 
 Engine = Literal["local", "ray"]
+#: What a run is judged by after its training: the keys of a grid and of its results.
+JUDGEMENTS = ("transfer", "unseen", "protocols")
 
 
 def bench(
@@ -57,11 +59,16 @@ def bench(
         if find_spec(package) is None:
             raise CrossresError(f"crossres bench needs {package}: pip install 'crossres[bench]'")
     wanted = list(runs_of(grid, **overrides))
-    for name, options in grid.transfer.items():
-        try:
-            transfer_words("model", options)
-        except CrossresError as error:
-            raise CrossresError(f"transfer.{name}: {error}") from None
+    checks: dict[str, Callable[[str, Mapping[str, Any]], object]] = {
+        "transfer": transfer_words,
+        "protocols": protocol_words,
+    }
+    for part, words_of in checks.items():
+        for name, options in getattr(grid, part).items():
+            try:
+                words_of("model", options)
+            except CrossresError as error:
+                raise CrossresError(f"{part}.{name}: {error}") from None
     with _alone(grid):
         found = {run.config.name: _done(grid, run) for run in wanted}
         todo = [run for run in wanted if found[run.config.name] is None]
@@ -75,7 +82,10 @@ def bench(
                 document["grid"] = {**run.place, "asked": _asked(grid, run)}
                 write_json(grid.folder / f"{run.config.name}.json", document)
                 failed = document.get("error")
-                said = f"failed: {failed}" if failed else f"top-1 {document['top1_last']:.2f} %"
+                measure = document.get("compared_by", "top1")
+                said = (
+                    f"failed: {failed}" if failed else f"{MEASURES[measure][0]} {document[f'{measure}_last']:.2f} %"
+                )
                 say(overview.ended(run.config.name, said))
     return [found[run.config.name] or {} for run in wanted]
 
@@ -115,7 +125,7 @@ def summarise(grid: Grid, costs: Mapping[tuple[str, int, str], float] | None = N
     rows = compare(read_results(grid.folder), grid.baseline, costs)
     for ending, render in FORMATS.items():
         _write(grid.folder / f"comparison.{ending}", render(rows, grid.baseline))
-    _write(grid.folder / "comparison.txt", "\n".join([LEGEND.format(baseline=grid.baseline), *said_of(rows, grid)]))
+    _write(grid.folder / "comparison.txt", "\n".join([legend(rows, grid.baseline), *said_of(rows, grid)]))
     draw_comparison(rows, grid.baseline, grid.folder)
     return rows
 
@@ -144,6 +154,16 @@ def _asked(grid: Grid, run: Run) -> dict[str, Any]:
         **{what: _files_sha256(Path(place)) for what, place in places.items() if place},
         "transfer": transfer,
         "unseen": grid.unseen,
+        **({"protocols": _named(grid.protocols)} if grid.protocols else {}),
+    }
+
+
+def _named(protocols: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the options with files by their names alone."""
+    paths = ("data", "pairs", "gallery")
+    return {
+        name: {key: configs.base_name(str(value)) if key in paths else value for key, value in options.items()}
+        for name, options in protocols.items()
     }
 
 
@@ -164,10 +184,10 @@ def _done(grid: Grid, run: Run) -> Document | None:
     """Return the result that is there for the same options, data and teacher; a later option had its default."""
     try:
         document: Document = json.loads((grid.folder / f"{run.config.name}.json").read_text())
-        known = configs.sha256(from_dict(Distill, document["config"]))
+        known = configs.sha256(from_dict(type(run.config), document["config"]))
     except (OSError, ValueError, KeyError, CrossresError):
         return None
     asked = _asked(grid, run)
     same = document.get("grid", {}).get("asked", asked) == asked
-    judged = all(name in document.get(part, {}) for part in ("transfer", "unseen") for name in asked[part])
+    judged = all(name in document.get(part, {}) for part in JUDGEMENTS for name in asked.get(part, {}))
     return document if same and judged and known == configs.sha256(run.config) else None

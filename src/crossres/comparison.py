@@ -19,12 +19,14 @@ from crossres.tables import label, paired_gain, require_one_experiment
 
 #: What the columns of a comparison are, in the order of its cells.
 LEGEND = (
-    "top-1 in % on the test images after the last epoch, mean ± standard deviation over the seeds; 95 % interval of "
-    "that mean by the bootstrap over seeds (of three seeds it spans at most their range); gain over {baseline} "
-    "paired by seed, ± half its 95 % interval (Student's t over the seeds, but never less than other test images "
+    "{measure} in % on the test {tests} after the last epoch, mean ± standard deviation over the seeds; 95 % "
+    "interval of that mean by the bootstrap over seeds (of three seeds it spans at most their range); gain over "
+    "{baseline} paired by seed, ± half its 95 % interval (Student's t over the seeds, but never less than other test {tests} "
     "would move it); of many methods one in twenty leaves such an interval by chance; p: McNemar's exact test on the "
-    "same test images, the largest over the seeds; cost: a training step in steps of {baseline}."
+    "same test {tests}, the largest over the seeds; cost: a training step in steps of {baseline}."
 )
+#: What methods are compared by, as tables call it, and what it is counted over.
+MEASURES = {"top1": ("top-1", "images"), "accuracy": ("accuracy", "pairs")}
 #: Below this probability a difference on the test images counts as more than chance.
 SIGNIFICANT = 0.05
 
@@ -39,14 +41,16 @@ class Row:
         size: side of the LR images, the largest of a range.
         method: its name.
         factor: of its weights, the best on validation of those tried; None where one was given.
-        top1: accuracy by seed, in percent.
+        measure: what they are compared by, a key of `MEASURES`.
+        score: its value by seed, in percent.
         pairs: how many of them the baseline has, too.
         gain: mean difference to the baseline's runs of the same seeds; None for the baseline itself, or without one.
         half: half the 95 % interval of the gain: Student's t over the seeds, but never less than the test images
             allow (two seeds may agree by chance); None with fewer than two pairs.
         p: the largest of McNemar's p over the seeds; None where the results do not say which images were right.
         cost: its step in steps of the baseline; None where nobody measured it.
-        epochs: validation top-1 after each epoch, mean over the seeds; empty where not recorded.
+        epochs: what chooses the epoch, on the validation images after each, mean over the seeds; empty where not
+            recorded.
     """
 
     setting: str
@@ -54,7 +58,8 @@ class Row:
     size: int
     method: str
     factor: float | None
-    top1: Mapping[int, float]
+    measure: str
+    score: Mapping[int, float]
     pairs: int
     gain: float | None
     half: float | None
@@ -64,18 +69,18 @@ class Row:
 
     @property
     def mean(self) -> float:
-        """Mean top-1 over the seeds."""
-        return mean(self.top1.values())
+        """Mean score over the seeds."""
+        return mean(self.score.values())
 
     @property
     def deviation(self) -> float | None:
-        """Standard deviation of top-1 over the seeds."""
-        return stdev(self.top1.values()) if len(self.top1) > 1 else None
+        """Standard deviation of the score over the seeds."""
+        return stdev(self.score.values()) if len(self.score) > 1 else None
 
     @property
     def interval(self) -> tuple[float, float] | None:
         """95 % bootstrap interval of the mean over the seeds."""
-        return bootstrap_interval(list(self.top1.values())) if len(self.top1) > 1 else None
+        return bootstrap_interval(list(self.score.values())) if len(self.score) > 1 else None
 
     @property
     def is_noise(self) -> bool | None:
@@ -128,7 +133,11 @@ def tuned(members: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
     if not seeds:
         return max(factors.values(), key=len)
     factors = {factor: [r for r in tried if r["seed"] in seeds] for factor, tried in factors.items()}
-    return max(factors.values(), key=lambda tried: mean(result["val_top1_last"] for result in tried))
+    return max(factors.values(), key=lambda tried: mean(_of_validation(result) for result in tried))
+
+
+def _of_validation(result: Mapping[str, Any]) -> float:
+    return float(result[f"{result.get('chosen_by', 'val_top1')}_last"])
 
 
 def _row(
@@ -141,10 +150,14 @@ def _row(
     of_seed = {result["seed"]: result for result in base}
     pairs = [(result, of_seed[result["seed"]]) for result in members if result["seed"] in of_seed]
     gain = half = p = None
+    measure = members[0].get("compared_by", "top1")
+    chosen_by = members[0].get("chosen_by", "val_top1")
     if pairs and members[0] is not base[0]:
-        gain, half = paired_gain(members, base)
+        gain, half = paired_gain(members, base, f"{measure}_last")
         if all("right_last" in result for pair in pairs for result in pair):
-            count = pairs[0][0]["images"]["test"]
+            first = pairs[0][0]
+            counted = first.get("verification_last", {}).get("pairs") or {"images": first["images"]["test"]}
+            count = sum(counted.values())
             right = [[unpack(result["right_last"], count) for result in pair] for pair in pairs]
             p = max(mcnemar(ours, theirs).p for ours, theirs in right)
             if half is not None:
@@ -157,12 +170,12 @@ def _row(
         cost = mean(b["images_per_second"] / a["images_per_second"] for a, b in pairs) if pairs else None
     else:
         cost = costs.get((student, size, method))
-    curves = [result.get("val_top1_by_epoch") or [] for result in members]
+    curves = [result.get(f"{chosen_by}_by_epoch") or [] for result in members]
     epochs = [mean(column) for column in zip(*curves, strict=False)]
-    top1 = {result["seed"]: result["top1_last"] for result in sorted(members, key=lambda r: r["seed"])}
+    score = {result["seed"]: result[f"{measure}_last"] for result in sorted(members, key=lambda r: r["seed"])}
     factor = members[0].get("grid", {}).get("factor")
     panel, setting = place
-    return Row(setting, panel, size, method, factor, top1, len(pairs), gain, half, p, cost, epochs)
+    return Row(setting, panel, size, method, factor, measure, score, len(pairs), gain, half, p, cost, epochs)
 
 
 def _largest(size: Any) -> int:
@@ -216,25 +229,32 @@ def cells(row: Row) -> list[str]:
         gain,
         "" if row.p is None else f"{row.p:.2g}",
         "" if row.cost is None else f"{row.cost:.2f}",
-        ", ".join(map(str, row.top1)),
+        ", ".join(map(str, row.score)),
     ]
 
 
-def titles(baseline: str) -> list[str]:
+def legend(rows: Sequence[Row], baseline: str) -> str:
+    """Say what the columns of a comparison are."""
+    measure, tests = MEASURES[rows[0].measure if rows else "top1"]
+    return LEGEND.format(baseline=baseline, measure=measure, tests=tests)
+
+
+def titles(rows: Sequence[Row], baseline: str) -> list[str]:
     """Return the names of the columns."""
-    return ["setting", "method", "top-1", "95 % interval", f"gain over {baseline}", "p", "cost", "seeds"]
+    measure, _ = MEASURES[rows[0].measure if rows else "top1"]
+    return ["setting", "method", measure, "95 % interval", f"gain over {baseline}", "p", "cost", "seeds"]
 
 
 def markdown(rows: Sequence[Row], baseline: str) -> str:
     """Return a Markdown table."""
-    head = titles(baseline)
+    head = titles(rows, baseline)
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     return "\n".join([*lines, *(f"| {' | '.join(cells(row))} |" for row in rows)])
 
 
 def latex(rows: Sequence[Row], baseline: str) -> str:
     """Return a LaTeX table for the package booktabs, a rule between two settings."""
-    lines = [r"\begin{tabular}{llrlrrrl}", r"\toprule", _latex_line(titles(baseline)), r"\midrule"]
+    lines = [r"\begin{tabular}{llrlrrrl}", r"\toprule", _latex_line(titles(rows, baseline)), r"\midrule"]
     for before, row in zip([None, *rows], rows, strict=False):
         if before is not None and before.setting != row.setting:
             lines.append(r"\midrule")
@@ -253,11 +273,13 @@ def comma_separated(rows: Sequence[Row], baseline: str) -> str:  # noqa: ARG001
     """Return CSV with a line for each row and plain numbers, for a spreadsheet or pandas."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    names = ["setting", "lr_size", "method", "factor", "seeds", "top1", "top1_std", "interval_low", "interval_high"]
+    measure = rows[0].measure if rows else "top1"
+    names = ["setting", "lr_size", "method", "factor", "seeds", measure, f"{measure}_std"]
+    names += ["interval_low", "interval_high"]
     writer.writerow([*names, "gain", "gain_half_interval", "mcnemar_p", "cost", "within_noise"])
     for row in rows:
         low, high = row.interval or (None, None)
-        first = [row.setting, row.size, row.method, row.factor, len(row.top1), row.mean, row.deviation, low, high]
+        first = [row.setting, row.size, row.method, row.factor, len(row.score), row.mean, row.deviation, low, high]
         writer.writerow([*first, row.gain, row.half, row.p, row.cost, row.is_noise])
     return file.getvalue()
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import replace
@@ -22,6 +22,7 @@ from crossres.config import Distill
 from crossres.errors import CrossresError
 from crossres.grid import Grid, Run
 from crossres.judging import transfer_words
+from crossres.judging_faces import protocol_words
 from crossres.parsing import of_run
 from crossres.progress import Overview
 
@@ -85,8 +86,7 @@ def over_ray(grid: Grid, todo: list[Run], parallel: int, overview: Overview) -> 
         raise CrossresError("engine ray needs Ray: pip install 'crossres[ray]'") from None
     ray.init(ignore_reinit_error=True, log_to_driver=False)
     # a worker starts in a folder of its own
-    transfer = {name: {**options, "data": _absolute(options["data"])} for name, options in grid.transfer.items()}
-    grid = replace(grid, transfer=transfer)
+    grid = replace(grid, transfer=_at_home(grid.transfer), protocols=_at_home(grid.protocols))
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     on_gpu = resources.get("GPU", 0) and all(run.config.train.device != "cpu" for run in todo)
     remote = ray.remote(num_cpus=1, num_gpus=1 / max(1, parallel) if on_gpu else 0)(_one)
@@ -117,6 +117,15 @@ def _failure(run: Run, error: Exception) -> Document:
     return {"name": run.config.name, "error": said[-300:]}
 
 
+def _at_home(judgements: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return options whose paths are absolute."""
+    paths = ("data", "pairs", "gallery")
+    return {
+        name: {key: _absolute(value) if key in paths else value for key, value in options.items()}
+        for name, options in judgements.items()
+    }
+
+
 def _absolute(path: str) -> str:
     return str(Path(path).resolve()) if Path(path).exists() else path
 
@@ -133,11 +142,12 @@ def _one(
         asked = folder / "asked.yaml"
         write_atomically(asked, lambda file: file.write(configs.to_yaml(config).encode()))
         failed: str | None = ""
+        command = config.command.split()[1:]
         if (folder / "state.pt").exists() and _same(folder, config):
-            _, failed = _call(["distill", "--resume", str(folder)], log, cores, running)
+            _, failed = _call([*command, "--resume", str(folder)], log, cores, running)
         # what it depends on may have changed since: then it cannot go on and begins anew
         if failed == "" or (failed and "--overwrite" in failed):
-            _, failed = _call(["distill", "--config", str(asked), "--overwrite"], log, cores, running)
+            _, failed = _call([*command, "--config", str(asked), "--overwrite"], log, cores, running)
         if failed:
             return {"name": config.name, "error": failed}
     document: Document = json.loads((folder / "result.json").read_text())
@@ -148,6 +158,12 @@ def _one(
         if failed:
             return {"name": config.name, "error": f"transfer to {name}: {failed}"}
         document.setdefault("transfer", {})[name] = json.loads(said)
+    for name, options in grid.protocols.items():
+        words = [*protocol_words(model, options), "--device", config.train.device, "--json", *_trusted(config)]
+        said, failed = _call(["faces", "evaluate", *words], log, cores, running)
+        if failed:
+            return {"name": config.name, "error": f"protocol {name}: {failed}"}
+        document.setdefault("protocols", {})[name] = json.loads(said)
     for name, degradation in grid.unseen.items():
         words = [
             "evaluate",
@@ -214,6 +230,6 @@ def _call(
 
 def _same(folder: Path, config: Distill) -> bool:
     try:
-        return configs.sha256(of_run(Distill, folder)) == configs.sha256(config)
+        return configs.sha256(of_run(type(config), folder)) == configs.sha256(config)
     except CrossresError:
         return False

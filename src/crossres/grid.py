@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
-from crossres.config import Distill, base_name
+from crossres.config import Distill, Faces, base_name
 from crossres.degrade import read_degradation
 from crossres.errors import CrossresError, nearest
 from crossres.losses import LOSSES
@@ -35,12 +35,17 @@ class Pair:
     student: str
 
 
+#: The experiments a grid can be of.
+KINDS: dict[str, type[Distill]] = {"distill": Distill, "faces": Faces}
+
+
 @dataclass
 class Grid:
     """Methods x pairs x resolutions x degradations x seeds.
 
     Args:
         name: of the grid; its runs lie in ``RUNS/NAME``.
+        task: distill, or faces for runs of ``crossres faces distill``.
         methods: for each method's name its losses, as ``losses`` of an experiment; under ``options``, what else of
             the experiment is the method's own, such as ``stages``.
         pairs: teachers and students.
@@ -50,11 +55,13 @@ class Grid:
             factor with the best validation accuracy counts, so all methods are tuned over as many trials.
         seeds: of the training.
         baseline: the method that the others' gains are counted from.
-        base: what all runs share: options of `Distill`, nested as in its YAML.
+        base: what all runs share: options of `Distill` or `Faces`, nested as in its YAML.
         transfer: by name, a data set that each student's embeddings are judged on after its run: ``{data: ...}``
             and the options of ``crossres transfer``; ``$NAME`` in it is an environment variable.
         unseen: by name, a degradation the student is also tested under, as ``crossres evaluate --degradation`` reads
             it.
+        protocols: of faces, by name: each student is also judged by ``crossres faces evaluate`` with these options,
+            ``{data: ...}`` among them; ``$NAME`` in a path is an environment variable.
         out: folder that gets a JSON file for each run, tables and figures; ``results/NAME`` if left out.
     """
 
@@ -69,6 +76,8 @@ class Grid:
     base: dict[str, Any] = field(default_factory=dict)
     transfer: dict[str, dict[str, Any]] = field(default_factory=dict)
     unseen: dict[str, str] = field(default_factory=dict)
+    protocols: dict[str, dict[str, Any]] = field(default_factory=dict)
+    task: Literal["distill", "faces"] = "distill"
     out: str | None = None
 
     @property
@@ -127,8 +136,11 @@ def read_grid(path: str | Path) -> Grid:
         _check(tree)
         tree["pairs"] = [Pair(**pair) for pair in tree["pairs"]]
         tree["degradations"] = {k: v or {} for k, v in tree.get("degradations", {"clean": {}}).items()}
-        for options in tree.get("transfer", {}).values():
-            options["data"] = os.path.expandvars(options["data"])
+        for options in [*tree.get("transfer", {}).values(), *tree.get("protocols", {}).values()]:
+            for key in {"data", "pairs", "gallery"} & options.keys():
+                options[key] = os.path.expandvars(options[key])
+        if isinstance(tree.get("base", {}).get("pairs"), str):
+            tree["base"]["pairs"] = os.path.expandvars(tree["base"]["pairs"])
         for name, text in tree.get("unseen", {}).items():
             try:
                 read_degradation(text)
@@ -188,6 +200,11 @@ def _check(tree: dict[str, Any]) -> None:
             lambda v: texts(v, lambda o: texts(o) and isinstance(o.get("data"), str)),
             "'NAME: {data: ...}' for each data set",
         ),
+        "task": (lambda v: v in KINDS, " or ".join(KINDS)),
+        "protocols": (
+            lambda v: texts(v, lambda o: texts(o) and isinstance(o.get("data"), str)),
+            "'NAME: {data: ...}' for each protocol",
+        ),
         "unseen": (lambda v: texts(v, lambda t: isinstance(t, str)), "'NAME: preset=realistic' for each"),
         "out": (lambda v: isinstance(v, str), "a folder"),
     }
@@ -195,6 +212,10 @@ def _check(tree: dict[str, Any]) -> None:
         value = tree.get(key, Grid.__dataclass_fields__[key].default)
         if (key in tree or key == "baseline") and not sound(value):
             raise CrossresError(f"{key} is {value!r}, expected {written}")
+    faces = tree.get("task") == "faces"
+    for key in ("transfer", "unseen") if faces else ("protocols",):
+        if tree.get(key):
+            raise CrossresError(f"{key}: not of task {'faces' if faces else 'distill'}; leave it out")
     for key in VARIES:
         if key in tree.get("base", {}):
             raise CrossresError(f"base.{key}: that is what a grid varies; leave it out")
@@ -246,7 +267,7 @@ def runs_of(grid: Grid, **overrides: Any) -> Iterator[Run]:
                     "teacher": pair.teacher if taught else None,
                 }
                 try:
-                    config = from_dict(Distill, tree)
+                    config = from_dict(KINDS[grid.task], tree)
                 except CrossresError as error:
                     raise CrossresError(f"{name}: {error}") from None
                 yield Run(config, method, teacher, kind if len(kinds) > 1 else None, factor if tried else None)

@@ -158,8 +158,8 @@ def _transfer_parser() -> CommandParser:
     return parser
 
 
-def transfer_words(model: str, options: Mapping[str, Any]) -> list[str]:
-    """Return the words of ``crossres transfer`` for a model and options by name, ``data`` among them, checked.
+def words_of(model: str, options: Mapping[str, Any], parser: CommandParser) -> list[str]:
+    """Return a judging command's words for a model and options by name, ``data`` among them, checked.
 
     Raises:
         CrossresError: an unknown option, or a value it does not take.
@@ -170,13 +170,18 @@ def transfer_words(model: str, options: Mapping[str, Any]) -> list[str]:
             continue
         text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
         words += [f"--{name}"] if value is True else [f"--{name}", text]
-    chosen = _transfer_parser().parse_args(words)
+    chosen = parser.parse_args(words)
     if chosen.degradation is not None:
         read_degradation(chosen.degradation)
     if chosen.data not in NAMES and not Path(chosen.data).exists():
         remedy = "; set that environment variable" if "$" in chosen.data else ""
         raise CrossresError(f"there is no data set '{chosen.data}'{remedy}")
     return words
+
+
+def transfer_words(model: str, options: Mapping[str, Any]) -> list[str]:
+    """Return the words of ``crossres transfer``; see `words_of`."""
+    return words_of(model, options, _transfer_parser())
 
 
 def transfer_command(words: list[str]) -> None:

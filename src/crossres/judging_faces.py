@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from crossres.command_parser import CommandParser
@@ -20,6 +20,7 @@ from crossres.devices import resolve_device
 from crossres.errors import CrossresError
 from crossres.evaluate.classification import sizes_of
 from crossres.evaluate.faces import evaluate_faces
+from crossres.judging import words_of
 from crossres.models.onnx_teacher import OnnxInput, read_onnx_input
 from crossres.models.teachers import read_teacher
 
@@ -27,8 +28,7 @@ from crossres.models.teachers import read_teacher
 DRAWN = 6000
 
 
-def evaluate_faces_command(words: list[str]) -> None:
-    """``crossres faces evaluate``."""
+def _parser() -> CommandParser:
     parser = CommandParser(
         prog="crossres faces evaluate",
         description="Verification, identification and retrieval by a face model, at HR-HR, HR-LR and LR-LR.",
@@ -74,7 +74,17 @@ def evaluate_faces_command(words: list[str]) -> None:
     parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap; 0 leaves intervals out")
     parser.add_argument("--png", help="draw the curves into this file")
     parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else on stdout")
-    chosen = parser.parse_args(words)
+    return parser
+
+
+def protocol_words(model: str, options: Mapping[str, Any]) -> list[str]:
+    """Return the words of ``crossres faces evaluate``; see `words_of`."""
+    return words_of(model, options, _parser())
+
+
+def evaluate_faces_command(words: list[str]) -> None:
+    """``crossres faces evaluate``."""
+    chosen = _parser().parse_args(words)
     wanted = read_onnx_input(chosen.onnx_input) if chosen.onnx_input else OnnxInput()
     encoder = read_teacher(chosen.model, wanted, trust_code=chosen.trust_code)
     gallery = read_teacher(chosen.gallery, wanted, trust_code=chosen.trust_code) if chosen.gallery else None

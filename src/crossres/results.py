@@ -56,6 +56,8 @@ def finish(
         "name": config.name,
         "task": facts["task"],
         "method": "+".join(names),
+        "compared_by": task.compared_by,
+        "chosen_by": task.chosen_by,
         "losses": config.losses,
         "dataset": configs.base_name(config.data),
         "images": facts["images"],

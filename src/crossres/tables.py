@@ -45,7 +45,7 @@ def read_results(folder: str | Path) -> list[dict[str, Any]]:
             document = json.loads(path.read_text())
         except ValueError as error:
             raise CrossresError(f"{path}: not JSON: {error}") from None
-        if document.get("task") == "distill":
+        if document.get("task") in ("distill", "faces distill"):
             found.append(document)
     return found
 

@@ -33,6 +33,13 @@ CHUNK = 256
 POINTS = 200
 
 
+def similarities(left: npt.ArrayLike, right: npt.ArrayLike, pairs: Pairs) -> Floats:
+    """Return the cosine of each pair's embeddings, (N,); arguments and errors as of `verify`."""
+    a, b = unit_rows(left, "set of images"), unit_rows(right, "set of images")
+    scores: Floats = (a[pairs.left] * b[pairs.right]).sum(1)
+    return scores
+
+
 def verify(left: npt.ArrayLike, right: npt.ArrayLike, pairs: Pairs, resamples: int = 1000) -> dict[str, Any]:
     """Judge verification by the cosine of embeddings.
 
@@ -50,8 +57,7 @@ def verify(left: npt.ArrayLike, right: npt.ArrayLike, pairs: Pairs, resamples: i
     Raises:
         CrossresError: no genuine or no impostor pair, an embedding that is NaN, infinite or 0.
     """
-    a, b = unit_rows(left, "set of images"), unit_rows(right, "set of images")
-    scores = (a[pairs.left] * b[pairs.right]).sum(1)
+    scores = similarities(left, right, pairs)
     same = pairs.same
     folds = k_fold_accuracy(scores, same, pairs.fold) if len(np.unique(pairs.fold)) > 1 else None
     threshold = best_threshold(scores, same)

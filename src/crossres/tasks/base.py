@@ -26,6 +26,8 @@ class Task(ABC):
 
     #: the entry of `validate` that chooses the best epoch
     chosen_by: ClassVar[str]
+    #: the entry of `judge` that methods are compared by; beside it ``right`` says of each test what was right
+    compared_by: ClassVar[str]
 
     @abstractmethod
     def images(self, config: Teach, progress: Progress) -> tuple[ImageSet, ImageSet | None, ImageSet]:

@@ -22,6 +22,7 @@ class Classification(Task):
     """Objects: a classifier, judged by top-1 and top-5 accuracy."""
 
     chosen_by = "val_top1"
+    compared_by = "top1"
 
     def images(self, config: Teach, progress: Progress) -> tuple[ImageSet, ImageSet | None, ImageSet]:
         train_set, test_set = (read_split(config, split) for split in ("train", "test"))
