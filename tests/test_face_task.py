@@ -183,7 +183,9 @@ def test_the_commands(crowd: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "'p99_0000'" in refused(*judged[:4], "--pairs", _csv(tmp_path, "p99_0000,p12_0000,0"))
 
 
-def test_a_grid_of_faces(crowd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Any) -> None:
+def test_a_grid_of_faces(
+    crowd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Any, capsys: Any
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FACES", str(crowd))
     values = np.random.default_rng(0).normal(size=(72, 64)).astype(np.float32)
@@ -216,6 +218,7 @@ def test_a_grid_of_faces(crowd: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     before = found
     assert main(words) == 0  # nothing is left to do
     assert json.loads((tmp_path / "results" / "crowd" / "resnet8-8x8-cosine-seed0.json").read_text()) == before
+    capsys.readouterr()
     for wrong, line in (
         ({"unseen": {"a": "preset=realistic"}}, "unseen: not of task faces"),
         ({"task": "x"}, "task is 'x'"),

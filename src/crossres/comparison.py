@@ -21,9 +21,9 @@ from crossres.tables import label, paired_gain, require_one_experiment
 LEGEND = (
     "{measure} in % on the test {tests} after the last epoch, mean ± standard deviation over the seeds; 95 % "
     "interval of that mean by the bootstrap over seeds (of three seeds it spans at most their range); gain over "
-    "{baseline} paired by seed, ± half its 95 % interval (Student's t over the seeds, but never less than other test {tests} "
-    "would move it); of many methods one in twenty leaves such an interval by chance; p: McNemar's exact test on the "
-    "same test {tests}, the largest over the seeds; cost: a training step in steps of {baseline}."
+    "{baseline} paired by seed, ± half its 95 % interval (Student's t over the seeds, but never less than other test "
+    "{tests} would move it); of many methods one in twenty leaves such an interval by chance; p: McNemar's exact "
+    "test on the same test {tests}, the largest over the seeds; cost: a training step in steps of {baseline}."
 )
 #: What methods are compared by, as tables call it, and what it is counted over.
 MEASURES = {"top1": ("top-1", "images"), "accuracy": ("accuracy", "pairs")}
