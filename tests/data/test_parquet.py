@@ -162,6 +162,19 @@ def test_label_column_is_found(tmp_path: Path) -> None:
     fails(bare, "can be the label; it has image, score")
 
 
+def test_people_are_named_by_a_text_column_where_splits_have_their_own(tmp_path: Path) -> None:
+    people = tmp_path / "people"
+    shard(people / "dev_train-0.parquet", [0, 0, 1], identity=["Ann", "Ann", "Bob"])
+    shard(people / "dev_test-0.parquet", [0, 1], identity=["Cleo", "Dan"])
+    assert read(people, split="train").classes == ["0", "1"]
+    assert read(people, split="train", open_set=True).classes == ["Ann", "Bob"]
+    assert read(people, split="test", open_set=True).classes == ["Cleo", "Dan"]
+    assert read(people, split="test", open_set=True, label_column="label").classes == ["0", "1"]
+    numbers = tmp_path / "numbers"
+    shard(numbers / "train-0.parquet", [0, 0, 1], identity=[4, 4, 5])
+    assert read(numbers, split="train", open_set=True).classes == ["0", "1"]
+
+
 def test_image_column_is_found(tmp_path: Path) -> None:
     path = shard(tmp_path / "1.parquet", [1, 0], mask=[b"x", b"y"], described=False)
     assert reds(read(path, split="train")) == [0, 1]

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from crossres.errors import CrossresError
-from crossres.models.onnx_teacher import OnnxInput, onnx_encoder
+from crossres.models.onnx_teacher import OnnxInput, onnx_encoder, read_onnx_input
 from crossres.models.weights import weights_sha256
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
@@ -106,3 +106,24 @@ def test_what_is_no_teacher_is_said_in_one_line(tmp_path: Path) -> None:
     assert onnx_encoder(open_size, OnnxInput(size=6))(images(2, 6)).embedding.shape == (2, 5)
     with pytest.raises(CrossresError, match=r"an ONNX teacher gives embeddings; it has no classes to name$"):
         onnx_encoder(fixed, OnnxInput(), classes=("a", "b"))
+
+
+def test_the_input_as_it_is_written_on_the_command_line() -> None:
+    text = "highest=1,mean=0.5:0.4:0.3,std=0.2:0.2:0.2,colours=bgr,layout=nhwc,size=112,output=fc1"
+    assert read_onnx_input(text) == OnnxInput(
+        size=112,
+        highest=1.0,
+        mean=(0.5, 0.4, 0.3),
+        std=(0.2, 0.2, 0.2),
+        colours="bgr",
+        layout="nhwc",
+        output="fc1",
+    )
+    for wrong, line in [
+        ("colors=bgr", r"ONNX input: unknown option 'colors'; did you mean 'colours'\?"),
+        ("colours=grey", r"ONNX input: colours is 'grey', expected rgb or bgr"),
+        ("mean=0.5", r"ONNX input: mean is '0.5', expected three numbers as in 0.5:0.5:0.5"),
+        ("size=big", r"ONNX input: size is 'big', expected a number"),
+    ]:
+        with pytest.raises(CrossresError, match=rf"^{line}$"):
+            read_onnx_input(wrong)
