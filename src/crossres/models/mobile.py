@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -12,17 +12,36 @@ from torch import Tensor, nn
 _STAGES = ((16, 1, 1), (24, 2, 1), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1))
 
 
-class InvertedResidual(nn.Module):
-    """Expand by a 1x1, filter depthwise, project by a 1x1 without activation."""
+def _relu(_width: int) -> nn.Module:
+    return nn.ReLU()
 
-    def __init__(self, in_width: int, width: int, stride: int, expansion: int) -> None:
+
+class InvertedResidual(nn.Module):
+    """Expand by a 1x1, filter depthwise, project by a 1x1 without activation.
+
+    Args:
+        in_width: channels in.
+        width: channels out.
+        stride: of the depthwise convolution.
+        expansion: channels inside, per channel in.
+        activation: makes the activation of a number of channels.
+    """
+
+    def __init__(
+        self,
+        in_width: int,
+        width: int,
+        stride: int,
+        expansion: int,
+        activation: Callable[[int], nn.Module] = _relu,
+    ) -> None:
         super().__init__()
         inner = in_width * expansion
         self.residual = stride == 1 and in_width == width
         self.conv = nn.Sequential(
-            *(nn.Conv2d(in_width, inner, 1, bias=False), nn.BatchNorm2d(inner), nn.ReLU()),
+            *(nn.Conv2d(in_width, inner, 1, bias=False), nn.BatchNorm2d(inner), activation(inner)),
             *(nn.Conv2d(inner, inner, 3, stride, 1, groups=inner, bias=False), nn.BatchNorm2d(inner)),
-            *(nn.ReLU(), nn.Conv2d(inner, width, 1, bias=False), nn.BatchNorm2d(width)),
+            *(activation(inner), nn.Conv2d(inner, width, 1, bias=False), nn.BatchNorm2d(width)),
         )
 
     def forward(self, x: Tensor) -> Tensor:

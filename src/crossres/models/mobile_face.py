@@ -5,28 +5,12 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from crossres.models.mobile import InvertedResidual
+
 # expansion, channels, blocks, stride of the first; as published, the strides are 2, 2, 1, 2, 1 behind a stem of 2
 _STAGES = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 1), (2, 128, 2, 1))
 #: side of the map that the global depthwise convolution weighs
 _GRID = 4
-
-
-class Bottleneck(nn.Module):
-    """Expand by a 1x1, filter depthwise, project by a 1x1 without activation; PReLU inside."""
-
-    def __init__(self, in_width: int, width: int, stride: int, expansion: int) -> None:
-        super().__init__()
-        inner = in_width * expansion
-        self.residual = stride == 1 and in_width == width
-        self.conv = nn.Sequential(
-            *(nn.Conv2d(in_width, inner, 1, bias=False), nn.BatchNorm2d(inner), nn.PReLU(inner)),
-            *(nn.Conv2d(inner, inner, 3, stride, 1, groups=inner, bias=False), nn.BatchNorm2d(inner)),
-            *(nn.PReLU(inner), nn.Conv2d(inner, width, 1, bias=False), nn.BatchNorm2d(width)),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.conv(x)
-        return x + out if self.residual else out
 
 
 class MobileFaceNet(nn.Module):
@@ -53,7 +37,7 @@ class MobileFaceNet(nn.Module):
         for number, (expansion, channels, blocks, stride) in enumerate(_STAGES, 1):
             stage = []
             for block in range(blocks):
-                stage.append(Bottleneck(width, channels, stride if block == 0 else 1, expansion))
+                stage.append(InvertedResidual(width, channels, stride if block == 0 else 1, expansion, nn.PReLU))
                 width = channels
             self.add_module(f"stage{number}", nn.Sequential(*stage))
         self.expand = nn.Sequential(nn.Conv2d(width, 512, 1, bias=False), nn.BatchNorm2d(512), nn.PReLU(512))
