@@ -132,9 +132,9 @@ def draw_comparison(rows: Sequence[Row], baseline: str, folder: Path) -> list[Pa
                 if row.gain < lowest:
                     # at the edge with its number, or all others would be one heap
                     label = f"{row.method} ({row.gain:+.1f}, below)"
-                spread = None if row.gain < lowest else row.half
-                y = max(row.gain, lowest)
-                axes.errorbar(row.cost, y, yerr=spread, capsize=3, linestyle="", label=label, **style[row.method])
+                error = None if row.gain < lowest else row.half
+                place = (row.cost, max(row.gain, lowest))
+                axes.errorbar(*place, yerr=error, capsize=3, linestyle="", label=label, **style[row.method])
             axes.axhline(0, color=GREY, linewidth=1)
             axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
             _plain(
