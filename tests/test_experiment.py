@@ -777,7 +777,7 @@ def test_weights_of_a_saved_model_keep_their_classes_and_normalisation(
     save_pretrained(turned, tmp_path / "turned")
     config = make(losses=CE, teacher=None, model=Model(name="resnet8", weights=str(tmp_path / "turned")))
     images = read(str(drawn), split="train")
-    student = preparation._build_student(config, images, 16, 8)
+    student = preparation._build_student(config, images, images.classes, 16, 8)
     assert student.classes == saved.classes
     assert torch.equal(student.classifier.weight, saved.classifier.weight)  # type: ignore[union-attr]
     assert student.mean.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, Literal
 
 import yaml
 
-from crossres.config import Distill, Faces, base_name
+from crossres.config import Distill, Faces, base_name, check
 from crossres.degrade import read_degradation
 from crossres.errors import CrossresError, nearest
 from crossres.losses import LOSSES
@@ -239,6 +240,7 @@ def runs_of(grid: Grid, **overrides: Any) -> Iterator[Run]:
     kinds = grid.degradations.items()
     several = len({pair.teacher for pair in grid.pairs}) > 1
     seen = set()
+    read: dict[tuple[str, ...], Distill] = {}
     for seed, size, pair, (kind, degradation) in product(grid.seeds, grid.lr_sizes, grid.pairs, kinds):
         sides = [size] if isinstance(size, int) else size
         lr = "-".join(f"{side}x{side}" for side in sides)
@@ -266,11 +268,23 @@ def runs_of(grid: Grid, **overrides: Any) -> Iterator[Run]:
                     "losses": _scaled(losses, factor),
                     "teacher": pair.teacher if taught else None,
                 }
+                # reading takes a third of a second, and seeds and weights change nothing that it checks but numbers
+                alike = (pair.teacher, pair.student, str(size), kind, method)
                 try:
-                    config = from_dict(KINDS[grid.task], tree)
+                    if alike in read:
+                        config = deepcopy(read[alike])
+                        config.name, config.train.seed, config.losses = name, seed, _merged(config, tree["losses"])
+                        check(config)
+                    else:
+                        config = read[alike] = from_dict(KINDS[grid.task], tree)
                 except CrossresError as error:
                     raise CrossresError(f"{name}: {error}") from None
                 yield Run(config, method, teacher, kind if len(kinds) > 1 else None, factor if tried else None)
+
+
+def _merged(config: Distill, losses: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return a config's losses, defaults and all, with other weights."""
+    return {name: {**options, "weight": losses[name]["weight"]} for name, options in config.losses.items()}
 
 
 def _plain(name: str) -> str:

@@ -136,7 +136,8 @@ def draw_comparison(rows: Sequence[Row], baseline: str, folder: Path) -> list[Pa
                 place = (row.cost, max(row.gain, lowest))
                 axes.errorbar(*place, yerr=error, capsize=3, linestyle="", label=label, **style[row.method])
             axes.axhline(0, color=GREY, linewidth=1)
-            axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
+            if shown:
+                axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
             _plain(
                 axes,
                 title=setting,
@@ -162,6 +163,8 @@ def _lowest(gains: Sequence[float]) -> float:
     """Return the lowest gain that is drawn at its place: three times the middle half's range below that half."""
     import numpy as np
 
+    if not gains:
+        return 0.0
     low, high = np.quantile(gains, [0.25, 0.75])
     inside = [gain for gain in gains if gain >= low - 3 * max(high - low, 0.5)]
     return min(inside)
