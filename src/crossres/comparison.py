@@ -227,7 +227,7 @@ def cells(row: Row) -> list[str]:
         f"{row.mean:.2f}" + (f" ± {row.deviation:.2f}" if row.deviation is not None else ""),
         f"{interval[0]:.2f} to {interval[1]:.2f}" if interval else "",
         gain,
-        "" if row.p is None else f"{row.p:.2g}",
+        "" if row.p is None else f"{row.p:.2g}" if row.p else "< 1e-300",
         "" if row.cost is None else f"{row.cost:.2f}",
         ", ".join(map(str, row.score)),
     ]
