@@ -121,6 +121,44 @@ def test_resumed_it_equals_an_uninterrupted_run(
     assert results[0]["verification_last"] == results[1]["verification_last"]
 
 
+def test_the_threshold_is_the_validations_also_where_only_judging_was_left(
+    make: Any, teacher: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from crossres import experiment
+
+    whole = run(make(losses=COSINE, name="whole"), teacher=teacher, quiet=True)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(experiment, "finish", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(make(losses=COSINE, name="part"), teacher=teacher, quiet=True)
+    part = run(make(losses=COSINE, name="part"), teacher=teacher, resume=True, quiet=True)
+    for key in ("accuracy_last", "right_last", "accuracy_best_val", "verification_last"):
+        assert part[key] == whole[key]
+    assert part["verification_last"]["threshold_of_validation"] != part["verification_last"]["threshold"]
+
+
+def test_a_teacher_that_knows_other_people_teaches_its_embedding(make: Any) -> None:
+    knows = build_encoder("resnet8", classes=("x", "y", "z"), input_size=16)
+    result = run(make(losses=COSINE, train__epochs=1), teacher=knows, quiet=True)
+    assert result["method"] == "cosine"
+
+
+def test_a_folder_without_splits_is_split_by_people(
+    crowd: Path, make: Any, teacher: Encoder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = make(data=str(crowd / "train"), losses=COSINE, train__epochs=1, images__test_fraction=0.25)
+    result = run(config, teacher=teacher)
+    assert "are in the training and in the test images" not in capsys.readouterr().err
+    assert result["images"] == {"train": 42, "val": 12, "test": 18}
+    words = ["faces", "evaluate", str(config.folder), str(crowd / "train"), "--json", "--resamples", "0"]
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 72
+
+
 def test_people_in_training_and_test_are_reported_before_training(
     crowd: Path, make: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], teacher: Encoder
 ) -> None:

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from crossres.config import Augment, Distill, Images, Model, Teach, Train
+    from crossres.config import Augment, Distill, Faces, Images, Model, Teach, Train
     from crossres.data.readers import read
     from crossres.degrade import Degradation
     from crossres.errors import CrossresError
@@ -42,6 +42,7 @@ __all__ = [
     "Degradation",
     "Distill",
     "Encoder",
+    "Faces",
     "Images",
     "Model",
     "Teach",

@@ -334,7 +334,11 @@ def check(config: Teach) -> None:
         check_size(config.lr_size, config.hr_size)
         paths |= {"teacher": config.teacher, "cache_dir": config.cache_dir}
     if isinstance(config, Faces):
-        ranges.append(("val_pairs", config.val_pairs, 20, 1e7))
+        ranges += [
+            ("val_pairs", config.val_pairs, 20, 1e7),
+            # people held out choose the threshold that the test is judged at
+            ("train.val_fraction", config.train.val_fraction, 0.001, 0.9),
+        ]
         paths["pairs"] = config.pairs
     for name, value, low, high in ranges:
         if value is not None and not low <= value <= high:

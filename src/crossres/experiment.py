@@ -111,7 +111,9 @@ def run(
         if fabric.global_rank > 0:
             fabric.barrier()
             return {}
-        result = finish(config, task, experiment.student, fit.history(), experiment.test, device, experiment.facts)
+        result = finish(
+            config, task, experiment.student, fit.history(), experiment.test, experiment.val, device, experiment.facts
+        )
     except KeyboardInterrupt:
         progress.close()
         progress.say(f"stopped; go on with: {_how_to_resume(config)}")

@@ -135,7 +135,9 @@ def read_grid(path: str | Path) -> Grid:
             raise CrossresError(f"{path}: has no '{key}'")
     try:
         _check(tree)
-        tree["pairs"] = [Pair(os.path.expandvars(p["teacher"]), p["student"]) for p in tree["pairs"]]
+        tree["pairs"] = [
+            Pair(*(os.path.expandvars(p[side]) for side in ("teacher", "student"))) for p in tree["pairs"]
+        ]
         tree["degradations"] = {k: v or {} for k, v in tree.get("degradations", {"clean": {}}).items()}
         for options in [*tree.get("transfer", {}).values(), *tree.get("protocols", {}).values()]:
             for key in {"data", "pairs", "gallery"} & options.keys():

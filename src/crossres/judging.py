@@ -173,6 +173,10 @@ def words_of(model: str, options: Mapping[str, Any], parser: CommandParser) -> l
     chosen = parser.parse_args(words)
     if chosen.degradation is not None:
         read_degradation(chosen.degradation)
+    for name in ("pairs", "gallery"):
+        path = options.get(name)
+        if path and "/" in str(path) and not Path(str(path)).exists():
+            raise CrossresError(f"{name}: there is no {path}")
     if chosen.data not in NAMES and not Path(chosen.data).exists():
         remedy = "; set that environment variable" if "$" in chosen.data else ""
         raise CrossresError(f"there is no data set '{chosen.data}'{remedy}")

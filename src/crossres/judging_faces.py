@@ -15,6 +15,7 @@ from crossres.data.faces import Search, draw_pairs, first_image_search
 from crossres.data.images import ImageSet, left_out
 from crossres.data.pairs import Pairs, read_bin, read_pairs
 from crossres.data.readers import read
+from crossres.data.splits import Split
 from crossres.degrade import Degradation, read_degradation
 from crossres.devices import resolve_device
 from crossres.errors import CrossresError
@@ -48,7 +49,7 @@ def _parser() -> CommandParser:
         "--hr_size", type=int, help="side the images are read at; the model's or gallery's if left out"
     )
     parser.add_argument(
-        "--split", choices=["test", "train", "all"], default="test", help="which split; all of a folder without any"
+        "--split", choices=["test", "train", "all"], help="which split; test, or all of a source without any"
     )
     parser.add_argument(
         "--onnx_input",
@@ -85,6 +86,8 @@ def protocol_words(model: str, options: Mapping[str, Any]) -> list[str]:
 def evaluate_faces_command(words: list[str]) -> None:
     """``crossres faces evaluate``."""
     chosen = _parser().parse_args(words)
+    if chosen.resamples < 0:
+        raise CrossresError("--resamples: 0 or more")
     wanted = read_onnx_input(chosen.onnx_input) if chosen.onnx_input else OnnxInput()
     encoder = read_teacher(chosen.model, wanted, trust_code=chosen.trust_code)
     gallery = read_teacher(chosen.gallery, wanted, trust_code=chosen.trust_code) if chosen.gallery else None
@@ -129,6 +132,26 @@ def evaluate_faces_command(words: list[str]) -> None:
             print(f"figure: {chosen.png}")
 
 
+def _read(chosen: argparse.Namespace) -> ImageSet:
+    def split(name: Split) -> ImageSet:
+        return read(
+            chosen.data,
+            split=name,
+            image_column=chosen.image_column,
+            label_column=chosen.label_column,
+            corrupt=chosen.corrupt,
+            memory_mb=chosen.memory_mb,
+            open_set=True,
+        )
+
+    if chosen.split:
+        return split(chosen.split)
+    try:
+        return split("all")
+    except CrossresError:  # it has splits of its own, or reading one will say what is wrong
+        return split("test")
+
+
 def _images_and_protocols(chosen: argparse.Namespace) -> tuple[ImageSet, Pairs | None, Search | None]:
     own = "gallery and probes" if chosen.layout else "pairs" if chosen.data.endswith(".bin") else None
     if own and chosen.pairs:
@@ -139,16 +162,8 @@ def _images_and_protocols(chosen: argparse.Namespace) -> tuple[ImageSet, Pairs |
     if own:
         images, pairs = read_bin(chosen.data)
         return images, pairs, None
-    images = read(
-        chosen.data,
-        split=chosen.split,
-        image_column=chosen.image_column,
-        label_column=chosen.label_column,
-        corrupt=chosen.corrupt,
-        memory_mb=chosen.memory_mb,
-        open_set=True,
-    )
-    for line in left_out({chosen.split: images}):
+    images = _read(chosen)
+    for line in left_out({chosen.split or "test": images}):
         print(line, file=sys.stderr)
     pairs = read_pairs(chosen.pairs, images) if chosen.pairs else draw_pairs(images, DRAWN, 0)
     return images, pairs, first_image_search(images) if images.class_counts.max() > 1 else None
@@ -182,7 +197,7 @@ def _print(result: dict[str, Any]) -> None:
         found = row["verification"]
         folds = found["accuracy"] is not None
         accuracy = (
-            f"{found['accuracy']:.2f} ± {found['accuracy_error']:.2f}" if folds else f"{found['accuracy_best']:.2f}"
+            f"{found['accuracy']:.2f} ± {found['accuracy_error']:.2f}" if folds else f"{found['accuracy_best']:.2f}†"
         )
         points = [share(point, "tar") for point in found["tar_at_far"][1:3]]
         return [accuracy, f"{found['auc']:.2f}", f"{found['eer']:.2f}", *points]
@@ -208,6 +223,8 @@ def _print(result: dict[str, Any]) -> None:
             f"{found['gallery']:,} gallery images, {found['mated_probes']:,} probes of them, "
             f"{found['strangers']:,} of strangers"
         )
+    if "verification" in first and first["verification"]["accuracy"] is None:
+        console.print("† at the threshold that is best on these very pairs, as the list has no folds")
     if unsure:
         console.print("* fewer than ten false matches are expected at this rate: too few to know it")
 

@@ -81,6 +81,10 @@ def prepare(
     lr_size = config.lr_size if isinstance(config, Distill) else hr_size
     if isinstance(config, Distill) and config.teacher is not None:
         teacher = teacher or _plain_teacher(config, train_set, hr_size)
+        if teacher.classes and not task.classes(config, train_set):
+            # an embedding is learnt: the teacher may know whomever it knows
+            teacher = deepcopy(teacher)
+            teacher.classes, teacher.classifier = (), None
         if more := len(teacher.classes) - len(train_set.classes) if images.classes else 0:
             progress.say(f"the teacher knows {more} classes more than images.classes: their logits are left out")
         teacher = frozen_teacher(

@@ -31,11 +31,28 @@ if TYPE_CHECKING:
     from crossres.tasks.base import Task
     from crossres.train import History
 
-PACKAGES = ("crossres", "torch", "torchvision", "timm", "lightning-fabric", "numpy", "pillow", "pyarrow")
+PACKAGES = (
+    "crossres",
+    "torch",
+    "torchvision",
+    "timm",
+    "lightning-fabric",
+    "numpy",
+    "pillow",
+    "pyarrow",
+    "onnxruntime",
+)
 
 
 def finish(
-    config: Teach, task: Task, student: Encoder, history: History, test: Loader, device: Device, facts: dict[str, Any]
+    config: Teach,
+    task: Task,
+    student: Encoder,
+    history: History,
+    test: Loader,
+    val: Loader | None,
+    device: Device,
+    facts: dict[str, Any],
 ) -> dict[str, Any]:
     """Judge the last and the best weights on the test set, save the best as ``model/``, write ``result.json``.
 
@@ -45,9 +62,12 @@ def finish(
         The document of ``result.json``.
     """
     scores: dict[str, Any] = {}
+    judged: dict[str, Any] = {}
     for which, weights in (("last", history.last), ("best_val", history.best)):
         student.load_state_dict(weights)
-        scores |= {f"{key}_{which}": value for key, value in task.judge(student, test, device.autocast).items()}
+        if which == "last" or history.best_epoch < config.train.epochs:
+            judged = task.judge(student, test, val, device.autocast)
+        scores |= {f"{key}_{which}": value for key, value in judged.items()}
     numbers = {key: value for key, value in scores.items() if isinstance(value, float)}
     chosen_by = task.chosen_by
     degradation = asdict(config.degradation.resolved()) if isinstance(config, Distill) else None

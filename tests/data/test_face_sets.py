@@ -129,6 +129,16 @@ def test_uccs(gallery: bool, tmp_path: Path) -> None:
     assert images.where(int(search.probes[1])).endswith("images/b.jpg at 50,35,65,50")
 
 
+def test_scface_counts_each_image_once_however_it_is_handed_out(tmp_path: Path) -> None:
+    scface(tmp_path)
+    for person in ("001", "002"):
+        picture(tmp_path / "mugshot_frontal_original_all" / f"{person}_frontal.jpg", 30)
+        picture(tmp_path / "surveillance_cameras_distance_1" / f"{person}_cam1_1.jpg", 90)
+    images, search = read_face_set("scface", tmp_path)
+    assert (len(search.gallery), len(search.probes)) == (2, 30)
+    assert all("original" not in images.path(int(i)) for i in search.gallery)
+
+
 def test_what_is_not_in_its_layout_is_said_in_one_line(tmp_path: Path) -> None:
     sets = {
         name: make(tmp_path / name) for name, make in (("tinyface", tinyface), ("scface", scface), ("uccs", uccs))
@@ -145,6 +155,13 @@ def test_what_is_not_in_its_layout_is_said_in_one_line(tmp_path: Path) -> None:
     for layout, folder, line in cases:
         with pytest.raises(CrossresError, match=rf"^[^\n]*{line}[^\n]*$"):
             read_face_set(layout, folder)
+    distractors = test / "Gallery_Distractor"
+    distractors.rename(test / "elsewhere")
+    with pytest.raises(
+        CrossresError, match=r"Gallery_Distractor is missing: without its distractors TinyFace is another"
+    ):
+        read_face_set("tinyface", sets["tinyface"])
+    (test / "elsewhere").rename(distractors)
     (test / "Probe" / "7_2.jpg").unlink()
     with pytest.raises(CrossresError, match=r"7_2.jpg is missing \(1 images of tinyface are\)$"):
         read_face_set("tinyface", sets["tinyface"])

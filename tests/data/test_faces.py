@@ -42,6 +42,7 @@ def test_pairs_are_what_they_say_and_none_is_twice() -> None:
     pairs = draw_pairs(images, 60, 0)
     assert pairs.same.sum() == 30
     assert len(pairs) == 60
+    assert (draw_pairs(images, 30, 0).fold == 0).all()  # too few for ten folds
     assert ((images.labels[pairs.left] == images.labels[pairs.right]) == pairs.same).all()
     assert (pairs.left != pairs.right).all()
     assert len({frozenset(row) for row in zip(pairs.left.tolist(), pairs.right.tolist(), strict=True)}) == 60
@@ -69,7 +70,9 @@ def test_the_first_image_is_enrolled_and_single_ones_are_strangers() -> None:
 
 
 def test_what_is_no_set_of_people_is_said_in_one_line() -> None:
-    with pytest.raises(CrossresError, match=r"^people: 3 people leave nobody to hold out; set val_fraction 0$"):
+    with pytest.raises(
+        CrossresError, match=r"^people: 0.1 of its 3 people is 0; at least two have to be held out [^\n]*$"
+    ):
         hold_out_people(people([2, 2, 2]), 0.1, 0)
     with pytest.raises(CrossresError, match=r"^people: of the 3 people held out none has two images, [^\n]*$"):
         hold_out_people(people([1] * 30), 0.1, 0)

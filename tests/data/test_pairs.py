@@ -68,6 +68,8 @@ def test_csv_by_path_name_or_stem(tmp_path: Path) -> None:
     ("name", "text", "line"),
     [
         ("p.txt", "", r"its first line should be the number of pairs"),
+        ("p.txt", "0\n", r"its first line should be the number of pairs"),
+        ("p.txt", "10\t0\n", r"its first line should be the number of pairs"),
         ("p.txt", "Ann 1 2\n", r"its first line should be the number of pairs"),
         ("p.txt", "1\nAnn\t1\t2\n", r"1 pairs, but its first line promises 2"),
         ("p.txt", "1\nAnn\t1\t2\nAnn\t1\tBob\t3\n", r", line 3: there is no image 'Bob_0003' among 5"),
@@ -94,6 +96,14 @@ def test_a_name_that_two_images_share_is_refused(tmp_path: Path) -> None:
     assert read_pairs(path, images(["a/x.jpg", "b/x.jpg", "b/y.jpg"])).left.tolist() == [1]
 
 
+#: A pickle whose dtype claims to hold objects and whose bytes are then taken for pointers.
+POINTERS = (
+    b"\x80\x02]q\x00(cnumpy.core.multiarray\n_reconstruct\nq\x01cnumpy\nndarray\nq\x02K\x00\x85q\x03c_codecs\nencode\n"
+    b"X\x01\x00\x00\x00bX\x06\x00\x00\x00latin1\x86R\x87R(K\x01K\x01\x85cnumpy\ndtype\nX\x02\x00\x00\x00O8K\x00K\x01\x87R"
+    b"(K\x03X\x01\x00\x00\x00|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89X\x08\x00\x00\x00AAAAAAAAtbe]\x88a\x86."
+)
+
+
 @pytest.mark.parametrize("arrays", [False, True])
 def test_the_bin_of_insightface(arrays: bool, tmp_path: Path) -> None:
     pictures = [picture(i) for i in range(6)]
@@ -118,6 +128,11 @@ def test_a_bin_that_would_run_code_is_refused(tmp_path: Path) -> None:
         with pytest.raises(CrossresError, match=r"not a .bin of insightface \(it asks for posix.mkdir\)$"):
             read_bin(path)
     assert not (tmp_path / "ran").exists()
+    # arrays of anything but bytes: pointers that numpy would follow
+    for array in (np.array([object()], dtype=object), np.zeros(3, dtype=np.float64)):
+        path.write_bytes(pickle.dumps(([array, array], [True]), protocol=2) if array.dtype != object else POINTERS)
+        with pytest.raises(CrossresError, match=r"not a .bin of insightface \(it (holds an array|asks for)"):
+            read_bin(path)
     path.write_bytes(b"\x80\x04garbage")
     with pytest.raises(CrossresError, match=r"not a .bin of insightface"):
         read_bin(path)
@@ -126,6 +141,13 @@ def test_a_bin_that_would_run_code_is_refused(tmp_path: Path) -> None:
         read_bin(path)
     with pytest.raises(CrossresError, match=r"No such file"):
         read_bin(tmp_path / "none.bin")
+
+
+def test_a_missing_image_is_never_another_persons(tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text("left,right,same\nann/0001.jpg,bob/0002.jpg,0\n")
+    with pytest.raises(CrossresError, match=r"line 2: there is no image 'bob/0002.jpg' among 2$"):
+        read_pairs(path, images(["ann/0001.jpg", "ann/0002.jpg"]))
 
 
 def test_the_official_lists_of_lfw() -> None:

@@ -61,6 +61,13 @@ def test_file_names_do_where_they_differ(people: Path, tmp_path: Path) -> None:
     assert np.array_equal(said.embedding[0].numpy(), VALUES)
 
 
+def test_another_persons_file_of_the_same_name_does_not_answer(people: Path, tmp_path: Path) -> None:
+    elsewhere = [f"x/{path.split('/')[1]}" for path in PATHS]
+    teacher = stored_encoder(written(tmp_path, "npz", elsewhere))
+    with pytest.raises(CrossresError, match=r"\(6 of 6 images of people lack one\)$"):
+        stored_outputs(teacher, read(people, split="all"), torch.device("cpu"))
+
+
 def test_other_values_are_another_teacher(tmp_path: Path) -> None:
     digests = [
         weights_sha256(stored_encoder(written(tmp_path, "npz", values=values)))

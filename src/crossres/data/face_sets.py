@@ -126,10 +126,12 @@ def _tinyface(root: Path, _part: str) -> list[Face]:
         if len(names) != len(ids):
             raise CrossresError(f"{test}: {len(names)} {folder} images for {len(ids)} identities")
         faces += [
-            (Path(at, folder, name).as_posix(), None, str(int(person)), enrolled)
+            (Path(at, folder, name).as_posix(), None, str(person), enrolled)
             for name, person in zip(names, ids, strict=True)
         ]
     distractors = test / "Gallery_Distractor"
+    if not distractors.is_dir():
+        raise CrossresError(f"{distractors} is missing: without its distractors TinyFace is another, easier test")
     faces += [
         (Path(at, "Gallery_Distractor", file.relative_to(distractors)).as_posix(), None, None, True)
         for file in sorted(distractors.rglob("*"))
@@ -165,7 +167,10 @@ def _texts(cells: Any) -> list[str]:
 def _scface(root: Path, part: str) -> list[Face]:
     """``001_frontal.jpg`` mug shots against ``001_cam1_1.jpg`` to ``_cam5_3.jpg``, anywhere (Grgic et al. 2011)."""
     faces: list[Face] = []
-    for file in sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES):
+    # handed out with each face cropped and whole, and each surveillance image in two folders
+    wanted = [root / "mugshot_frontal_cropped_all", root / "surveillance_cameras_all"]
+    folders = wanted if all(folder.is_dir() for folder in wanted) else [root]
+    for file in sorted(path for folder in folders for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES):
         path = file.relative_to(root).as_posix()
         if found := re.fullmatch(r"(\d{3})_frontal", file.stem):
             faces.append((path, None, found[1], True))

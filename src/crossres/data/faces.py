@@ -31,17 +31,20 @@ def hold_out_people(images: ImageSet, fraction: float, seed: int) -> tuple[Image
         return images, None
     order = np.random.default_rng(seed).permutation(len(images.classes))
     count = round(fraction * len(order))
-    if not 1 <= count < len(order) - 1:
-        raise CrossresError(f"{images.name}: {len(order)} people leave nobody to hold out; set val_fraction 0")
+    if not 2 <= count <= len(order) - 2:
+        raise CrossresError(
+            f"{images.name}: {fraction:g} of its {len(order)} people is {count}; at least two have to be held out "
+            "and two left: change the share"
+        )
     held = set(order[:count].tolist())
     train, val = (
         images.of_classes([name for i, name in enumerate(images.classes) if (i in held) == chosen])
         for chosen in (False, True)
     )
-    if val.class_counts.max() < 2 or (val.class_counts > 0).sum() < 2:
+    if val.class_counts.max() < 2:
         raise CrossresError(
-            f"{images.name}: of the {count} people held out none has two images, so no genuine pair judges an epoch; "
-            "raise train.val_fraction or set it to 0"
+            f"{images.name}: of the {count} people held out none has two images, so there is no genuine pair; raise "
+            "the share"
         )
     return train, val
 
@@ -62,7 +65,7 @@ def draw_pairs(images: ImageSet, count: int, seed: int, folds: int = 10) -> Pair
         images: classes are people.
         count: pairs to draw, at least 2.
         seed: of the draw.
-        folds: folds; pairs take turns.
+        folds: folds; pairs take turns. One where there are fewer than two pairs of a kind for each.
 
     Raises:
         CrossresError: no person with two images, or one person only.
@@ -97,6 +100,8 @@ def draw_pairs(images: ImageSet, count: int, seed: int, folds: int = 10) -> Pair
         same += [is_genuine] * len(drawn)
     pairs = np.array(rows, dtype=np.int64)
     truth = np.array(same)
+    # a fold without a genuine or an impostor pair would have no threshold
+    folds = folds if min(truth.sum(), (~truth).sum()) >= 2 * folds else 1
     fold = np.where(truth, np.cumsum(truth) - 1, np.cumsum(~truth) - 1) % folds
     return Pairs(pairs[:, 0], pairs[:, 1], truth, fold.astype(np.int64))
 

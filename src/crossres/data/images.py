@@ -229,12 +229,13 @@ class ImageSet:
         Raises:
             CrossresError: no names, or one that is no class of this set.
         """
+        known, wanted = set(self.classes), set(names)
         for name in names:
-            if name not in self.classes:
+            if name not in known:
                 raise CrossresError(f"{self.name} has no class '{name}'{nearest(name, self.classes)}")
         if not names:
             raise CrossresError(f"{self.name}: an empty list of classes; name at least 2 of its {len(self.classes)}")
-        kept = [i for i, name in enumerate(self.classes) if name in set(names)]
+        kept = [i for i, name in enumerate(self.classes) if name in wanted]
         number = np.full(len(self.classes), -1, dtype=np.int64)
         number[kept] = np.arange(len(kept))
         part = self.subset(number[self.labels] >= 0)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from crossres.data.decode import FORMATS
 from crossres.data.images import ImageSet, by_name
 from crossres.errors import CrossresError
 
@@ -53,7 +54,7 @@ def read_pairs(path: str | Path, images: ImageSet) -> Pairs:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise CrossresError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -65,7 +66,8 @@ def read_pairs(path: str | Path, images: ImageSet) -> Pairs:
     found = np.empty((len(rows), 2), dtype=np.int64)
     for i, (line, names, _, _) in enumerate(rows):
         for side, name in enumerate(names):
-            at = position.get(name, position.get(PurePosixPath(name).stem))
+            # where a folder is named it counts: another person's image may have the same file name
+            at = position.get(name, position.get(str(PurePosixPath(name).with_suffix(""))))
             if at is None:
                 raise CrossresError(f"{path}, line {line}: there is no image '{name}' among {len(images)}")
             if at < 0:
@@ -82,7 +84,7 @@ Rows = list[tuple[int, tuple[str, str], bool, int]]
 def _lfw_rows(path: Path, text: str) -> Rows:
     lines = text.splitlines()
     head = lines[0].split() if lines else []
-    if not head or len(head) > 2 or not all(word.isdigit() for word in head):
+    if not head or len(head) > 2 or not all(word.isdecimal() and int(word) > 0 for word in head):
         raise CrossresError(f"{path}: its first line should be the number of pairs, or of folds and pairs")
     folds, of_each = (int(head[0]), int(head[1])) if len(head) == 2 else (1, int(head[0]))
     rows: Rows = []
@@ -128,25 +130,76 @@ def _csv_rows(path: Path, text: str) -> Rows:
     return rows
 
 
-class _Plain(pickle.Unpickler):
-    """Reads lists, bytes, numbers and arrays; anything else that a pickle names is refused, not run."""
+class _Kind:
+    """Stands in for numpy's dtype: bytes and booleans only, so that no pickle can make numpy follow a pointer."""
 
-    ALLOWED = frozenset(
-        {
-            ("numpy", "ndarray"),
-            ("numpy", "dtype"),
-            ("numpy.core.multiarray", "_reconstruct"),
-            ("numpy._core.multiarray", "_reconstruct"),
-            ("numpy.core.multiarray", "scalar"),
-            ("numpy._core.multiarray", "scalar"),
-            ("_codecs", "encode"),
-        }
-    )
+    def __init__(self, name: str, *_: object) -> None:
+        if name not in ("u1", "|u1", "b1", "|b1", "?"):
+            raise pickle.UnpicklingError(f"it holds an array of {name!r}, not of bytes")
+        self.name = "u1" if "u" in name else "b1"
+
+    def __setstate__(self, state: object) -> None:
+        """Byte order and flags: of single bytes there are none."""
+
+    def read(self, raw: object) -> npt.NDArray[Any]:
+        if not isinstance(raw, (bytes, bytearray)):
+            raise pickle.UnpicklingError("it holds an array without bytes")
+        return np.frombuffer(raw, dtype=self.name)
+
+
+class _Array:
+    """Stands in for numpy's ndarray; its bytes in one row."""
+
+    value: npt.NDArray[Any] = np.zeros(0, dtype=np.uint8)
+
+    def __setstate__(self, state: Any) -> None:
+        _, _, kind, _, raw = state
+        if not isinstance(kind, _Kind):
+            raise pickle.UnpicklingError("it holds an array of an unknown kind")
+        self.value = kind.read(raw)
+
+    def __array__(self, *_: object, **__: object) -> npt.NDArray[Any]:
+        return self.value
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.value)
+
+
+def _array(*_: object) -> _Array:
+    return _Array()
+
+
+def _scalar(kind: _Kind, raw: object) -> Any:
+    return kind.read(raw)[0]
+
+
+def _from_buffer(raw: object, kind: _Kind, *_: object) -> npt.NDArray[Any]:
+    return kind.read(raw)
+
+
+def _encode(text: str, encoding: str = "utf-8") -> bytes:
+    return text.encode("latin1" if encoding.startswith("latin") else "utf-8")
+
+
+class _Plain(pickle.Unpickler):
+    """Reads lists, bytes, numbers and arrays of bytes; anything else that a pickle names is refused, not run."""
+
+    OWN: ClassVar[dict[tuple[str, str], Any]] = {
+        ("numpy", "ndarray"): _Array,
+        ("numpy", "dtype"): _Kind,
+        ("_codecs", "encode"): _encode,
+        **{(f"numpy.{core}.multiarray", "_reconstruct"): _array for core in ("core", "_core")},
+        **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
+        **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in ("core", "_core")},
+    }
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self.ALLOWED:
+        if (module, name) not in self.OWN:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return super().find_class(module, name)
+        return self.OWN[module, name]
 
 
 class EncodedItems:
@@ -165,7 +218,7 @@ class EncodedItems:
         return len(self.pictures)
 
     def open(self, row: int) -> Image.Image:
-        return Image.open(io.BytesIO(self.pictures[row]))
+        return Image.open(io.BytesIO(self.pictures[row]), formats=FORMATS)
 
     def path(self, row: int) -> str:
         return f"{row:06d}"

@@ -104,6 +104,16 @@ class OnnxBackbone(nn.Module):
             raise CrossresError(f"{path}: reads {inputs[0].shape}, which is not {wanted.layout} with 3 channels")
         fixed = {size for size in side if isinstance(size, int) and size > 0}
         self.size = fixed.pop() if len(fixed) == 1 else None
+        if self.batch is None and not self._takes_two(wanted.size or self.size or 112):
+            self.batch = 1
+
+    def _takes_two(self, size: int) -> bool:
+        """Whether a batch that is declared free is: some files fix it inside."""
+        try:
+            said = self(torch.zeros(2, 3, size, size))
+        except Exception:  # onnxruntime has a class of its own for each of its errors
+            return False
+        return len(said) == 2
 
     def _open(self) -> Any:
         try:
@@ -112,6 +122,7 @@ class OnnxBackbone(nn.Module):
             raise CrossresError("an ONNX teacher needs onnxruntime: pip install 'crossres[onnx]'") from None
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 3
         try:
             return onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
         except Exception as error:

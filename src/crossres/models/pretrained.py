@@ -232,7 +232,9 @@ def _download(repo_id: str, revision: str | None) -> Path:
         raise CrossresError(f"there is no folder {repo_id}, and it is no Hub id either (owner/name)")
     hub = _hub()
     try:
-        return Path(hub.snapshot_download(repo_id, revision=revision, allow_patterns=[WEIGHTS, CONFIG, CARD]))
+        return Path(
+            hub.snapshot_download(repo_id, revision=revision, allow_patterns=[WEIGHTS, CONFIG, CARD, "*.onnx"])
+        )
     except Exception as error:
         raise CrossresError(
             f"there is no folder {repo_id}, and the Hugging Face Hub gives no model of that id "

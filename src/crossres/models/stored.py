@@ -100,7 +100,11 @@ def stored_outputs(teacher: Encoder, images: ImageSet, device: torch.device) -> 
     rows, lacking = [], []
     for i in range(len(images)):
         name = images.path(i)
-        row = position.get(name, position.get(name.rpartition("/")[2], -1))
+        row = position.get(name)
+        if row is None:
+            # by the file name alone only where that is all that is stored
+            row = position.get(name.rpartition("/")[2], -1)
+            row = -1 if "/" in backbone.paths[row] else row
         rows.append(row)
         if row < 0:
             lacking.append(i)
@@ -108,6 +112,12 @@ def stored_outputs(teacher: Encoder, images: ImageSet, device: torch.device) -> 
         raise CrossresError(
             f"{backbone.path}: no embedding of {images.path(lacking[0]) or images.where(lacking[0])} "
             f"({len(lacking)} of {len(images)} images of {images.name} lack one)"
+        )
+    if len(set(rows)) < len(rows):
+        twice = next(i for i, row in enumerate(rows) if row in rows[:i])
+        raise CrossresError(
+            f"{backbone.path}: {images.path(twice)} and another image of {images.name} would share an embedding: "
+            "store whole paths"
         )
     return TeacherCache(backbone.values[rows].to(device).expand(2, -1, -1), None)
 

@@ -46,8 +46,8 @@ class Task(ABC):
         """Judge an epoch: numbers by names that begin with ``val_``, `chosen_by` among them; larger is better."""
 
     @abstractmethod
-    def judge(self, encoder: Encoder, test: Loader, autocast: Autocast) -> dict[str, Any]:
-        """Measure the trained encoder on the test images: what ``result.json`` holds."""
+    def judge(self, encoder: Encoder, test: Loader, val: Loader | None, autocast: Autocast) -> dict[str, Any]:
+        """Measure the trained encoder on the test images, for ``result.json``; ``val`` may choose thresholds."""
 
     @abstractmethod
     def said(self, result: dict[str, Any]) -> str:

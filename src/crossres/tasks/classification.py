@@ -55,7 +55,7 @@ class Classification(Task):
         logits = predict(encoder, val, autocast)
         return {"val_top1": topk_accuracy(logits, val.label), "val_top5": topk_accuracy(logits, val.label, 5)}
 
-    def judge(self, encoder: Encoder, test: Loader, autocast: Autocast) -> dict[str, Any]:
+    def judge(self, encoder: Encoder, test: Loader, val: Loader | None, autocast: Autocast) -> dict[str, Any]:  # noqa: ARG002
         logits = predict(encoder, test, autocast)
         return {
             "top1": topk_accuracy(logits, test.label),

@@ -12,6 +12,7 @@ from crossres.data.faces import draw_pairs, first_image_search, hold_out_people,
 from crossres.data.images import ImageSet, left_out
 from crossres.data.loader import Loader
 from crossres.data.pairs import Pairs, read_pairs
+from crossres.errors import CrossresError
 from crossres.evaluate.faces import identify, similarities, verify
 from crossres.evaluate.transfer import embed
 from crossres.losses import LOSSES
@@ -35,10 +36,11 @@ class FaceTask(Task):
         self.config = config
         self.val_pairs: Pairs | None = None
         self.test_pairs: Pairs | None = None
-        self.val: Loader | None = None
 
     def images(self, config: Teach, progress: Progress) -> tuple[ImageSet, ImageSet | None, ImageSet]:
-        train_set, test_set = (read_split(config, split, open_set=True) for split in ("train", "test"))
+        if config.images.classes is not None:
+            raise CrossresError("images.classes: people are not chosen by it; leave it out")
+        train_set, test_set = _people(config)
         for lines in left_out({"train": train_set, "test": test_set}):
             progress.say(lines)
         if both := people_in_both(train_set, test_set):
@@ -48,7 +50,7 @@ class FaceTask(Task):
             )
         train_set, val_set = hold_out_people(train_set, config.train.val_fraction, SPLIT_SEED)
         if val_set is not None:
-            self.val_pairs = draw_pairs(val_set, self.config.val_pairs, SPLIT_SEED)
+            self.val_pairs = draw_pairs(val_set, self.config.val_pairs, SPLIT_SEED, folds=1)
         pairs = self.config.pairs
         self.test_pairs = (
             read_pairs(pairs, test_set) if pairs else draw_pairs(test_set, self.config.val_pairs, SPLIT_SEED)
@@ -60,21 +62,20 @@ class FaceTask(Task):
 
     def validate(self, encoder: Encoder, val: Loader, autocast: Autocast) -> dict[str, float]:
         assert self.val_pairs is not None
-        self.val = val
         embedding = embed(encoder, val, autocast)
         found = verify(embedding, embedding, self.val_pairs, resamples=0)
-        return {"val_auc": found["auc"], "val_accuracy": found["accuracy"]}
+        return {"val_auc": found["auc"], "val_accuracy": found["accuracy_best"]}
 
-    def judge(self, encoder: Encoder, test: Loader, autocast: Autocast) -> dict[str, Any]:
+    def judge(self, encoder: Encoder, test: Loader, val: Loader | None, autocast: Autocast) -> dict[str, Any]:
         assert self.test_pairs is not None
         embedding = embed(encoder, test, autocast)
         verified = verify(embedding, embedding, self.test_pairs)
         found = identify(embedding, embedding, first_image_search(test.images))
-        threshold = verified["threshold"]
-        if self.val is not None and self.val_pairs is not None:
-            chooses = embed(encoder, self.val, autocast)
-            threshold = verify(chooses, chooses, self.val_pairs, resamples=0)["threshold"]
-        verified["threshold_used"] = threshold
+        assert val is not None
+        assert self.val_pairs is not None
+        chooses = embed(encoder, val, autocast)
+        threshold = verify(chooses, chooses, self.val_pairs, resamples=0)["threshold"]
+        verified["threshold_of_validation"] = threshold
         scores = similarities(embedding, embedding, self.test_pairs)
         right = (scores >= threshold) == self.test_pairs.same
         return {
@@ -93,3 +94,15 @@ class FaceTask(Task):
             for which in ("last", "best_val")
         )
         return f"test pairs {last} (last epoch), {best} (best on validation)"
+
+
+def _people(config: Teach) -> tuple[ImageSet, ImageSet]:
+    """Return training and test images; of a source without splits of its own no person is in both."""
+    try:
+        whole = read_split(config, "all", open_set=True)
+    except CrossresError:  # it has splits, or reading these will say what is wrong
+        train_set, test_set = (read_split(config, split, open_set=True) for split in ("train", "test"))
+        return train_set, test_set
+    train_set, held_out = hold_out_people(whole, config.images.test_fraction, SPLIT_SEED)
+    assert held_out is not None  # test_fraction is above 0
+    return train_set, held_out
