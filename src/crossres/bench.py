@@ -16,7 +16,7 @@ from crossres.checkpoint import write_atomically, write_json
 from crossres.comparison import FORMATS, MEASURES, Row, compare, legend, ranks, sentence
 from crossres.engines import Document, over_ray, side_by_side
 from crossres.errors import CrossresError
-from crossres.grid import Grid, Run, runs_of
+from crossres.grid import PATHS, Grid, Run, runs_of
 from crossres.judging import transfer_words
 from crossres.judging_faces import protocol_words
 from crossres.parsing import from_dict
@@ -148,22 +148,20 @@ def _asked(grid: Grid, run: Run) -> dict[str, Any]:
 
     Files count by name and size, so that a copy of a folder elsewhere is the same.
     """
-    transfer = {name: {**given, "data": configs.base_name(given["data"])} for name, given in grid.transfer.items()}
     places = {"data": run.config.data, "teacher": run.config.teacher}
     return {
         **{what: _files_sha256(Path(place)) for what, place in places.items() if place},
-        "transfer": transfer,
+        "transfer": _named(grid.transfer),
         "unseen": grid.unseen,
         **({"protocols": _named(grid.protocols)} if grid.protocols else {}),
     }
 
 
-def _named(protocols: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def _named(judgements: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return the options with files by their names alone."""
-    paths = ("data", "pairs", "gallery")
     return {
-        name: {key: configs.base_name(str(value)) if key in paths else value for key, value in options.items()}
-        for name, options in protocols.items()
+        name: {key: configs.base_name(str(value)) if key in PATHS else value for key, value in options.items()}
+        for name, options in judgements.items()
     }
 
 

@@ -155,9 +155,7 @@ def _row(
     if pairs and members[0] is not base[0]:
         gain, half = paired_gain(members, base, f"{measure}_last")
         if all("right_last" in result for pair in pairs for result in pair):
-            first = pairs[0][0]
-            counted = first.get("verification_last", {}).get("pairs") or {"images": first["images"]["test"]}
-            count = sum(counted.values())
+            count = pairs[0][0].get("tests_last") or pairs[0][0]["images"]["test"]
             right = [[unpack(result["right_last"], count) for result in pair] for pair in pairs]
             p = max(mcnemar(ours, theirs).p for ours, theirs in right)
             if half is not None:
@@ -233,15 +231,19 @@ def cells(row: Row) -> list[str]:
     ]
 
 
+def _measure(rows: Sequence[Row]) -> str:
+    return rows[0].measure if rows else "top1"
+
+
 def legend(rows: Sequence[Row], baseline: str) -> str:
     """Say what the columns of a comparison are."""
-    measure, tests = MEASURES[rows[0].measure if rows else "top1"]
+    measure, tests = MEASURES[_measure(rows)]
     return LEGEND.format(baseline=baseline, measure=measure, tests=tests)
 
 
 def titles(rows: Sequence[Row], baseline: str) -> list[str]:
     """Return the names of the columns."""
-    measure, _ = MEASURES[rows[0].measure if rows else "top1"]
+    measure, _ = MEASURES[_measure(rows)]
     return ["setting", "method", measure, "95 % interval", f"gain over {baseline}", "p", "cost", "seeds"]
 
 
@@ -273,7 +275,7 @@ def comma_separated(rows: Sequence[Row], baseline: str) -> str:  # noqa: ARG001
     """Return CSV with a line for each row and plain numbers, for a spreadsheet or pandas."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    measure = rows[0].measure if rows else "top1"
+    measure = _measure(rows)
     names = ["setting", "lr_size", "method", "factor", "seeds", measure, f"{measure}_std"]
     names += ["interval_low", "interval_high"]
     writer.writerow([*names, "gain", "gain_half_interval", "mcnemar_p", "cost", "within_noise"])

@@ -20,7 +20,7 @@ from crossres import config as configs
 from crossres.checkpoint import write_atomically
 from crossres.config import Distill
 from crossres.errors import CrossresError
-from crossres.grid import Grid, Run
+from crossres.grid import PATHS, Grid, Run
 from crossres.judging import transfer_words
 from crossres.judging_faces import protocol_words
 from crossres.parsing import of_run
@@ -119,9 +119,8 @@ def _failure(run: Run, error: Exception) -> Document:
 
 def _at_home(judgements: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return options whose paths are absolute."""
-    paths = ("data", "pairs", "gallery")
     return {
-        name: {key: _absolute(value) if key in paths else value for key, value in options.items()}
+        name: {key: _absolute(value) if key in PATHS else value for key, value in options.items()}
         for name, options in judgements.items()
     }
 

@@ -36,6 +36,8 @@ class Pair:
     student: str
 
 
+#: Options of a judgement that are paths.
+PATHS = ("data", "pairs", "gallery")
 #: The experiments a grid can be of.
 KINDS: dict[str, type[Distill]] = {"distill": Distill, "faces": Faces}
 
@@ -140,7 +142,7 @@ def read_grid(path: str | Path) -> Grid:
         ]
         tree["degradations"] = {k: v or {} for k, v in tree.get("degradations", {"clean": {}}).items()}
         for options in [*tree.get("transfer", {}).values(), *tree.get("protocols", {}).values()]:
-            for key in {"data", "pairs", "gallery"} & options.keys():
+            for key in options.keys() & set(PATHS):
                 options[key] = os.path.expandvars(options[key])
         if isinstance(tree.get("base", {}).get("pairs"), str):
             tree["base"]["pairs"] = os.path.expandvars(tree["base"]["pairs"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ def evaluate_command(words: list[str]) -> None:
     parser.add_argument(
         "--split", choices=["test", "train", "all"], default="test", help="which split; all of a folder without any"
     )
-    parser.add_argument("--sizes", type=_sizes, default=(), help="sides of the curve, e.g. 4,8,16; around training's")
+    parser.add_argument("--sizes", type=sides, default=(), help="sides of the curve, e.g. 4,8,16; around training's")
     parser.add_argument(
         "--native", action="store_true", help="the images are low-resolution already: judge them as they are"
     )
@@ -111,14 +111,28 @@ def evaluate_command(words: list[str]) -> None:
             f"pixels: enlarged{', then degraded; --native judges low-resolution images as they are' * shrinks}",
             file=sys.stderr,
         )
+
+    def draw(path: str) -> None:
+        from crossres.evaluate.figures import draw_evaluation
+
+        draw_evaluation(result, path)
+
+    tell(result, chosen, _print_evaluation, draw)
+
+
+def tell(
+    result: dict[str, Any],
+    chosen: argparse.Namespace,
+    show: Callable[[dict[str, Any]], None],
+    draw: Callable[[str], None],
+) -> None:
+    """Print a judgement, as JSON where that is asked for, and draw it where a file is named."""
     if chosen.json:
         print(json.dumps(result))
     else:
-        _print_evaluation(result)
+        show(result)
     if chosen.png:  # last: a figure that cannot be written costs no numbers
-        from crossres.evaluate.figures import draw_evaluation
-
-        draw_evaluation(result, chosen.png)
+        draw(chosen.png)
         if not chosen.json:
             print(f"figure: {chosen.png}")
 
@@ -217,7 +231,8 @@ def transfer_command(words: list[str]) -> None:
     )
 
 
-def _sizes(text: str) -> tuple[int, ...]:
+def sides(text: str) -> tuple[int, ...]:
+    """Read a list of pixels such as 4,8,16 from the command line."""
     try:
         sizes = tuple(int(word) for word in text.split(","))
     except ValueError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,13 +14,13 @@ from crossres.data.faces import Search, draw_pairs, first_image_search
 from crossres.data.images import ImageSet, left_out
 from crossres.data.pairs import Pairs, read_bin, read_pairs
 from crossres.data.readers import read
-from crossres.data.splits import Split
+from crossres.data.splits import OwnSplits, Split
 from crossres.degrade import Degradation, read_degradation
 from crossres.devices import resolve_device
 from crossres.errors import CrossresError
 from crossres.evaluate.classification import sizes_of
 from crossres.evaluate.faces import evaluate_faces
-from crossres.judging import words_of
+from crossres.judging import sides, tell, words_of
 from crossres.models.onnx_teacher import OnnxInput, read_onnx_input
 from crossres.models.teachers import read_teacher
 
@@ -44,7 +43,7 @@ def _parser() -> CommandParser:
     parser.add_argument(
         "--gallery", help="another model for the HR side, such as the teacher in whose space the model was trained"
     )
-    parser.add_argument("--sizes", type=_sizes, default=(), help="LR sides, e.g. 8,16; else the training's")
+    parser.add_argument("--sizes", type=sides, default=(), help="LR sides, e.g. 8,16; else the training's")
     parser.add_argument(
         "--hr_size", type=int, help="side the images are read at; the model's or gallery's if left out"
     )
@@ -120,16 +119,13 @@ def evaluate_faces_command(words: list[str]) -> None:
         resamples=chosen.resamples,
     )
     result["precision"] = device.precision
-    if chosen.json:
-        print(json.dumps(result))
-    else:
-        _print(result)
-    if chosen.png:  # last: a figure that cannot be written costs no numbers
+
+    def draw(path: str) -> None:
         from crossres.evaluate.face_figures import draw_faces
 
-        draw_faces(result, chosen.png)
-        if not chosen.json:
-            print(f"figure: {chosen.png}")
+        draw_faces(result, path)
+
+    tell(result, chosen, _print, draw)
 
 
 def _read(chosen: argparse.Namespace) -> ImageSet:
@@ -148,7 +144,7 @@ def _read(chosen: argparse.Namespace) -> ImageSet:
         return split(chosen.split)
     try:
         return split("all")
-    except CrossresError:  # it has splits of its own, or reading one will say what is wrong
+    except OwnSplits:
         return split("test")
 
 
@@ -227,10 +223,3 @@ def _print(result: dict[str, Any]) -> None:
         console.print("† at the threshold that is best on these very pairs, as the list has no folds")
     if unsure:
         console.print("* fewer than ten false matches are expected at this rate: too few to know it")
-
-
-def _sizes(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(word) for word in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of pixels such as 8,16") from None

@@ -79,16 +79,13 @@ def prepare(
             f"{config.data}: read at the images' own hr_size {hr_size}, which is slow; --hr_size takes another"
         )
     lr_size = config.lr_size if isinstance(config, Distill) else hr_size
+    classes = task.classes(config, train_set)
     if isinstance(config, Distill) and config.teacher is not None:
         teacher = teacher or _plain_teacher(config, train_set, hr_size)
-        if teacher.classes and not task.classes(config, train_set):
-            # an embedding is learnt: the teacher may know whomever it knows
-            teacher = deepcopy(teacher)
-            teacher.classes, teacher.classifier = (), None
         if more := len(teacher.classes) - len(train_set.classes) if images.classes else 0:
             progress.say(f"the teacher knows {more} classes more than images.classes: their logits are left out")
         teacher = frozen_teacher(
-            teacher, train_set.classes, f"the teacher {config.teacher}", may_know_more=bool(images.classes)
+            teacher, classes, f"the teacher {config.teacher}", may_know_more=bool(images.classes)
         )
         teacher = _placed(teacher, device, config.train.channels_last)
     shared: dict[str, Any] = {
@@ -132,7 +129,7 @@ def prepare(
     test = Loader(test_set, **judged)
 
     torch.manual_seed(config.train.seed)
-    student = _build_student(config, train_set, task.classes(config, train_set), hr_size, lr_size)
+    student = _build_student(config, train_set, classes, hr_size, lr_size)
     given = config.model.weights or config.model.name.startswith(ONNX)
     start_sha256 = weights_sha256(student) if given else None
     student = _placed(student, device, config.train.channels_last)

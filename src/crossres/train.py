@@ -131,7 +131,7 @@ class Fit:
         sums, right = torch.zeros(len(names), device=device), torch.zeros((), device=device)
         started, seen = time.perf_counter(), 0
         terms: dict[str, Tensor] = {}
-        classifies = False
+        classifies = experiment.student.classifier is not None
         for step, batch in enumerate(experiment.train.epoch(self.epoch, hr=live), 1):
             experiment.distiller.progress = (self.epoch * experiment.train.steps + step - 1) / self.total
             teacher = self._ask_teacher(batch, live)
@@ -146,7 +146,6 @@ class Fit:
             with torch.no_grad():
                 sums += torch.stack([terms[name].detach() for name in names])
                 if logits is not None:
-                    classifies = True
                     right += (logits.argmax(1) == batch.label).sum()
             seen += len(batch.label)
             if step % LOOK_EVERY == 0 or step == experiment.train.steps:

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from crossres.data.decode import FORMATS
 from crossres.data.faces import NOBODY, Search
-from crossres.data.folder import SUFFIXES
+from crossres.data.folder import SUFFIXES, FileItems
 from crossres.data.images import ImageSet
 from crossres.errors import CrossresError
 
@@ -30,7 +29,7 @@ DISTANCES = {"1": 4.2, "2": 2.6, "3": 1.0}
 AROUND_POINTS = 2.2
 
 
-class FaceItems:
+class FaceItems(FileItems):
     """Faces in files: whole pictures, or boxes in them.
 
     Args:
@@ -39,36 +38,24 @@ class FaceItems:
         boxes: of each face; None for the whole picture. What lies beyond the picture is black.
     """
 
-    def __init__(self, root: Path, paths: Sequence[str], boxes: Sequence[Box | None]) -> None:
-        self.root = root
-        self.paths = list(paths)
+    def __init__(self, root: Path, paths: list[str], boxes: Sequence[Box | None]) -> None:
+        super().__init__(root, paths)
         self.boxes = list(boxes)
 
-    def __len__(self) -> int:
-        return len(self.paths)
-
     def open(self, row: int) -> Image.Image:
-        picture = Image.open(self.root / self.paths[row], formats=FORMATS)
-        box = self.boxes[row]
+        picture, box = super().open(row), self.boxes[row]
         if box is None:
             return picture
         left, top, right, bottom = (round(edge) for edge in box)
         return picture.crop((left, top, right, bottom))
 
-    def path(self, row: int) -> str:
-        return self.paths[row]
-
     def where(self, row: int) -> str:
         box = self.boxes[row]
         inside = "" if box is None else f" at {','.join(f'{edge:.0f}' for edge in box)}"
-        return f"{self.root / self.paths[row]}{inside}"
+        return f"{super().where(row)}{inside}"
 
     def digest(self, row: int) -> bytes:
-        try:
-            stat = (self.root / self.paths[row]).stat()
-        except OSError as error:
-            raise CrossresError(f"{self.where(row)} is gone since the folder was read; read it again") from error
-        return sha256(f"{self.where(row)}\0{stat.st_size}\0{stat.st_mtime_ns}".encode()).digest()
+        return sha256(super().digest(row) + repr(self.boxes[row]).encode()).digest()
 
 
 def read_face_set(layout: str, root: str | Path) -> tuple[ImageSet, Search]:
@@ -134,10 +121,13 @@ def _tinyface(root: Path, _part: str) -> list[Face]:
         raise CrossresError(f"{distractors} is missing: without its distractors TinyFace is another, easier test")
     faces += [
         (Path(at, "Gallery_Distractor", file.relative_to(distractors)).as_posix(), None, None, True)
-        for file in sorted(distractors.rglob("*"))
-        if file.suffix.lower() in SUFFIXES
+        for file in _pictures(distractors)
     ]
     return faces
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
 
 
 def _mat(path: Path) -> dict[str, Any]:
@@ -170,7 +160,7 @@ def _scface(root: Path, part: str) -> list[Face]:
     # handed out with each face cropped and whole, and each surveillance image in two folders
     wanted = [root / "mugshot_frontal_cropped_all", root / "surveillance_cameras_all"]
     folders = wanted if all(folder.is_dir() for folder in wanted) else [root]
-    for file in sorted(path for folder in folders for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES):
+    for file in [picture for folder in folders for picture in _pictures(folder)]:
         path = file.relative_to(root).as_posix()
         if found := re.fullmatch(r"(\d{3})_frontal", file.stem):
             faces.append((path, None, found[1], True))
@@ -185,10 +175,7 @@ def _uccs(root: Path, _part: str) -> list[Face]:
 
     A SUBJECT_ID below 0 is a stranger; pictures lie anywhere below the folder (Günther et al. 2017).
     """
-    pictures: dict[str, str] = {}
-    for file in root.rglob("*"):
-        if file.suffix.lower() in SUFFIXES:
-            pictures[file.name] = file.relative_to(root).as_posix()
+    pictures = {file.name: file.relative_to(root).as_posix() for file in _pictures(root)}
     lists = [root / "gallery.csv", root / "training.csv"]
     enrolling = next((path for path in lists if path.is_file()), lists[0])
     faces: list[Face] = []

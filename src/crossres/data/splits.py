@@ -70,10 +70,14 @@ def require_classes(images: ImageSet) -> None:
         raise CrossresError(f"{images.name} has only one class{only}; a classifier needs at least two")
 
 
+class OwnSplits(CrossresError):
+    """All of a source was asked for that comes in splits."""
+
+
 def require_own_split(split: Split, source: object) -> None:
-    """Raise CrossresError where all of a source is asked for that comes in splits."""
+    """Raise `OwnSplits` where all of a source is asked for that comes in splits."""
     if split == "all":
-        raise CrossresError(f"{source} has a train and a test split of its own; choose one of them, not all")
+        raise OwnSplits(f"{source} has a train and a test split of its own; choose one of them, not all")
 
 
 def split_by_seed(whole: ImageSet, split: Split, fraction: float, seed: int) -> ImageSet:

@@ -11,14 +11,24 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from crossres.data.faces import NOBODY, Search
+from crossres.data.faces import Search
 from crossres.data.images import ImageSet
 from crossres.data.loader import Loader
 from crossres.data.pairs import Pairs
 from crossres.degrade import Degradation, Size
 from crossres.errors import CrossresError
 from crossres.evaluate.classification import sizes_of
-from crossres.evaluate.identification import Placed, cmc, of_identities, open_set_of, placed, retrieved, unit_rows
+from crossres.evaluate.identification import (
+    RANKS,
+    Placed,
+    cmc,
+    of_identities,
+    open_set_of,
+    placed,
+    retrieval_of,
+    retrieved,
+    unit_rows,
+)
 from crossres.evaluate.transfer import embed
 from crossres.evaluate.verification import auc, best_threshold, bootstrap, eer, k_fold_accuracy, roc, tar_at_far
 from crossres.models.encoder import Encoder
@@ -26,7 +36,6 @@ from crossres.models.encoder import Encoder
 Floats = npt.NDArray[np.float64]
 FARS = (1e-1, 1e-2, 1e-3, 1e-4)
 FPIRS = (0.01, 0.1, 0.3)
-RANKS = (1, 5, 10, 20)
 #: Probes looked for at a time: TinyFace's gallery has 158,000 images.
 CHUNK = 256
 #: Points of a drawn curve.
@@ -124,7 +133,6 @@ def identify(gallery: npt.ArrayLike, probes: npt.ArrayLike, search: Search, resa
     found = Placed.joined(parts)
     rank, mated = found.rank, found.rank > 0
     curve = cmc(rank, min(len(names), 50))
-    place = np.concatenate(firsts)
     result: dict[str, Any] = {
         "gallery": len(search.gallery),
         "identities": len(names),
@@ -133,11 +141,7 @@ def identify(gallery: npt.ArrayLike, probes: npt.ArrayLike, search: Search, resa
         **{f"rank{k}": float(cmc(rank, k)[-1]) for k in RANKS},
         "cmc": curve.tolist(),
         "open_set": None,
-        "retrieval": {
-            "map": 100 * float(np.concatenate(precisions).mean()),
-            **{f"rank{k}": 100 * float((place <= k).mean()) for k in RANKS},
-            "distractors": int((search.gallery_identity == NOBODY).sum()),
-        },
+        "retrieval": retrieval_of(np.concatenate(precisions), np.concatenate(firsts), search.gallery_identity),
     }
     if not mated.all():
         result["open_set"] = [

@@ -14,6 +14,8 @@ from crossres.errors import CrossresError
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+#: Ranks that tables name.
+RANKS = (1, 5, 10, 20)
 
 
 def unit_rows(embedding: npt.ArrayLike, what: str) -> Floats:
@@ -181,10 +183,23 @@ def average_precision(
         CrossresError: no relevant image.
     """
     scores, truth = np.asarray(similarity, np.float64), np.asarray(relevant, bool)
-    if not truth.any():
+    return _average_precision(_places(scores, _checked(truth)), area)
+
+
+def _checked(relevant: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    if not relevant.any():
         raise CrossresError("retrieval: a probe has no image of its identity in the gallery")
-    hits = truth[np.lexsort((truth, -scores))]
-    at = np.flatnonzero(hits)
+    return relevant
+
+
+def _places(scores: Floats, relevant: npt.NDArray[np.bool_]) -> Ints:
+    """Return where the relevant images are in a ranking, from 0, rising; of equal ones they come last."""
+    own, others = -np.sort(-scores[relevant]), scores[~relevant]
+    # a probe has few images of its own: counting is less than sorting a gallery
+    return np.array([(others >= score).sum() for score in own], dtype=np.int64) + np.arange(len(own))
+
+
+def _average_precision(at: Ints, area: str) -> float:
     count = np.arange(1, len(at) + 1)
     precision = count / (at + 1)
     if area == "step":
@@ -215,11 +230,16 @@ def retrieval(
 
     Source: Cheng, Zhu & Gong, TinyFace (2018); Zheng et al., Market-1501 (2015).
     """
-    precisions, first = retrieved(similarity, gallery_identity, probe_identity, area)
+    found = retrieved(similarity, gallery_identity, probe_identity, area)
+    return retrieval_of(*found, gallery_identity)
+
+
+def retrieval_of(precisions: Floats, first: Ints, gallery_identity: npt.ArrayLike) -> dict[str, Any]:
+    """Return what `retrieval` does, of probes that `retrieved` has looked for already."""
     owner = np.asarray(gallery_identity)
     return {
         "map": 100 * float(np.mean(precisions)),
-        **{f"rank{k}": 100 * float(np.mean(first <= k)) for k in (1, 5, 10, 20)},
+        **{f"rank{k}": 100 * float(np.mean(first <= k)) for k in RANKS},
         "probes": len(first),
         "gallery": len(owner),
         "distractors": int((owner == NOBODY).sum()),
@@ -242,7 +262,7 @@ def retrieved(
     precisions, first = [], []
     for row, identity in zip(scores, wanted, strict=True):
         relevant = (owner == identity) & (owner != NOBODY)
-        precisions.append(average_precision(row, relevant, area))
-        own = row[relevant].max()
-        first.append(int(((row >= own) & ~relevant).sum()) + 1)
+        at = _places(row, _checked(relevant))
+        precisions.append(_average_precision(at, area))
+        first.append(int(at[0]) + 1)
     return np.array(precisions), np.array(first, dtype=np.int64)

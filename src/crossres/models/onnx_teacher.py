@@ -104,7 +104,8 @@ class OnnxBackbone(nn.Module):
             raise CrossresError(f"{path}: reads {inputs[0].shape}, which is not {wanted.layout} with 3 channels")
         fixed = {size for size in side if isinstance(size, int) and size > 0}
         self.size = fixed.pop() if len(fixed) == 1 else None
-        if self.batch is None and not self._takes_two(wanted.size or self.size or 112):
+        read = wanted.size or self.size
+        if self.batch is None and read is not None and not self._takes_two(read):
             self.batch = 1
 
     def _takes_two(self, size: int) -> bool:

@@ -35,8 +35,9 @@ def frozen_teacher(teacher: Encoder, classes: Sequence[str], where: str, *, may_
 
     Args:
         teacher: trained.
-        classes: the data's class names in the order of its labels. A teacher without a classifier, which
-            teaches by its embedding alone, fits any.
+        classes: the student's class names in the order of the data's labels; none where it has no classifier: then
+            the teacher's is dropped, whatever it knows. A teacher without one, which teaches by its embedding alone,
+            fits any.
         where: names it in a message.
         may_know_more: leave out the logits of classes that the data does not have, instead of refusing them.
 
@@ -44,7 +45,9 @@ def frozen_teacher(teacher: Encoder, classes: Sequence[str], where: str, *, may_
         CrossresError: the teacher knows other classes.
     """
     teacher = deepcopy(teacher)
-    if teacher.classes:
+    if not classes:
+        teacher.classes, teacher.classifier = (), None
+    elif teacher.classes:
         order_classes(teacher, classes, where, may_know_more=may_know_more)
     return teacher.eval().requires_grad_(False)
 

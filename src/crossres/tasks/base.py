@@ -26,7 +26,8 @@ class Task(ABC):
 
     #: the entry of `validate` that chooses the best epoch
     chosen_by: ClassVar[str]
-    #: the entry of `judge` that methods are compared by; beside it ``right`` says of each test what was right
+    #: the entry of `judge` that methods are compared by; beside it ``right`` says of each test what was
+    #: right, and ``tests`` how many there are where they are not the test images
     compared_by: ClassVar[str]
 
     @abstractmethod

@@ -12,9 +12,11 @@ from crossres.data.faces import draw_pairs, first_image_search, hold_out_people,
 from crossres.data.images import ImageSet, left_out
 from crossres.data.loader import Loader
 from crossres.data.pairs import Pairs, read_pairs
+from crossres.data.splits import OwnSplits
 from crossres.errors import CrossresError
 from crossres.evaluate.faces import identify, similarities, verify
 from crossres.evaluate.transfer import embed
+from crossres.evaluate.verification import best_threshold
 from crossres.losses import LOSSES
 from crossres.models.encoder import Encoder
 from crossres.progress import Progress
@@ -74,13 +76,14 @@ class FaceTask(Task):
         assert val is not None
         assert self.val_pairs is not None
         chooses = embed(encoder, val, autocast)
-        threshold = verify(chooses, chooses, self.val_pairs, resamples=0)["threshold"]
+        threshold = best_threshold(similarities(chooses, chooses, self.val_pairs), self.val_pairs.same)
         verified["threshold_of_validation"] = threshold
         scores = similarities(embedding, embedding, self.test_pairs)
         right = (scores >= threshold) == self.test_pairs.same
         return {
             "accuracy": 100 * float(right.mean()),
             "right": pack(torch.from_numpy(right)),
+            "tests": len(right),
             "auc": verified["auc"],
             "eer": verified["eer"],
             "rank1": found["rank1"],
@@ -100,7 +103,7 @@ def _people(config: Teach) -> tuple[ImageSet, ImageSet]:
     """Return training and test images; of a source without splits of its own no person is in both."""
     try:
         whole = read_split(config, "all", open_set=True)
-    except CrossresError:  # it has splits, or reading these will say what is wrong
+    except OwnSplits:
         train_set, test_set = (read_split(config, split, open_set=True) for split in ("train", "test"))
         return train_set, test_set
     train_set, held_out = hold_out_people(whole, config.images.test_fraction, SPLIT_SEED)
