@@ -15,6 +15,7 @@ from PIL import Image
 
 from crossres import Encoder, Faces, build_encoder, load
 from crossres.cli import main
+from crossres.errors import CrossresError
 from crossres.experiment import run
 from crossres.models.pretrained import save_pretrained
 
@@ -138,7 +139,28 @@ def test_the_threshold_is_the_validations_also_where_only_judging_was_left(
     part = run(make(losses=COSINE, name="part"), teacher=teacher, resume=True, quiet=True)
     for key in ("accuracy_last", "right_last", "accuracy_best_val", "verification_last"):
         assert part[key] == whole[key]
-    assert part["verification_last"]["threshold_of_validation"] != part["verification_last"]["threshold"]
+    assert part["verification_last"]["threshold_chosen"] != part["verification_last"]["threshold_best"]
+
+
+def test_images_that_nobody_named(crowd: Path, make: Any, teacher: Encoder, tmp_path: Path) -> None:
+    import shutil
+
+    crops = tmp_path / "crops"
+    crops.mkdir()
+    for number, file in enumerate(sorted((crowd / "train").rglob("*.png"))):
+        shutil.copy(file, crops / f"{number}.png")
+    losses = {"crrcd": {"weight": 1.0, "critic": "softmax"}, **COSINE}
+    config = make(losses=losses, unlabelled=str(crops), train__epochs=2)
+    result = run(config, teacher=teacher)
+    # those who train nobody knows; all people of the training split judge the epochs
+    assert result["images"] == {"train": 72, "val": 72, "test": 72}
+    assert result["config"]["unlabelled"] == "crops"
+    assert "val_auc_best" in result
+    for name in ("cosface", "ce"):
+        with pytest.raises(CrossresError, match=rf"^losses.{name}: needs people's names, and unlabelled images have"):
+            run(make(losses={name: {"weight": 1.0}}, unlabelled=str(crops), name=name), quiet=True)
+    with pytest.raises(CrossresError, match=r"^there is no data set '[^']*none'"):
+        run(make(losses=COSINE, unlabelled=str(tmp_path / "none"), name="lost"), teacher=teacher, quiet=True)
 
 
 def test_a_teacher_that_knows_other_people_teaches_its_embedding(make: Any) -> None:
@@ -181,6 +203,8 @@ def test_the_commands(crowd: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     rows += [f"p{a}_0000,p{a}_0001,1,{a % 4}" for a in range(12, 24)]
     rows += [f"p{a}_0000,p{a - 1}_0001,0,{a % 4}" for a in range(13, 24)]
     pairs.write_text("\n".join(rows) + "\n")
+    chooser = tmp_path / "chooser.csv"
+    chooser.write_text("left,right,same\np01_0000,p01_0001,1\np01_0000,p02_0001,0\n")
     values = np.random.default_rng(0).normal(size=(72, 5)).astype(np.float32)
     names = [f"train/p{p:02}/p{p:02}_{i:04}.png" for p in range(PEOPLE) for i in range(6)]
     np.savez(tmp_path / "stored.npz", path=np.array(names), embedding=values)
@@ -209,6 +233,11 @@ def test_the_commands(crowd: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert main([str(word) for word in [*judged, "--sizes", "4,8", "--png", tmp_path / "faces.png"]]) == 0
     assert "accuracy %" in capsys.readouterr().out
     assert (tmp_path / "faces.png").exists()
+
+    assert main([str(word) for word in [*judged, "--threshold_pairs", chooser, "--resamples", 20]]) == 0
+    said = capsys.readouterr().out
+    assert "accuracy at the threshold that is best on the threshold pairs" in said
+    assert "± half the 95 % interval" in said
 
     assert refused("distill", "--resume", tmp_path / "student").endswith(
         "is a run of crossres faces distill; go on with that command"

@@ -16,7 +16,7 @@ from crossres.checkpoint import write_atomically, write_json
 from crossres.comparison import FORMATS, MEASURES, Row, compare, legend, ranks, sentence
 from crossres.engines import Document, over_ray, side_by_side
 from crossres.errors import CrossresError
-from crossres.grid import PATHS, Grid, Run, runs_of
+from crossres.grid import FILES, Grid, Run, runs_of
 from crossres.judging import transfer_words
 from crossres.judging_faces import protocol_words
 from crossres.parsing import from_dict
@@ -148,9 +148,10 @@ def _asked(grid: Grid, run: Run) -> dict[str, Any]:
 
     Files count by name and size, so that a copy of a folder elsewhere is the same.
     """
-    places = {"data": run.config.data, "teacher": run.config.teacher}
+    read = {what: getattr(run.config, what, None) for what in ("data", "unlabelled", "teacher", "pairs")}
+    listed = {f"{name}.{key}": grid.protocols[name].get(key) for name in grid.protocols for key in FILES}
     return {
-        **{what: _files_sha256(Path(place)) for what, place in places.items() if place},
+        **{what: _files_sha256(Path(place)) for what, place in (read | listed).items() if place},
         "transfer": _named(grid.transfer),
         "unseen": grid.unseen,
         **({"protocols": _named(grid.protocols)} if grid.protocols else {}),
@@ -160,9 +161,13 @@ def _asked(grid: Grid, run: Run) -> dict[str, Any]:
 def _named(judgements: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return the options with files by their names alone."""
     return {
-        name: {key: configs.base_name(str(value)) if key in PATHS else value for key, value in options.items()}
+        name: {key: configs.base_name(str(value)) if key in FILES else value for key, value in options.items()}
         for name, options in judgements.items()
     }
+
+
+#: A file of fewer bytes that a grid names, such as a list of pairs, counts by what it holds.
+SHORT = 2**20
 
 
 @cache
@@ -171,7 +176,8 @@ def _files_sha256(place: Path) -> str:
     # the model of a teacher's run, not its log
     root = place / "model" if (place / "model" / "model.safetensors").exists() else place
     for path in sorted(root.rglob("*")) if root.is_dir() else [root]:
-        if path.name == "model.safetensors":
+        short = path == place and place.is_file() and path.stat().st_size < SHORT
+        if path.name == "model.safetensors" or short:
             digest.update(path.read_bytes())
         elif path.is_file() and not path.name.startswith("."):
             digest.update(f"{path.relative_to(root)} {path.stat().st_size}".encode())

@@ -19,6 +19,8 @@ from crossres.models.onnx_teacher import OnnxInput
 
 #: More stages than a network has: how many maps there are is known when the networks are.
 MANY_STAGES = 64
+#: Options of an experiment that are paths, where it has them; a model's name and weights may be further ones.
+PATHS = ("data", "unlabelled", "teacher", "pairs", "cache_dir", "runs")
 #: Stands in a config for a teacher that was handed over in Python.
 IN_MEMORY = "(in memory)"
 
@@ -231,11 +233,14 @@ class Distill(Teach):
 class Faces(Distill):
     """Train a low-resolution face encoder, from a teacher, from people's names or from both.
 
-    People are the classes. The validation images are those of people held out (train.val_fraction of them), the test
-    images those of the test split's own people; both are judged at low resolution on both sides.
+    People are the classes. The validation images are those of people held out (train.val_fraction of them; with
+    unlabelled images, all of the training split), the test images those of the test split's own people; both are
+    judged at low resolution on both sides.
 
     Args:
         name: the run is written to RUNS/NAME.
+        unlabelled: train on these images instead, whose people nobody names: a folder with images anywhere below
+            it, or parquet files. The data's people then only choose the epoch and judge.
         pairs: list of pairs of the test images (LFW's text format or CSV); drawn like the validation's if left out.
         val_pairs: pairs drawn among the validation images, half of them of one person.
         losses: the terms of the loss: a weight each (0 = off) and their options.
@@ -244,6 +249,7 @@ class Faces(Distill):
     command: ClassVar[str] = "crossres faces distill"
 
     name: str = "faces"
+    unlabelled: str | None = None
     pairs: str | None = None
     val_pairs: int = 6000
     losses: dict[str, dict[str, Any]] = field(
@@ -274,16 +280,20 @@ def to_yaml(config: Teach) -> str:
 def portable(config: Teach) -> dict[str, Any]:
     """Return the config without the paths of this machine, as it may be published."""
     tree = to_dict(config)
-    for key in ("data", "teacher", "cache_dir", "runs", "pairs"):
+    for key in PATHS:
         if isinstance(tree.get(key), str):
             tree[key] = base_name(tree[key])
-    if tree["model"]["name"].startswith(ONNX):
-        tree["model"]["name"] = ONNX + base_name(tree["model"]["name"].removeprefix(ONNX))
+    tree["model"]["name"] = network_name(tree["model"]["name"])
     if tree["model"]["weights"]:
         tree["model"]["weights"] = base_name(tree["model"]["weights"])
     if tree["images"]["root"]:
         tree["images"]["root"] = "ROOT"
     return tree
+
+
+def network_name(name: str) -> str:
+    """Return a network's name without the folders of an ONNX file."""
+    return ONNX + base_name(name.removeprefix(ONNX)) if name.startswith(ONNX) else name
 
 
 def base_name(path: str) -> str:
@@ -329,17 +339,15 @@ def check(config: Teach) -> None:
         ("model.embedding_dim", config.model.embedding_dim, 1, 1e6),
         *(("train.milestones", fraction, 0, 1) for fraction in config.train.milestones),
     ]
-    paths = {"data": config.data, "runs": config.runs, "name": config.name, "model.weights": config.model.weights}
+    paths = {key: getattr(config, key, None) for key in (*PATHS, "name")} | {"model.weights": config.model.weights}
     if isinstance(config, Distill):
         check_size(config.lr_size, config.hr_size)
-        paths |= {"teacher": config.teacher, "cache_dir": config.cache_dir}
     if isinstance(config, Faces):
         ranges += [
             ("val_pairs", config.val_pairs, 20, 1e7),
             # people held out choose the threshold that the test is judged at
             ("train.val_fraction", config.train.val_fraction, 0.001, 0.9),
         ]
-        paths["pairs"] = config.pairs
     for name, value, low, high in ranges:
         if value is not None and not low <= value <= high:
             raise CrossresError(f"{name}: {value:g} is outside {low:g}..{high:g}")

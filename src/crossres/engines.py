@@ -20,9 +20,10 @@ from crossres import config as configs
 from crossres.checkpoint import write_atomically
 from crossres.config import Distill
 from crossres.errors import CrossresError
-from crossres.grid import PATHS, Grid, Run
+from crossres.grid import FILES, Grid, Run
 from crossres.judging import transfer_words
 from crossres.judging_faces import protocol_words
+from crossres.models.encoder import ONNX
 from crossres.parsing import of_run
 from crossres.progress import Overview
 
@@ -93,11 +94,13 @@ def over_ray(grid: Grid, todo: list[Run], parallel: int, overview: Overview) -> 
     running = {}
     for run in todo:
         there = deepcopy(run.config)
-        there.data, there.runs = _absolute(there.data), str(Path(there.runs).resolve())
-        there.cache_dir = str(Path(there.cache_dir).resolve()) if there.cache_dir else None
-        there.teacher = _absolute(there.teacher) if there.teacher else None
-        there.model.weights = _absolute(there.model.weights) if there.model.weights else None
-        there.images.root = _absolute(there.images.root) if there.images.root else None
+        for place, names in ((there, configs.PATHS), (there.model, ("weights",)), (there.images, ("root",))):
+            for name in names:
+                if path := getattr(place, name, None):
+                    made_by_run = name in ("runs", "cache_dir")
+                    setattr(place, name, str(Path(path).resolve()) if made_by_run else _absolute(path))
+        if there.model.name.startswith(ONNX):
+            there.model.name = ONNX + _absolute(there.model.name.removeprefix(ONNX))
         running[remote.remote(grid, replace(run, config=there), None)] = run
         overview.begins(run.config.name, run.config.folder / "log.txt")
     while running:
@@ -120,7 +123,7 @@ def _failure(run: Run, error: Exception) -> Document:
 def _at_home(judgements: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return options whose paths are absolute."""
     return {
-        name: {key: _absolute(value) if key in PATHS else value for key, value in options.items()}
+        name: {key: _absolute(value) if key in FILES else value for key, value in options.items()}
         for name, options in judgements.items()
     }
 

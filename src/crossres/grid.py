@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import yaml
 
-from crossres.config import Distill, Faces, base_name, check
+from crossres.config import PATHS, Distill, Faces, base_name, check, network_name
 from crossres.degrade import read_degradation
 from crossres.errors import CrossresError, nearest
 from crossres.losses import LOSSES
@@ -37,7 +37,7 @@ class Pair:
 
 
 #: Options of a judgement that are paths.
-PATHS = ("data", "pairs", "gallery")
+FILES = ("data", "pairs", "threshold_pairs", "gallery")
 #: The experiments a grid can be of.
 KINDS: dict[str, type[Distill]] = {"distill": Distill, "faces": Faces}
 
@@ -142,10 +142,10 @@ def read_grid(path: str | Path) -> Grid:
         ]
         tree["degradations"] = {k: v or {} for k, v in tree.get("degradations", {"clean": {}}).items()}
         for options in [*tree.get("transfer", {}).values(), *tree.get("protocols", {}).values()]:
-            for key in options.keys() & set(PATHS):
+            for key in options.keys() & set(FILES):
                 options[key] = os.path.expandvars(options[key])
-        if isinstance(tree.get("base", {}).get("pairs"), str):
-            tree["base"]["pairs"] = os.path.expandvars(tree["base"]["pairs"])
+        base = tree.get("base", {})
+        base.update({key: os.path.expandvars(base[key]) for key in PATHS if isinstance(base.get(key), str)})
         for name, text in tree.get("unseen", {}).items():
             try:
                 read_degradation(text)
@@ -249,7 +249,7 @@ def runs_of(grid: Grid, **overrides: Any) -> Iterator[Run]:
         sides = [size] if isinstance(size, int) else size
         lr = "-".join(f"{side}x{side}" for side in sides)
         teacher = base_name(pair.teacher) if several else None
-        words = [pair.student, *([teacher] if teacher else []), lr, *([kind] if len(kinds) > 1 else [])]
+        words = [network_name(pair.student), *([teacher] if teacher else []), lr, *([kind] if len(kinds) > 1 else [])]
         place = "-".join(_plain(word) for word in words)
         for method, given in grid.methods.items():
             losses = {name: options for name, options in given.items() if name != "options"}

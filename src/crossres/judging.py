@@ -187,7 +187,7 @@ def words_of(model: str, options: Mapping[str, Any], parser: CommandParser) -> l
     chosen = parser.parse_args(words)
     if chosen.degradation is not None:
         read_degradation(chosen.degradation)
-    for name in ("pairs", "gallery"):
+    for name in ("pairs", "threshold_pairs", "gallery"):
         path = options.get(name)
         if path and "/" in str(path) and not Path(str(path)).exists():
             raise CrossresError(f"{name}: there is no {path}")

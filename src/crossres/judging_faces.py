@@ -21,8 +21,10 @@ from crossres.errors import CrossresError
 from crossres.evaluate.classification import sizes_of
 from crossres.evaluate.faces import evaluate_faces
 from crossres.judging import sides, tell, words_of
+from crossres.models.encoder import Encoder
 from crossres.models.onnx_teacher import OnnxInput, read_onnx_input
 from crossres.models.teachers import read_teacher
+from crossres.models.weights import weights_sha256
 
 #: Pairs that are drawn where no list is given.
 DRAWN = 6000
@@ -39,6 +41,10 @@ def _parser() -> CommandParser:
     )
     parser.add_argument(
         "--pairs", help=f"list of pairs: LFW's text format or CSV; {DRAWN:,} are drawn from the people if left out"
+    )
+    parser.add_argument(
+        "--threshold_pairs",
+        help="list of pairs to choose the threshold on, of the training split (of all images where there are none)",
     )
     parser.add_argument(
         "--gallery", help="another model for the HR side, such as the teacher in whose space the model was trained"
@@ -87,9 +93,9 @@ def evaluate_faces_command(words: list[str]) -> None:
     chosen = _parser().parse_args(words)
     if chosen.resamples < 0:
         raise CrossresError("--resamples: 0 or more")
-    wanted = read_onnx_input(chosen.onnx_input) if chosen.onnx_input else OnnxInput()
-    encoder = read_teacher(chosen.model, wanted, trust_code=chosen.trust_code)
-    gallery = read_teacher(chosen.gallery, wanted, trust_code=chosen.trust_code) if chosen.gallery else None
+    wanted = read_onnx_input(chosen.onnx_input) if chosen.onnx_input else None
+    encoder = read_teacher(chosen.model, wanted or OnnxInput(), trust_code=chosen.trust_code)
+    gallery = _gallery(chosen, encoder, wanted)
     hr_size, low, high = sizes_of(encoder)
     if gallery is not None:
         hr_size = max(hr_size, sizes_of(gallery)[0])
@@ -100,6 +106,10 @@ def evaluate_faces_command(words: list[str]) -> None:
     else:
         degradation = Degradation(**(encoder.info.get("degradation") or {}))
     images, pairs, search = _images_and_protocols(chosen)
+    chooses = None
+    if chosen.threshold_pairs:
+        others = _read(chosen, "train")
+        chooses = others, read_pairs(chosen.threshold_pairs, others)
     device = resolve_device(Train(device=chosen.device, precision=encoder.info.get("precision", "float32")))
     result = {"model": base_name(chosen.model), "gallery": base_name(chosen.gallery) if chosen.gallery else None}
     result |= evaluate_faces(
@@ -109,6 +119,7 @@ def evaluate_faces_command(words: list[str]) -> None:
         sizes=sizes,
         pairs=pairs,
         search=search,
+        chooses=chooses,
         gallery=gallery,
         native=chosen.native or bool(chosen.layout),
         degradation=degradation,
@@ -128,7 +139,31 @@ def evaluate_faces_command(words: list[str]) -> None:
     tell(result, chosen, _print, draw)
 
 
-def _read(chosen: argparse.Namespace) -> ImageSet:
+def _gallery(chosen: argparse.Namespace, encoder: Encoder, wanted: OnnxInput | None) -> Encoder | None:
+    """Read the gallery's model; of a student's own teacher the student knows what it expects of its input."""
+    if not chosen.gallery:
+        return None
+    taught_by = encoder.info.get("teacher") or {}
+    known = taught_by.get("onnx_input")
+    gallery = read_teacher(
+        chosen.gallery,
+        wanted or (OnnxInput(**known) if known else OnnxInput()),
+        trust_code=chosen.trust_code,
+    )
+    same_width = gallery.embedding_dim == encoder.embedding_dim  # where not, it is refused
+    if same_width and taught_by.get("sha256") != weights_sha256(gallery):
+        name = taught_by.get("name")
+        print(
+            f"{chosen.gallery} is not the model that {chosen.model} was trained with"
+            f"{f' ({name})' if name else ''}: unless both share a space, what is compared means nothing",
+            file=sys.stderr,
+        )
+    return gallery
+
+
+def _read(chosen: argparse.Namespace, wanted: Split = "test") -> ImageSet:
+    """Read the split that is asked for, else all of a source without any, else the wanted one."""
+
     def split(name: Split) -> ImageSet:
         return read(
             chosen.data,
@@ -140,18 +175,19 @@ def _read(chosen: argparse.Namespace) -> ImageSet:
             open_set=True,
         )
 
-    if chosen.split:
+    if chosen.split and wanted == "test":
         return split(chosen.split)
     try:
         return split("all")
     except OwnSplits:
-        return split("test")
+        return split(wanted)
 
 
 def _images_and_protocols(chosen: argparse.Namespace) -> tuple[ImageSet, Pairs | None, Search | None]:
     own = "gallery and probes" if chosen.layout else "pairs" if chosen.data.endswith(".bin") else None
-    if own and chosen.pairs:
-        raise CrossresError(f"{chosen.data} has its own {own}; leave --pairs out")
+    for option in ("pairs", "threshold_pairs", "split"):
+        if own and getattr(chosen, option):
+            raise CrossresError(f"{chosen.data} has its own {own}; leave --{option} out")
     if chosen.layout:
         images, search = read_face_set(chosen.layout, chosen.data)
         return images, None, search
@@ -163,6 +199,10 @@ def _images_and_protocols(chosen: argparse.Namespace) -> tuple[ImageSet, Pairs |
         print(line, file=sys.stderr)
     pairs = read_pairs(chosen.pairs, images) if chosen.pairs else draw_pairs(images, DRAWN, 0)
     return images, pairs, first_image_search(images) if images.class_counts.max() > 1 else None
+
+
+def _within(interval: list[float] | None) -> str:
+    return "" if interval is None else f" ±{(interval[1] - interval[0]) / 2:.1f}"
 
 
 def _print(result: dict[str, Any]) -> None:
@@ -187,22 +227,27 @@ def _print(result: dict[str, Any]) -> None:
     def share(point: dict[str, Any], name: str) -> str:
         nonlocal unsure
         unsure |= point["too_few"]
-        return f"{point[name]:.2f}{'*' * point['too_few']}"
+        return f"{point[name]:.2f}{_within(point.get('interval'))}{'*' * point['too_few']}"
+
+    def measured(found: dict[str, Any], name: str, value: float) -> str:
+        return f"{value:.2f}{_within(found.get('intervals', {}).get(name))}"
 
     def verified(row: dict[str, Any]) -> list[str]:
         found = row["verification"]
-        folds = found["accuracy"] is not None
-        accuracy = (
-            f"{found['accuracy']:.2f} ± {found['accuracy_error']:.2f}" if folds else f"{found['accuracy_best']:.2f}†"
-        )
+        if found["accuracy_chosen"] is not None:
+            accuracy = f"{found['accuracy_chosen']:.2f}"
+        elif found["accuracy"] is not None:
+            accuracy = f"{found['accuracy']:.2f} ±{found['accuracy_error']:.2f}"
+        else:
+            accuracy = f"{found['accuracy_best']:.2f}†"
         points = [share(point, "tar") for point in found["tar_at_far"][1:3]]
-        return [accuracy, f"{found['auc']:.2f}", f"{found['eer']:.2f}", *points]
+        return [accuracy, *(measured(found, name, found[name]) for name in ("auc", "eer")), *points]
 
     def identified(row: dict[str, Any]) -> list[str]:
         found = row["identification"]
         points = [share(point, "tpir") for point in found["open_set"] or []]
-        ranks = [f"{found[f'rank{k}']:.2f}" for k in (1, 5, 20)]
-        return [*ranks, *(points or [""] * 3), f"{found['retrieval']['map']:.2f}"]
+        ranks = [measured(found, "rank1", found["rank1"]), *(f"{found[f'rank{k}']:.2f}" for k in (5, 20))]
+        return [*ranks, *(points or [""] * 3), measured(found, "map", found["retrieval"]["map"])]
 
     if "verification" in result["rows"][0]:
         table(["accuracy %", "AUC %", "EER %", "TAR@FAR 1e-2", "1e-3"], verified)
@@ -219,7 +264,11 @@ def _print(result: dict[str, Any]) -> None:
             f"{found['gallery']:,} gallery images, {found['mated_probes']:,} probes of them, "
             f"{found['strangers']:,} of strangers"
         )
-    if "verification" in first and first["verification"]["accuracy"] is None:
-        console.print("† at the threshold that is best on these very pairs, as the list has no folds")
+    if "verification" in first and first["verification"]["accuracy_chosen"] is not None:
+        console.print("accuracy at the threshold that is best on the threshold pairs")
+    elif "verification" in first and first["verification"]["accuracy"] is None:
+        console.print("† at the threshold that is best on these very pairs; --threshold_pairs chooses it on others")
+    if (searched and "intervals" in first["identification"]) or "intervals" in first.get("verification", {}):
+        console.print("± half the 95 % interval, of the accuracy over folds its standard error; --json has both ends")
     if unsure:
         console.print("* fewer than ten false matches are expected at this rate: too few to know it")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from crossres.losses.base import Shape
 from crossres.models.cache import CachedMaps, cached_outputs
 from crossres.models.encoder import ONNX, Encoder, build_encoder, check_name
 from crossres.models.onnx_copy import onnx_copy
-from crossres.models.onnx_teacher import OnnxInput
+from crossres.models.onnx_teacher import OnnxBackbone, OnnxInput
 from crossres.models.pretrained import from_pretrained
 from crossres.models.stages import capture_maps, paired_stages
 from crossres.models.stored import StoredBackbone, stored_outputs
@@ -192,6 +193,8 @@ def prepare(
             "top1_hr": teacher.info.get("results", {}).get("top1_best_val"),
             "sha256": weights_sha256(teacher),
         }
+        if isinstance(teacher.backbone, OnnxBackbone):
+            facts["teacher"] |= {"file": teacher.architecture["file"], "onnx_input": asdict(teacher.backbone.wanted)}
     return Experiment(config, task, student, teacher, cache, distiller, train, val, test, facts)
 
 

@@ -129,6 +129,34 @@ def test_uccs(gallery: bool, tmp_path: Path) -> None:
     assert images.where(int(search.probes[1])).endswith("images/b.jpg at 50,35,65,50")
 
 
+def test_folders(tmp_path: Path) -> None:
+    for path in ("gallery/Ann/1.png", "gallery/Ann/good/2.png", "gallery/Bob/1.png", "distractors/deep/1.png"):
+        picture(tmp_path / path)
+    for path in ("probes/Ann/1.png", "probes/Eve/1.png"):
+        picture(tmp_path / path, size=(8, 8))
+    images, search = read_face_set("folders", tmp_path)
+    ann, bob, eve = (images.classes.index(person) for person in ("Ann", "Bob", "Eve"))
+    assert search.gallery_identity.tolist() == [ann, ann, bob, NOBODY]
+    assert search.probe_identity.tolist() == [ann, eve]  # whom the gallery lacks
+    assert images.image(int(search.probes[0])).shape == (8, 8, 3)
+    picture(tmp_path / "probes" / "loose.png")
+    with pytest.raises(CrossresError, match=r"loose.png lies in no person's folder; move it to probes/PERSON/$"):
+        read_face_set("folders", tmp_path)
+    with pytest.raises(CrossresError, match=r"gallery is missing: a folder for each person goes into it$"):
+        read_face_set("folders", tmp_path / "gallery")
+
+
+def test_uccs_finds_a_picture_by_its_place_where_names_repeat(tmp_path: Path) -> None:
+    uccs(tmp_path)
+    picture(tmp_path / "other" / "b.jpg")
+    with pytest.raises(CrossresError, match=r"validation.csv, line 2: several pictures are named 'b.jpg'; keep one$"):
+        read_face_set("uccs", tmp_path)
+    listed = tmp_path / "validation.csv"
+    listed.write_text(listed.read_text().replace("b.jpg", "images/b.jpg"))
+    images, search = read_face_set("uccs", tmp_path)
+    assert images.path(int(search.probes[0])) == "images/b.jpg"
+
+
 def test_scface_counts_each_image_once_however_it_is_handed_out(tmp_path: Path) -> None:
     scface(tmp_path)
     for person in ("001", "002"):
@@ -145,7 +173,11 @@ def test_what_is_not_in_its_layout_is_said_in_one_line(tmp_path: Path) -> None:
     }
     test = sets["tinyface"] / "tinyface" / "Testing_Set"
     cases: list[tuple[str, Path, str]] = [
-        ("lfw", tmp_path, "unknown layout 'lfw'; known: tinyface, scface, uccs, scface-1, scface-2, scface-3"),
+        (
+            "lfw",
+            tmp_path,
+            "unknown layout 'lfw'; known: folders, tinyface, scface, uccs, scface-1, scface-2, scface-3",
+        ),
         ("scface-9", tmp_path, "unknown layout 'scface-9'"),
         ("uccs", tmp_path / "none", "there is no folder"),
         ("tinyface", sets["scface"], r"gallery_match_img_ID_pairs.mat: [Nn]o such file"),
@@ -175,6 +207,9 @@ def test_what_is_not_in_its_layout_is_said_in_one_line(tmp_path: Path) -> None:
         "FILE,SUBJECT_ID,FACE_X,FACE_Y,FACE_WIDTH,FACE_HEIGHT\nb.jpg,x,1,1,2,2\n"
     )
     with pytest.raises(CrossresError, match=r"validation.csv, line 2: cannot be read as a face \(.*'x'.*\)$"):
+        read_face_set("uccs", sets["uccs"])
+    (sets["uccs"] / "validation.csv").write_text("SUBJECT_ID,FACE_X,FACE_Y,FACE_WIDTH,FACE_HEIGHT,FILE\n4,1,1,2,2\n")
+    with pytest.raises(CrossresError, match=r"validation.csv, line 2: cannot be read as a face"):
         read_face_set("uccs", sets["uccs"])
 
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from crossres.data import read, readers
+from crossres.data.readers import read_unlabelled
 from crossres.errors import CrossresError
 
 torchvision_sets = pytest.importorskip("torchvision.datasets")
@@ -157,3 +159,34 @@ def test_lfw(real: Path) -> None:
     assert (len(test), len(test.classes)) == (3_708, 1_711)
     assert not set(train.classes) & set(test.classes)
     assert test.path(0).rsplit("_", 1)[0] == test.classes[test.labels[0]]
+
+
+def test_images_that_nobody_labelled(tmp_path: Path) -> None:
+    for name in ("a.png", "deep/down/b.png", "deep/.hidden.png", "deep/notes.txt"):
+        path = tmp_path / "crops" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("no image") if name.endswith("txt") else Image.new("RGB", (9, 9), (7, 8, 9)).save(path)
+    images = read_unlabelled(tmp_path / "crops")
+    assert [images.path(i) for i in range(len(images))] == ["a.png", "deep/down/b.png"]
+    assert images.labels.tolist() == [0, 1]
+    assert len(images.ignored) == 1
+    (tmp_path / "crops" / "broken.png").write_bytes(b"noise")
+    assert len(read_unlabelled(tmp_path / "crops", corrupt="skip")) == 2
+    (tmp_path / "none").mkdir()
+    with pytest.raises(CrossresError, match=r"none holds no images \("):
+        read_unlabelled(tmp_path / "none")
+
+
+def test_unlabelled_parquet_needs_no_label_column(tmp_path: Path) -> None:
+    import io
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = io.BytesIO()
+    Image.new("RGB", (9, 9), (7, 8, 9)).save(file, "PNG")
+    cells = pa.array([{"bytes": file.getvalue(), "path": f"{i}.png"} for i in range(3)])
+    pq.write_table(pa.table({"image": cells}), tmp_path / "crops-00000-of-00001.parquet")
+    images = read_unlabelled(tmp_path)
+    assert [images.path(i) for i in range(3)] == ["0.png", "1.png", "2.png"]
+    assert images.image(2).shape == (9, 9, 3)

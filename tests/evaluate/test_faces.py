@@ -63,6 +63,14 @@ def test_verify_takes_the_cosine_of_both_sides() -> None:
     assert [point["too_few"] for point in found["tar_at_far"]] == [True] * 4
     one_fold = Pairs(pairs.left, pairs.right, pairs.same, np.zeros(10, dtype=np.int64))
     assert verify(left, right, one_fold, resamples=0)["accuracy"] is None
+    chosen = verify(left, right, pairs, resamples=50, threshold=0.1)
+    right_at = np.mean([(s >= 0.1) == same for s, same in zip(scores, pairs.same, strict=True)])
+    assert chosen["accuracy_chosen"] == pytest.approx(100 * right_at)
+    low, high = chosen["intervals"]["accuracy_chosen"]
+    assert low < chosen["accuracy_chosen"] < high
+    assert found["accuracy_chosen"] is None
+    for point in found["tar_at_far"]:
+        assert point["interval"][0] <= point["tar"] <= point["interval"][1]
     json.dumps(found, allow_nan=False)
 
 
@@ -84,8 +92,20 @@ def test_identify_against_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found["mated_probes"], found["strangers"], found["gallery"]) == (6, 2, 4)
     assert found["cmc"][-1] == 100
     assert len(found["open_set"]) == 3
-    low, high = found["intervals"]["rank1"]
-    assert low <= found["rank1"] <= high
+    for name, value in (("rank1", found["rank1"]), ("map", found["retrieval"]["map"])):
+        low, high = found["intervals"][name]
+        assert low < value < high
+    for point in found["open_set"]:
+        assert point["interval"][0] <= point["tpir"] <= point["interval"][1]
+        assert point["tpir"] <= point["tpir_rank20"]
+    # at rank 20 of 4 every mated probe is found whose own similarity reaches the threshold
+    loose = found["open_set"][-1]
+    owns = [
+        unit(probes[probe]) @ unit(gallery[search.gallery_identity.tolist().index(identity)])
+        for probe, identity in zip(search.probes, search.probe_identity, strict=True)
+        if identity != NOBODY
+    ]
+    assert loose["tpir_rank20"] == pytest.approx(100 * np.mean([own >= loose["threshold"] for own in owns]))
     monkeypatch.setattr(faces, "CHUNK", 3)  # a large search goes in parts
     assert identify(gallery, probes, search, resamples=50) == found
     mated_only = Search(search.gallery, search.gallery_identity, search.probes[:5], search.probe_identity[:5])
@@ -115,7 +135,7 @@ def test_each_side_is_read_at_its_resolution() -> None:
     ):
         expected = verify(left.numpy(), right.numpy(), pairs, resamples=0)
         assert row["verification"]["auc"] == pytest.approx(expected["auc"])
-        assert row["verification"]["threshold"] == pytest.approx(expected["threshold"], abs=1e-4)
+        assert row["verification"]["threshold_best"] == pytest.approx(expected["threshold_best"], abs=1e-4)
         expected = identify(left.numpy(), right.numpy(), search, resamples=0)
         assert row["identification"]["cmc"] == expected["cmc"]
 
@@ -139,6 +159,27 @@ def test_a_teachers_gallery_takes_the_hr_side(tmp_path: Path) -> None:
     )
     draw_faces({"model": "m"} | result, tmp_path / "faces.png")
     assert (tmp_path / "faces.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_other_images_choose_the_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = people()
+    pairs, chooser = draw_pairs(images, 10, 0), draw_pairs(images, 40, 1)
+    seen: list[int] = []
+    real = faces.Loader
+
+    def loader(of: ImageSet, **options: object) -> object:
+        seen.append(len(of))
+        return real(of, **options)
+
+    monkeypatch.setattr(faces, "Loader", loader)
+    rows = evaluate_faces(
+        encoder(), images, hr_size=16, sizes=(8,), pairs=pairs, chooses=(images, chooser), resamples=0
+    )["rows"]
+    alone = evaluate_faces(encoder(), images, hr_size=16, sizes=(8,), pairs=chooser, resamples=0)["rows"]
+    for row, other in zip(rows, alone, strict=True):
+        assert row["verification"]["threshold_chosen"] == pytest.approx(other["verification"]["threshold_best"])
+    # no image is read that no pair names
+    assert seen[0] == len(np.unique([pairs.left, pairs.right]))
 
 
 def test_what_cannot_be_judged_is_said_in_one_line() -> None:

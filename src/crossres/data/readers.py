@@ -10,9 +10,11 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from crossres.data.folder import read_folder
-from crossres.data.images import ArrayItems, ImageSet
+from crossres.data.folder import read_folder, read_loose
+from crossres.data.images import ArrayItems, ImageSet, Items
+from crossres.data.packed import pack
 from crossres.data.parquet import read_parquet
+from crossres.data.shards import open_shards, pick_image
 from crossres.data.splits import Split, require_classes, require_own_split, split_by_seed
 from crossres.errors import CrossresError, demand_utf8, nearest
 
@@ -76,7 +78,7 @@ def read(
         raise CrossresError(f"unknown split '{split}'; it should be {', '.join(get_args(Split))}")
     if corrupt not in ("refuse", "skip"):
         raise CrossresError(f"corrupt is '{corrupt}'; it should be refuse or skip")
-    cache = cache or Path(os.environ.get("CROSSRES_CACHE") or Path.home() / ".cache" / "crossres")
+    cache = cache or _cache()
     if source == "digits":
         images = split_by_seed(_digits(), split, test_fraction, seed)
     elif isinstance(source, str) and source in _TORCHVISION:
@@ -102,6 +104,38 @@ def read(
     if split == "train":
         require_classes(images)
     return _without_corrupt(images, split) if corrupt == "skip" else images
+
+
+def read_unlabelled(
+    source: str | Path,
+    *,
+    image_column: str | None = None,
+    corrupt: Literal["refuse", "skip"] = "refuse",
+    memory_mb: int = 4096,
+    cache: Path | None = None,
+) -> ImageSet:
+    """Read images that nobody labelled: each is a class of its own, so that any other is another.
+
+    Args:
+        source: a folder with images anywhere below it, or parquet files as of `read`, of all splits.
+        image_column: as of `read`, and so are corrupt, memory_mb and cache.
+
+    Raises:
+        CrossresError: the source is missing or holds no image, or what `read` refuses.
+    """
+    cache = cache or _cache()
+    folder, shards = _locate(source)
+    if shards:
+        opened = open_shards(shards)
+        items: Items = pack(opened, pick_image(opened, image_column), memory_mb=memory_mb, cache=cache)
+        ignored: list[str] = []
+    else:
+        items, ignored = read_loose(folder)
+    images = ImageSet(
+        items, np.arange(len(items)), [str(row) for row in range(len(items))], folder.stem, ignored=ignored
+    )
+    # a class may lose its one image, as those of a test split may
+    return _without_corrupt(images, "test") if corrupt == "skip" else images
 
 
 def _locate(source: str | Path | Sequence[str | Path]) -> tuple[Path, list[Path]]:
@@ -151,6 +185,10 @@ def _without_corrupt(images: ImageSet, split: Split) -> ImageSet:
             f"{len(bad)} corrupt ones were skipped: {bad[0][1]}"
         )
     return left
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("CROSSRES_CACHE") or Path.home() / ".cache" / "crossres")
 
 
 def _digits() -> ImageSet:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -30,10 +30,20 @@ from crossres.evaluate.identification import (
     unit_rows,
 )
 from crossres.evaluate.transfer import embed
-from crossres.evaluate.verification import auc, best_threshold, bootstrap, eer, k_fold_accuracy, roc, tar_at_far
+from crossres.evaluate.verification import (
+    Roc,
+    auc_of,
+    best_threshold,
+    bootstrap,
+    eer_of,
+    k_fold_accuracy,
+    roc,
+    tar_of,
+)
 from crossres.models.encoder import Encoder
 
 Floats = npt.NDArray[np.float64]
+Embeddings = npt.NDArray[np.float32]
 FARS = (1e-1, 1e-2, 1e-3, 1e-4)
 FPIRS = (0.01, 0.1, 0.3)
 #: Probes looked for at a time: TinyFace's gallery has 158,000 images.
@@ -49,7 +59,13 @@ def similarities(left: npt.ArrayLike, right: npt.ArrayLike, pairs: Pairs) -> Flo
     return scores
 
 
-def verify(left: npt.ArrayLike, right: npt.ArrayLike, pairs: Pairs, resamples: int = 1000) -> dict[str, Any]:
+def verify(
+    left: npt.ArrayLike,
+    right: npt.ArrayLike,
+    pairs: Pairs,
+    resamples: int = 1000,
+    threshold: float | None = None,
+) -> dict[str, Any]:
     """Judge verification by the cosine of embeddings.
 
     Args:
@@ -57,11 +73,13 @@ def verify(left: npt.ArrayLike, right: npt.ArrayLike, pairs: Pairs, resamples: i
         right: of the other side; the same array where both are read alike.
         pairs: positions in these.
         resamples: of the pairs, for the intervals; 0 leaves them out.
+        threshold: chosen on other pairs.
 
     Returns:
         accuracy (mean over folds, each at the threshold of the others, with its standard error; null without folds),
-        accuracy_best (at the threshold that is best on these very pairs), auc, eer, all in percent, with 95 %
-        intervals; tar_at_far: ``{far, tar, threshold, too_few}``; roc: points of the curve.
+        accuracy_chosen (at the given threshold; null without one), accuracy_best (at the threshold that is best on
+        these very pairs), auc, eer, all in percent, with 95 % intervals; tar_at_far: ``{far, tar, threshold, too_few,
+        interval}``; roc: points of the curve.
 
     Raises:
         CrossresError: no genuine or no impostor pair, an embedding that is NaN, infinite or 0.
@@ -69,35 +87,36 @@ def verify(left: npt.ArrayLike, right: npt.ArrayLike, pairs: Pairs, resamples: i
     scores = similarities(left, right, pairs)
     same = pairs.same
     folds = k_fold_accuracy(scores, same, pairs.fold) if len(np.unique(pairs.fold)) > 1 else None
-    threshold = best_threshold(scores, same)
     points = roc(scores, same)
     spread = np.unique(np.linspace(0, len(points.far) - 1, POINTS).astype(int))
 
-    def best_accuracy(values: Floats, truth: npt.NDArray[np.bool_]) -> float:
-        return 100 * float(((values >= best_threshold(values, truth)) == truth).mean())
+    def measured(points: Roc) -> list[float]:
+        at = [points.accuracy_at(threshold)] if threshold is not None else []
+        shares = [points.accuracy.max(), auc_of(points), eer_of(points), *(tar_of(points, far).tar for far in FARS)]
+        return [100 * float(share) for share in [*shares, *at]]
 
-    measures: dict[str, Callable[..., float]] = {
-        "accuracy_best": best_accuracy,
-        "auc": lambda values, truth: 100 * auc(values, truth),
-        "eer": lambda values, truth: 100 * eer(values, truth),
-    }
+    names = ["accuracy_best", "auc", "eer", *FARS, *(["accuracy_chosen"] if threshold is not None else [])]
+    numbers = dict(zip(names, measured(points), strict=True))
     result: dict[str, Any] = {
         "pairs": {"genuine": int(same.sum()), "impostor": int((~same).sum())},
         "accuracy": folds.mean if folds else None,
         "accuracy_error": folds.error if folds else None,
-        "threshold": threshold,
-        **{name: measure(scores, same) for name, measure in measures.items()},
+        "accuracy_chosen": None,
+        "threshold_chosen": threshold,
+        "threshold_best": best_threshold(scores, same),
+        **{name: number for name, number in numbers.items() if isinstance(name, str)},
         "tar_at_far": [
             {"far": far, "tar": 100 * found.tar, "threshold": _finite(found.threshold), "too_few": found.too_few}
             for far in FARS
-            for found in [tar_at_far(scores, same, far)]
+            for found in [tar_of(points, far)]
         ],
         "roc": {"far": points.far[spread].tolist(), "tar": points.tar[spread].tolist()},
     }
     if resamples:
-        result["intervals"] = {
-            name: list(bootstrap(scores, same, measure, resamples)) for name, measure in measures.items()
-        }
+        intervals = dict(zip(names, map(list, bootstrap(scores, same, measured, resamples)), strict=True))
+        for point in result["tar_at_far"]:
+            point["interval"] = intervals.pop(point["far"])
+        result["intervals"] = intervals
     return result
 
 
@@ -108,11 +127,12 @@ def identify(gallery: npt.ArrayLike, probes: npt.ArrayLike, search: Search, resa
         gallery: embeddings (N, d) by position, as the gallery's images are read.
         probes: embeddings (N, d) by position, as the probes are read.
         search: which positions are enrolled and looked for.
-        resamples: of the probes, for the interval of rank-1; 0 leaves it out.
+        resamples: of the probes, for the intervals; 0 leaves them out.
 
     Returns:
-        rank1, rank5, rank10, rank20 and cmc in percent over the mated probes; open_set: ``{fpir, tpir, threshold,
-        too_few}``, null without strangers; retrieval: map and ranks over images; counts.
+        rank1, rank5, rank10, rank20 and cmc in percent over the mated probes; open_set: ``{fpir, tpir, tpir_rank20,
+        threshold, too_few, interval}`` (tpir at rank 1, as UCCS's DIR; at rank 20 as QMUL-SurvFace has it), null
+        without strangers; retrieval: map and ranks over images; counts; 95 % intervals of rank1 and map.
 
     Raises:
         CrossresError: an empty gallery, no mated probe, an embedding that is NaN, infinite or 0.
@@ -146,15 +166,34 @@ def identify(gallery: npt.ArrayLike, probes: npt.ArrayLike, search: Search, resa
     if not mated.all():
         result["open_set"] = [
             {"fpir": fpir, "tpir": point.tpir, "threshold": _finite(point.threshold), "too_few": point.too_few}
+            | {"tpir_rank20": open_set_of(found, fpir, 20).tpir}
             for fpir in FPIRS
             for point in [open_set_of(found, fpir)]
         ]
     if resamples:
-        first = rank[mated] == 1
-        drawn = np.random.default_rng(0).integers(0, len(first), (resamples, len(first)))
-        low, high = np.quantile(100 * first[drawn].mean(1), [0.025, 0.975])
-        result["intervals"] = {"rank1": [float(low), float(high)]}
+        first, precision = (rank[mated] == 1).astype(float), np.concatenate(precisions)
+        rng = np.random.default_rng(0)
+        drawn = rng.integers(0, len(first), (resamples, len(first)))
+        result["intervals"] = {
+            name: _interval([100 * of[rows].mean() for rows in drawn])
+            for name, of in (("rank1", first), ("map", precision))
+        }
+        # strangers are drawn apart: their number decides the threshold
+        strangers, own = np.flatnonzero(~mated), np.flatnonzero(mated)
+        mixed = (
+            [found.of(np.append(own[rows], rng.choice(strangers, len(strangers)))) for rows in drawn]
+            if len(strangers)
+            else []
+        )
+        for point in result["open_set"] or ():
+            point["interval"] = _interval([open_set_of(part, point["fpir"]).tpir for part in mixed])
     return result
+
+
+def _interval(values: Sequence[float]) -> list[float]:
+    """Return the 95 % percentile interval."""
+    low, high = np.quantile(values, [0.025, 0.975])
+    return [float(low), float(high)]
 
 
 def evaluate_faces(
@@ -165,6 +204,7 @@ def evaluate_faces(
     sizes: Sequence[int],
     pairs: Pairs | None = None,
     search: Search | None = None,
+    chooses: tuple[ImageSet, Pairs] | None = None,
     gallery: Encoder | None = None,
     native: bool = False,
     degradation: Degradation | None = None,
@@ -183,6 +223,7 @@ def evaluate_faces(
         sizes: sides of the low-resolution images.
         pairs: for verification; left out where None.
         search: for identification and retrieval; left out where None.
+        chooses: other images and pairs of them, on which the threshold of ``accuracy_chosen`` is chosen.
         gallery: another encoder for the HR side (of a pair the left image), such as the teacher, in whose space the
             encoder was trained; the HR-HR row is then its own.
         native: the images have the resolution they are to be judged at, as TinyFace's: no size is made of another,
@@ -214,18 +255,6 @@ def evaluate_faces(
             raise CrossresError(f"sizes: {size} is not within 1 and hr_size {hr_size}")
     degradation = degradation or Degradation()
     rows: list[dict[str, Any]] = []
-
-    def judge(sides: str, size: int | None, left: npt.NDArray[Any], right: npt.NDArray[Any]) -> None:
-        row: dict[str, Any] = {"sides": sides, "size": size}
-        if pairs is not None:
-            row["verification"] = verify(left, right, pairs, resamples)
-        if search is not None:
-            row["identification"] = identify(left, right, search, resamples)
-        rows.append(row)
-
-    def load(size: int) -> Loader:
-        return Loader(images, hr_size=size, lr_size=size, device=device, fit=fit, memory_mb=memory_mb)
-
     result = {
         "dataset": images.name,
         "images": len(images),
@@ -235,19 +264,40 @@ def evaluate_faces(
         "degradation": None if native else asdict(degradation.resolved()),
         "rows": rows,
     }
+    images, pairs, search = _used(images, pairs, search)
+    others, chooser, _ = _used(*chooses, None) if chooses is not None and pairs is not None else (None, None, None)
+
+    def reader(side: int) -> Callable[[Encoder, Size | None], list[Embeddings]]:
+        """Decode the judged images, and those that choose the threshold, once; size None is this side itself."""
+        sets = [images] if others is None else [images, others]
+        loaders = [Loader(of, hr_size=side, lr_size=side, device=device, fit=fit, memory_mb=memory_mb) for of in sets]
+
+        def read(by: Encoder, size: Size | None) -> list[Embeddings]:
+            for loader in loaders:
+                loader.lr_size = size or side
+                loader.degradation = degradation if size else Degradation(kernel=degradation.kernel)
+            context = nullcontext if by is gallery else autocast
+            return [_sound(embed(by.to(device), loader, context), loader.images) for loader in loaders]
+
+        return read
+
+    def judge(sides: str, size: int | None, left: list[Embeddings], right: list[Embeddings]) -> None:
+        row: dict[str, Any] = {"sides": sides, "size": size}
+        if pairs is not None:
+            threshold = None
+            if chooser is not None:
+                threshold = best_threshold(similarities(left[1], right[1], chooser), chooser.same)
+            row["verification"] = verify(left[0], right[0], pairs, resamples, threshold)
+        if search is not None:
+            row["identification"] = identify(left[0], right[0], search, resamples)
+        rows.append(row)
+
+    read = reader(hr_size)
     if native:
         own = sizes_of(encoder)[2]
-        right = embed(encoder.to(device), load(own), autocast)
-        left = right if gallery is None else embed(gallery.to(device), load(hr_size))
-        judge("native", own, left, right)
+        right = reader(own)(encoder, None)
+        judge("native", own, right if gallery is None else read(gallery, None), right)
         return result
-    loader = load(hr_size)
-
-    def read(by: Encoder, size: Size | None) -> npt.NDArray[Any]:
-        loader.lr_size = hr_size if size is None else size
-        loader.degradation = Degradation(kernel=degradation.kernel) if size is None else degradation
-        return embed(by.to(device), loader, nullcontext if by is gallery else autocast)
-
     high = read(gallery or encoder, None)
     judge("hr-hr", None, high, high)
     for size in sizes:
@@ -255,6 +305,32 @@ def evaluate_faces(
         judge("hr-lr", size, high, low)
         judge("lr-lr", size, low, low)
     return result
+
+
+def _sound(embeddings: Embeddings, images: ImageSet) -> Embeddings:
+    length = np.linalg.norm(embeddings, axis=1)
+    bad = np.flatnonzero(~np.isfinite(length) | (length == 0))
+    if len(bad):
+        raise CrossresError(
+            f"the embedding of {images.where(int(bad[0]))} is NaN, infinite or 0; {len(bad)} such images in all"
+        )
+    return embeddings
+
+
+def _used(
+    images: ImageSet, pairs: Pairs | None, search: Search | None
+) -> tuple[ImageSet, Pairs | None, Search | None]:
+    """Return the images that the protocols name, and the protocols on these."""
+    named = [pairs.left, pairs.right] if pairs else []
+    named += [search.gallery, search.probes] if search else []
+    used = np.unique(np.concatenate(named))
+    if pairs is not None:
+        left, right = (np.searchsorted(used, side) for side in (pairs.left, pairs.right))
+        pairs = replace(pairs, left=left, right=right)
+    if search is not None:
+        gallery, probes = (np.searchsorted(used, side) for side in (search.gallery, search.probes))
+        search = replace(search, gallery=gallery, probes=probes)
+    return images.subset(used), pairs, search
 
 
 def _finite(value: float) -> float | None:

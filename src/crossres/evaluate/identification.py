@@ -83,6 +83,10 @@ class Placed:
     own: Floats
     best: Floats
 
+    def of(self, positions: Ints) -> Placed:
+        """Return some of the probes, which may repeat."""
+        return Placed(self.rank[positions], self.own[positions], self.best[positions])
+
     @staticmethod
     def joined(parts: Sequence[Placed]) -> Placed:
         """Return the parts' probes one after the other."""

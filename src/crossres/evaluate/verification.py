@@ -6,8 +6,8 @@ the threshold; pairs of equal similarity are accepted or refused together.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,13 +49,25 @@ class Roc:
         threshold: (T,), falling; the first is infinity.
         far: (T,) share of the impostor pairs accepted.
         tar: (T,) share of the genuine pairs accepted.
+        genuine: how many genuine pairs there are.
         impostors: how many impostor pairs there are.
     """
 
     threshold: Floats
     far: Floats
     tar: Floats
+    genuine: int
     impostors: int
+
+    @property
+    def accuracy(self) -> Floats:
+        """Share of all pairs that each threshold judges right, (T,)."""
+        right: Floats = self.tar * self.genuine + (1 - self.far) * self.impostors
+        return right / (self.genuine + self.impostors)
+
+    def accuracy_at(self, threshold: float) -> float:
+        """Return the share of all pairs that any threshold judges right."""
+        return float(self.accuracy[np.flatnonzero(self.threshold >= threshold)[-1]])
 
 
 def roc(scores: npt.ArrayLike, same: npt.ArrayLike) -> Roc:
@@ -70,19 +82,28 @@ def roc(scores: npt.ArrayLike, same: npt.ArrayLike) -> Roc:
         np.append(np.inf, values[last]),
         np.append(0.0, impostor / impostor[-1]),
         np.append(0.0, genuine / genuine[-1]),
+        int(genuine[-1]),
         int(impostor[-1]),
     )
 
 
 def auc(scores: npt.ArrayLike, same: npt.ArrayLike) -> float:
     """Return the area under the ROC: the chance that a genuine pair beats an impostor pair, ties counting half."""
-    points = roc(scores, same)
+    return auc_of(roc(scores, same))
+
+
+def auc_of(points: Roc) -> float:
+    """Return what `auc` does, of operating points."""
     return float(np.sum(np.diff(points.far) * (points.tar[1:] + points.tar[:-1]) / 2))
 
 
 def eer(scores: npt.ArrayLike, same: npt.ArrayLike) -> float:
     """Return the equal error rate, where FAR = 1 - TAR, on the straight line between the two points around it."""
-    points = roc(scores, same)
+    return eer_of(roc(scores, same))
+
+
+def eer_of(points: Roc) -> float:
+    """Return what `eer` does, of operating points."""
     gap = points.far - (1 - points.tar)  # rises from -1 to 1
     right = int(np.argmax(gap >= 0))
     left = right - 1
@@ -113,9 +134,13 @@ def tar_at_far(scores: npt.ArrayLike, same: npt.ArrayLike, far: float) -> TarAtF
     Raises:
         CrossresError: a FAR outside 0..1.
     """
+    return tar_of(roc(scores, same), far)
+
+
+def tar_of(points: Roc, far: float) -> TarAtFar:
+    """Return what `tar_at_far` does, of operating points."""
     if not 0 <= far <= 1:
         raise CrossresError(f"a false accept rate lies within 0..1, got {far:g}")
-    points = roc(scores, same)
     at = int(np.flatnonzero(points.far <= far)[-1])
     return TarAtFar(far, float(points.tar[at]), float(points.threshold[at]), bool(points.impostors * far < FEW))
 
@@ -142,14 +167,12 @@ def best_threshold(scores: npt.ArrayLike, same: npt.ArrayLike) -> float:
 
     Of several equally good ones the middle one counts, so that it does not sit at an edge.
     """
-    values, truth = checked(scores, same)
-    points = roc(values, truth)
-    genuine = int(truth.sum())
-    right = points.tar * genuine + (1 - points.far) * points.impostors
+    points = roc(scores, same)
     # a threshold between this distinct score and the next lower one
     distinct = points.threshold[1:]
     between = np.concatenate([[distinct[0] + 1], (distinct[:-1] + distinct[1:]) / 2, [distinct[-1] - 1]])
-    best = np.flatnonzero(np.isclose(right, right.max(), rtol=0, atol=0.5))
+    half_a_pair = 0.5 / (points.genuine + points.impostors)
+    best = np.flatnonzero(points.accuracy > points.accuracy.max() - half_a_pair)
     return float(between[best[len(best) // 2]])
 
 
@@ -182,15 +205,19 @@ def k_fold_accuracy(scores: npt.ArrayLike, same: npt.ArrayLike, fold: npt.ArrayL
 
 
 def bootstrap(
-    scores: npt.ArrayLike, same: npt.ArrayLike, measure: Any, resamples: int = 1000, seed: int = 0
-) -> tuple[float, float]:
-    """Return the 95 % interval of ``measure(scores, same)`` over resampled pairs, genuine and impostor apart."""
+    scores: npt.ArrayLike,
+    same: npt.ArrayLike,
+    measure: Callable[[Roc], Sequence[float]],
+    resamples: int = 1000,
+    seed: int = 0,
+) -> list[tuple[float, float]]:
+    """Return the 95 % interval of each of the measure's numbers over resampled pairs, genuine and impostor apart."""
     values, truth = checked(scores, same)
     rng = np.random.default_rng(seed)
     kinds = [np.flatnonzero(truth), np.flatnonzero(~truth)]
     found = []
     for _ in range(resamples):
         drawn = np.concatenate([rng.choice(kind, len(kind)) for kind in kinds])
-        found.append(measure(values[drawn], truth[drawn]))
-    low, high = np.quantile(found, [0.025, 0.975])
-    return float(low), float(high)
+        found.append(measure(roc(values[drawn], truth[drawn])))
+    low, high = np.quantile(found, [0.025, 0.975], axis=0)
+    return list(zip(low.tolist(), high.tolist(), strict=True))

@@ -12,6 +12,7 @@ from crossres.data.faces import draw_pairs, first_image_search, hold_out_people,
 from crossres.data.images import ImageSet, left_out
 from crossres.data.loader import Loader
 from crossres.data.pairs import Pairs, read_pairs
+from crossres.data.readers import read_unlabelled
 from crossres.data.splits import OwnSplits
 from crossres.errors import CrossresError
 from crossres.evaluate.faces import identify, similarities, verify
@@ -43,16 +44,32 @@ class FaceTask(Task):
         if config.images.classes is not None:
             raise CrossresError("images.classes: people are not chosen by it; leave it out")
         train_set, test_set = _people(config)
-        for lines in left_out({"train": train_set, "test": test_set}):
+        unlabelled = None
+        if self.config.unlabelled:
+            needing = [name for name in config.losses if LOSSES[name].needs_label or LOSSES[name].reads == "logits"]
+            if needing:
+                raise CrossresError(f"losses.{needing[0]}: needs people's names, and unlabelled images have none")
+            images = config.images
+            unlabelled = read_unlabelled(
+                self.config.unlabelled,
+                image_column=images.image_column,
+                corrupt=images.corrupt,
+                memory_mb=images.memory_mb,
+            )
+        read = {"train": train_set, "test": test_set} | ({"unlabelled": unlabelled} if unlabelled else {})
+        for lines in left_out(read):
             progress.say(lines)
         if both := people_in_both(train_set, test_set):
             progress.say(
                 f"{config.data}: {len(both)} people are in the training and in the test images, first {both[0]}: "
                 "the test will look better than it is"
             )
-        train_set, val_set = hold_out_people(train_set, config.train.val_fraction, SPLIT_SEED)
-        if val_set is not None:
-            self.val_pairs = draw_pairs(val_set, self.config.val_pairs, SPLIT_SEED, folds=1)
+        if unlabelled is None:
+            train_set, val_set = hold_out_people(train_set, config.train.val_fraction, SPLIT_SEED)
+            assert val_set is not None  # val_fraction is above 0
+        else:
+            train_set, val_set = unlabelled, train_set
+        self.val_pairs = draw_pairs(val_set, self.config.val_pairs, SPLIT_SEED, folds=1)
         pairs = self.config.pairs
         self.test_pairs = (
             read_pairs(pairs, test_set) if pairs else draw_pairs(test_set, self.config.val_pairs, SPLIT_SEED)
@@ -71,17 +88,16 @@ class FaceTask(Task):
     def judge(self, encoder: Encoder, test: Loader, val: Loader | None, autocast: Autocast) -> dict[str, Any]:
         assert self.test_pairs is not None
         embedding = embed(encoder, test, autocast)
-        verified = verify(embedding, embedding, self.test_pairs)
         found = identify(embedding, embedding, first_image_search(test.images))
         assert val is not None
         assert self.val_pairs is not None
         chooses = embed(encoder, val, autocast)
         threshold = best_threshold(similarities(chooses, chooses, self.val_pairs), self.val_pairs.same)
-        verified["threshold_of_validation"] = threshold
+        verified = verify(embedding, embedding, self.test_pairs, threshold=threshold)
         scores = similarities(embedding, embedding, self.test_pairs)
         right = (scores >= threshold) == self.test_pairs.same
         return {
-            "accuracy": 100 * float(right.mean()),
+            "accuracy": verified["accuracy_chosen"],
             "right": pack(torch.from_numpy(right)),
             "tests": len(right),
             "auc": verified["auc"],
