@@ -71,6 +71,14 @@ RUNS: dict[str, list[str]] = {
         '--stages.teacher=["layer1", "layer2"]',
         '--stages.student=["2", "5"]',
     ],
+    "margin-by-class": [
+        *CE,
+        NO_KD,
+        NO_CRRCD,
+        "--losses.adaface.weight=1",
+        "--losses.cosface.weight=1",
+        "--train.images_per_class=3",
+    ],
     "bfloat16": [*CE, *KD, *CRRCD, *QUEUE, "--train.precision=bfloat16"],
 }
 

@@ -239,10 +239,25 @@ def test_the_commands(crowd: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "accuracy at the threshold that is best on the threshold pairs" in said
     assert "± half the 95 % interval" in said
 
+    for more, line in (
+        (["--native", "--sizes", 8], "--sizes: images that are judged as they are have none; leave it out"),
+        (["--native", "--degradation", "blur=1"], "--degradation: images that are judged as they are have none"),
+        (["--gallery", tmp_path / "stored.npz"], "stored embeddings know no other images; give the model"),
+    ):
+        assert line in refused(*judged, *more)
+
     assert refused("distill", "--resume", tmp_path / "student").endswith(
         "is a run of crossres faces distill; go on with that command"
     )
     assert refused(*words, "--teacher_cache", "false", "--overwrite").endswith("leave teacher_cache on")
+    save_pretrained(build_encoder("resnet8", classes=(), input_size=16, embedding_dim=128), tmp_path / "other")
+    kept = [*judged, "--gallery", tmp_path / "other", "--cache_dir", tmp_path / "kept", "--json"]
+    said = []
+    for _ in range(2):
+        assert main([str(word) for word in kept]) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1]
+    assert len(list((tmp_path / "kept").glob("*.safetensors"))) == 1
     assert refused(*judged, "--gallery", tmp_path / "gallery").startswith(
         "the gallery's embeddings have 64 numbers, the probes' 128: they cannot be compared"
     )

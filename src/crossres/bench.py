@@ -11,6 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+from filelock import FileLock, Timeout
+
 from crossres import config as configs
 from crossres.checkpoint import write_atomically, write_json
 from crossres.comparison import FORMATS, MEASURES, Row, compare, legend, ranks, sentence
@@ -94,18 +96,13 @@ def bench(
 def _alone(grid: Grid) -> Iterator[None]:
     """Refuse a second bench on one grid: both would go on with the same runs."""
     grid.folder.mkdir(parents=True, exist_ok=True)
-    with (grid.folder / ".lock").open("w") as file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # Windows
-            pass
-        except OSError:
-            raise CrossresError(
-                f"another bench works on {grid.folder}; wait for it, or give this grid another out"
-            ) from None
-        yield
+    try:
+        with FileLock(grid.folder / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise CrossresError(
+            f"another bench works on {grid.folder}; wait for it, or give this grid another out"
+        ) from None
 
 
 def summarise(grid: Grid, costs: Mapping[tuple[str, int, str], float] | None = None) -> list[Row]:

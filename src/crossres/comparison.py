@@ -25,8 +25,8 @@ LEGEND = (
     "{tests} would move it); of many methods one in twenty leaves such an interval by chance; p: McNemar's exact "
     "test on the same test {tests}, the largest over the seeds; cost: a training step in steps of {baseline}."
 )
-#: What methods are compared by, as tables call it, and what it is counted over.
-MEASURES = {"top1": ("top-1", "images"), "accuracy": ("accuracy", "pairs")}
+#: What methods are compared by, as tables call it, what it is counted over, and what chooses the epoch.
+MEASURES = {"top1": ("top-1", "images", "top-1"), "accuracy": ("accuracy", "pairs", "AUC")}
 #: Below this probability a difference on the test images counts as more than chance.
 SIGNIFICANT = 0.05
 
@@ -237,13 +237,13 @@ def _measure(rows: Sequence[Row]) -> str:
 
 def legend(rows: Sequence[Row], baseline: str) -> str:
     """Say what the columns of a comparison are."""
-    measure, tests = MEASURES[_measure(rows)]
+    measure, tests, _ = MEASURES[_measure(rows)]
     return LEGEND.format(baseline=baseline, measure=measure, tests=tests)
 
 
 def titles(rows: Sequence[Row], baseline: str) -> list[str]:
     """Return the names of the columns."""
-    measure, _ = MEASURES[_measure(rows)]
+    measure, *_ = MEASURES[_measure(rows)]
     return ["setting", "method", measure, "95 % interval", f"gain over {baseline}", "p", "cost", "seeds"]
 
 

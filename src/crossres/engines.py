@@ -162,6 +162,8 @@ def _one(
         document.setdefault("transfer", {})[name] = json.loads(said)
     for name, options in grid.protocols.items():
         words = [*protocol_words(model, options), "--device", config.train.device, "--json", *_trusted(config)]
+        # all students of a grid are judged beside one gallery
+        words += ["--cache_dir", config.cache_dir] if options.get("gallery") and config.cache_dir else []
         said, failed = _call(["faces", "evaluate", *words], log, cores, running)
         if failed:
             return {"name": config.name, "error": f"protocol {name}: {failed}"}

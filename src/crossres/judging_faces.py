@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from crossres.command_parser import CommandParser
@@ -18,11 +19,12 @@ from crossres.data.splits import OwnSplits, Split
 from crossres.degrade import Degradation, read_degradation
 from crossres.devices import resolve_device
 from crossres.errors import CrossresError
-from crossres.evaluate.classification import sizes_of
+from crossres.evaluate.embedding import sizes_of
 from crossres.evaluate.faces import evaluate_faces
 from crossres.judging import sides, tell, words_of
 from crossres.models.encoder import Encoder
 from crossres.models.onnx_teacher import OnnxInput, read_onnx_input
+from crossres.models.stored import ENDINGS
 from crossres.models.teachers import read_teacher
 from crossres.models.weights import weights_sha256
 
@@ -78,6 +80,7 @@ def _parser() -> CommandParser:
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where it runs")
     parser.add_argument("--memory_mb", type=int, default=4096, help="budget of decoded images kept in memory")
     parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap; 0 leaves intervals out")
+    parser.add_argument("--cache_dir", help="keep the gallery model's embeddings here, for the next model")
     parser.add_argument("--png", help="draw the curves into this file")
     parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else on stdout")
     return parser
@@ -94,6 +97,13 @@ def evaluate_faces_command(words: list[str]) -> None:
     if chosen.resamples < 0:
         raise CrossresError("--resamples: 0 or more")
     wanted = read_onnx_input(chosen.onnx_input) if chosen.onnx_input else None
+    for path in (chosen.model, chosen.gallery or ""):
+        if Path(path).suffix.lower() in ENDINGS:
+            raise CrossresError(f"{path}: stored embeddings know no other images; give the model they come from")
+    native = chosen.native or bool(chosen.layout)
+    for option in ("sizes", "degradation"):
+        if native and getattr(chosen, option):
+            raise CrossresError(f"--{option}: images that are judged as they are have none; leave it out")
     encoder = read_teacher(chosen.model, wanted or OnnxInput(), trust_code=chosen.trust_code)
     gallery = _gallery(chosen, encoder, wanted)
     hr_size, low, high = sizes_of(encoder)
@@ -121,7 +131,8 @@ def evaluate_faces_command(words: list[str]) -> None:
         search=search,
         chooses=chooses,
         gallery=gallery,
-        native=chosen.native or bool(chosen.layout),
+        gallery_cache=Path(chosen.cache_dir) if chosen.cache_dir else None,
+        native=native,
         degradation=degradation,
         fit=encoder.info.get("fit", "crop"),
         device=device.torch,
@@ -188,6 +199,8 @@ def _images_and_protocols(chosen: argparse.Namespace) -> tuple[ImageSet, Pairs |
     for option in ("pairs", "threshold_pairs", "split"):
         if own and getattr(chosen, option):
             raise CrossresError(f"{chosen.data} has its own {own}; leave --{option} out")
+    if own and chosen.corrupt == "skip":
+        raise CrossresError(f"{chosen.data}: without some images its {own} would be others; leave --corrupt out")
     if chosen.layout:
         images, search = read_face_set(chosen.layout, chosen.data)
         return images, None, search

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 
-from crossres.config import Distill, Teach
+from crossres.config import Distill, Model, Teach
 from crossres.data.decode import Fit as FitTo
 from crossres.data.images import ImageSet
 from crossres.data.loader import Loader
@@ -25,13 +25,13 @@ from crossres.losses.base import Shape
 from crossres.models.cache import CachedMaps, cached_outputs
 from crossres.models.encoder import ONNX, Encoder, build_encoder, check_name
 from crossres.models.onnx_copy import onnx_copy
-from crossres.models.onnx_teacher import OnnxBackbone, OnnxInput
+from crossres.models.onnx_teacher import OnnxBackbone
 from crossres.models.pretrained import from_pretrained
 from crossres.models.stages import capture_maps, paired_stages
 from crossres.models.stored import StoredBackbone, stored_outputs
 from crossres.models.teachers import frozen_teacher, order_classes, read_teacher
 from crossres.models.weights import fit_weights, load_weights, weights_sha256
-from crossres.processes import Gather, first_rank_first
+from crossres.processes import Gather
 from crossres.progress import Progress
 from crossres.results import commit
 from crossres.tasks.base import SPLIT_SEED, Task
@@ -158,18 +158,17 @@ def prepare(
         cache = stored_outputs(teacher, train_set, device.torch)
     elif teacher is not None and isinstance(config, Distill) and config.teacher_cache and cached:
         cache_dir = Path(config.cache_dir) if config.cache_dir else Path(config.runs) / "cache"
-        with first_rank_first(fabric):
-            cache = cached_outputs(
-                teacher,
-                train,
-                cache_dir,
-                flip=config.augment.flip,
-                mirrored=config.teacher_views == "mirrored",
-                autocast=device.autocast,
-                precision=device.precision,
-                maps=kept,
-                progress=progress.count,
-            )
+        cache = cached_outputs(
+            teacher,
+            train,
+            cache_dir,
+            flip=config.augment.flip,
+            mirrored=config.teacher_views == "mirrored",
+            autocast=device.autocast,
+            precision=device.precision,
+            maps=kept,
+            progress=progress.count,
+        )
     facts: dict[str, Any] = {
         "task": config.command.removeprefix("crossres "),
         "hr_size": hr_size,
@@ -217,6 +216,8 @@ def _normalisation(
 def _build_student(config: Teach, images: ImageSet, classes: Sequence[str], hr_size: int, lr_size: Size) -> Encoder:
     size = lr_size if isinstance(lr_size, int) else lr_size[1]
     model, weights = config.model, config.model.weights
+    if model.name.startswith(ONNX):
+        return _copied_student(config, classes)
     mean: list[float] | None
     std: list[float] | None
     start = None
@@ -228,25 +229,32 @@ def _build_student(config: Teach, images: ImageSet, classes: Sequence[str], hr_s
         mean, std = start.mean.flatten().tolist(), start.std.flatten().tolist()
     else:
         mean, std = _normalisation(model.name, images, hr_size, config.images.fit)
-    if model.name.startswith(ONNX):
-        wanted = config.onnx_input if isinstance(config, Distill) else OnnxInput()
-        student = onnx_copy(model.name.removeprefix(ONNX), wanted, classes)
-    else:
-        student = build_encoder(
-            model.name,
-            classes=classes,
-            input_size=model.input_size or size,
-            mean=mean,
-            std=std,
-            embedding_dim=model.embedding_dim,
-            small_input=model.small_input,
-            pretrained=model.pretrained,
-        )
+    student = build_encoder(
+        model.name,
+        classes=classes,
+        input_size=model.input_size or size,
+        mean=mean,
+        std=std,
+        embedding_dim=model.embedding_dim,
+        small_input=model.small_input,
+        pretrained=model.pretrained,
+    )
     if start is not None:
         fit_weights(student, start.state_dict(), f"model.weights {weights}")
     elif weights:
         load_weights(student, weights)
     return student
+
+
+def _copied_student(config: Teach, classes: Sequence[str]) -> Encoder:
+    """Return a student that starts from an ONNX file, which decides its widths, its size and its weights."""
+    if not isinstance(config, Distill):
+        raise CrossresError(f"model.name {config.model.name}: {config.command} cannot declare what the file expects")
+    plain = Model(name=config.model.name)
+    for option in fields(plain):
+        if getattr(config.model, option.name) != getattr(plain, option.name):
+            raise CrossresError(f"model.{option.name}: the file of {config.model.name} decides it; leave it out")
+    return onnx_copy(config.model.name.removeprefix(ONNX), config.onnx_input, classes)
 
 
 def _kept_maps(

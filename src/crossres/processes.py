@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from lightning_fabric import Fabric
@@ -43,13 +41,3 @@ class Gather:
         whole = self.fabric.all_gather(part, sync_grads=part.requires_grad)
         assert isinstance(whole, Tensor)
         return whole.flatten(0, 1)
-
-
-@contextmanager
-def first_rank_first(fabric: Fabric) -> Iterator[None]:
-    """Let the first process write the cache before the others read it."""
-    if fabric.global_rank > 0:
-        fabric.barrier()
-    yield
-    if fabric.global_rank == 0:
-        fabric.barrier()

@@ -68,6 +68,8 @@ def method_table(results: Iterable[Mapping[str, Any]], baselines: Sequence[str] 
     """
     groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = defaultdict(list)
     for result in results:
+        if "top1_last" not in result:
+            raise CrossresError(f"'{result.get('name')}' is no run of a classifier; tabulate it apart")
         key = (result["student"]["name"], str(result["lr_size"]), label(result))
         groups[key].append(result)
     for members in groups.values():

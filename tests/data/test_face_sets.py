@@ -228,3 +228,4 @@ def test_the_command_judges_them_as_they_are(
     assert main([str(word) for word in words]) == 0
     assert "rank-1 %" in capsys.readouterr().out
     assert refused(*words, "--pairs", "p.csv").endswith("has its own gallery and probes; leave --pairs out")
+    assert "would be others; leave --corrupt out" in refused(*words, "--corrupt", "skip")

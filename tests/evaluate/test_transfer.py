@@ -15,7 +15,8 @@ from crossres.data.images import ArrayItems, ImageSet
 from crossres.data.loader import Loader
 from crossres.degrade import Degradation
 from crossres.errors import CrossresError
-from crossres.evaluate.transfer import embed, transfer
+from crossres.evaluate.embedding import embed
+from crossres.evaluate.transfer import transfer
 from crossres.models.encoder import Encoder
 from crossres.models.pretrained import save_pretrained
 

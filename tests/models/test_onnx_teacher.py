@@ -106,8 +106,6 @@ def test_what_is_no_teacher_is_said_in_one_line(tmp_path: Path) -> None:
         with pytest.raises(CrossresError, match=rf"^[^\n]*{line}[^\n]*$"):
             onnx_encoder(path, wanted)
     assert onnx_encoder(open_size, OnnxInput(size=6))(images(2, 6)).embedding.shape == (2, 5)
-    with pytest.raises(CrossresError, match=r"an ONNX teacher gives embeddings; it has no classes to name$"):
-        onnx_encoder(fixed, OnnxInput(), classes=("a", "b"))
 
 
 def test_the_input_as_it_is_written_on_the_command_line() -> None:

@@ -14,6 +14,7 @@ from crossres.data.images import ImageSet
 from crossres.data.loader import Loader
 from crossres.degrade import Degradation, Size
 from crossres.errors import CrossresError
+from crossres.evaluate.embedding import sizes_of
 from crossres.metrics import confusion_matrix, topk_accuracy
 from crossres.models.encoder import Encoder
 
@@ -137,20 +138,6 @@ def evaluate(
         "confusion": confusion_matrix(logits.argmax(1), label, len(encoder.classes)).tolist(),
         "curve": curve,
     }
-
-
-def sizes_of(encoder: Encoder) -> tuple[int, int, int]:
-    """Return the HR size of an encoder's training and the smallest and largest LR size, in pixels.
-
-    Raises:
-        CrossresError: the model does not say its HR size.
-    """
-    hr_size = int(encoder.info.get("hr_size") or encoder.input_size or 0)
-    if not hr_size:
-        raise CrossresError("the model does not say its hr_size; save it with info={'hr_size': ...}")
-    trained: Any = encoder.info.get("lr_size") or encoder.input_size or hr_size
-    low, high = (trained, trained) if isinstance(trained, int) else trained
-    return hr_size, int(low), int(high)
 
 
 def _around(low: int, high: int, hr_size: int) -> tuple[int, ...]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,9 @@ from crossres.data.faces import Search
 from crossres.data.images import ImageSet
 from crossres.data.loader import Loader
 from crossres.data.pairs import Pairs
-from crossres.degrade import Degradation, Size
+from crossres.degrade import Degradation
 from crossres.errors import CrossresError
-from crossres.evaluate.classification import sizes_of
+from crossres.evaluate.embedding import embed, sizes_of
 from crossres.evaluate.identification import (
     RANKS,
     Placed,
@@ -29,7 +30,6 @@ from crossres.evaluate.identification import (
     retrieved,
     unit_rows,
 )
-from crossres.evaluate.transfer import embed
 from crossres.evaluate.verification import (
     Roc,
     auc_of,
@@ -40,6 +40,7 @@ from crossres.evaluate.verification import (
     roc,
     tar_of,
 )
+from crossres.models.cache import cached_outputs
 from crossres.models.encoder import Encoder
 
 Floats = npt.NDArray[np.float64]
@@ -206,6 +207,7 @@ def evaluate_faces(
     search: Search | None = None,
     chooses: tuple[ImageSet, Pairs] | None = None,
     gallery: Encoder | None = None,
+    gallery_cache: Path | None = None,
     native: bool = False,
     degradation: Degradation | None = None,
     fit: Any = "crop",
@@ -226,6 +228,7 @@ def evaluate_faces(
         chooses: other images and pairs of them, on which the threshold of ``accuracy_chosen`` is chosen.
         gallery: another encoder for the HR side (of a pair the left image), such as the teacher, in whose space the
             encoder was trained; the HR-HR row is then its own.
+        gallery_cache: folder that keeps the gallery's embeddings for the next encoder that is judged beside it.
         native: the images have the resolution they are to be judged at, as TinyFace's: no size is made of another,
             each encoder reads them as they are, and there is one row, of sides native.
         degradation: how LR comes from HR.
@@ -267,19 +270,12 @@ def evaluate_faces(
     images, pairs, search = _used(images, pairs, search)
     others, chooser, _ = _used(*chooses, None) if chooses is not None and pairs is not None else (None, None, None)
 
-    def reader(side: int) -> Callable[[Encoder, Size | None], list[Embeddings]]:
-        """Decode the judged images, and those that choose the threshold, once; size None is this side itself."""
+    def views(side: int) -> _Views:
         sets = [images] if others is None else [images, others]
-        loaders = [Loader(of, hr_size=side, lr_size=side, device=device, fit=fit, memory_mb=memory_mb) for of in sets]
-
-        def read(by: Encoder, size: Size | None) -> list[Embeddings]:
-            for loader in loaders:
-                loader.lr_size = size or side
-                loader.degradation = degradation if size else Degradation(kernel=degradation.kernel)
-            context = nullcontext if by is gallery else autocast
-            return [_sound(embed(by.to(device), loader, context), loader.images) for loader in loaders]
-
-        return read
+        return _Views(
+            [Loader(of, hr_size=side, lr_size=side, device=device, fit=fit, memory_mb=memory_mb) for of in sets],
+            degradation,
+        )
 
     def judge(sides: str, size: int | None, left: list[Embeddings], right: list[Embeddings]) -> None:
         row: dict[str, Any] = {"sides": sides, "size": size}
@@ -292,19 +288,46 @@ def evaluate_faces(
             row["identification"] = identify(left[0], right[0], search, resamples)
         rows.append(row)
 
-    read = reader(hr_size)
+    at_hr = views(hr_size)
+    left = None if gallery is None else at_hr.kept(gallery.to(device), gallery_cache)
     if native:
         own = sizes_of(encoder)[2]
-        right = reader(own)(encoder, None)
-        judge("native", own, right if gallery is None else read(gallery, None), right)
+        right = views(own).read(encoder.to(device), None, autocast)
+        judge("native", own, left or right, right)
         return result
-    high = read(gallery or encoder, None)
+    high = left or at_hr.read(encoder.to(device), None, autocast)
     judge("hr-hr", None, high, high)
     for size in sizes:
-        low = read(encoder, size)
+        low = at_hr.read(encoder.to(device), size, autocast)
         judge("hr-lr", size, high, low)
         judge("lr-lr", size, low, low)
     return result
+
+
+@dataclass
+class _Views:
+    """Images that are decoded once at one side and read at several sizes.
+
+    Attributes:
+        loaders: of the judged images and, where there are some, of those that choose the threshold.
+        degradation: of smaller sizes.
+    """
+
+    loaders: list[Loader]
+    degradation: Degradation
+
+    def read(self, by: Encoder, size: int | None, autocast: Callable[[], Any]) -> list[Embeddings]:
+        """Return the embeddings at a size, degraded; None is the side itself, at most resized."""
+        for loader in self.loaders:
+            loader.lr_size = size or loader.hr_size
+            loader.degradation = self.degradation if size else Degradation(kernel=self.degradation.kernel)
+        return [_sound(embed(by, loader, autocast), loader.images) for loader in self.loaders]
+
+    def kept(self, by: Encoder, folder: Path | None) -> list[Embeddings]:
+        """Return another model's embeddings of the side itself, in float32, from a folder where they are there."""
+        known: dict[str, Any] = {"flip": False, "autocast": nullcontext, "precision": "float32"}
+        said = [cached_outputs(by, loader, folder, **known).embedding[0].cpu().numpy() for loader in self.loaders]
+        return [_sound(rows, loader.images) for rows, loader in zip(said, self.loaders, strict=True)]
 
 
 def _sound(embeddings: Embeddings, images: ImageSet) -> Embeddings:

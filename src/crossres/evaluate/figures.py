@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crossres.checkpoint import write_atomically
+from crossres.comparison import MEASURES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -89,7 +90,10 @@ def draw_comparison(rows: Sequence[Row], baseline: str, folder: Path) -> list[Pa
     """
     from matplotlib.figure import Figure
 
-    drawn = []
+    drawn: list[Path] = []
+    if not rows:
+        return drawn
+    measure, _, watched = MEASURES[rows[0].measure]
     settings = list(dict.fromkeys(row.setting for row in rows))
     methods = list(dict.fromkeys(row.method for row in sorted(rows, key=lambda row: -row.mean)))
     style = {
@@ -117,7 +121,7 @@ def draw_comparison(rows: Sequence[Row], baseline: str, folder: Path) -> list[Pa
                     axes.errorbar(x, y, yerr=spread, label=method, linewidth=1.3, capsize=3, **style[method])
             sides = sorted({row.size for row in members})
             axes.set_xticks(sides, [f"{side}x{side}" for side in sides])
-            _plain(axes, title=panel, xlabel="LR images", ylabel="test top-1, %")
+            _plain(axes, title=panel, xlabel="LR images", ylabel=f"test {measure}, %")
         axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
         save(figure, "accuracy.png")
     priced = [row for row in rows if row.gain is not None and row.cost is not None]
@@ -153,7 +157,7 @@ def draw_comparison(rows: Sequence[Row], baseline: str, folder: Path) -> list[Pa
                 line = "-" if style[row.method]["marker"] == MARKERS[0] else "--"
                 epochs = range(1, len(row.epochs) + 1)
                 axes.plot(epochs, row.epochs, line, color=colour, linewidth=1.2, label=row.method)
-            _plain(axes, title=setting, xlabel="epoch", ylabel="validation top-1, %")
+            _plain(axes, title=setting, xlabel="epoch", ylabel=f"validation {watched}, %")
             axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
         save(figure, "curves.png")
     return drawn

@@ -15,7 +15,7 @@ from crossres.data.loader import Loader
 from crossres.data.splits import stratified_split
 from crossres.degrade import Degradation
 from crossres.errors import CrossresError
-from crossres.evaluate.classification import sizes_of
+from crossres.evaluate.embedding import embed, sizes_of
 from crossres.models.encoder import Encoder
 
 #: Inverse strengths of the probe's regularisation that validation chooses from.
@@ -119,20 +119,3 @@ def transfer(
         "neighbours": best["knn"],
         "chosen_on": len(held_out),
     }
-
-
-def embed(
-    encoder: Encoder,
-    loader: Loader,
-    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
-    batch_size: int = 250,
-) -> Array:
-    """Return the embedding of every image at its low resolution, float32 (N, d), in the loader's order."""
-    training = encoder.training
-    encoder.eval()
-    parts = []
-    for batch in loader.ordered(batch_size=batch_size):
-        with torch.inference_mode(), autocast():
-            parts.append(encoder(batch.lr).embedding.float().cpu())
-    encoder.train(training)
-    return torch.cat(parts).numpy()

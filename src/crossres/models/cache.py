@@ -8,7 +8,7 @@ import shutil
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from crossres.types import Outputs
 
 #: Images per forward pass of the teacher.
 BATCH = 128
+#: Seconds between two looks at a process that is asking the teacher already.
+LOOK_EVERY = 5.0
 #: Images after which what the teacher said is put on disk, a multiple of BATCH: an interruption costs at most these.
 PART = 16 * BATCH
 
@@ -126,10 +128,54 @@ def _view(
     path = folder / f"{digest}.safetensors"
     # what an interruption leaves behind: whole parts, in order
     beside = folder / f"{digest}.parts"
+
+    def waiting() -> None:
+        progress("teacher, in another process", PART * len(list(beside.glob("*.safetensors"))), len(loader.images))
+
     found = _read(path)
-    if found is not None:
-        shutil.rmtree(beside, ignore_errors=True)
-        return found
+    if found is None:
+        with _alone(folder / f"{digest}.lock", waiting) as waited:
+            found = _read(path) if waited else None
+            found = found or _computed(path, beside, teacher, loader, key, maps, autocast, progress)
+    return found
+
+
+@contextmanager
+def _alone(path: Path, waiting: Callable[[], None]) -> Iterator[bool]:
+    """Let one process at a time in, of this machine or of those that share the folder; say whether it had to wait.
+
+    No timeout ends the wait, as one would that processes have for each other.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock, waited = FileLock(path), False
+        while not lock.is_locked:
+            try:
+                lock.acquire(timeout=LOOK_EVERY if waited else 0)
+            except Timeout:
+                waited = True
+                waiting()
+    except (OSError, NotImplementedError) as error:
+        raise CrossresError(f"cannot lock {path} ({error}): give another cache_dir") from None
+    try:
+        yield waited
+    finally:
+        lock.release()
+
+
+def _computed(
+    path: Path,
+    beside: Path,
+    teacher: Encoder,
+    loader: Loader,
+    key: dict[str, Any],
+    maps: CachedMaps | None,
+    autocast: Callable[[], Any],
+    progress: Callable[[str, int, int], None],
+) -> dict[str, Tensor]:
+    """Ask the teacher, keeping parts ``beside`` until the whole is written to ``path``."""
     files = [beside / f"{number}.safetensors" for number in range(-(-len(loader.images) // PART))]
     parts: list[dict[str, Tensor]] = []
     for file in files:
@@ -139,8 +185,7 @@ def _view(
         parts.append(part)
     rest = _parts(teacher, loader, key["flip"], maps, autocast, progress, start=len(parts) * PART)
     for part, file in zip(rest, files[len(parts) :], strict=True):
-        with suppress(CrossresError):  # another process may have finished the whole and removed the parts
-            _save(part, file, {})
+        _save(part, file, {})
         parts.append(part)
     whole = _joined(parts)
     _save(whole, path, key)

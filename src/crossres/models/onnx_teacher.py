@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -150,20 +149,17 @@ class OnnxBackbone(nn.Module):
         return torch.cat(parts).to(images.device)
 
 
-def onnx_encoder(path: str | Path, wanted: OnnxInput, classes: Sequence[str] = ()) -> Encoder:
+def onnx_encoder(path: str | Path, wanted: OnnxInput) -> Encoder:
     """Make a frozen encoder of an ONNX file.
 
     Args:
         path: of the file.
         wanted: what it expects of its input.
-        classes: nothing but (): its output is taken as an embedding.
 
     Raises:
         CrossresError: no onnxruntime, no such file, a file that onnxruntime cannot read or that does not read images,
             or no size where the file leaves it open.
     """
-    if classes:
-        raise CrossresError(f"{path}: an ONNX teacher gives embeddings; it has no classes to name")
     if min(wanted.std) <= 0 or wanted.highest <= 0:
         raise CrossresError(f"{path}: std and highest should be above 0")
     backbone = OnnxBackbone(path, wanted)

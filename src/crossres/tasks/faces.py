@@ -15,8 +15,8 @@ from crossres.data.pairs import Pairs, read_pairs
 from crossres.data.readers import read_unlabelled
 from crossres.data.splits import OwnSplits
 from crossres.errors import CrossresError
+from crossres.evaluate.embedding import embed
 from crossres.evaluate.faces import identify, similarities, verify
-from crossres.evaluate.transfer import embed
 from crossres.evaluate.verification import best_threshold
 from crossres.losses import LOSSES
 from crossres.models.encoder import Encoder
