@@ -1,0 +1,97 @@
+"""Time encoders on one core, an image at a time and in batches, in one run; with parameters and file sizes.
+
+Writes a list of {model, input, parameters, file_bytes, ms_of_one, ms_of_batch, batch, ...}. The encoders take turns.
+
+    python benchmarks/costs.py teacher.onnx runs/lfw/STUDENT runs/lfw/ANOTHER --out results/faces/costs.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+import torch
+
+from crossres.checkpoint import write_json
+from crossres.config import Train, base_name
+from crossres.devices import resolve_device
+from crossres.models.encoder import Encoder
+from crossres.models.onnx_teacher import OnnxBackbone, OnnxInput
+from crossres.models.teachers import read_teacher
+from crossres.results import commit, machine, versions
+
+BATCH = 64
+
+
+def size_of(encoder: Encoder) -> int:
+    """Return the side it is given: a student's LR size, another's own."""
+    lr_size = encoder.info.get("lr_size") or encoder.input_size
+    return int(lr_size[1] if isinstance(lr_size, list) else lr_size)
+
+
+def parameters_of(encoder: Encoder) -> int:
+    if not isinstance(encoder.backbone, OnnxBackbone):
+        return sum(p.numel() for p in encoder.parameters())
+    import onnx
+    from onnx.numpy_helper import to_array
+
+    graph = onnx.load(encoder.backbone.path).graph
+    # weights, not the scales and shapes beside them
+    return sum(to_array(tensor).size for tensor in graph.initializer if len(tensor.dims) > 1)
+
+
+def milliseconds(encoder: Encoder, images: torch.Tensor) -> float:
+    started = time.perf_counter()
+    with torch.inference_mode():
+        encoder(images)
+    return 1e3 * (time.perf_counter() - started) / len(images)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="+", help="runs, models or ONNX files")
+    parser.add_argument("--out", type=Path, default=Path("results/faces/costs.json"))
+    parser.add_argument("--repeats", type=int, default=30, help="of each measurement; the median counts")
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    device = resolve_device(Train(device="cpu", precision="float32"))
+    encoders = {model: read_teacher(model, OnnxInput()).eval() for model in chosen.models}
+    times: dict[tuple[str, int], list[float]] = {}
+    for repeat in range(chosen.repeats + 2):
+        for model, encoder in encoders.items():
+            for batch in (1, BATCH):
+                side = size_of(encoder)
+                # a teacher of 50 ms an image is timed on fewer
+                count = min(batch, 8) if isinstance(encoder.backbone, OnnxBackbone) and batch > 1 else batch
+                taken = milliseconds(encoder, torch.rand(count, 3, side, side))
+                if repeat >= 2:  # the first ones allocate
+                    times.setdefault((model, batch), []).append(taken)
+    rows = []
+    for model, encoder in encoders.items():
+        path = Path(model)
+        file = (
+            path if path.is_file() else next(p for p in (path, path / "model") if (p / "model.safetensors").exists())
+        )
+        rows.append(
+            {
+                "model": base_name(model),
+                "input": size_of(encoder),
+                "parameters": parameters_of(encoder),
+                "file_bytes": file.stat().st_size,
+                "ms_of_one": round(statistics.median(times[model, 1]), 3),
+                "ms_of_batch": round(statistics.median(times[model, BATCH]), 3),
+                "batch": BATCH,
+                "machine": machine(device),
+                "versions": versions(),
+                "commit": commit(),
+            }
+        )
+        row = rows[-1]
+        print(f"{row['model']:48} {row['ms_of_one']:8.2f} ms  {row['ms_of_batch']:8.2f} ms in a batch")
+    write_json(chosen.out, rows)
+
+
+if __name__ == "__main__":
+    main()
