@@ -167,6 +167,46 @@ def test_a_methods_own_options_and_teachers_apart(grid: dict[str, Any], drawn_te
         list(runs_of(read_grid(written(grid, tmp_path))))
 
 
+def test_what_a_method_says_of_a_part_leaves_the_rest_of_it(grid: dict[str, Any], tmp_path: Path) -> None:
+    grid["base"]["degradation"] = {"kernel": "area"}
+    grid["base"]["images"] = {"memory_mb": 7}
+    own = {"train": {"epochs": 3, "seed": 9}, "model": {"embedding_dim": 5}, "images": {"fit": "pad"}}
+    grid["methods"]["own"] = {"ce": {}, "options": {**own, "degradation": {"blur": [1.0, 1.0]}}}
+    *_, run = runs_of(read_grid(written(grid, tmp_path)))
+    config = run.config
+    assert (config.train.epochs, config.train.batch_size, config.train.seed) == (3, 24, 0)  # the seed is the grid's
+    assert (config.model.name, config.model.embedding_dim) == ("resnet8", 5)
+    assert (config.images.fit, config.images.memory_mb) == ("pad", 7)
+    assert (config.degradation.kernel, config.degradation.blur) == ("area", (1.0, 1.0))
+
+
+def test_a_run_that_diverged_is_not_begun_anew(grid: dict[str, Any], tmp_path: Path) -> None:
+    grid["methods"] = {"ce": {"ce": {}}}
+    grid["base"]["train"] |= {"epochs": 3, "learning_rate": 1e6, "optimizer": "sgd"}
+    parsed = read_grid(written(grid, tmp_path))
+    for _ in range(2):
+        (document,) = bench(parsed, say=lambda _: None)
+        assert "start anew with --overwrite" in document["error"]
+    log = (tmp_path / "runs" / "shapes" / "resnet8-8x8-ce-seed0" / "log.txt").read_text()
+    assert log.count("start anew") == 2
+
+
+def test_a_judgement_that_fails_leaves_what_was_measured(
+    grid: dict[str, Any], drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid["methods"] = {"ce": {"ce": {}}}
+    (first,) = bench(read_grid(written(grid, tmp_path)), say=lambda _: None)
+    grid["transfer"] = {"other": {"data": str(drawn)}}
+    path = written(grid, tmp_path)
+    monkeypatch.setattr("crossres.engines._one", lambda _g, run, *_: {"name": run.config.name, "error": "no space"})
+    (failed,) = bench(read_grid(path), say=lambda _: None)
+    assert (failed["error"], failed["top1_last"]) == ("no space", first["top1_last"])
+    monkeypatch.undo()
+    (again,) = bench(read_grid(path), say=lambda _: None)
+    assert "error" not in again
+    assert "other" in again["transfer"]
+
+
 def test_what_transfer_cannot_do_is_said_before_the_first_run(grid: dict[str, Any], tmp_path: Path) -> None:
     for options, line in (
         ({"data": "$NOT_SET/x"}, r"there is no data set '\$NOT_SET/x'; set that environment variable$"),

@@ -190,8 +190,8 @@ FULL = Distill(
     teacher_cache=False,
     cache_dir="c",
     losses={
-        "ce": {"label_smoothing": 0.1, "weight": 0.5, "decay": False},
-        "kd": {"temperature": 2.0, "weight": 3.0, "decay": True},
+        "ce": {"label_smoothing": 0.1, "weight": 0.5, "decay": False, "warm_up": 0.0},
+        "kd": {"temperature": 2.0, "weight": 3.0, "decay": True, "warm_up": 0.1},
     },
 )
 
@@ -248,7 +248,7 @@ def test_an_option_overrides_the_file_wherever_it_stands(tmp_path: Path) -> None
         config = parse(Distill, words).config
         assert (config.train.epochs, config.train.seed, config.lr_size) == (9, 3, (4, 8))
         # the losses a file names are the losses of the run; a weight left out is 1
-        assert config.losses == {"kd": {"temperature": 2.0, "weight": 1.0, "decay": False}}
+        assert config.losses == {"kd": {"temperature": 2.0, "weight": 1.0, "decay": False, "warm_up": 0.0}}
     both = parse(Distill, ["--config", str(path), "--losses.ce.weight=2"]).config
     assert {name: loss["weight"] for name, loss in both.losses.items()} == {"ce": 2.0, "kd": 1.0}
 

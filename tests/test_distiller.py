@@ -10,7 +10,7 @@ from torch import Tensor
 
 from crossres import CrossresError
 from crossres.distiller import Distiller, LossError, build_losses
-from crossres.losses import CE, CRD, CRRCD, KD
+from crossres.losses import CE, CRD, CRRCD, KD, Loss
 from crossres.models.encoder import Encoder, build_encoder
 from crossres.types import Outputs
 
@@ -33,7 +33,9 @@ def built(options: dict[str, dict[str, Any]], teacher: Encoder | None, student: 
     torch.manual_seed(7)
     losses = build_losses(options, teacher, student)
     decaying = [name for name, given in options.items() if given.get("decay")]
-    return Distiller(student, losses, {name: given.get("weight", 1.0) for name, given in options.items()}, decaying)
+    warm_up = {name: given.get("warm_up", 0.0) for name, given in options.items()}
+    weights = {name: given.get("weight", 1.0) for name, given in options.items()}
+    return Distiller(student, losses, weights, decaying, warm_up)
 
 
 def batch() -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -78,6 +80,45 @@ def test_a_decaying_weight_falls_linearly_to_0_and_the_others_stay() -> None:
         falls = name == "kd"
         torch.testing.assert_close(terms[1][name], (0.25 if falls else 1) * terms[0][name])
         torch.testing.assert_close(terms[2][name], (0 if falls else 1) * terms[0][name])
+
+
+def test_a_weight_that_warms_up_rises_linearly_and_stays() -> None:
+    teacher, student = encoder(0).eval(), encoder(1).eval()
+    hr, lr, label, index = batch()
+    distiller = built({**ALL, "kd": {**ALL["kd"], "warm_up": 0.2}}, teacher, student)
+    plain = built(ALL, teacher, student)(lr, teacher(hr), label, index)[0]
+    for progress, share in ((0.0, 0.0), (0.05, 0.25), (0.2, 1.0), (0.9, 1.0)):
+        distiller.progress = progress
+        terms = distiller(lr, teacher(hr), label, index)[0]
+        torch.testing.assert_close(terms["kd"], share * plain["kd"])
+        torch.testing.assert_close(terms["ce"], plain["ce"])
+
+
+class Staged(Loss):
+    """A loss with a stage of its own."""
+
+    needs_teacher = False
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, width)
+        self.pretrain = 0.5
+
+    def compute(self, teacher: Any, student: Tensor, label: Any, index: Any) -> Tensor:  # noqa: ARG002
+        return student.square().mean() + 1
+
+
+def test_in_a_stage_of_its_own_a_loss_counts_once_whatever_its_weight() -> None:
+    student = encoder(1).eval()
+    losses = {"staged": Staged(student.embedding_dim), **build_losses({"ce": {}}, None, student)}
+    distiller = Distiller(student, losses, {"staged": 200.0, "ce": 3.0})
+    _, lr, label, index = batch()
+    distiller.progress = 0.2
+    alone, _ = distiller(lr, None, label, index)
+    distiller.progress = 0.6
+    after, _ = distiller(lr, None, label, index)
+    assert alone["ce"] == 0
+    torch.testing.assert_close(after["staged"], 200 * alone["staged"])
+    assert after["ce"] > 0
 
 
 def test_the_weighted_gradient_is_the_sum_of_the_terms() -> None:

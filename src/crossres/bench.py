@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from crossres import config as configs
 from crossres.checkpoint import write_atomically, write_json
-from crossres.comparison import FORMATS, MEASURES, Row, compare, legend, ranks, sentence
+from crossres.comparison import FORMATS, MEASURES, Row, compare, legend, rank_table, ranks, sentence
 from crossres.engines import Document, over_ray, side_by_side
 from crossres.errors import CrossresError
 from crossres.grid import FILES, Grid, Run, runs_of
@@ -80,8 +80,11 @@ def bench(
         ends = (over_ray if engine == "ray" else side_by_side)(grid, todo, parallel, overview)
         with overview:
             for run, document in ends:
-                found[run.config.name] = document
                 document["grid"] = {**run.place, "asked": _asked(grid, run)}
+                if "error" in document and (before := _measured(grid, run)):
+                    # a judgement that failed does not undo what the training came to
+                    document = {**before, "error": document["error"]}
+                found[run.config.name] = document
                 write_json(grid.folder / f"{run.config.name}.json", document)
                 failed = document.get("error")
                 measure = document.get("compared_by", "top1")
@@ -122,6 +125,8 @@ def summarise(grid: Grid, costs: Mapping[tuple[str, int, str], float] | None = N
     rows = compare(read_results(grid.folder), grid.baseline, costs)
     for ending, render in FORMATS.items():
         _write(grid.folder / f"comparison.{ending}", render(rows, grid.baseline))
+    if table := rank_table(rows):
+        _write(grid.folder / "ranks.md", table)
     _write(grid.folder / "comparison.txt", "\n".join([legend(rows, grid.baseline), *said_of(rows, grid)]))
     draw_comparison(rows, grid.baseline, grid.folder)
     return rows
@@ -181,14 +186,22 @@ def _files_sha256(place: Path) -> str:
     return digest.hexdigest()
 
 
-def _done(grid: Grid, run: Run) -> Document | None:
-    """Return the result that is there for the same options, data and teacher; a later option had its default."""
+def _measured(grid: Grid, run: Run) -> Document | None:
+    """Return the result that is there for the same options; an option that came later had its default."""
     try:
         document: Document = json.loads((grid.folder / f"{run.config.name}.json").read_text())
         known = configs.sha256(from_dict(type(run.config), document["config"]))
     except (OSError, ValueError, KeyError, CrossresError):
         return None
+    return document if known == configs.sha256(run.config) else None
+
+
+def _done(grid: Grid, run: Run) -> Document | None:
+    """Return the result that is there for the same options, data, teacher and judgements."""
+    document = _measured(grid, run)
+    if document is None:
+        return None
     asked = _asked(grid, run)
     same = document.get("grid", {}).get("asked", asked) == asked
     judged = all(name in document.get(part, {}) for part in JUDGEMENTS for name in asked.get(part, {}))
-    return document if same and judged and known == configs.sha256(run.config) else None
+    return document if same and judged else None

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from crossres.results import unpack
-from crossres.statistics import bootstrap_interval, mcnemar, mean_ranks
+from crossres.statistics import bootstrap_interval, mcnemar, mean_ranks, wilson
 from crossres.tables import label, paired_gain, require_one_experiment
 
 #: What the columns of a comparison are, in the order of its cells.
 LEGEND = (
     "{measure} in % on the test {tests} after the last epoch, mean ± standard deviation over the seeds; 95 % "
-    "interval of that mean by the bootstrap over seeds (of three seeds it spans at most their range); gain over "
+    "interval of that mean by the bootstrap over seeds (of three seeds it spans at most their range), with one seed "
+    "Wilson's over the test {tests}, which says nothing of another training; gain over "
     "{baseline} paired by seed, ± half its 95 % interval (Student's t over the seeds, but never less than other test "
     "{tests} would move it); of many methods one in twenty leaves such an interval by chance; p: McNemar's exact "
     "test on the same test {tests}, the largest over the seeds; cost: a training step in steps of {baseline}."
@@ -51,6 +52,7 @@ class Row:
         cost: its step in steps of the baseline; None where nobody measured it.
         epochs: what chooses the epoch, on the validation images after each, mean over the seeds; empty where not
             recorded.
+        tests: how many images or pairs it was tested on; None where not recorded.
     """
 
     setting: str
@@ -66,6 +68,7 @@ class Row:
     p: float | None
     cost: float | None
     epochs: Sequence[float]
+    tests: int | None = None
 
     @property
     def mean(self) -> float:
@@ -79,8 +82,10 @@ class Row:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """95 % bootstrap interval of the mean over the seeds."""
-        return bootstrap_interval(list(self.score.values())) if len(self.score) > 1 else None
+        """95 % interval: of the mean over the seeds by the bootstrap; with one seed of a share of the tests."""
+        if len(self.score) > 1:
+            return bootstrap_interval(list(self.score.values()))
+        return wilson(round(self.mean * self.tests / 100), self.tests) if self.tests else None
 
     @property
     def is_noise(self) -> bool | None:
@@ -173,7 +178,8 @@ def _row(
     score = {result["seed"]: result[f"{measure}_last"] for result in sorted(members, key=lambda r: r["seed"])}
     factor = members[0].get("grid", {}).get("factor")
     panel, setting = place
-    return Row(setting, panel, size, method, factor, measure, score, len(pairs), gain, half, p, cost, epochs)
+    tests = members[0].get("tests_last") or members[0].get("images", {}).get("test")
+    return Row(setting, panel, size, method, factor, measure, score, len(pairs), gain, half, p, cost, epochs, tests)
 
 
 def _largest(size: Any) -> int:
@@ -202,7 +208,11 @@ def sentence(row: Row, baseline: str) -> str:
     if row.p is None:
         return f"{where} with one seed: nothing says whether that is noise."
     verdict = "within noise" if row.is_noise else "more than chance on these test images"
-    return f"{where}, {verdict} (McNemar p {row.p:.2g}); one seed says nothing of another training."
+    return f"{where}, {verdict} (McNemar p {_probability(row.p)}); one seed says nothing of another training."
+
+
+def _probability(p: float) -> str:
+    return f"{p:.2g}" if p else "< 1e-300"
 
 
 def ranks(rows: Sequence[Row]) -> dict[str, float]:
@@ -225,7 +235,7 @@ def cells(row: Row) -> list[str]:
         f"{row.mean:.2f}" + (f" ± {row.deviation:.2f}" if row.deviation is not None else ""),
         f"{interval[0]:.2f} to {interval[1]:.2f}" if interval else "",
         gain,
-        "" if row.p is None else f"{row.p:.2g}" if row.p else "< 1e-300",
+        "" if row.p is None else _probability(row.p),
         "" if row.cost is None else f"{row.cost:.2f}",
         ", ".join(map(str, row.score)),
     ]
@@ -251,7 +261,8 @@ def markdown(rows: Sequence[Row], baseline: str) -> str:
     """Return a Markdown table."""
     head = titles(rows, baseline)
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    return "\n".join([*lines, *(f"| {' | '.join(cells(row))} |" for row in rows)])
+    table = [[cell.replace("|", "\\|") for cell in cells(row)] for row in rows]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in table)])
 
 
 def latex(rows: Sequence[Row], baseline: str) -> str:
@@ -265,7 +276,7 @@ def latex(rows: Sequence[Row], baseline: str) -> str:
 
 
 def _latex_line(texts: Sequence[str]) -> str:
-    special = {letter: f"\\{letter}" for letter in "%_&#${}"}
+    special = {letter: f"\\{letter}" for letter in "%_&#${}"} | {letter: f"${letter}$" for letter in "<>|"}
     special |= {"±": r"$\pm$", "\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
     escaped = ["".join(special.get(letter, letter) for letter in text) for text in texts]
     return " & ".join(escaped) + r" \\"
@@ -288,3 +299,20 @@ def comma_separated(rows: Sequence[Row], baseline: str) -> str:  # noqa: ARG001
 
 #: How a comparison is written, by the ending of its file.
 FORMATS: dict[str, Callable[[Sequence[Row], str], str]] = {"md": markdown, "tex": latex, "csv": comma_separated}
+
+
+def rank_table(rows: Sequence[Row]) -> str:
+    """Return a Markdown table of the methods that all settings have: rank in each, and mean rank, the best first.
+
+    Empty where there is one setting alone.
+    """
+    settings = list(dict.fromkeys(row.setting for row in rows))
+    found = ranks(rows) if len(settings) > 1 else {}
+    if not found:
+        return ""
+    each = {name: mean_ranks({name: {r.method: r.mean for r in rows if r.setting == name}}) for name in settings}
+    lines = [f"| {' | '.join(['method', *settings, 'mean rank'])} |", "|---" * (len(settings) + 2) + "|"]
+    for method, rank in sorted(found.items(), key=lambda item: item[1]):
+        cells = [method.replace("|", "\\|"), *(f"{each[name][method]:g}" for name in settings), f"{rank:.2f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)

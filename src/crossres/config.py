@@ -14,6 +14,7 @@ import yaml
 from crossres.degrade import Degradation, check_size
 from crossres.errors import CrossresError, demand_utf8, nearest
 from crossres.losses import LOSSES
+from crossres.losses.base import COMMON
 from crossres.models.encoder import ONNX
 from crossres.models.onnx_teacher import OnnxInput
 
@@ -360,9 +361,11 @@ def check(config: Teach) -> None:
             raise CrossresError(f"unknown loss '{name}'{nearest(name, LOSSES)}")
         if not 0 <= options.get("weight", 1) < math.inf:
             raise CrossresError(f"losses.{name}.weight: {options['weight']} is negative or no number")
+        if not 0 <= options.get("warm_up", 0) <= 1:
+            raise CrossresError(f"losses.{name}.warm_up: {options['warm_up']:g} is outside 0..1")
         try:
             trial: Any = [(1, 1, 1)] * MANY_STAGES if LOSSES[name].reads == "features" else 1
-            LOSSES[name](trial, trial, **{k: v for k, v in options.items() if k not in ("weight", "decay")})
+            LOSSES[name](trial, trial, **{k: v for k, v in options.items() if k not in COMMON})
         except (ValueError, TypeError) as error:
             raise CrossresError(f"losses.{name}: {error}") from None
         if isinstance(config, Distill) and config.teacher is None and LOSSES[name].needs_teacher:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from crossres.errors import CrossresError
 from crossres.losses import LOSSES, Loss
-from crossres.losses.base import Shape
+from crossres.losses.base import COMMON, Shape
 from crossres.models.encoder import Encoder
 from crossres.types import Outputs
 
@@ -38,6 +38,7 @@ class Distiller(nn.Module):
         losses: by name.
         weights: factor of each loss, by name.
         decaying: names of the losses whose factor falls linearly to 0 as ``progress`` goes from 0 to 1.
+        warm_up: by name, the share of the training in which a loss's factor rises linearly from 0.
         gather: under DDP, joins a tensor's (B, ...) parts of all processes to (world B, ...), in the same
             order on each, with gradient; every loss then sees the global batch and no loss knows of processes.
     """
@@ -48,6 +49,7 @@ class Distiller(nn.Module):
         losses: Mapping[str, Loss],
         weights: Mapping[str, float],
         decaying: Collection[str] = (),
+        warm_up: Mapping[str, float] | None = None,
         gather: Gather | None = None,
     ) -> None:
         super().__init__()
@@ -55,6 +57,7 @@ class Distiller(nn.Module):
         self.losses = nn.ModuleDict(losses)
         self.weights = dict(weights)
         self.decaying = frozenset(decaying)
+        self.warm_up = {name: share for name, share in (warm_up or {}).items() if share > 0}
         #: share of the training that lies behind, 0..1; the loop keeps it
         self.progress = 0.0
         self.gather = gather
@@ -98,11 +101,15 @@ class Distiller(nn.Module):
                 term = loss(of_teacher, _read(said, loss), label, index)
             except ValueError as error:
                 raise LossError(name, str(error)) from error
-            left = 1 - self.progress if name in self.decaying else 1.0
             # a term that waits for another's pretraining counts 0: under DDP every parameter needs its gradient
-            waits = bool(alone) and name not in alone
-            terms[name] = 0 * term if waits else self.weights[name] * left * term
+            terms[name] = (float(name in alone) if alone else self._factor(name)) * term
         return terms, logits
+
+    def _factor(self, name: str) -> float:
+        """Return a loss's factor now; in a stage of its own, where it is all there is, it is 1 as published."""
+        left = 1 - self.progress if name in self.decaying else 1.0
+        risen = min(1.0, self.progress / self.warm_up[name]) if name in self.warm_up else 1.0
+        return self.weights[name] * left * risen
 
 
 def _read(outputs: Outputs, loss: Loss) -> Any:
@@ -142,7 +149,7 @@ def build_losses(
         if kind.reads == "features":
             widths = maps
         try:
-            losses[name] = kind(*widths, **{k: v for k, v in given.items() if k not in ("weight", "decay")})
+            losses[name] = kind(*widths, **{k: v for k, v in given.items() if k not in COMMON})
         except (ValueError, TypeError) as error:
             raise CrossresError(f"losses.{name}: {error}") from None
     return losses

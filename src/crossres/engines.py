@@ -147,8 +147,8 @@ def _one(
         command = config.command.split()[1:]
         if (folder / "state.pt").exists() and _same(folder, config):
             _, failed = _call([*command, "--resume", str(folder)], log, cores, running)
-        # what it depends on may have changed since: then it cannot go on and begins anew
-        if failed == "" or (failed and "--overwrite" in failed):
+        # what it depends on may have changed since: then it cannot go on and begins anew; one that diverged does not
+        if failed == "" or (failed and "use --overwrite" in failed):
             _, failed = _call([*command, "--config", str(asked), "--overwrite"], log, cores, running)
         if failed:
             return {"name": config.name, "error": failed}

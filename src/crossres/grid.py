@@ -261,17 +261,16 @@ def runs_of(grid: Grid, **overrides: Any) -> Iterator[Run]:
                 if name in seen:
                     raise CrossresError(f"two runs of the grid would be named {name}; name teachers or methods apart")
                 seen.add(name)
-                tree: dict[str, Any] = {
-                    **shared,
-                    **own,
+                varied = {
                     "name": name,
                     "lr_size": size,
-                    "degradation": {**shared.get("degradation", {}), **degradation},
-                    "model": {**shared.get("model", {}), "name": pair.student},
-                    "train": {**shared.get("train", {}), "seed": seed},
+                    "degradation": degradation,
+                    "model": {"name": pair.student},
+                    "train": {"seed": seed},
                     "losses": _scaled(losses, factor),
                     "teacher": pair.teacher if taught else None,
                 }
+                tree = _over(_over(shared, own), varied)
                 # reading takes a third of a second, and seeds and weights change nothing that it checks but numbers
                 alike = (pair.teacher, pair.student, str(size), kind, method)
                 try:
@@ -284,6 +283,16 @@ def runs_of(grid: Grid, **overrides: Any) -> Iterator[Run]:
                 except CrossresError as error:
                     raise CrossresError(f"{name}: {error}") from None
                 yield Run(config, method, teacher, kind if len(kinds) > 1 else None, factor if tried else None)
+
+
+def _over(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options over others, part by part: what one part of them says leaves the rest of that part."""
+    both = {key: _over(base[key], more[key]) for key in base if _parts(base[key], more.get(key))}
+    return {**base, **more, **both}
+
+
+def _parts(*values: Any) -> bool:
+    return all(isinstance(value, Mapping) for value in values)
 
 
 def _merged(config: Distill, losses: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

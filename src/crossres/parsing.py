@@ -86,6 +86,12 @@ def build_parser(kind: type[Teach], prog: str | None = None) -> ArgumentParser:
         parser.add_argument(
             f"--losses.{name}.decay", type=bool, default=False, help="let the weight fall linearly to 0 over the run"
         )
+        parser.add_argument(
+            f"--losses.{name}.warm_up",
+            type=float,
+            default=0.0,
+            help="share of the run, from its start, in which the weight rises linearly from 0",
+        )
     return parser
 
 

@@ -147,7 +147,8 @@ def prepare(
     weights = {name: float(options.get("weight", 1.0)) for name, options in config.losses.items()}
     decaying = [name for name, options in config.losses.items() if options.get("decay")]
     gather = Gather(fabric) if fabric.world_size > 1 else None
-    distiller = Distiller(student, losses, weights, decaying, gather)
+    warm_up = {name: float(options.get("warm_up", 0.0)) for name, options in config.losses.items()}
+    distiller = Distiller(student, losses, weights, decaying, warm_up, gather)
 
     cache = None
     kept = _kept_maps(losses, paths[0], train, config, progress) if compares_maps and teacher is not None else None

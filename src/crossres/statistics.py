@@ -37,6 +37,22 @@ def bootstrap_interval(values: Sequence[float], confidence: float = 0.95, seed: 
     return float(low), float(high)
 
 
+def wilson(right: int, count: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share of ``count`` independent tests, in percent.
+
+    Raises:
+        CrossresError: no tests.
+
+    Source: Wilson, Probable inference, the law of succession, and statistical inference (1927).
+    """
+    if count < 1:
+        raise CrossresError("an interval needs at least 1 test")
+    z, share = 1.959964, right / count
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * np.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return float(100 * (middle - half)), float(100 * (middle + half))
+
+
 @dataclass(frozen=True)
 class McNemar:
     """Two models on the same test images.

@@ -163,7 +163,7 @@ def _setting(result: Mapping[str, Any]) -> dict[str, Any]:
 def _set(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Drop what is off: an option that a version did not know yet equals one that is not used."""
     inner = {key: _set(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
-    return {key: value for key, value in inner.items() if value is not None and value is not False and value != {}}
+    return {key: value for key, value in inner.items() if value not in (None, False, 0, {})}
 
 
 def _difference(members: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]]) -> str:

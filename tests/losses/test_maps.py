@@ -153,14 +153,14 @@ def cosine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return (a * b).sum() / length(a) / length(b)
 
 
-def naive_askd(loss: ASKD, t: list, s: list) -> torch.Tensor:  # noqa: ARG001
+def naive_askd(loss: ASKD, t: list, s: list) -> torch.Tensor:
     total = 0.0
-    for a, b in zip(t, s, strict=True):
+    for a, b, layer in zip(t, s, loss.projections, strict=True):
+        wide = convolved(b, layer) if a.shape[1] != b.shape[1] else b
         for i in range(B):
             total = total + (1 - cosine(*(sum(abs(c) for c in x[i]) for x in (a, b)))) / B
-            if a.shape[1] == b.shape[1]:
-                over = (torch.stack([abs(c).mean() for c in x[i]]) for x in (a, b))
-                total = total + (1 - cosine(*over)) / B
+            over = (torch.stack([abs(c).mean() for c in x[i]]) for x in (a, wide))
+            total = total + (1 - cosine(*over)) / B
     return total
 
 
@@ -168,7 +168,7 @@ def naive_fskd(loss: FSKD, t: list, s: list) -> torch.Tensor:
     total = 0.0
     for a, b, layer in zip(t, s, loss.projections, strict=True):
         b = convolved(b, layer) if a.shape[1] != b.shape[1] else b
-        total = total + sum(1 - cosine(a[i], b[i]) for i in range(B)) / B
+        total = total + sum(1 - cosine(a[i], b[i]) for i in range(B)) / B / len(t)
     return total
 
 

@@ -175,6 +175,7 @@ class Loader:
         raw = self._decoded(order, shares)
         order, shift, flip = (t.to(self.device, non_blocking=True) for t in (order, shift, flip))
         draws = draws.to(self.device)
+        zoom = None if zoom is None else zoom.to(self.device, non_blocking=True)
         for whole, row in zip(rows, shares, strict=True):
             index = order[row]
             pixels = next(raw) if self.pixels is None else self.pixels[index]
@@ -182,7 +183,7 @@ class Loader:
                 pixels = shift_and_flip(pixels, shift[row], flip[row])
             images = pixels.float().mul_(1 / 255)
             if zoom is not None:
-                images = zoomed(images, zoom[row].to(self.device))
+                images = zoomed(images, zoom[row])
             lr = self._lr(images, draws.part(whole, row))
             yield Batch(
                 hr=images if hr or lr is images else None,

@@ -19,6 +19,7 @@ BLUE, RED, GREY = "#2f5d8a", "#c8553d", "#8a8f98"
 #: Of methods, far apart also for those who see fewer colours (Okabe & Ito); then another marker.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 MARKERS = ("o", "s", "^", "D")
+LINES = ("-", "--", ":", "-.")
 #: Above this many classes the names would overlap.
 NAMED_CLASSES = 25
 
@@ -154,7 +155,7 @@ def draw_comparison(rows: Sequence[Row], baseline: str, folder: Path) -> list[Pa
         for axes, setting in zip(panels, settings, strict=True):
             for row in (row for row in rows if row.setting == setting and row.epochs):
                 colour = style[row.method]["color"]
-                line = "-" if style[row.method]["marker"] == MARKERS[0] else "--"
+                line = LINES[MARKERS.index(style[row.method]["marker"]) % len(LINES)]
                 epochs = range(1, len(row.epochs) + 1)
                 axes.plot(epochs, row.epochs, line, color=colour, linewidth=1.2, label=row.method)
             _plain(axes, title=setting, xlabel="epoch", ylabel=f"validation {watched}, %")

@@ -22,8 +22,10 @@ class AB(MapLoss):
     norm), n = 1..N the stages and the scale 3 / 1000 that of the CRD benchmark (published weight 1). It trains alone
     for the first ``pretrain`` of the run and is 0 afterwards, when labels and other losses train the network.
 
-    It reads the sign of what the activation gets: name the teacher's modules just before it in ``stages.teacher``,
-    such as a wide residual network's ``[block2.layer.0.bn1, block3.layer.0.bn1, bn1]``; ends of stages are not that.
+    It reads what an activation gets on both sides: name the modules just before it in ``stages``, such as a wide
+    residual network's ``[block2.layer.0.bn1, block3.layer.0.bn1, bn1]`` and a resnet8x4's ``[layer1.0.joined,
+    layer2.0.joined, layer3.0.joined]``; ends of stages are behind it. A sum over the cells of a map: at 8x8 it weighs
+    a sixteenth of what it does at 32x32.
     Called outside a `Distiller`, set ``pretraining`` to True while it shall train.
 
     Args:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from torch import Tensor
 
-from crossres.losses.base import MapLoss
+from crossres.losses.base import MapLoss, Shape, to_teachers_channels
 from crossres.losses.contrast import unit
 
 
@@ -19,8 +20,9 @@ class ASKD(MapLoss):
         Q = \operatorname{mean}_c |F_c|, \quad R_c = \operatorname{mean}_x |F_{c x}|
 
     The paper reads both attentions, over space Q and over channels R, from attention modules (CBAM) that its
-    networks have; our reading for networks without: the mean activation. R is compared where a pair of maps has
-    as many channels. Published weight 5, for faces.
+    networks have; our reading for networks without: the mean activation. Where a pair of maps differs in channels, R
+    is that of the student's map behind a 1x1 convolution to the teacher's channels, trained with the student.
+    Published weight 5, for faces.
 
     Args:
         teacher_dim: shapes of the teacher's maps.
@@ -31,14 +33,23 @@ class ASKD(MapLoss):
         lists of (B, C, H, W) -> scalar.
     """
 
+    def __init__(
+        self,
+        teacher_dim: Sequence[Shape],
+        student_dim: Sequence[Shape],
+        *,
+        match: Literal["pool", "bilinear"] = "pool",
+    ) -> None:
+        super().__init__(teacher_dim, student_dim, match=match)
+        self.projections = to_teachers_channels(self.teacher_shapes, self.student_shapes)
+
     def compute(
         self, teacher: Sequence[Tensor], student: Sequence[Tensor], label: Tensor | None, index: Tensor | None
     ) -> Tensor:
         loss = student[0].new_zeros(())
-        for t, s in zip(teacher, student, strict=True):
+        for t, s, project in zip(teacher, student, self.projections, strict=True):
             loss = loss + _unlike(t.abs().mean(1).flatten(1), s.abs().mean(1).flatten(1))
-            if t.shape[1] == s.shape[1]:
-                loss = loss + _unlike(t.abs().mean((2, 3)), s.abs().mean((2, 3)))
+            loss = loss + _unlike(t.abs().mean((2, 3)), project(s).abs().mean((2, 3)))
         return loss
 
 

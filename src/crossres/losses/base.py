@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from crossres.losses.options import demand
 
+#: Options that every loss has beside its own: its factor, whether that falls to 0, the share in which it rises.
+COMMON = ("weight", "decay", "warm_up")
 #: channels, height and width of a feature map
 Shape = tuple[int, int, int]
 

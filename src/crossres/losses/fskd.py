@@ -14,10 +14,10 @@ from crossres.losses.contrast import unit
 class FSKD(MapLoss):
     r"""Feature similarity (F-SKD, arXiv 2303.04681): maps of the same direction, whatever their length.
 
-    .. math:: L = \sum_{\text{stages}} \operatorname{mean}_b \big[ 1 - \cos(F^t_b, F^s_b) \big]
+    .. math:: L = \operatorname{mean}_{\text{stages}} \operatorname{mean}_b \big[ 1 - \cos(F^t_b, F^s_b) \big]
 
-    with F_b a sample's whole map, (C H W,). The paper's networks have equal widths; where they differ, a 1x1
-    convolution, trained with the student, brings the student's map to the teacher's channels (our reading).
+    with F_b a sample's whole map, (C H W,). Published weight 20. The paper's networks have equal widths; where they
+    differ, a 1x1 convolution, trained with the student, brings the student's map to the teacher's channels (ours).
 
     Args:
         teacher_dim: shapes of the teacher's maps.
@@ -45,4 +45,4 @@ class FSKD(MapLoss):
         for t, s, project in zip(teacher, student, self.projections, strict=True):
             cosine = (unit(t.flatten(1)) * unit(project(s).flatten(1))).sum(1)
             loss = loss + 1 - cosine.mean()
-        return loss
+        return loss / len(teacher)

@@ -22,8 +22,10 @@ class FSP(MapLoss):
 
     the larger map of the two stages pooled to the smaller one. It compares channel by channel: where the widths of
     teacher and student differ, a 1x1 convolution, trained with the student, brings the student's map to the
-    teacher's channels (ours). It trains alone for the first ``pretrain`` of the run, as published (weight 50), and
-    is 0 afterwards. Called outside a `Distiller`, set ``pretraining`` to True while it shall train.
+    teacher's channels (ours). It trains alone for the first ``pretrain`` of the run and is 0 afterwards, as in the
+    CRD benchmark, whose weight 50 its own stage never sees: there, as here, the factor is 1. That code also compares
+    the stem's map; here it is the ends of the stages. Called outside a `Distiller`, set ``pretraining`` to True while
+    it shall train.
 
     Args:
         teacher_dim: shapes of the teacher's maps, at least two.

@@ -25,9 +25,9 @@ class FT(MapLoss):
         L_{\text{pretrain}} = \operatorname{mean} (D(P(F^t)) - F^t)^2, \quad
         L = \operatorname{mean} \Big| \frac{P(F^t)}{|P(F^t)|} - \frac{T(F^s)}{|T(F^s)|} \Big|
 
-    a sample's factors as one vector. P, D and T are three 3x3 convolutions with leaky relu (0.1). The CRD benchmark's
-    weight 200 is for another form: there the squares' mean over the channels is normalised. Called outside a
-    `Distiller`, set ``pretraining`` to True until the paraphraser is trained.
+    a sample's factors as one vector. P, D and T are three 3x3 convolutions with leaky relu (0.1). Published weight
+    500 (the authors' code); the CRD benchmark's 200 is for another form: there the squares' mean over the channels
+    is normalised. Called outside a `Distiller`, set ``pretraining`` to True until the paraphraser is trained.
 
     Args:
         teacher_dim: shapes of the teacher's maps.

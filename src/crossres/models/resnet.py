@@ -17,6 +17,8 @@ class BasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
+        #: what the last activation gets: losses on activation boundaries read it here
+        self.joined = nn.Identity()
         self.downsample: nn.Module = nn.Identity()
         if stride != 1 or in_width != width:
             self.downsample = nn.Sequential(nn.Conv2d(in_width, width, 1, stride, bias=False), nn.BatchNorm2d(width))
@@ -24,7 +26,7 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # No in-place ReLU: a captured feature must stay what its module returned.
         inner = F.relu(self.bn1(self.conv1(x)))
-        return F.relu(self.bn2(self.conv2(inner)) + self.downsample(x))
+        return F.relu(self.joined(self.bn2(self.conv2(inner)) + self.downsample(x)))
 
 
 class ResNet(nn.Module):
