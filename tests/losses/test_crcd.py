@@ -23,13 +23,13 @@ def naive(loss: CRCD, teacher, student, anchors, label, *, sigmoid: bool) -> tor
     e_s = [unit(weight["student_layer.weight"] @ x + weight["student_layer.bias"]) for x in student]
 
     def between_teachers(i, j):
-        inner = weight["relations.teacher_relation.anchor.weight"] @ (e_t[i] - e_t[j])
-        return unit(weight["relations.teacher_relation.layers.0.weight"] @ inner.clamp(min=0))
+        inner = weight["teacher_relation.anchor.weight"] @ (e_t[i] - e_t[j])
+        return unit(weight["teacher_relation.layers.0.weight"] @ inner.clamp(min=0))
 
     def across(i, j):
-        first, other = (weight[f"relations.cross_relation.{side}.weight"] for side in ("anchor", "other"))
+        first, other = (weight[f"cross_relation.{side}.weight"] for side in ("anchor", "other"))
         inner = first @ e_t[i] - other @ e_s[j]
-        return unit(weight["relations.cross_relation.layers.0.weight"] @ inner.clamp(min=0))
+        return unit(weight["cross_relation.layers.0.weight"] @ inner.clamp(min=0))
 
     def one(positive, negatives):
         if not sigmoid:
@@ -44,9 +44,9 @@ def naive(loss: CRCD, teacher, student, anchors, label, *, sigmoid: bool) -> tor
                 continue
             u, v = between_teachers(i, j), across(i, j)
             others = [k for k in range(SIZE) if k not in (i, j) and label[k] != label[j]]
-            forth = [u @ across(i, k) / loss.relations.tau for k in others]
-            back = [v @ between_teachers(i, k) / loss.relations.tau for k in others]
-            positive = u @ v / loss.relations.tau
+            forth = [u @ across(i, k) / loss.tau for k in others]
+            back = [v @ between_teachers(i, k) / loss.tau for k in others]
+            positive = u @ v / loss.tau
             terms += [one(positive, forth) + one(positive, back)]
     return sum(terms) / len(terms)
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from crossres.losses.base import Loss
 from crossres.losses.contrast import unit
-from crossres.losses.crrcd import CRRCD
 from crossres.losses.options import demand
+from crossres.losses.relations import Relation, relational_contrast
 
 
 class CRCD(Loss):
@@ -36,7 +36,7 @@ class CRCD(Loss):
         tau: temperature of the contrast, above 0.
         width: width of the unit vectors and of a relation.
         anchors: anchors i drawn per batch; 0 takes all.
-        critic: of l, as in `CRRCD`.
+        critic: of l: "softmax" for InfoNCE, "sigmoid" for a term for each negative.
 
     Shapes:
         teacher (B, teacher_dim), student (B, student_dim), label (B,) -> scalar; 0 for a batch of 1. Without labels
@@ -64,20 +64,24 @@ class CRCD(Loss):
         demand(name, "critic", critic, critic in ("sigmoid", "softmax"), "'sigmoid' or 'softmax'")
         self.teacher_layer = nn.Linear(teacher_dim, width)
         self.student_layer = nn.Linear(student_dim, width)
-        self.relations = CRRCD(
-            *(width, width),
-            tau=tau,
-            width=width,
-            hidden=width,
-            anchors=anchors,
-            critic=critic,
-            both_directions=True,
-        )
+        self.tau = tau
+        self.anchors = anchors
+        self.critic: Literal["sigmoid", "softmax"] = critic
+        self.teacher_relation = Relation(width, None, width, width, depth=2)
+        self.cross_relation = Relation(width, width, width, width, depth=2)
 
     def compute(self, teacher: Tensor, student: Tensor, label: Tensor | None, index: Tensor | None) -> Tensor:
         t, s = unit(self.teacher_layer(teacher)), unit(self.student_layer(student))
-        self.relations.layer_dtype = self.layer_dtype
-        return self.relations.compute(t, s, label, index)
+        return relational_contrast(
+            *(t, s, label, index),
+            relations=(self.teacher_relation, self.cross_relation),
+            tau=self.tau,
+            anchors=self.anchors,
+            critic=self.critic,
+            reduction="mean",
+            both_directions=True,
+            layer_dtype=self.layer_dtype,
+        )
 
 
 class CRCDGradient(CRCD):

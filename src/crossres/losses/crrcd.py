@@ -4,46 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from crossres.losses.base import Loss
-from crossres.losses.contrast import contrast, identities, may_contrast, unit
+from crossres.losses.contrast import unit
 from crossres.losses.options import demand
 from crossres.losses.queue import Queue
-
-
-class Relation(nn.Module):
-    r"""Feature relation module: :math:`v_{ij} = W_d\,\mathrm{relu}( \dots \mathrm{relu}(A a_i - B b_j))`.
-
-    The first layer is linear, so ``A a`` and ``B b`` are computed once a sample and broadcast over pairs.
-    No layer has a bias: equal embeddings have the relation 0.
-
-    Args:
-        anchor_dim: width of a.
-        other_dim: width of b; None where both live in one space: then B is A.
-        hidden: width between the layers.
-        width: width of the relation.
-        depth: number of linear layers, the first (A and B) included; 1 is ``A a_i - B b_j`` alone.
-    """
-
-    def __init__(self, anchor_dim: int, other_dim: int | None, hidden: int, width: int, depth: int) -> None:
-        super().__init__()
-        first = hidden if depth > 1 else width
-        self.anchor = nn.Linear(anchor_dim, first, bias=False)
-        self.other = None if other_dim is None else nn.Linear(other_dim, first, bias=False)
-        outputs = [hidden] * (depth - 2) + [width] if depth > 1 else []
-        self.layers = nn.ModuleList(nn.Linear(hidden, out, bias=False) for out in outputs)
-
-    def forward(self, anchor: Tensor, other: Tensor, length: float = 1.0) -> Tensor:
-        """Relate each anchor (a, anchor_dim) to each other (K, other_dim): float32 (a, K, width) of one length."""
-        # Added with its sign turned, since autograd then turns (K, hidden) numbers and not (a, K, hidden).
-        project = self.anchor if self.other is None else self.other
-        relation: Tensor = self.anchor(anchor)[:, None] + -project(other)
-        for layer in self.layers:
-            relation = layer(F.relu(relation, inplace=True))
-        return unit(relation.float(), length)
+from crossres.losses.relations import Relation, relational_contrast
 
 
 class CRRCD(Loss):
@@ -129,10 +96,10 @@ class CRRCD(Loss):
         self.tau = tau
         self.anchors = anchors
         self.same_class_negatives = same_class_negatives
-        self.critic = critic
+        self.critic: Literal["sigmoid", "softmax"] = critic
         self.unit_embeddings = unit_embeddings
         self.both_directions = both_directions
-        self.reduction = reduction
+        self.reduction: Literal["sum", "mean"] = reduction
         self.teacher_relation = Relation(teacher_dim, None, hidden, width, depth)
         self.cross_relation = Relation(teacher_dim, student_dim, hidden, width, depth)
         self.queue = Queue(queue_size, student_dim) if negatives == "queue" else None
@@ -140,41 +107,20 @@ class CRRCD(Loss):
     def compute(self, teacher: Tensor, student: Tensor, label: Tensor | None, index: Tensor | None) -> Tensor:
         if self.unit_embeddings:
             teacher, student = unit(teacher), unit(student)
-        size = student.shape[0]
-        every = not 0 < self.anchors < size
-        anchor = (
-            torch.arange(size, device=student.device)
-            if every
-            else torch.randperm(size, device=student.device)[: self.anchors]
+        loss = relational_contrast(
+            teacher,
+            student,
+            None if self.same_class_negatives else label,
+            index,
+            relations=(self.teacher_relation, self.cross_relation),
+            tau=self.tau,
+            anchors=self.anchors,
+            critic=self.critic,
+            reduction=self.reduction,
+            both_directions=self.both_directions,
+            queue=self.queue,
+            layer_dtype=self.layer_dtype,
         )
-
-        identity = other_identity = identities(index, student)
-        classes = other_classes = None if self.same_class_negatives else label
-        others = student
-        if self.queue is not None:
-            others = torch.cat([student, self.queue.read()])
-            other_identity = torch.cat([identity, self.queue.identity])
-            if classes is not None:
-                other_classes = torch.cat([classes, self.queue.label])
-        # (B, K): negatives of the positive j; then, for each anchor, without the anchor itself.
-        allowed = may_contrast(classes, identity, other_classes, other_identity)
-        if self.queue is not None:
-            allowed[:, size:] &= self.queue.filled
-        not_anchor = identity[anchor, None] != other_identity
-        pair = not_anchor[:, :size].float()
-
-        # the modules' products are most of the cost, and the only part that does without float32
-        with torch.autocast(student.device.type, self.layer_dtype, enabled=self.layer_dtype != torch.float32):
-            u = self.teacher_relation(teacher[anchor], teacher, length=1 / self.tau)
-            v = self.cross_relation(teacher[anchor], others)
-        scores = u @ v.transpose(1, 2)
-        negatives = allowed & not_anchor[:, None]
-        rows = contrast(scores, negatives, self.critic, self.reduction)
-        if self.both_directions:
-            back = scores[..., :size].transpose(1, 2)
-            rows = rows + contrast(back, negatives[..., :size], self.critic, self.reduction)
-
         if self.queue is not None and self.training:
             self.queue.push(student, label, index)
-        # A batch of 1 has no pair; its relations are computed all the same: every parameter has a gradient.
-        return (rows * pair).sum() / pair.sum().clamp(min=1)
+        return loss

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossres.losses.base import Loss
+from crossres.losses.geometry import angles, distances
 from crossres.losses.options import demand
-from crossres.losses.rkd import angles, distances
 
 
 class HORKD(Loss):
