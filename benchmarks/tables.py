@@ -17,7 +17,7 @@ from crossres.bench import summarise
 from crossres.checkpoint import write_atomically
 from crossres.comparison import legend, markdown, ranks
 from crossres.grid import read_grid
-from crossres.tables import SPREAD, label, method_table, paired_gain, read_results
+from crossres.tables import SPREAD, label, method_table, paired_gain, read_results, sizes_table, transfer_table
 
 STEPS = Path("results/bench/steps.json")
 #: One for each folder of results; grids that share a folder need no line of their own.
@@ -130,34 +130,15 @@ def grid_table(recipe: Path) -> str:
         "",
         markdown(rows, grid.baseline),
     ]
+    for setting in dict.fromkeys(row.setting for row in rows):
+        placed = [row.method for row in rows if row.setting == setting]
+        ours = [f"{method} {rank}" for rank, method in enumerate(placed, 1) if method.startswith("crrcd")]
+        if ours:
+            lines += ["", f"Rank of ours among {len(placed)} at {setting}, by the mean: {', '.join(ours)}."]
     found = ranks(rows)
     if len({row.setting for row in rows}) > 1 and found:
         told = ", ".join(f"{method} {rank:.1f}" for method, rank in found.items())
         lines += ["", f"Mean rank over the settings (1 is best): {told}."]
-    return "\n".join(lines)
-
-
-def transfer_table(results: list[dict[str, Any]]) -> str:
-    """Linear probe and neighbours on other data, and the students under degradations they were not trained on."""
-    sets = list(dict.fromkeys(name for r in results for name in r["transfer"]))
-    kinds = list(dict.fromkeys(name for r in results for name in r.get("unseen", {}) if name != "other sizes"))
-    head = ["method", *(f"{name}, {how}" for name in sets for how in ("probe", "kNN")), "CIFAR-100", *kinds]
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for r in results:
-        judged = [r["transfer"][name][key] for name in sets for key in ("probe_top1", "knn_top1")]
-        values = [*judged, r["top1_best_val"], *(r["unseen"][kind]["top1"] for kind in kinds)]
-        lines.append(f"| {label(r)} | {' | '.join(f'{value:.2f}' for value in values)} |")
-    return "\n".join(lines)
-
-
-def sizes_table(results: list[dict[str, Any]]) -> str:
-    """The students on test images of other sizes than they were trained on, brought to the student's size."""
-    sizes = [point["size"] for point in results[0]["unseen"]["other sizes"]["curve"]]
-    head = ["method", *(f"{size}x{size}" for size in sizes)]
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for r in results:
-        values = {point["size"]: point["top1"] for point in r["unseen"]["other sizes"]["curve"]}
-        lines.append(f"| {label(r)} | {' | '.join(f'{values[size]:.2f}' for size in sizes)} |")
     return "\n".join(lines)
 
 
@@ -209,6 +190,32 @@ def steps_table(path: Path) -> str:
     return "\n".join(lines)
 
 
+#: Seconds a bare step of resnet8x4 is expected to take on a GPU: some 300 kernels whose launch takes 6 microseconds.
+GPU_STEP = 1.8e-3
+#: Seconds that a run takes beside its steps: imports, decoding, moving the images, 30 passes over validation images.
+GPU_START = 10.0
+
+
+def gpu_budget(recipe: Path, steps: Path) -> str:
+    """What the whole grid is designed to take on one GPU: every method, two sizes, three seeds."""
+    grid = read_grid(recipe)
+    costs = costs_of(steps)
+    train = grid.base["train"]
+    of_run = train["epochs"] * (45_000 // train["batch_size"])
+    student = grid.pairs[0].student
+    ratios = [costs.get((student, size, method), 1.0) for method in grid.methods for size in (8, 16)]
+    runs = 3 * len(ratios)
+    one = (3 * sum(ratios) * of_run * GPU_STEP + runs * GPU_START) / 60
+    return (
+        f"{len(grid.methods)} methods at two sizes with three seeds are {runs} runs of {of_run:,} steps. A bare step "
+        f"is expected to take {1e3 * GPU_STEP:.1f} ms, as long as its kernels take to launch; with the methods' "
+        f"measured ratios to it (on a CPU) and {GPU_START:.0f} s beside the steps of a run, one process takes "
+        f"{one:.0f} minutes. Each step uses a small part of the GPU, so that `--parallel 4` is designed to take a "
+        f"quarter, {one / 4:.0f} minutes, as long as the processes' launches overlap (MPS lets their kernels do so, "
+        "too). Transfer and unseen degradations are not in it: a linear probe runs on the CPU."
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; fail where a table is out of date")
@@ -223,13 +230,13 @@ def main() -> None:
         "cifar100-students": students_table(cifar100),
         "cifar100-sensitivity": sensitivity_table(cifar100 / "sensitivity"),
         "steps": steps_table(STEPS),
+        "gpu-budget": gpu_budget(GRIDS[0], STEPS),
     }
     for recipe in GRIDS:
         folder = read_grid(recipe).folder
         if folder.is_dir():
             tables[recipe.stem] = grid_table(recipe)
             judged = [r for r in read_results(folder) if r.get("transfer") and r["seed"] == 0]
-            judged.sort(key=lambda r: -r["top1_best_val"])
             if judged:
                 tables[f"{recipe.stem}-transfer"] = transfer_table(judged)
                 tables[f"{recipe.stem}-sizes"] = sizes_table(judged)

@@ -12,11 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from crossres.comparison import comma_separated, compare, latex, markdown, ranks, sentence
+from crossres.comparison import comma_separated, compare, current, latex, markdown, rank_table, ranks, sentence
 from crossres.errors import CrossresError
 from crossres.evaluate.figures import draw_comparison
 from crossres.results import pack, unpack
-from crossres.statistics import mcnemar
+from crossres.statistics import mcnemar, wilson
 
 COUNT = 40
 
@@ -170,3 +170,37 @@ def test_of_weights_tried_the_best_on_validation_counts() -> None:
     best, ce = compare(base + tried)
     assert (best.factor, best.mean, ce.factor) == (4, 60.0, None)
     assert "| x (weight x 4) | 60.00 ± 0.00 |" in markdown([best], "ce")
+
+
+def test_what_was_run_before_the_grid_changed_is_left_out_and_named() -> None:
+    base = result("ce", 0, first(20), config={"train": {"epochs": 3}})
+    new = result("kd", 0, first(24), config={"train": {"epochs": 3}})
+    old = result("gone", 0, first(24), config={"train": {"epochs": 9}})
+    other = result("far", 0, first(24), size=16, config={"train": {"epochs": 9}})  # a setting without a baseline
+    kept, lines = current([base, new, old, other], "ce")
+    assert kept == [base, new, other]
+    assert lines == ["gone-0: left out, as it differs from ce in train."]
+    assert {row.method for row in compare(kept)} == {"ce", "kd", "far"}
+
+
+def test_one_seed_has_the_interval_of_its_tests() -> None:
+    (row,) = compare([result("ce", 0, first(20))])
+    assert row.interval == pytest.approx(wilson(20, COUNT))
+    assert "35.20 to 64.80" in markdown([row], "ce")
+
+
+def test_ranks_in_each_setting_and_over_them() -> None:
+    results = [
+        *(result(method, 0, first(count)) for method, count in (("ce", 10), ("a|b", 20), ("c", 30))),
+        *(result(method, 0, first(count), size=16) for method, count in (("ce", 10), ("a|b", 20), ("c", 20))),
+    ]
+    lines = rank_table(compare(results)).splitlines()
+    assert lines[0] == "| method | resnet8 8x8 | resnet8 16x16 | mean rank |"
+    assert lines[2:] == ["| c | 1 | 1.5 | 1.25 |", "| a\\|b | 2 | 1.5 | 1.75 |", "| ce | 3 | 3 | 3.00 |"]
+    assert rank_table(compare(results[:3])) == ""
+
+
+def test_no_cell_breaks_a_table() -> None:
+    rows = compare([result("ce", 0, first(1)), result("a|b<c", 0, first(39))])
+    assert "| a\\|b<c |" in markdown(rows, "ce")
+    assert r"a$|$b$<$c" in latex(rows, "ce")

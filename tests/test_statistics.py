@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from crossres.errors import CrossresError
-from crossres.statistics import McNemar, bootstrap_interval, mcnemar, mean_ranks
+from crossres.statistics import McNemar, bootstrap_interval, mcnemar, mean_ranks, wilson
 
 
 def test_the_bootstrap_equals_the_enumeration_of_all_resamples() -> None:
@@ -45,3 +45,14 @@ def test_mean_ranks_count_ties_half_and_leave_out_what_is_missing() -> None:
     assert mean_ranks(scores) == {"crd": 1.25, "kd": 1.75, "ce": 3.0}
     assert list(mean_ranks(scores)) == ["crd", "kd", "ce"]
     assert mean_ranks({}) == {}
+
+
+def test_wilson_covers_what_it_says() -> None:
+    rng = np.random.default_rng(0)
+    for share in (0.02, 0.5, 0.97):
+        intervals = [wilson(int(right), 400) for right in rng.binomial(400, share, 2000)]
+        assert 0.93 < np.mean([low <= 100 * share <= high for low, high in intervals]) < 0.975
+    assert wilson(0, 10)[0] == pytest.approx(0, abs=1e-9)
+    assert wilson(10, 10)[1] == pytest.approx(100)
+    with pytest.raises(CrossresError, match="at least 1 test"):
+        wilson(0, 0)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from crossres.errors import CrossresError
-from crossres.tables import method_table, paired_gain, read_results
+from crossres.tables import OTHER_SIZES, method_table, paired_gain, read_results, sizes_table, transfer_table
 
 
 def result(method, seed, top1, size=8):
@@ -116,3 +116,22 @@ def test_read_results(tmp_path):
         read_results(tmp_path)
     with pytest.raises(CrossresError, match="no such folder"):
         read_results(tmp_path / "nowhere")
+
+
+def test_what_students_are_worth_elsewhere():
+    judged = [
+        result("ce", 0, 40.0) | {"dataset": "crops", "unseen": {"nearest": {"top1": 30.0}}},
+        result("kd", 0, 50.0)
+        | {
+            "dataset": "crops",
+            "transfer": {"digits": {"probe_top1": 80.0, "knn_top1": 70.0}},
+            "unseen": {OTHER_SIZES: {"top1": 1.0, "curve": [{"size": 8, "top1": 9.0}, {"size": 4, "top1": 5.0}]}},
+        },
+    ]
+    assert transfer_table(judged).splitlines() == [
+        "| method | digits, probe | digits, kNN | crops | nearest |",
+        "|---|---|---|---|---|",
+        "| kd | 80.00 | 70.00 | 49.00 |  |",
+        "| ce |  |  | 39.00 | 30.00 |",
+    ]
+    assert sizes_table(judged).splitlines()[::2] == ["| method | 4x4 | 8x8 |", "| kd | 5.00 | 9.00 |"]

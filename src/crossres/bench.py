@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from crossres import config as configs
 from crossres.checkpoint import write_atomically, write_json
-from crossres.comparison import FORMATS, MEASURES, Row, compare, legend, rank_table, ranks, sentence
+from crossres.comparison import FORMATS, MEASURES, Row, compare, current, legend, rank_table, ranks, sentence
 from crossres.engines import Document, over_ray, side_by_side
 from crossres.errors import CrossresError
 from crossres.grid import FILES, Grid, Run, runs_of
@@ -23,7 +23,7 @@ from crossres.judging import transfer_words
 from crossres.judging_faces import protocol_words
 from crossres.parsing import from_dict
 from crossres.progress import Overview
-from crossres.tables import read_results
+from crossres.tables import OTHER_SIZES, read_results, sizes_table, transfer_table
 
 Engine = Literal["local", "ray"]
 #: What a run is judged by after its training: the keys of a grid and of its results.
@@ -122,12 +122,20 @@ def summarise(grid: Grid, costs: Mapping[tuple[str, int, str], float] | None = N
     """
     from crossres.evaluate.figures import draw_comparison
 
-    rows = compare(read_results(grid.folder), grid.baseline, costs)
+    results, left_out = current(read_results(grid.folder), grid.baseline)
+    rows = compare(results, grid.baseline, costs)
     for ending, render in FORMATS.items():
         _write(grid.folder / f"comparison.{ending}", render(rows, grid.baseline))
     if table := rank_table(rows):
         _write(grid.folder / "ranks.md", table)
-    _write(grid.folder / "comparison.txt", "\n".join([legend(rows, grid.baseline), *said_of(rows, grid)]))
+    said = [legend(rows, grid.baseline), *said_of(rows, grid), *left_out]
+    _write(grid.folder / "comparison.txt", "\n".join(said))
+    judged = [r for r in results if (r.get("transfer") or r.get("unseen")) and "top1_best_val" in r]
+    judged = [r for r in judged if r["seed"] == judged[0]["seed"]]
+    if judged:
+        _write(grid.folder / "transfer.md", transfer_table(judged))
+    if any(OTHER_SIZES in r.get("unseen", {}) for r in judged):
+        _write(grid.folder / "sizes.md", sizes_table(judged))
     draw_comparison(rows, grid.baseline, grid.folder)
     return rows
 

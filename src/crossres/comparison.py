@@ -15,7 +15,7 @@ import numpy as np
 
 from crossres.results import unpack
 from crossres.statistics import bootstrap_interval, mcnemar, mean_ranks, wilson
-from crossres.tables import label, paired_gain, require_one_experiment
+from crossres.tables import differences, label, paired_gain, require_one_experiment
 
 #: What the columns of a comparison are, in the order of its cells.
 LEGEND = (
@@ -124,6 +124,23 @@ def compare(
         found = [_row(place, method, members, base, costs) for method, members in methods.items()]
         rows += sorted(found, key=lambda row: -row.mean)
     return rows
+
+
+def current(results: Sequence[Mapping[str, Any]], baseline: str) -> tuple[list[Mapping[str, Any]], list[str]]:
+    """Return the results that can be compared with the baseline of their setting, and a line for each other one.
+
+    A folder may hold runs of a grid that has been changed since; the baseline's were run anew with it.
+    """
+    base = {_setting(result): result for result in results if label(result) == baseline}
+    kept, lines = [], []
+    for result in results:
+        other = base.get(_setting(result))
+        unlike = differences(result, other) if other is not None else []
+        if unlike:
+            lines.append(f"{result.get('name')}: left out, as it differs from {baseline} in {', '.join(unlike)}.")
+        else:
+            kept.append(result)
+    return kept, lines
 
 
 def tuned(members: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:

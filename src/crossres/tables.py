@@ -30,6 +30,10 @@ SPREAD = (
 _METHOD = ("losses", "teacher", "teacher_name", "teacher_cache", "teacher_views")
 
 
+#: name in ``unseen`` of a grid whose curve over sizes is tabulated
+OTHER_SIZES = "other sizes"
+
+
 def read_results(folder: str | Path) -> list[dict[str, Any]]:
     """Read every ``result.json`` document of the distillations in a folder, sorted by file name.
 
@@ -116,9 +120,7 @@ def paired_gain(
         CrossresError: the two differ in more than the method: in data, sizes, schedule or augmentation.
     """
     for result, other in zip(results[:1], baseline[:1], strict=False):
-        ours, theirs = _setting(result), _setting(other)
-        unlike = sorted(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))
-        if unlike:
+        if unlike := differences(result, other):
             raise CrossresError(
                 f"'{result.get('name')}' and '{other.get('name')}' differ in {', '.join(unlike)} beside the method; "
                 "tabulate them apart"
@@ -140,6 +142,12 @@ def label(result: Mapping[str, Any]) -> str:
     losses = result.get("losses", {})
     names = result["method"].split("+")
     return "+".join(f"{name} (decays)" if losses.get(name, {}).get("decay") else name for name in names)
+
+
+def differences(result: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Return in what two runs differ beside the method: options and data, by name."""
+    ours, theirs = _setting(result), _setting(other)
+    return sorted(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))
 
 
 def _experiment(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -184,3 +192,42 @@ def _spread(values: Sequence[float]) -> str:
 def _order(key: tuple[str, str, str]) -> tuple[str, str, int, str]:
     student, size, method = key
     return student, size.rjust(12), len(method.split("+")), method
+
+
+def transfer_table(results: Iterable[Mapping[str, Any]]) -> str:
+    """Return a Markdown table of what students are worth elsewhere: on other data, under unseen degradations.
+
+    Linear probe and nearest neighbours for each data set, top-1 on the run's own test images and under each
+    degradation; of the weights that were best on validation. The best on its own test images comes first.
+
+    Args:
+        results: ``result.json`` documents of a grid with ``transfer``, ``unseen`` or both.
+    """
+    rows = sorted(results, key=lambda r: -r["top1_best_val"])
+    sets = list(dict.fromkeys(name for r in rows for name in r.get("transfer", {})))
+    kinds = list(dict.fromkeys(name for r in rows for name in r.get("unseen", {}) if name != OTHER_SIZES))
+    own = rows[0]["dataset"]
+    head = ["method", *(f"{name}, {how}" for name in sets for how in ("probe", "kNN")), own, *kinds]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for r in rows:
+        judged = [r.get("transfer", {}).get(name, {}).get(key) for name in sets for key in ("probe_top1", "knn_top1")]
+        values = [*judged, r["top1_best_val"], *(r.get("unseen", {}).get(kind, {}).get("top1") for kind in kinds)]
+        shown = ["" if value is None else f"{value:.2f}" for value in values]
+        lines.append(f"| {label(r)} | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
+def sizes_table(results: Iterable[Mapping[str, Any]]) -> str:
+    """Return a Markdown table of students on test images of other sizes than they were trained on.
+
+    Args:
+        results: ``result.json`` documents of a grid with an ``unseen`` called "other sizes"; others are left out.
+    """
+    rows = sorted((r for r in results if OTHER_SIZES in r.get("unseen", {})), key=lambda r: -r["top1_best_val"])
+    sizes = sorted({point["size"] for r in rows for point in r["unseen"][OTHER_SIZES]["curve"]})
+    head = ["method", *(f"{size}x{size}" for size in sizes)]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for r in rows:
+        values = {point["size"]: f"{point['top1']:.2f}" for point in r["unseen"][OTHER_SIZES]["curve"]}
+        lines.append(f"| {label(r)} | {' | '.join(values.get(size, '') for size in sizes)} |")
+    return "\n".join(lines)
