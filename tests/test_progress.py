@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from functools import partial
 from pathlib import Path
 
@@ -26,8 +27,12 @@ def test_the_runs_that_go_on_at_one_look(tmp_path: Path, monkeypatch: pytest.Mon
     with progress.Overview(3) as overview:
         overview.begins("one", log)
         log.write_text("epoch 1/30  ce 2.5\n\nepoch 2/30  ce 2.4\n")
+        overview.begins("two", log.with_name("none.txt"))
         overview.look()
         assert "epoch 2/30  ce 2.4" in screen.getvalue()
+        assert "1 wait" in screen.getvalue()
+        # two of thirty epochs of the first of three runs are done
+        assert re.search(r"\d left", screen.getvalue())
         assert "0 of 3 runs done" in screen.getvalue()
         line = overview.ended("one", "failed: no memory")
         assert line.startswith("1 of 3  one  failed: no memory  ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,7 @@ class Overview:
         self.failed = 0
         self.live = None if silent or not self.console.is_terminal or not runs else Live(console=self.console)
         self.started = time.perf_counter()
+        self.began = time.time()
 
     def __enter__(self) -> Overview:
         if self.live is not None:
@@ -152,19 +154,34 @@ class Overview:
         table = Table(box=None, show_header=False, pad_edge=False)
         failed = f", {self.failed} failed" if self.failed else ""
         table.add_row(f"{self.done} of {self.runs} runs done{failed}", f"{self._left()} left")
-        for name, log in list(self.logs.items()):
-            table.add_row(Text(name), Text(_last_line(log), no_wrap=True, overflow="ellipsis"))
+        # a cluster is given all runs at once: those that wait have said nothing yet
+        said = {name: line for name, log in list(self.logs.items()) if (line := _last_line(log, self.began))}
+        for name, line in said.items():
+            table.add_row(Text(name), Text(line, no_wrap=True, overflow="ellipsis"))
+        if waiting := len(self.logs) - len(said):
+            table.add_row(f"{waiting} wait", "")
         self.live.update(table, refresh=True)
 
     def _left(self) -> str:
-        if not self.done:
+        """Return the time left, counting the epochs of the runs that go on."""
+        done = self.done + sum(_share_done(_last_line(log, self.began)) for log in list(self.logs.values()))
+        if not done:
             return "..."
-        return clock((time.perf_counter() - self.started) / self.done * (self.runs - self.done))
+        return clock((time.perf_counter() - self.started) / done * (self.runs - done))
 
 
-def _last_line(log: Path) -> str:
+def _share_done(line: str) -> float:
+    """Return how much of a run its last line says is done."""
+    found = re.match(r"epoch (\d+)/(\d+)", line)
+    return int(found[1]) / int(found[2]) if found else 0.0
+
+
+def _last_line(log: Path, since: float) -> str:
+    """Return the last line that was written since a time; none where the log is of an earlier call."""
     try:
         with log.open("rb") as file:
+            if log.stat().st_mtime < since - 1:  # its clock may lag a little
+                return ""
             file.seek(max(0, log.stat().st_size - 1000))
             lines = file.read().decode(errors="replace").split("\n")
     except OSError:
