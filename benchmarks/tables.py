@@ -13,7 +13,7 @@ from typing import Any
 
 from cifar100 import VARIANTS
 
-from crossres.bench import summarise
+from crossres.bench import compared, summarise
 from crossres.checkpoint import write_atomically
 from crossres.comparison import legend, markdown, ranks
 from crossres.grid import read_grid
@@ -110,11 +110,12 @@ def costs_of(path: Path) -> dict[tuple[str, int, str], float]:
     return {(row["student"], row["lr_size"], row["method"]): row["ratio_to_ce"] for row in rows}
 
 
-def grid_table(recipe: Path) -> str:
-    """What a grid's methods came to, with statistics; also written beside the results in other formats."""
+def grid_table(recipe: Path, *, write: bool) -> str:
+    """What a grid's methods came to, with statistics; ``write`` puts it beside the results in other formats, too."""
     grid = read_grid(recipe)
-    rows = summarise(grid, costs_of(STEPS))
-    results = read_results(grid.folder)
+    rows, results, _ = compared(grid, costs_of(STEPS))
+    if write:
+        summarise(grid, costs_of(STEPS))
     some = results[0]
     counts = some["images"]
     classes = some["config"]["images"].get("classes")
@@ -235,7 +236,7 @@ def main() -> None:
     for recipe in GRIDS:
         folder = read_grid(recipe).folder
         if folder.is_dir():
-            tables[recipe.stem] = grid_table(recipe)
+            tables[recipe.stem] = grid_table(recipe, write=not chosen.check)
             judged = [r for r in read_results(folder) if r.get("transfer") and r["seed"] == 0]
             if judged:
                 tables[f"{recipe.stem}-transfer"] = transfer_table(judged)

@@ -38,6 +38,10 @@ def test_the_pages_of_the_methods_follow_the_docstrings():
     subprocess.run([sys.executable, "benchmarks/methods.py", "--check"], cwd=ROOT, check=True)
 
 
+def test_the_tables_follow_the_results():
+    subprocess.run([sys.executable, "benchmarks/tables.py", "--check"], cwd=ROOT, check=True)
+
+
 def recipes(grids: bool) -> list[Path]:
     return [path for path in sorted(ROOT.glob("recipes/**/*.yaml")) if ("\nmethods:" in path.read_text()) == grids]
 

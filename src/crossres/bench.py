@@ -108,10 +108,26 @@ def _alone(grid: Grid) -> Iterator[None]:
         ) from None
 
 
+def compared(
+    grid: Grid, costs: Mapping[tuple[str, int, str], float] | None = None
+) -> tuple[list[Row], list[Document], list[str]]:
+    """Return the comparison of what lies in ``grid.folder``, the results it is of, and a line for each left out.
+
+    Every result in that folder counts, so grids that write into one folder are one comparison.
+
+    Args:
+        grid: whose results are there.
+        costs: as for `compare`.
+    """
+    results, left_out = current(read_results(grid.folder), grid.baseline)
+    return compare(results, grid.baseline, costs), [dict(result) for result in results], left_out
+
+
 def summarise(grid: Grid, costs: Mapping[tuple[str, int, str], float] | None = None) -> list[Row]:
     """Write ``comparison.md``, ``.tex``, ``.csv``, what they say in words and the figures into ``grid.folder``.
 
-    Every result in that folder counts, so grids that write into one folder are one comparison.
+    Beside them ``ranks.md`` of several settings, ``transfer.md`` and ``sizes.md`` of students that were judged
+    elsewhere (of one seed).
 
     Args:
         grid: whose results are there.
@@ -122,8 +138,7 @@ def summarise(grid: Grid, costs: Mapping[tuple[str, int, str], float] | None = N
     """
     from crossres.evaluate.figures import draw_comparison
 
-    results, left_out = current(read_results(grid.folder), grid.baseline)
-    rows = compare(results, grid.baseline, costs)
+    rows, results, left_out = compared(grid, costs)
     for ending, render in FORMATS.items():
         _write(grid.folder / f"comparison.{ending}", render(rows, grid.baseline))
     if table := rank_table(rows):
