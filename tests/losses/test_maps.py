@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from crossres.losses import AB, ASKD, AT, FSKD, FSP, FT, NST, SP, VID, FitNet, MapLoss, ReviewKD
+from crossres.losses.base import resized
 
 B = 3
 #: a teacher at 8 x 8 and a student at 4 x 4, of other widths
@@ -313,11 +314,17 @@ def test_a_pair_is_compared_at_the_smaller_size_whichever_side_has_it() -> None:
     )
 
 
-def test_a_teachers_maps_may_come_pooled_already() -> None:
+@pytest.mark.parametrize("match", ["pool", "bilinear"])
+@pytest.mark.parametrize("kind", [FitNet, AT, SP, NST, VID, ASKD, FSKD, FSP, AB, FT, ReviewKD])
+def test_a_teachers_maps_may_come_at_the_compared_size_already(kind: type[MapLoss], match: Any) -> None:
+    torch.manual_seed(0)
     teacher, student = maps(TEACHER, 1), maps(STUDENT, 2)
-    loss = AT(TEACHER, STUDENT)
-    ready = [F.adaptive_avg_pool2d(t, s.shape[-1]) for t, s in zip(teacher, student, strict=True)]
-    assert torch.equal(loss(ready, student), loss(teacher, student))
+    loss = staged(kind(TEACHER, STUDENT, match=match)).eval()
+    # as a teacher's cache keeps them, in float32 here
+    kept = [resized(t, size, match) for t, size in zip(teacher, loss.sizes, strict=True)]
+    found = loss(kept, student)
+    assert torch.equal(found, loss(teacher, student))
+    assert found > 0
 
 
 @pytest.mark.parametrize("kind", [FitNet, AT, SP, NST, VID, ASKD, FSKD])
