@@ -79,13 +79,17 @@ def test_done_once_failed_again_and_gone_on_with(
     assert "| resnet8 8x8 | kd |" in said.out
     assert "kd (resnet8 8x8): " in said.out
     assert {path.name for path in (tmp_path / "results").iterdir() if path.suffix != ".json"} == {
-        *("comparison.md", "comparison.tex", "comparison.csv", "comparison.txt", "cost.png", "curves.png", ".lock")
+        *("comparison.md", "comparison.tex", "comparison.csv", "comparison.txt", "cost.png", "curves.png", ".lock"),
+        "transfer.md",
     }
     assert said.err.splitlines()[-1].startswith("crossres: 1 of 3 runs failed, first resnet8-8x8-bad-seed0; see ")
     failed = json.loads((tmp_path / "results" / "resnet8-8x8-bad-seed0.json").read_text())
     assert "shapes has no class 'star'" in failed["error"]
     done = tmp_path / "results" / "resnet8-8x8-kd-seed0.json"
     document = json.loads(done.read_text())
+    elsewhere = (tmp_path / "results" / "transfer.md").read_text()
+    assert elsewhere.startswith("| method | again, probe | again, kNN | shapes | harsh |")
+    assert f"| kd | {document['transfer']['again']['probe_top1']:.2f} |" in elsewhere
     assert document["grid"]["method"] == "kd"
     assert set(document["grid"]["asked"]) == {"data", "teacher", "transfer", "unseen"}
     assert document["transfer"]["again"]["classes"] == 4
