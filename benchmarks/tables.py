@@ -13,7 +13,7 @@ from typing import Any
 
 from cifar100 import VARIANTS
 
-from crossres.bench import compared, summarise
+from crossres.bench import compared, write_comparison
 from crossres.checkpoint import write_atomically
 from crossres.comparison import legend, markdown, ranks
 from crossres.grid import read_grid
@@ -113,9 +113,9 @@ def costs_of(path: Path) -> dict[tuple[str, int, str], float]:
 def grid_table(recipe: Path, *, write: bool) -> str:
     """What a grid's methods came to, with statistics; ``write`` puts it beside the results in other formats, too."""
     grid = read_grid(recipe)
-    rows, results, _ = compared(grid, costs_of(STEPS))
+    rows, results, left_out = compared(grid, costs_of(STEPS))
     if write:
-        summarise(grid, costs_of(STEPS))
+        write_comparison(grid, rows, results, left_out)
     some = results[0]
     counts = some["images"]
     classes = some["config"]["images"].get("classes")

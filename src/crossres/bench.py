@@ -126,9 +126,6 @@ def compared(
 def summarise(grid: Grid, costs: Mapping[tuple[str, int, str], float] | None = None) -> list[Row]:
     """Write ``comparison.md``, ``.tex``, ``.csv``, what they say in words and the figures into ``grid.folder``.
 
-    Beside them ``ranks.md`` of several settings, ``transfer.md`` and ``sizes.md`` of students that were judged
-    elsewhere (of one seed).
-
     Args:
         grid: whose results are there.
         costs: as for `compare`.
@@ -136,9 +133,19 @@ def summarise(grid: Grid, costs: Mapping[tuple[str, int, str], float] | None = N
     Returns:
         The rows of the comparison.
     """
+    rows, results, left_out = compared(grid, costs)
+    write_comparison(grid, rows, results, left_out)
+    return rows
+
+
+def write_comparison(grid: Grid, rows: list[Row], results: list[Document], left_out: list[str]) -> None:
+    """Write what `compared` gave; see `summarise`.
+
+    Beside it ``ranks.md`` of several settings, ``transfer.md`` and ``sizes.md`` of students that were judged
+    elsewhere (of one seed).
+    """
     from crossres.evaluate.figures import draw_comparison
 
-    rows, results, left_out = compared(grid, costs)
     for ending, render in FORMATS.items():
         _write(grid.folder / f"comparison.{ending}", render(rows, grid.baseline))
     if table := rank_table(rows):
@@ -152,7 +159,6 @@ def summarise(grid: Grid, costs: Mapping[tuple[str, int, str], float] | None = N
     if any(OTHER_SIZES in r.get("unseen", {}) for r in judged):
         _write(grid.folder / "sizes.md", sizes_table(judged))
     draw_comparison(rows, grid.baseline, grid.folder)
-    return rows
 
 
 def said_of(rows: Sequence[Row], grid: Grid) -> list[str]:

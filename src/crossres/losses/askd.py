@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from torch import Tensor
 
-from crossres.losses.base import MapLoss, Shape, to_teachers_channels
+from crossres.losses.base import ProjectedMapLoss
 from crossres.losses.contrast import unit
 
 
-class ASKD(MapLoss):
+class ASKD(ProjectedMapLoss):
     r"""Attention similarity (A-SKD, arXiv 2209.14498): the LR student is to look where the HR teacher looks.
 
     .. math::
@@ -32,16 +31,6 @@ class ASKD(MapLoss):
     Shapes:
         lists of (B, C, H, W) -> scalar.
     """
-
-    def __init__(
-        self,
-        teacher_dim: Sequence[Shape],
-        student_dim: Sequence[Shape],
-        *,
-        match: Literal["pool", "bilinear"] = "pool",
-    ) -> None:
-        super().__init__(teacher_dim, student_dim, match=match)
-        self.projections = to_teachers_channels(self.teacher_shapes, self.student_shapes)
 
     def compute(
         self, teacher: Sequence[Tensor], student: Sequence[Tensor], label: Tensor | None, index: Tensor | None

@@ -179,6 +179,23 @@ class MapLoss(Loss):
         )
 
 
+class ProjectedMapLoss(MapLoss):
+    """A loss on feature maps that has a way from the student's channels to the teacher's, for each pair of maps.
+
+    Arguments and errors as of `MapLoss`.
+    """
+
+    def __init__(
+        self,
+        teacher_dim: Sequence[Shape],
+        student_dim: Sequence[Shape],
+        *,
+        match: Literal["pool", "bilinear"] = "pool",
+    ) -> None:
+        super().__init__(teacher_dim, student_dim, match=match)
+        self.projections = to_teachers_channels(self.teacher_shapes, self.student_shapes)
+
+
 def to_teachers_channels(teacher: Sequence[Sequence[int]], student: Sequence[Sequence[int]]) -> nn.ModuleList:
     """Return for each pair of maps a 1x1 convolution to the teacher's channels, or nothing where they are equal."""
     return nn.ModuleList(

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from torch import Tensor
 
-from crossres.losses.base import MapLoss, Shape, to_teachers_channels
+from crossres.losses.base import ProjectedMapLoss
 from crossres.losses.contrast import unit
 
 
-class FSKD(MapLoss):
+class FSKD(ProjectedMapLoss):
     r"""Feature similarity (F-SKD, arXiv 2303.04681): maps of the same direction, whatever their length.
 
     .. math:: L = \operatorname{mean}_{\text{stages}} \operatorname{mean}_b \big[ 1 - \cos(F^t_b, F^s_b) \big]
@@ -27,16 +26,6 @@ class FSKD(MapLoss):
     Shapes:
         lists of (B, C, H, W) -> scalar.
     """
-
-    def __init__(
-        self,
-        teacher_dim: Sequence[Shape],
-        student_dim: Sequence[Shape],
-        *,
-        match: Literal["pool", "bilinear"] = "pool",
-    ) -> None:
-        super().__init__(teacher_dim, student_dim, match=match)
-        self.projections = to_teachers_channels(self.teacher_shapes, self.student_shapes)
 
     def compute(
         self, teacher: Sequence[Tensor], student: Sequence[Tensor], label: Tensor | None, index: Tensor | None

@@ -9,11 +9,11 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
-from crossres.losses.base import MapLoss, Shape, at_rest, to_teachers_channels
+from crossres.losses.base import ProjectedMapLoss, Shape, at_rest
 from crossres.losses.options import demand
 
 
-class FSP(MapLoss):
+class FSP(ProjectedMapLoss):
     r"""FSP matrices (Yim et al., CVPR 2017): how a stage's channels go with the next one's.
 
     .. math::
@@ -54,7 +54,6 @@ class FSP(MapLoss):
             raise ValueError("FSP: one stage has no flow to a next one, expected the maps of at least 2")
         demand("FSP", "pretrain", pretrain, 0 <= pretrain < 1, "0 <= pretrain < 1")
         self.pretrain = pretrain
-        self.projections = to_teachers_channels(self.teacher_shapes, self.student_shapes)
 
     def compute(
         self,
