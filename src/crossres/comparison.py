@@ -7,15 +7,11 @@ import io
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
 from statistics import mean, stdev
 from typing import Any
 
-import numpy as np
-
-from crossres.results import unpack
 from crossres.statistics import bootstrap_interval, mcnemar, mean_ranks, wilson
-from crossres.tables import differences, label, paired_gain, require_one_experiment
+from crossres.tables import differences, label, paired_gain, require_one_experiment, right_answers
 
 #: What the columns of a comparison are, in the order of its cells.
 LEGEND = (
@@ -176,14 +172,7 @@ def _row(
     chosen_by = members[0].get("chosen_by", "val_top1")
     if pairs and members[0] is not base[0]:
         gain, half = paired_gain(members, base, f"{measure}_last")
-        if all("right_last" in result for pair in pairs for result in pair):
-            count = pairs[0][0].get("tests_last") or pairs[0][0]["images"]["test"]
-            right = [[unpack(result["right_last"], count) for result in pair] for pair in pairs]
-            p = max(mcnemar(ours, theirs).p for ours, theirs in right)
-            if half is not None:
-                # over the images: how much the mean over them would move with other test images
-                gains = np.mean([ours.astype(float) - theirs for ours, theirs in right], axis=0)
-                half = max(half, 196 * float(np.std(gains, ddof=1)) / sqrt(count))
+        p = max((mcnemar(ours, theirs).p for ours, theirs in right_answers(pairs)), default=None)
     size = _largest(members[0]["lr_size"])
     student = members[0]["student"]["name"]
     if costs is None:

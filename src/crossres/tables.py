@@ -10,7 +10,11 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from crossres.errors import CrossresError
+from crossres.results import unpack
 
 #: Two-sided 95 % quantile of Student's t for 1, 2, ... degrees of freedom; beyond the table the normal's.
 _T95 = (
@@ -23,7 +27,7 @@ _T95 = (
 #: What the two ± of `method_table` are.
 SPREAD = (
     "± after an accuracy is the standard deviation over the seeds, after a gain half its 95 % interval (Student's t, "
-    "paired by seed)."
+    "paired by seed, but never less than other test images would move it)."
 )
 
 #: What a method is made of.
@@ -114,7 +118,14 @@ def paired_gain(
 ) -> tuple[float, float | None]:
     """Return the mean difference to the baseline's runs of the same seeds and half its 95 % interval.
 
-    The interval is None with fewer than two pairs; the difference is NaN with none.
+    The interval is Student's t over the seeds, but never less than the test images allow, where the results say
+    which of them were right: two seeds may agree by chance. It is None with fewer than two pairs; the difference is
+    NaN with none.
+
+    Args:
+        results: one method's documents, a seed each.
+        baseline: the other method's.
+        key: what is compared; a value on the validation images has no part of the test images in its interval.
 
     Raises:
         CrossresError: the two differ in more than the method: in data, sizes, schedule or augmentation.
@@ -125,14 +136,33 @@ def paired_gain(
                 f"'{result.get('name')}' and '{other.get('name')}' differ in {', '.join(unlike)} beside the method; "
                 "tabulate them apart"
             )
-    of_seed = {r["seed"]: r[key] for r in baseline}
-    gains = [r[key] - of_seed[r["seed"]] for r in results if r["seed"] in of_seed]
+    of_seed = {r["seed"]: r for r in baseline}
+    pairs = [(r, of_seed[r["seed"]]) for r in results if r["seed"] in of_seed]
+    gains = [ours[key] - theirs[key] for ours, theirs in pairs]
     if not gains:
         return float("nan"), None
     if len(gains) < 2:
         return gains[0], None
     quantile = _T95[len(gains) - 2] if len(gains) - 2 < len(_T95) else 1.96
-    return mean(gains), quantile * stdev(gains) / sqrt(len(gains))
+    half = quantile * stdev(gains) / sqrt(len(gains))
+    right = [] if key.startswith("val_") else right_answers(pairs)
+    if right:
+        of_images = np.mean([ours.astype(float) - theirs for ours, theirs in right], axis=0)
+        half = max(half, 196 * float(np.std(of_images, ddof=1)) / sqrt(len(of_images)))
+    return mean(gains), half
+
+
+def right_answers(
+    pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]],
+) -> list[tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]:
+    """Return which test images each of a pair of documents has right, two bool (N,); empty where one does not say."""
+    if not all("right_last" in result for pair in pairs for result in pair):
+        return []
+    answers = []
+    for ours, theirs in pairs:
+        count = ours.get("tests_last") or ours["images"]["test"]
+        answers.append((unpack(ours["right_last"], count), unpack(theirs["right_last"], count)))
+    return answers
 
 
 def label(result: Mapping[str, Any]) -> str:
