@@ -23,7 +23,7 @@ STEPS = Path("results/bench/steps.json")
 #: One for each folder of results; grids that share a folder need no line of their own.
 GRIDS = [
     Path("recipes/cifar100") / f"{name}.yaml"
-    for name in ("methods-8x8", "methods-16x16", "seeds-16x16", "same-resolution", "tuned-8x8", "live-teacher")
+    for name in ("methods-8x8", "methods-16x16", "seeds", "same-resolution", "tuned-8x8", "live-teacher")
 ]
 VARIANTS_OF_CRRCD = Path("recipes/cifar100/crrcd-variants.yaml")
 
