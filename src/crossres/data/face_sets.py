@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from crossres.data.faces import NOBODY, Search
-from crossres.data.folder import SUFFIXES, FileItems
+from crossres.data.folder import FileItems, files_below
 from crossres.data.images import ImageSet, by_name
 from crossres.errors import CrossresError
 
@@ -121,7 +121,7 @@ def _tinyface(root: Path, _part: str) -> list[Face]:
         raise CrossresError(f"{distractors} is missing: without its distractors TinyFace is another, easier test")
     faces += [
         (Path(at, "Gallery_Distractor", file.relative_to(distractors)).as_posix(), None, None, True)
-        for file in _pictures(distractors)
+        for file in files_below(distractors)[0]
     ]
     return faces
 
@@ -135,17 +135,13 @@ def _folders(root: Path, _part: str) -> list[Face]:
     for folder, enrolled in (("gallery", True), ("probes", False)):
         if not (root / folder).is_dir():
             raise CrossresError(f"{root / folder} is missing: a folder for each person goes into it")
-        for file in _pictures(root / folder):
+        for file in files_below(root / folder)[0]:
             path = file.relative_to(root)
             if len(path.parts) < 3:
                 raise CrossresError(f"{file} lies in no person's folder; move it to {folder}/PERSON/")
             faces.append((path.as_posix(), None, path.parts[1], enrolled))
-    faces += [(file.relative_to(root).as_posix(), None, None, True) for file in _pictures(root / "distractors")]
+    faces += [(file.relative_to(root).as_posix(), None, None, True) for file in files_below(root / "distractors")[0]]
     return faces
-
-
-def _pictures(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
 
 
 def _mat(path: Path) -> dict[str, Any]:
@@ -178,7 +174,7 @@ def _scface(root: Path, part: str) -> list[Face]:
     # handed out with each face cropped and whole, and each surveillance image in two folders
     wanted = [root / "mugshot_frontal_cropped_all", root / "surveillance_cameras_all"]
     folders = wanted if all(folder.is_dir() for folder in wanted) else [root]
-    for file in [picture for folder in folders for picture in _pictures(folder)]:
+    for file in [picture for folder in folders for picture in files_below(folder)[0]]:
         path = file.relative_to(root).as_posix()
         if found := re.fullmatch(r"(\d{3})_frontal", file.stem):
             faces.append((path, None, found[1], True))
@@ -193,7 +189,7 @@ def _uccs(root: Path, _part: str) -> list[Face]:
 
     A SUBJECT_ID below 0 is a stranger; pictures lie anywhere below the folder (Günther et al. 2017).
     """
-    found = [file.relative_to(root) for file in _pictures(root)]
+    found = [file.relative_to(root) for file in files_below(root)[0]]
     places = by_name([path.as_posix() for path in found])
     lists = [root / "gallery.csv", root / "training.csv"]
     enrolling = next((path for path in lists if path.is_file()), lists[0])

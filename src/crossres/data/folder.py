@@ -86,7 +86,7 @@ def read_loose(root: Path) -> tuple[FileItems, list[str]]:
     Raises:
         CrossresError: there is no image.
     """
-    found, others = _files_below(root)
+    found, others = files_below(root)
     if not found:
         raise CrossresError(f"{root} holds no images ({', '.join(sorted(SUFFIXES))})")
     return FileItems(root, [file.relative_to(root).as_posix() for file in found]), [str(file) for file in others]
@@ -110,7 +110,7 @@ def _read_classes(folder: Path, root: Path, classes: list[str], unread: Sequence
     for label, name in enumerate(classes):
         if not (folder / name).is_dir():
             continue
-        found, others = _files_below(folder / name)
+        found, others = files_below(folder / name)
         ignored += [str(file) for file in others]
         if not found:
             empty.append(name)
@@ -135,7 +135,7 @@ def _images_in(folder: Path) -> list[Path]:
     return [entry for entry in folder.iterdir() if entry.is_file() and _is_image(entry.name)]
 
 
-def _files_below(folder: Path) -> tuple[list[Path], list[Path]]:
+def files_below(folder: Path) -> tuple[list[Path], list[Path]]:
     """List the images in ``folder`` and below, and what is none, sorted: positions stay the same everywhere."""
     files: list[Path] = []
     for parent, folders, names in os.walk(folder):
