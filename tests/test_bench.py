@@ -16,6 +16,7 @@ from crossres.bench import _files_sha256, bench
 from crossres.cli import main
 from crossres.errors import CrossresError
 from crossres.grid import Run, read_grid, runs_of
+from crossres.parsing import from_dict
 
 
 @pytest.fixture
@@ -65,6 +66,15 @@ def test_weights_are_tried_at_every_factor_but_of_labels(grid: dict[str, Any], t
     assert [run.place.get("factor") for run in runs] == [None, 0.5, 4]
     assert [run.config.losses["kd"]["weight"] for run in runs[1:]] == [0.25, 2]
     assert {run.config.losses["ce"]["weight"] for run in runs} == {1}
+
+
+def test_a_run_of_whole_numbers_is_the_one_that_its_own_file_describes(grid: dict[str, Any], tmp_path: Path) -> None:
+    grid |= {"factors": [1, 4], "seeds": [0, 1], "methods": {"ce": {"ce": {}}, "sp": {"ce": {}, "sp": {"weight": 2}}}}
+    runs = list(runs_of(read_grid(written(grid, tmp_path))))
+    assert [run.config.losses["sp"]["weight"] for run in runs if "sp" in run.config.losses] == [2, 8, 2, 8]
+    for run in runs:
+        again = from_dict(type(run.config), configs.portable(run.config))
+        assert configs.sha256(again) == configs.sha256(run.config), run.config.name
 
 
 def test_done_once_failed_again_and_gone_on_with(

@@ -314,5 +314,7 @@ def _scaled(losses: Mapping[str, dict[str, Any] | None], factor: float) -> dict[
     scaled = {}
     for name, given in losses.items():
         options = given or {}
-        scaled[name] = {**options, "weight": options.get("weight", 1.0) * (factor if _needs_teacher(name) else 1.0)}
+        # a float, as a run's own file says it: else its result would never be one of the same options
+        by = float(factor if _needs_teacher(name) else 1.0)
+        scaled[name] = {**options, "weight": options.get("weight", 1.0) * by}
     return scaled
