@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Sequence
 from math import isnan
 from pathlib import Path
 from statistics import mean
@@ -15,7 +16,7 @@ from cifar100 import VARIANTS
 
 from crossres.bench import compared, write_comparison
 from crossres.checkpoint import write_atomically
-from crossres.comparison import legend, markdown, ranks
+from crossres.comparison import legend, markdown, rank_table, ranks
 from crossres.grid import read_grid
 from crossres.tables import SPREAD, label, method_table, paired_gain, read_results, sizes_table, transfer_table
 
@@ -143,6 +144,12 @@ def grid_table(recipe: Path, *, write: bool) -> str:
     return "\n".join(lines)
 
 
+def ranks_over(recipes: Sequence[Path]) -> str:
+    """Ranks of the methods that several grids have, each grid its own settings."""
+    grids = [read_grid(recipe) for recipe in recipes]
+    return rank_table([row for grid in grids for row in compared(grid, costs_of(STEPS))[0]])
+
+
 def validation_table(recipe: Path) -> str:
     """A grid that chooses: its methods on the validation images alone, a table for each student."""
     grid = read_grid(recipe)
@@ -241,6 +248,7 @@ def main() -> None:
             if judged:
                 tables[f"{recipe.stem}-transfer"] = transfer_table(judged)
                 tables[f"{recipe.stem}-sizes"] = sizes_table(judged)
+    tables["ranks"] = ranks_over(GRIDS[:2])
     if read_grid(VARIANTS_OF_CRRCD).folder.is_dir():
         tables[VARIANTS_OF_CRRCD.stem] = validation_table(VARIANTS_OF_CRRCD)
     pages = [Path("README.md"), *sorted(Path("docs").glob("*.md"))]

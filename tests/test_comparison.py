@@ -193,6 +193,7 @@ def test_ranks_in_each_setting_and_over_them() -> None:
     results = [
         *(result(method, 0, first(count)) for method, count in (("ce", 10), ("a|b", 20), ("c", 30))),
         *(result(method, 0, first(count), size=16) for method, count in (("ce", 10), ("a|b", 20), ("c", 20))),
+        result("only at 8x8, and best there", 0, first(40)),
     ]
     lines = rank_table(compare(results)).splitlines()
     assert lines[0] == "| method | resnet8 8x8 | resnet8 16x16 | mean rank |"

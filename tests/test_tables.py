@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from crossres.errors import CrossresError
-from crossres.tables import OTHER_SIZES, method_table, paired_gain, read_results, sizes_table, transfer_table
+from crossres.tables import (
+    OTHER_SIZES,
+    differences,
+    method_table,
+    paired_gain,
+    read_results,
+    sizes_table,
+    transfer_table,
+)
 
 
 def result(method, seed, top1, size=8):
@@ -83,6 +91,15 @@ def test_an_option_that_is_off_equals_one_that_was_not_there_yet():
     new["config"]["losses"]["ce"]["decay"] = True
     with pytest.raises(CrossresError, match="not one experiment"):
         method_table([old, new])
+
+
+def test_a_default_equals_an_option_that_was_not_there_yet():
+    old = result("ce", 0, 50.0) | {"config": {"train": {"epochs": 30}}}
+    new = result("ce", 1, 50.0) | {"config": {"train": {"epochs": 30, "batch_size": 128}, "images": {"fit": "crop"}}}
+    assert differences(old, new) == []
+    assert "| 0, 1 |" in method_table([old, new])
+    new["config"]["images"]["fit"] = "pad"
+    assert differences(old, new) == ["images"]
 
 
 @pytest.mark.parametrize("other", [{"data_sha256": {"train": "b"}}, {"teacher": {"sha256": "b"}}])

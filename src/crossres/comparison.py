@@ -308,7 +308,7 @@ FORMATS: dict[str, Callable[[Sequence[Row], str], str]] = {"md": markdown, "tex"
 
 
 def rank_table(rows: Sequence[Row]) -> str:
-    """Return a Markdown table of the methods that all settings have: rank in each, and mean rank, the best first.
+    """Return a Markdown table of the methods that all settings have: rank among them in each, mean rank, best first.
 
     Empty where there is one setting alone.
     """
@@ -316,7 +316,8 @@ def rank_table(rows: Sequence[Row]) -> str:
     found = ranks(rows) if len(settings) > 1 else {}
     if not found:
         return ""
-    each = {name: mean_ranks({name: {r.method: r.mean for r in rows if r.setting == name}}) for name in settings}
+    shared = [row for row in rows if row.method in found]
+    each = {name: mean_ranks({name: {r.method: r.mean for r in shared if r.setting == name}}) for name in settings}
     lines = [f"| {' | '.join(['method', *settings, 'mean rank'])} |", "|---" * (len(settings) + 2) + "|"]
     for method, rank in sorted(found.items(), key=lambda item: item[1]):
         cells = [method.replace("|", "\\|"), *(f"{each[name][method]:g}" for name in settings), f"{rank:.2f}"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from math import isnan, sqrt
 from pathlib import Path
 from statistics import mean, stdev
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from crossres.config import Distill, Faces, to_dict
 from crossres.errors import CrossresError
 from crossres.results import unpack
 
@@ -31,7 +33,7 @@ SPREAD = (
 )
 
 #: What a method is made of.
-_METHOD = ("losses", "teacher", "teacher_name", "teacher_cache", "teacher_views")
+_METHOD = ("losses", "teacher", "teacher_name", "teacher_cache", "teacher_views", "onnx_input")
 
 
 #: name in ``unseen`` of a grid whose curve over sizes is tabulated
@@ -182,7 +184,7 @@ def differences(result: Mapping[str, Any], other: Mapping[str, Any]) -> list[str
 
 def _experiment(result: Mapping[str, Any]) -> dict[str, Any]:
     """Return what seeds of one experiment have in common."""
-    config = result.get("config", {})
+    config = _config(result)
     method = {key: config.get(key) for key in _METHOD}
     return {**_setting(result), **_set(method), "teacher": (result.get("teacher") or {}).get("sha256")}
 
@@ -190,7 +192,7 @@ def _experiment(result: Mapping[str, Any]) -> dict[str, Any]:
 def _setting(result: Mapping[str, Any]) -> dict[str, Any]:
     """Return what methods that are compared have in common: everything but the losses and the teacher."""
     no_matter = ("name", "runs", "cache_dir", "data", "hr_size", *_METHOD)
-    config = {k: v for k, v in result.get("config", {}).items() if k not in no_matter}
+    config = {k: v for k, v in _config(result).items() if k not in no_matter}
     # what it starts from counts by its digest
     config["model"] = {k: v for k, v in config.get("model", {}).items() if k != "weights"}
     train = {k: v for k, v in config.pop("train", {}).items() if k != "seed"}
@@ -198,8 +200,21 @@ def _setting(result: Mapping[str, Any]) -> dict[str, Any]:
     return {**_set(config), "train": _set(train), **same}
 
 
+def _config(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's options; one that a version did not know yet has its default."""
+    known = _defaults(result.get("task"))
+    given = {**known, **result.get("config", {})}
+    parts = {key: {**known[key], **given[key]} for key in known if isinstance(known[key], Mapping) and given[key]}
+    return {**given, **parts}
+
+
+@cache
+def _defaults(task: str | None) -> dict[str, Any]:
+    return to_dict(Faces() if task == "faces distill" else Distill())
+
+
 def _set(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Drop what is off: an option that a version did not know yet equals one that is not used."""
+    """Drop what is off: an option of a loss that a version did not know yet equals one that is not used."""
     inner = {key: _set(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
     return {key: value for key, value in inner.items() if value not in (None, False, 0, {})}
 
