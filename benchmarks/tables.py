@@ -26,7 +26,8 @@ GRIDS = [
     Path("recipes/cifar100") / f"{name}.yaml"
     for name in ("methods-8x8", "methods-16x16", "seeds", "same-resolution", "tuned-8x8", "live-teacher")
 ]
-VARIANTS_OF_CRRCD = Path("recipes/cifar100/crrcd-variants.yaml")
+#: Grids that choose, on validation images.
+CHOOSING = [Path("recipes/cifar100") / f"{name}.yaml" for name in ("crrcd-variants", "crrcd-options")]
 
 
 def teacher_table(folder: Path) -> str:
@@ -161,7 +162,8 @@ def validation_table(recipe: Path) -> str:
         some = next(iter(methods.values()))[0]
         lines += [
             f"{student} at {some['lr_size']}x{some['lr_size']}, {some['epochs']} epochs, top-1 in % on the "
-            f"{some['images']['val']:,} validation images after the last epoch, differences paired by seed:",
+            f"{some['images']['val']:,} validation images after the last epoch, differences paired by seed (± half "
+            "their 95 % interval by Student's t):",
             "",
             f"| method | validation top-1 | against {grid.baseline} | seeds |",
             "|---|---|---|---|",
@@ -249,8 +251,9 @@ def main() -> None:
                 tables[f"{recipe.stem}-transfer"] = transfer_table(judged)
                 tables[f"{recipe.stem}-sizes"] = sizes_table(judged)
     tables["ranks"] = ranks_over(GRIDS[:2])
-    if read_grid(VARIANTS_OF_CRRCD).folder.is_dir():
-        tables[VARIANTS_OF_CRRCD.stem] = validation_table(VARIANTS_OF_CRRCD)
+    for recipe in CHOOSING:
+        if read_grid(recipe).folder.is_dir():
+            tables[recipe.stem] = validation_table(recipe)
     pages = [Path("README.md"), *sorted(Path("docs").glob("*.md"))]
     texts = {page: page.read_text() for page in pages}
     for name, table in tables.items():
