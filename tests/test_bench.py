@@ -173,7 +173,7 @@ def test_a_methods_own_options_and_teachers_apart(grid: dict[str, Any], drawn_te
         f"resnet8-{name}-8x8-{method}-seed0" for name in (drawn_teacher.name, "other") for method in ("ce", "kd")
     ]
     assert [run.config.teacher_views for run in runs] == ["own", "mirrored"] * 2
-    assert runs[-1].place == {"method": "kd", "teacher": "other"}
+    assert runs[-1].place == {"method": "kd", "teacher": "other", "options": ["teacher_views"]}
     assert {run.config.runs for run in runs} == {str(tmp_path / "runs" / "shapes")}
     assert {run.config.cache_dir for run in runs} == {str(tmp_path / "runs" / "cache")}
     grid["methods"]["kd (a)"] = grid["methods"]["kd a"] = {"ce": {}}

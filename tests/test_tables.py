@@ -102,6 +102,17 @@ def test_a_default_equals_an_option_that_was_not_there_yet():
     assert differences(old, new) == ["images"]
 
 
+def test_what_a_method_brings_along_in_its_grid_is_the_method():
+    base = result("ce", 0, 50.0) | {"config": {"train": {"epochs": 30, "learning_rate": 0.1}}}
+    own = result("kd", 0, 51.0) | {"config": {"train": {"epochs": 30, "learning_rate": 0.05}, "stages": {"x": 1}}}
+    assert differences(own, base) == ["train"]
+    own["grid"] = {"method": "kd", "options": ["train.learning_rate", "stages.x"]}
+    assert differences(own, base) == differences(base, own) == []
+    own["config"]["train"]["epochs"] = 60
+    assert differences(own, base) == ["train"]
+    assert own["config"]["train"]["learning_rate"] == 0.05
+
+
 @pytest.mark.parametrize("other", [{"data_sha256": {"train": "b"}}, {"teacher": {"sha256": "b"}}])
 def test_other_data_or_another_teacher_is_another_experiment(other):
     mine = {"data_sha256": {"train": "a"}, "teacher": {"sha256": "a"}}

@@ -99,6 +99,7 @@ class Run:
         teacher: its name, where the grid has several.
         degradation: its name in the grid, where that has several.
         factor: of its weights, where the grid has several.
+        options: names of the options that the method brings along, as in ``train.learning_rate``.
     """
 
     config: Distill
@@ -106,11 +107,12 @@ class Run:
     teacher: str | None
     degradation: str | None
     factor: float | None
+    options: list[str] | None
 
     @property
     def place(self) -> dict[str, Any]:
         """Where in the grid it stands, as its result says."""
-        place = {name: getattr(self, name) for name in ("method", "teacher", "degradation", "factor")}
+        place = {name: getattr(self, name) for name in ("method", "teacher", "degradation", "factor", "options")}
         return {key: value for key, value in place.items() if value is not None}
 
 
@@ -282,13 +284,22 @@ def runs_of(grid: Grid, **overrides: Any) -> Iterator[Run]:
                         config = read[alike] = from_dict(KINDS[grid.task], tree)
                 except CrossresError as error:
                     raise CrossresError(f"{name}: {error}") from None
-                yield Run(config, method, teacher, kind if len(kinds) > 1 else None, factor if tried else None)
+                several_kinds = kind if len(kinds) > 1 else None
+                yield Run(config, method, teacher, several_kinds, factor if tried else None, _leaves(own) or None)
 
 
 def _over(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
     """Return options over others, part by part: what one part of them says leaves the rest of that part."""
     both = {key: _over(base[key], more[key]) for key in base if _parts(base[key], more.get(key))}
     return {**base, **more, **both}
+
+
+def _leaves(tree: Mapping[str, Any], before: str = "") -> list[str]:
+    """Return the names of options, parts and all: ``train.learning_rate``."""
+    names = []
+    for key, value in tree.items():
+        names += _leaves(value, f"{before}{key}.") if isinstance(value, Mapping) else [f"{before}{key}"]
+    return names
 
 
 def _parts(*values: Any) -> bool:

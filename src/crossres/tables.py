@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from math import isnan, sqrt
 from pathlib import Path
@@ -33,7 +33,7 @@ SPREAD = (
 )
 
 #: What a method is made of.
-_METHOD = ("losses", "teacher", "teacher_name", "teacher_cache", "teacher_views", "onnx_input")
+_METHOD = ("losses", "teacher", "teacher_name", "teacher_cache", "teacher_views", "onnx_input", "stages")
 
 
 #: name in ``unseen`` of a grid whose curve over sizes is tabulated
@@ -177,8 +177,9 @@ def label(result: Mapping[str, Any]) -> str:
 
 
 def differences(result: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Return in what two runs differ beside the method: options and data, by name."""
-    ours, theirs = _setting(result), _setting(other)
+    """Return in what two runs differ beside the method and the options it brings along in its grid, by name."""
+    brought = {name for one in (result, other) for name in one.get("grid", {}).get("options", ())}
+    ours, theirs = _setting(result, brought), _setting(other, brought)
     return sorted(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))
 
 
@@ -189,10 +190,16 @@ def _experiment(result: Mapping[str, Any]) -> dict[str, Any]:
     return {**_setting(result), **_set(method), "teacher": (result.get("teacher") or {}).get("sha256")}
 
 
-def _setting(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what methods that are compared have in common: everything but the losses and the teacher."""
+def _setting(result: Mapping[str, Any], brought: Collection[str] = ()) -> dict[str, Any]:
+    """Return what compared methods have in common: everything but losses, teacher and what is ``brought``."""
     no_matter = ("name", "runs", "cache_dir", "data", "hr_size", *_METHOD)
     config = {k: v for k, v in _config(result).items() if k not in no_matter}
+    for name in brought:
+        *parts, leaf = name.split(".")
+        part = config
+        for key in parts:
+            part = part.get(key, {})
+        part.pop(leaf, None)
     # what it starts from counts by its digest
     config["model"] = {k: v for k, v in config.get("model", {}).items() if k != "weights"}
     train = {k: v for k, v in config.pop("train", {}).items() if k != "seed"}
