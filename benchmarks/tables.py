@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Sequence
+from functools import cache
 from math import isnan
 from pathlib import Path
 from statistics import mean
@@ -16,7 +17,7 @@ from cifar100 import VARIANTS
 
 from crossres.bench import compared, write_comparison
 from crossres.checkpoint import write_atomically
-from crossres.comparison import legend, markdown, rank_table, ranks
+from crossres.comparison import Row, legend, markdown, rank_table, ranks
 from crossres.grid import read_grid
 from crossres.tables import SPREAD, label, method_table, paired_gain, read_results, sizes_table, transfer_table
 
@@ -112,10 +113,16 @@ def costs_of(path: Path) -> dict[tuple[str, int, str], float]:
     return {(row["student"], row["lr_size"], row["method"]): row["ratio_to_ce"] for row in rows}
 
 
+@cache
+def comparison_of(recipe: Path) -> tuple[list[Row], list[dict[str, Any]], list[str]]:
+    """A grid's comparison with the measured costs; several tables are of one."""
+    return compared(read_grid(recipe), costs_of(STEPS))
+
+
 def grid_table(recipe: Path, *, write: bool) -> str:
     """What a grid's methods came to, with statistics; ``write`` puts it beside the results in other formats, too."""
     grid = read_grid(recipe)
-    rows, results, left_out = compared(grid, costs_of(STEPS))
+    rows, results, left_out = comparison_of(recipe)
     if write:
         write_comparison(grid, rows, results, left_out)
     some = results[0]
@@ -147,8 +154,7 @@ def grid_table(recipe: Path, *, write: bool) -> str:
 
 def ranks_over(recipes: Sequence[Path]) -> str:
     """Ranks of the methods that several grids have, each grid its own settings."""
-    grids = [read_grid(recipe) for recipe in recipes]
-    return rank_table([row for grid in grids for row in compared(grid, costs_of(STEPS))[0]])
+    return rank_table([row for recipe in recipes for row in comparison_of(recipe)[0]])
 
 
 def validation_table(recipe: Path) -> str:
@@ -243,10 +249,9 @@ def main() -> None:
         "gpu-budget": gpu_budget(GRIDS[0], STEPS),
     }
     for recipe in GRIDS:
-        folder = read_grid(recipe).folder
-        if folder.is_dir():
+        if read_grid(recipe).folder.is_dir():
             tables[recipe.stem] = grid_table(recipe, write=not chosen.check)
-            judged = [r for r in read_results(folder) if r.get("transfer") and r["seed"] == 0]
+            judged = [r for r in comparison_of(recipe)[1] if r.get("transfer") and r["seed"] == 0]
             if judged:
                 tables[f"{recipe.stem}-transfer"] = transfer_table(judged)
                 tables[f"{recipe.stem}-sizes"] = sizes_table(judged)

@@ -11,7 +11,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from crossres.statistics import bootstrap_interval, mcnemar, mean_ranks, wilson
-from crossres.tables import differences, label, paired_gain, require_one_experiment, right_answers
+from crossres.tables import differences, label, paired_gain, require_one_experiment, right_answers, tests_of
 
 #: What the columns of a comparison are, in the order of its cells.
 LEGEND = (
@@ -184,7 +184,7 @@ def _row(
     score = {result["seed"]: result[f"{measure}_last"] for result in sorted(members, key=lambda r: r["seed"])}
     factor = members[0].get("grid", {}).get("factor")
     panel, setting = place
-    tests = members[0].get("tests_last") or members[0].get("images", {}).get("test")
+    tests = tests_of(members[0])
     return Row(setting, panel, size, method, factor, measure, score, len(pairs), gain, half, p, cost, epochs, tests)
 
 

@@ -162,9 +162,16 @@ def right_answers(
         return []
     answers = []
     for ours, theirs in pairs:
-        count = ours.get("tests_last") or ours["images"]["test"]
+        count = tests_of(ours)
+        assert count is not None  # who says which were right says how many there were
         answers.append((unpack(ours["right_last"], count), unpack(theirs["right_last"], count)))
     return answers
+
+
+def tests_of(result: Mapping[str, Any]) -> int | None:
+    """Return how many images or pairs a run was tested on; None where its document does not say."""
+    count: int | None = result.get("tests_last") or result.get("images", {}).get("test")
+    return count
 
 
 def label(result: Mapping[str, Any]) -> str:
