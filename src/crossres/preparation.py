@@ -9,6 +9,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 
@@ -16,6 +17,7 @@ from crossres.config import Distill, Model, Teach
 from crossres.data.decode import Fit as FitTo
 from crossres.data.images import ImageSet
 from crossres.data.loader import Loader
+from crossres.data.look import extremes
 from crossres.degrade import Size, check_size
 from crossres.devices import Device
 from crossres.distiller import Distiller, build_losses
@@ -41,6 +43,8 @@ from crossres.train import Experiment
 MIXED = 32
 #: hr_size from which on the user is told, where nobody chose it.
 LARGE = 256
+#: Training images whose extremes go with the model.
+LOOKED_AT = 2000
 
 
 def prepare(
@@ -183,6 +187,7 @@ def prepare(
             if images is not None
         },
         "skipped": {"train": train_set.skipped, "test": test_set.skipped},
+        "seen": _seen(train_set, judged),
         "precision": device.precision,
         # now, not when the run ends: by then the checkout may have moved on
         "commit": commit(),
@@ -288,6 +293,13 @@ def _check_batch(student: Encoder, train: Loader) -> None:
             f"train.batch_size {train.batch_size}: the network's batch norm needs at least 2 images a step "
             f"of each process at this size ({' '.join(str(error).split())})"
         ) from None
+
+
+def _seen(images: ImageSet, how: dict[str, Any]) -> dict[str, float]:
+    """Return what a gate compares later images with: extremes of the training images at low resolution."""
+    drawn = np.random.default_rng(SPLIT_SEED).permutation(len(images))[:LOOKED_AT]
+    loader = Loader(images.subset(np.sort(drawn)), **how)
+    return extremes((255 * batch.lr).round().byte().permute(0, 2, 3, 1).cpu().numpy() for batch in loader.ordered())
 
 
 def _channel_statistics(images: ImageSet, size: int, fit: FitTo) -> tuple[list[float], list[float]]:

@@ -117,6 +117,7 @@ def finish(
         "lr_size": facts["lr_size"],
         "degradation": degradation,
         "fit": config.images.fit,
+        "seen": facts["seen"],
         "test_fraction": config.images.test_fraction,
         "precision": device.precision,
         "method": document["method"],
