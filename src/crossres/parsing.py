@@ -226,14 +226,28 @@ def _load(path: str | Path) -> dict[str, Any]:
 
 
 def of_run(kind: type[Config], folder: str | Path) -> Config:
-    """Read the experiment of a run from its folder, wherever that has been moved to."""
+    """Read the experiment of a run from its folder, wherever that has been moved to.
+
+    Raises:
+        CrossresError: no run there, or one of another command.
+    """
+    config = read_run(folder)
+    if type(config) is not kind:
+        raise CrossresError(f"{folder} is a run of {config.command}; go on with that command")
+    return config
+
+
+def read_run(folder: str | Path) -> Any:
+    """Read the experiment of any run, a `Teach`, `Distill` or `Faces`, from its folder.
+
+    Raises:
+        CrossresError: no run there.
+    """
     folder = Path(folder)
     if folder.name in ("", ".."):
         folder = folder.resolve()
     if not (folder / "config.yaml").exists():
         raise CrossresError(f"{folder} holds no run (no config.yaml); give the folder RUNS/NAME")
     tree = _load(folder / "config.yaml")
-    made = Faces if "val_pairs" in tree else Distill if "lr_size" in tree else Teach
-    if made is not kind:
-        raise CrossresError(f"{folder} is a run of {made.command}; go on with that command")
-    return replace(from_dict(kind, tree), runs=str(folder.parent), name=folder.name)
+    made: type[Teach] = Faces if "val_pairs" in tree else Distill if "lr_size" in tree else Teach
+    return replace(from_dict(made, tree), runs=str(folder.parent), name=folder.name)

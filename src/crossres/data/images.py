@@ -8,16 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import PurePosixPath
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
-from torch import Tensor
 
 from crossres.data.decode import Fit, check_fit, fit_image, reason, to_rgb
 from crossres.errors import CrossresError, nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Pixels = npt.NDArray[np.uint8]
 Positions = npt.NDArray[np.int64]
@@ -145,6 +146,8 @@ class ImageSet:
 
     def sample(self, i: int, size: int, fit: Fit = "crop") -> Tensor:
         """Return image ``i`` as uint8 (3, size, size); see `pixels`."""
+        import torch
+
         check_fit(size, fit)
         return torch.from_numpy(np.array(fit_image(self._load(i), size, fit)).transpose(2, 0, 1).copy())
 
@@ -162,6 +165,8 @@ class ImageSet:
         Raises:
             CrossresError: some images are corrupt; the message names the first and counts them.
         """
+        import torch
+
         check_fit(size, fit)
         items = self._items
         if isinstance(items, ArrayItems) and items.array.shape[1:] == (size, size, 3):

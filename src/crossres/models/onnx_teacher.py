@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from crossres.errors import CrossresError, nearest
 from crossres.models.encoder import Encoder
+from crossres.onnx_session import onnx_sha256, open_session
 
 
 @dataclass(frozen=True)
@@ -79,15 +79,9 @@ class OnnxBackbone(nn.Module):
         super().__init__()
         self.path = Path(path)
         self.wanted = wanted
-        try:
-            content = self.path.read_bytes()
-        except OSError as error:
-            raise CrossresError(f"{path}: {error.strerror}") from None
         # its weights are no parameters: the digest stands for them wherever a network is told from another
-        self.register_buffer(
-            "digest", torch.frombuffer(bytearray(hashlib.sha256(content).digest()), dtype=torch.uint8)
-        )
-        self.session = self._open()
+        self.register_buffer("digest", torch.frombuffer(bytearray(onnx_sha256(self.path)), dtype=torch.uint8))
+        self.session = open_session(self.path, torch.get_num_threads())
         inputs, outputs = self.session.get_inputs(), [output.name for output in self.session.get_outputs()]
         if len(inputs) != 1 or len(inputs[0].shape) != 4:
             shapes = ", ".join(f"{given.name} {given.shape}" for given in inputs)
@@ -114,20 +108,6 @@ class OnnxBackbone(nn.Module):
         except Exception:  # onnxruntime has a class of its own for each of its errors
             return False
         return len(said) == 2
-
-    def _open(self) -> Any:
-        try:
-            import onnxruntime
-        except ImportError:
-            raise CrossresError("an ONNX teacher needs onnxruntime: pip install 'crossres[onnx]'") from None
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 3
-        try:
-            return onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            why = " ".join(str(error).split())[:160]
-            raise CrossresError(f"{self.path}: onnxruntime cannot read it ({why})") from None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> OnnxBackbone:
         # a session cannot be copied, and nothing in it changes

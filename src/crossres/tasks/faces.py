@@ -43,7 +43,7 @@ class FaceTask(Task):
     def images(self, config: Teach, progress: Progress) -> tuple[ImageSet, ImageSet | None, ImageSet]:
         if config.images.classes is not None:
             raise CrossresError("images.classes: people are not chosen by it; leave it out")
-        train_set, test_set = _people(config)
+        train_set, test_set = read_people(config)
         unlabelled = None
         if self.config.unlabelled:
             needing = [name for name in config.losses if LOSSES[name].needs_label or LOSSES[name].reads == "logits"]
@@ -115,7 +115,7 @@ class FaceTask(Task):
         return f"test pairs {last} (last epoch), {best} (best on validation)"
 
 
-def _people(config: Teach) -> tuple[ImageSet, ImageSet]:
+def read_people(config: Teach) -> tuple[ImageSet, ImageSet]:
     """Return training and test images; of a source without splits of its own no person is in both."""
     try:
         whole = read_split(config, "all", open_set=True)

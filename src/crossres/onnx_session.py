@@ -1,0 +1,61 @@
+"""Opening an ONNX file; nothing in it is executed but the operators that onnxruntime knows."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from crossres.errors import CrossresError
+
+
+def open_session(path: str | Path, threads: int = 0) -> Any:
+    """Return an ``onnxruntime.InferenceSession`` of a file, on the CPU.
+
+    Weights may lie in files beside it (external data); onnxruntime refuses any elsewhere.
+
+    Args:
+        path: of the file.
+        threads: how many an operator may use; 0: as many as there are cores.
+
+    Raises:
+        CrossresError: onnxruntime is missing, there is no such file, or it cannot be read.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise CrossresError(f"{path}: ONNX files need onnxruntime: pip install 'crossres[predict]'") from None
+    try:
+        with Path(path).open("rb"):
+            pass
+    except OSError as error:
+        raise CrossresError(f"{path}: {error.strerror}") from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has a class of its own for each of its errors
+        why = " ".join(str(error).split())[:160]
+        raise CrossresError(f"{path}: onnxruntime cannot read it ({why})") from None
+
+
+def onnx_sha256(path: str | Path) -> bytes:
+    """Return the sha256 of an ONNX file and of the files beside it that it names, where its weights may be.
+
+    Raises:
+        CrossresError: no such file.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+        digest = hashlib.sha256(content)
+        for beside in sorted(path.parent.iterdir()):
+            # a location is written out in the file
+            if beside != path and beside.is_file() and beside.name.encode(errors="surrogateescape") in content:
+                with beside.open("rb") as file:
+                    for piece in iter(lambda: file.read(2**20), b""):
+                        digest.update(piece)
+    except OSError as error:
+        raise CrossresError(f"{path}: {error.strerror}") from None
+    return digest.digest()
