@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from crossres.config import Augment, Distill, Faces, Images, Model, Teach, Train
     from crossres.data.readers import read
     from crossres.degrade import Degradation
+    from crossres.deploy.export import export
+    from crossres.deploy.gallery import Gallery
+    from crossres.deploy.recognizer import Recognizer
     from crossres.errors import CrossresError
     from crossres.experiment import distill, teach
     from crossres.models.encoder import Encoder, build_encoder, wrap
@@ -23,12 +26,15 @@ _HOME = {
     "Degradation": ("crossres.degrade", "Degradation"),
     "Distill": ("crossres.config", "Distill"),
     "Faces": ("crossres.config", "Faces"),
+    "Gallery": ("crossres.deploy.gallery", "Gallery"),
     "Encoder": ("crossres.models.encoder", "Encoder"),
     "Images": ("crossres.config", "Images"),
     "Model": ("crossres.config", "Model"),
+    "Recognizer": ("crossres.deploy.recognizer", "Recognizer"),
     "Teach": ("crossres.config", "Teach"),
     "Train": ("crossres.config", "Train"),
     "build_encoder": ("crossres.models.encoder", "build_encoder"),
+    "export": ("crossres.deploy.export", "export"),
     "distill": ("crossres.experiment", "distill"),
     "load": ("crossres.models.pretrained", "from_pretrained"),
     "read": ("crossres.data.readers", "read"),
@@ -43,12 +49,15 @@ __all__ = [
     "Distill",
     "Encoder",
     "Faces",
+    "Gallery",
     "Images",
     "Model",
+    "Recognizer",
     "Teach",
     "Train",
     "build_encoder",
     "distill",
+    "export",
     "load",
     "read",
     "teach",

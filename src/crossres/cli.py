@@ -22,6 +22,14 @@ commands:
   evaluate  accuracy, confusion and accuracy against resolution of a model
   transfer  what a model's embeddings are worth on other images: linear probe and nearest neighbours
   bench     a grid of distillations: methods x pairs x sizes x degradations x seeds
+  report    finished runs as one HTML page: curves, results, worst errors, embeddings, speed
+  export    one file that reads photos, checked against the trained network
+  predict   what a model says of photos
+  embed     embeddings of many photos, as parquet files
+  page      a web page on this machine, to ask a model about photos
+  enroll    put people or classes into a gallery, and set its thresholds
+  identify  who of a gallery is on these photos, or nobody
+  verify    do two photos show the same
   info      versions, devices and what is installed
 
 crossres COMMAND --help shows every option of a command with its default."""
@@ -176,6 +184,12 @@ def _bench(words: list[str]) -> int:
     return 0
 
 
+def _report(words: list[str]) -> None:
+    from crossres.report.command import report_command
+
+    report_command(words)
+
+
 def _info(words: list[str]) -> None:
     parser = CommandParser(prog="crossres info", description="Versions, devices and what is installed.")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
@@ -218,6 +232,48 @@ def _transfer(words: list[str]) -> None:
     transfer_command(words)
 
 
+def _export(words: list[str]) -> None:
+    from crossres.deploy.export import export_command
+
+    export_command(words)
+
+
+def _predict(words: list[str]) -> None:
+    from crossres.predicting import predict_command
+
+    predict_command(words)
+
+
+def _embed(words: list[str]) -> None:
+    from crossres.predicting import embed_command
+
+    embed_command(words)
+
+
+def _enroll(words: list[str]) -> None:
+    from crossres.galleries import enroll_command
+
+    enroll_command(words)
+
+
+def _identify(words: list[str]) -> None:
+    from crossres.galleries import identify_command
+
+    identify_command(words)
+
+
+def _verify(words: list[str]) -> None:
+    from crossres.galleries import verify_command
+
+    verify_command(words)
+
+
+def _page(words: list[str]) -> None:
+    from crossres.deploy.page import page_command
+
+    page_command(words)
+
+
 COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "demo": _demo,
     "teach": _teach,
@@ -226,6 +282,14 @@ COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "evaluate": _evaluate,
     "transfer": _transfer,
     "bench": _bench,
+    "report": _report,
+    "export": _export,
+    "predict": _predict,
+    "embed": _embed,
+    "page": _page,
+    "enroll": _enroll,
+    "identify": _identify,
+    "verify": _verify,
     "info": _info,
 }
 

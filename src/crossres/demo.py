@@ -27,6 +27,32 @@ DISTILLED: dict[str, dict[str, Any]] = {
 }
 
 
+def write_folder(folder: str | Path, images: int = 600) -> None:
+    """Write digits as a folder of PNG files in a folder for each class, to try what asks for one.
+
+    Args:
+        folder: must not be there yet.
+        images: how many, evenly over the ten classes.
+
+    Raises:
+        CrossresError: the folder is there.
+    """
+    from PIL import Image
+
+    folder = Path(folder)
+    if folder.exists():
+        raise CrossresError(f"{folder} is there already; name another folder")
+    digits = read("digits", split="train")
+    taken = dict.fromkeys(digits.classes, 0)
+    for i, label in enumerate(digits.labels.tolist()):
+        name = digits.classes[label]
+        if taken[name] < images // len(digits.classes):
+            place = folder / name / f"{taken[name]}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(digits.image(i)).save(place)
+            taken[name] += 1
+
+
 def demo(
     runs: str | Path,
     *,
