@@ -1,0 +1,173 @@
+"""A gallery's file: a stored zip of JSON and .npy files; any file may be read, as nothing in one is executed."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import time
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from crossres.checkpoint import write_atomically
+from crossres.errors import CrossresError
+
+FACTS, NAMES, COUNTS, EMBEDDINGS = "gallery.json", "names.json", "counts.npy", "embeddings.npy"
+#: Most bytes of a gallery and of its facts, most numbers of an embedding, most characters of a name.
+MOST_BYTES, MOST_FACTS, MOST_WIDTH, MOST_NAME = 2**35, 2**16, 2**20, 200
+#: Nothing larger is read at once, so the zip's own directory cannot be larger either.
+PIECE = 2**20
+#: Seconds to wait for another process that changes the same gallery.
+WAIT = 60.0
+
+
+class Contents(NamedTuple):
+    """What a gallery's file holds.
+
+    Attributes:
+        facts: a JSON object, which is not checked here.
+        names: of the identities, each once.
+        counts: embeddings of each, int64 (I,), at least 1.
+        rows: all embeddings in this order, float32 (N, d), of unit length.
+    """
+
+    facts: dict[str, Any]
+    names: Sequence[str]
+    counts: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.float32]
+
+
+def is_name(name: Any) -> bool:
+    """Return whether it can name an identity: 1 to `MOST_NAME` printable characters."""
+    return isinstance(name, str) and 1 <= len(name) <= MOST_NAME and name.isprintable()
+
+
+def write(path: str | Path, contents: Contents) -> None:
+    """Write a gallery's file, whole or not at all; `numpy.load` reads its arrays too.
+
+    Raises:
+        CrossresError: the disk is full or the folder cannot be written.
+    """
+
+    def members(file: IO[bytes]) -> None:
+        with zipfile.ZipFile(file, "w") as archive:
+            for member, document in ((FACTS, contents.facts), (NAMES, contents.names)):
+                archive.writestr(zipfile.ZipInfo(member), json.dumps(document, ensure_ascii=False))
+            for member, array in ((COUNTS, contents.counts), (EMBEDDINGS, contents.rows)):
+                with archive.open(zipfile.ZipInfo(member), "w", force_zip64=True) as held:
+                    np.lib.format.write_array(held, array, allow_pickle=False)
+
+    write_atomically(path, members)
+
+
+def read(path: str | Path) -> Contents:
+    """Read a gallery's file. Every size in it is compared with the file's own before anything of that size is made.
+
+    Raises:
+        CrossresError: no such file, a broken one, or one that is no gallery.
+    """
+    try:
+        with _Pieces(path) as file, zipfile.ZipFile(file) as archive:
+            return _read(archive, os.fstat(file.fileno()).st_size)
+    except OSError as error:
+        raise CrossresError(f"{path}: {error.strerror or error}") from None
+    except Exception as error:  # zipfile, JSON and numpy raise nearly anything on damaged bytes
+        why = " ".join(str(error).split())[:160]
+        raise CrossresError(f"{path}: no gallery of crossres, or a broken one ({why})") from None
+
+
+def _read(archive: zipfile.ZipFile, size: int) -> Contents:
+    listed = archive.infolist()
+    if sorted(info.filename for info in listed) != sorted((FACTS, NAMES, COUNTS, EMBEDDINGS)):
+        raise ValueError("other members than a gallery's")
+    if any(info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size for info in listed):
+        raise ValueError("a member is packed")
+    if sum(info.file_size for info in listed) > min(size, MOST_BYTES):
+        raise ValueError("its members are larger than the file")
+    (people,) = _shape(archive, COUNTS, np.dtype("<i8"), 1)
+    count, width = _shape(archive, EMBEDDINGS, np.dtype("<f4"), 2)
+    if not 1 <= width <= MOST_WIDTH or people > count:
+        raise ValueError(f"{people} identities with embeddings {(count, width)}")
+    facts = json.loads(_content(archive, FACTS, MOST_FACTS))
+    # at most 6 characters of JSON for one of a name
+    names = json.loads(_content(archive, NAMES, 2 + people * (6 * MOST_NAME + 4)))
+    if not isinstance(facts, dict) or not isinstance(names, list) or not all(map(is_name, names)):
+        raise ValueError("its facts or its names are none")
+    counts, rows = _array(archive, COUNTS), _array(archive, EMBEDDINGS)
+    if len(set(names)) != people or len(names) != people:
+        raise ValueError(f"{len(set(names))} names for {people} identities")
+    if ((counts < 1) | (counts > count)).any() or counts.sum() != count:
+        raise ValueError(f"the identities have not {count} embeddings together")
+    length = np.sqrt(np.einsum("nd,nd->n", rows, rows))
+    bad = np.flatnonzero(~(abs(length - 1) < 1e-3))
+    if len(bad):
+        raise ValueError(f"row {bad[0]} of the embeddings is NaN or not of unit length")
+    return Contents(facts, names, counts, rows)
+
+
+class _Pieces(io.FileIO):
+    """A file of which no more than `PIECE` bytes are read at once, whatever the sizes in it say."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        piece = super().read(PIECE + 1 if size is None or size < 0 else min(size, PIECE + 1)) or b""
+        if len(piece) > PIECE:
+            raise ValueError("its directory is too long")
+        return piece
+
+
+def _shape(archive: zipfile.ZipFile, member: str, kind: np.dtype[Any], axes: int) -> tuple[int, ...]:
+    """Return the shape that an .npy file's header says, where just that much follows it."""
+    with archive.open(member) as file:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError(f"{member} is of another version of .npy")
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+        left = archive.getinfo(member).file_size - file.tell()
+    if dtype != kind or fortran or len(shape) != axes or min(shape) < 0 or math.prod(shape) * kind.itemsize != left:
+        raise ValueError(f"{member} says {dtype} {shape}, which is not what it holds")
+    return tuple(shape)
+
+
+def _array(archive: zipfile.ZipFile, member: str) -> Any:
+    with archive.open(member) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _content(archive: zipfile.ZipFile, member: str, most: int) -> bytes:
+    if archive.getinfo(member).file_size > most:
+        raise ValueError(f"{member} is larger than {most} bytes")
+    with archive.open(member) as file:
+        return b"".join(iter(lambda: file.read(PIECE), b""))
+
+
+@contextmanager
+def alone(path: str | Path) -> Iterator[None]:
+    """Let one process at a time read, change and write a gallery; others wait.
+
+    Raises:
+        CrossresError: another one is not done within `WAIT` seconds, or the folder cannot be written.
+    """
+    lock = Path(path).with_name(f".{Path(path).name}.lock")
+    last = time.monotonic() + WAIT
+    while True:
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(lock, os.O_CREAT | os.O_EXCL))
+            break
+        except FileExistsError:
+            if time.monotonic() > last:
+                raise CrossresError(f"{path}: another process changes it; if there is none, delete {lock}") from None
+            time.sleep(0.05)
+        except OSError as error:
+            raise CrossresError(f"cannot lock {path}: {error.strerror}") from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            lock.unlink()
