@@ -1,0 +1,1 @@
+"""``crossres report``: finished runs as one self-contained HTML page."""

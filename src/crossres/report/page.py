@@ -1,0 +1,124 @@
+"""What a page consists of, and its HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from crossres.checkpoint import write_atomically
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a table or a tile shows: text, what is small beside it, and for a bar the number and its interval."""
+
+    text: str
+    small: str = ""
+    at: float | None = None
+    interval: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of a name and cells; the intervals of a column get bars on one scale."""
+
+    heads: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[Cell]]]
+
+    def bar(self, column: int, cell: Cell) -> list[float]:
+        """Return where a cell's interval begins and ends and its number lies on its column's scale, in percent."""
+        ends = [end for _, cells in self.rows for end in cells[column].interval]
+        if cell.at is None or not cell.interval or len(ends) < 4 or min(ends) == max(ends):
+            return []
+        return [100 * (value - min(ends)) / (max(ends) - min(ends)) for value in (*cell.interval, cell.at)]
+
+
+#: Of a legend: a character, the number of its colour, what it stands for.
+Sign = tuple[str, int, str]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure: SVG whose colours are the page's variables, its title, caption and legend."""
+
+    svg: str
+    title: str
+    caption: str = ""
+    legend: Sequence[Sign] = ()
+
+
+@dataclass(frozen=True)
+class Card:
+    """A judged image or pair.
+
+    Attributes:
+        pictures: data URIs and captions.
+        lines: who answered, what, and whether that was right; None where it is the truth.
+        where: the file it comes from.
+    """
+
+    pictures: Sequence[tuple[str, str]]
+    lines: Sequence[tuple[str, str, bool | None]]
+    where: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """One heading of a run; what it does not have is left out.
+
+    Attributes:
+        legend: of all its drawings.
+        folded: text that unfolds: its heading and itself.
+    """
+
+    title: str
+    text: str = ""
+    facts: Sequence[tuple[str, str]] = ()
+    table: Table | None = None
+    legend: Sequence[Sign] = ()
+    drawings: Sequence[Drawing] = ()
+    cards: Sequence[Card] = ()
+    folded: tuple[str, str] | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A run: its name, itself in a sentence, what the reader has to know, its few chief numbers, its parts."""
+
+    name: str
+    lead: str
+    notes: Sequence[str]
+    tiles: Sequence[tuple[str, Cell]]
+    parts: Sequence[Part]
+
+
+@dataclass(frozen=True)
+class Page:
+    """Everything on a page; ``together`` sets several runs side by side."""
+
+    title: str
+    about: str
+    together: Sequence[Part]
+    sections: Sequence[Section]
+
+
+def write_page(page: Page, path: Path) -> int:
+    """Write a page as one HTML file that asks for nothing from elsewhere; return its bytes.
+
+    Every text is escaped; the drawings alone are taken as they are.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("crossres.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    # a name that is no UTF-8 comes as lone surrogates, which no file can hold
+    text = environment.get_template("page.html").render(page=page).encode("utf-8", "replace")
+    write_atomically(path, lambda file: file.write(text))
+    return len(text)
