@@ -1,0 +1,233 @@
+"""The page as a person meets it: headless Chromium, real clicks, an uploaded file, the slider."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import crossres
+from crossres.deploy.answers import at_side
+from crossres.deploy.gallery import Gallery
+from crossres.deploy.recognizer import Recognizer
+from crossres.galleries import model_of
+from crossres.models import build_encoder, save_pretrained
+
+if find_spec("gradio") is None or find_spec("playwright") is None:
+    pytest.skip("a page in a browser needs gradio and playwright", allow_module_level=True)
+
+from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
+
+RNG = np.random.default_rng(0)
+#: milliseconds that anything may take on a busy machine
+PATIENCE = 120_000
+#: a name that a page must not take for markup
+WRITTEN = "<img src=x onerror=document.title='owned'> ${1+1} {{x}}"
+
+
+def photo(path: Path, *shape: int) -> Path:
+    Image.fromarray(RNG.integers(0, 256, (*shape, 3), dtype=np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Playwright's own Chromium, or the system's."""
+    expect.set_options(timeout=PATIENCE)
+    installed = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    with sync_playwright() as play:
+        # a container's root has no sandbox
+        try:
+            opened = play.chromium.launch(executable_path=installed, args=["--no-sandbox"])
+        except Error as error:
+            pytest.skip(f"there is no Chromium that starts: {str(error).splitlines()[0]}")
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def serve() -> Iterator[Callable[..., str]]:
+    """A function that serves a page in a process of its own and returns its address."""
+    processes = []
+
+    def start(*words: object) -> str:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        command = [sys.executable, "-m", "crossres.cli", "page", *map(str, words), "--port", str(port)]
+        environment = {**os.environ, "PYTHONPATH": str(Path(crossres.__file__).parents[1])}
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        processes.append(process)
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.endswith("(Ctrl-C ends it)\n")
+        return line.split()[0]
+
+    yield start
+    for process in processes:
+        process.terminate()
+    assert [process.wait(60) for process in processes] == [143] * len(processes)
+
+
+@pytest.fixture(scope="module")
+def objects(serve: Callable[..., str], onnx_file: Path, drawn_teacher: Path, drawn: Path) -> str:
+    return serve(onnx_file, "--teacher", drawn_teacher, "--samples", drawn / "test", "--threads", 1)
+
+
+@pytest.fixture
+def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """A function that opens a page; nothing outside this machine may be asked for, nothing may go wrong in it."""
+    contexts, asked, wrong = [], [], []
+
+    def open_page(url: str, **how: Any) -> Page:
+        contexts.append(browser.new_context(**how))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(PATIENCE)
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.goto(url)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert [url for url in asked if not url.startswith(("http://127.0.0.1:", "data:", "blob:"))] == []
+    assert wrong == []
+
+
+def listed(page: Page, number: int) -> list[str]:
+    """The labels of one of the lists, the first one first."""
+    return page.locator(".lists section").nth(number).locator("li span").all_inner_texts()
+
+
+def test_a_sample_an_upload_and_the_slider(
+    objects: str, opened: Callable[..., Page], onnx_file: Path, drawn_teacher: Path, drawn: Path, tmp_path: Path
+) -> None:
+    student, teacher = Recognizer.load(onnx_file), Recognizer.load(drawn_teacher)
+
+    def said(who: Recognizer, what: Any) -> list[str]:
+        return [label for label, _ in who.predict(what)[0].top(who.facts, 5)]
+
+    page = opened(objects)
+    expect(page.locator(".said")).to_have_text("Drop a photo, or pick a sample.")
+    page.locator(".gallery-item").first.click()
+    expect(page.locator(".lists section")).to_have_count(2)
+    first = drawn / "test" / "bar" / "00.png"
+    assert listed(page, 0) == said(student, first)
+    assert listed(page, 1) == said(teacher, first)
+
+    page.get_by_label("Remove Image").click()
+    expect(page.locator(".said")).to_have_text("Drop a photo, or pick a sample.")
+    mine = tmp_path / "mine.png"
+    Image.open(drawn / "test" / "cross" / "03.png").resize((31, 40)).save(mine)
+    page.locator("input[type=file]").first.set_input_files(mine)
+    expect(page.get_by_text("The photo at 16x16 pixels")).to_be_visible()
+    expect(page.locator(".said")).to_contain_text("Nothing in the pixels speaks against an answer.")
+    assert listed(page, 0) == said(student, mine)
+    sure = student.predict(mine)[0].probability
+    expect(page.locator(".lists li em").first).to_have_text(f"{100 * sure:.1f} %")
+
+    slider = page.locator("input[type=range]")
+    slider.focus()
+    page.keyboard.press("Home")
+    expect(page.get_by_text("The photo at 4x4 pixels")).to_be_visible()
+    expect(page.locator(".said")).to_contain_text("too small: 4x4 pixels, trained from 8x8")
+    small = at_side(np.asarray(Image.open(mine)), 4, student.facts)
+    assert [listed(page, i) for i in range(3)] == [said(student, small), said(teacher, small), said(teacher, mine)]
+    size = page.locator("figure img").first.evaluate("image => [image.naturalWidth, image.naturalHeight]")
+    assert size == [4, 4]
+
+    # a drag with the mouse to the middle
+    box = slider.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=5)
+    page.mouse.up()
+    expect(page.get_by_text("The photo at 10x10 pixels")).to_be_visible()
+    assert listed(page, 0) == said(student, at_side(np.asarray(Image.open(mine)), 10, student.facts))
+
+
+def test_what_cannot_be_read_is_said_and_the_next_photo_is(
+    objects: str, opened: Callable[..., Page], tmp_path: Path
+) -> None:
+    page = opened(objects)
+    jpeg = photo(tmp_path / "cut.jpg", 64, 64)
+    jpeg.write_bytes(jpeg.read_bytes()[:1500])
+    (tmp_path / "junk.png").write_bytes(b"MZ no image")
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "green")]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    Image.new("1", (10_000, 10_000)).save(tmp_path / "large.png")
+    good = photo(tmp_path / "good.png", 16, 16)
+    for name, why in {
+        "cut.jpg": "cut.jpg: image file is truncated",
+        "junk.png": "junk.png: not an image",
+        "moving.gif": "moving.gif: holds 2 frames; give one of them as an image",
+        "large.png": "large.png: 10000x10000 pixels are more than 50 million; crop or shrink it",
+        photo(tmp_path / "dot.png", 1, 1).name: "dot.png: 1x1 pixels show nothing; give at least 4x4",
+    }.items():
+        page.locator("input[type=file]").first.set_input_files(tmp_path / name)
+        expect(page.locator(".said")).to_contain_text("This photo is not read.")
+        expect(page.locator(".said")).to_contain_text(why)
+        expect(page.locator(".lists")).to_have_count(0)
+        page.get_by_label("Remove Image").click()
+        page.locator("input[type=file]").first.set_input_files(good)
+        expect(page.get_by_text("The photo at 16x16 pixels")).to_be_visible()
+        page.get_by_label("Remove Image").click()
+        expect(page.locator(".said")).to_have_text("Drop a photo, or pick a sample.")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_sticks_out_on_a_phone(objects: str, opened: Callable[..., Page], scheme: str) -> None:
+    page = opened(objects, viewport={"width": 390, "height": 844}, color_scheme=scheme)
+    page.locator(".gallery-item").first.click()
+    expect(page.locator(".lists section")).to_have_count(2)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_two_faces_and_a_search(serve: Callable[..., str], opened: Callable[..., Page], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    info = {"task": "faces", "lr_size": 8, "hr_size": 16}
+    save_pretrained(build_encoder("resnet8", classes=(), input_size=8).eval(), tmp_path / "faces", info=info)
+    recognizer = Recognizer.load(tmp_path / "faces")
+    ann, bob = photo(tmp_path / "ann.png", 16, 16), photo(tmp_path / "bob.png", 30, 20)
+    gallery = Gallery(recognizer.facts.embedding_dim, model=model_of(recognizer))
+    for name, path in ((WRITTEN, ann), ("Bob", bob)):
+        gallery.add(name, recognizer.embed(path))
+    strangers = [photo(tmp_path / f"stranger-{i}.png", 16, 16) for i in range(5)]
+    gallery.calibrate(recognizer.embed(strangers), 0, model_of(recognizer))
+    gallery.calibrate_pairs([0.9, 0.99999], np.array([False, True]), 0, model_of(recognizer))
+    gallery.save(tmp_path / "people.gallery")
+
+    page = opened(serve(tmp_path / "faces", "--gallery", tmp_path / "people.gallery"))
+    places = page.locator("input[type=file]")
+    places.nth(0).set_input_files(ann)
+    expect(page.locator(".said")).to_have_text("And a second photo.")
+    places.nth(1).set_input_files(bob)
+    expect(page.locator(".verdict")).to_have_text("Not the same")
+    similarity = float(np.dot(*(row / np.linalg.norm(row) for row in recognizer.embed([ann, bob]))))
+    expect(page.get_by_text(f"Similarity {similarity:.4f}, threshold 1.0000")).to_be_visible()
+    page.get_by_label("Remove Image").nth(1).click()
+    expect(page.locator(".said")).to_have_text("And a second photo.")
+    places.nth(1).set_input_files(ann)
+    expect(page.locator(".verdict")).to_have_text("The same")
+
+    page.get_by_role("tab", name="Search").click()
+    place = page.locator("input[type=file]").last
+    place.set_input_files(ann)
+    expect(page.locator(".verdict").last).to_have_text(WRITTEN)
+    assert page.locator(".lists li span").all_inner_texts() == [WRITTEN, "Bob"]
+    page.get_by_label("Remove Image").last.click()
+    place.set_input_files(strangers[0])
+    expect(page.locator(".verdict").last).to_have_text("Nobody in this gallery")
+    assert "owned" not in page.title()
