@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench tables clean
+.PHONY: demo test lint bench tables docs clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -32,6 +32,11 @@ bench: $(READY)
 tables: $(READY)
 	$(BIN)/python benchmarks/tables.py
 	$(BIN)/python benchmarks/methods.py
+
+# The pages as a site in build/site; a warning is an error
+docs: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info

@@ -1,4 +1,5 @@
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,8 @@ def blocks(page):
     return [code for skip, code in re.findall(r"(<!-- no-run -->\n)?```python\n(.*?)```", text, re.S) if not skip]
 
 
-PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))) if blocks(page)]
+PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if blocks(page)]
+TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
@@ -28,6 +30,28 @@ def test_the_code_of_a_page_runs(page):
     finally:
         LOSSES.clear()
         LOSSES.update(before)
+
+
+@pytest.mark.parametrize("page", TUTORIALS, ids=lambda p: p.stem)
+def test_every_line_of_a_tutorial_runs(page, tmp_path, monkeypatch, capsys):
+    """Commands and code, in their order, in an empty folder."""
+    from crossres.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "page"}
+    found = re.findall(r"```(python|sh)\n(.*?)```", page.read_text(), re.S)
+    assert {kind for kind, _ in found} == {"python", "sh"}
+    for kind, code in found:
+        if kind == "python":
+            exec(compile(code, page.name, "exec"), names)
+            continue
+        for line in code.splitlines():
+            program, *words = shlex.split(line)
+            if program == "python":
+                exec(words[1], {})
+            else:
+                assert program == "crossres"
+                assert main(words) == 0, f"{line}\n{capsys.readouterr().err}"
 
 
 def test_there_is_code():
