@@ -18,7 +18,8 @@ LEGEND = (
     "{measure} in % on the test {tests} after the last epoch, mean ± standard deviation over the seeds; 95 % "
     "interval of that mean by the bootstrap over seeds (of three seeds it spans at most their range), with one seed "
     "Wilson's over the test {tests}, which says nothing of another training; gain over "
-    "{baseline} paired by seed, ± half its 95 % interval (Student's t over the seeds, but never less than other test "
+    "{baseline} paired by seed, over those that both "
+    "have, ± half its 95 % interval (Student's t over the seeds, but never less than other test "
     "{tests} would move it); of many methods one in twenty leaves such an interval by chance; p: McNemar's exact "
     "test on the same test {tests}, the largest over the seeds; cost: a training step in steps of {baseline}."
 )

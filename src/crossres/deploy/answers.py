@@ -42,15 +42,15 @@ class Look(NamedTuple):
         small: the photo at that resolution, uint8 (side, side, 3).
         read: what the student reads of it, uint8 (s, s, 3).
         student: its answer to ``small``; at the largest side to the photo as it is.
-        teacher: the teacher's answer to the same, which it enlarges; None without one.
-        full: the teacher's answer to the photo as it is; None without one.
+        teacher: the teacher's answer to the photo as it is; None without one.
+        small_teacher: its answer to what the student was asked about, which it enlarges; None without one.
     """
 
     small: Pixels
     read: Pixels
     student: Answer
     teacher: Answer | None
-    full: Answer | None
+    small_teacher: Answer | None
 
 
 class Limit(NamedTuple):
@@ -126,8 +126,9 @@ class Answers:
             raise CrossresError(f"{side} pixels are not within {LEAST} to {largest}")
         small = at_side(photo, side, self.facts)
         given = photo if side == largest else small
-        teacher, full = ((self.teacher.predict(shown)[0] if self.teacher else None) for shown in (given, photo))
-        return Look(small, self.read(given), self.student.predict(given)[0], teacher, full)
+        teacher = self.teacher.predict(photo)[0] if self.teacher else None
+        small_teacher = self.teacher.predict(small)[0] if self.teacher and side < largest else teacher
+        return Look(small, self.read(given), self.student.predict(given)[0], teacher, small_teacher)
 
     def read(self, photo: Pixels) -> Pixels:
         """Return what the student reads of a photo, uint8 (H, W, 3) -> uint8 (s, s, 3)."""
@@ -195,7 +196,9 @@ def _limit(threshold: Threshold | None, model: Model, how: str) -> Limit:
         return Limit(None, f"{_NONE}; crossres enroll {how} sets one.")
     if threshold.model not in (None, model.digest):
         return Limit(None, f"{_NONE} for photos read by this model; crossres enroll {how} sets one.")
-    return Limit(threshold.similarity, "It was measured on too few to be sure of it." if threshold.too_few else "")
+    return Limit(
+        threshold.similarity, "This threshold was measured on too few to be sure of it." if threshold.too_few else ""
+    )
 
 
 def _teacher(model: str, given: str | None, *, trust_code: bool) -> Recognizer | None:

@@ -37,7 +37,6 @@ SESSIONS = 100
 STATUS, KEEP = 10, 120
 #: Photos in work at a time: the largest take a few hundred MB each while they are decoded.
 AT_ONCE = 2
-THREADS = 8
 VERDICTS = {True: "The same", False: "Not the same", None: "No verdict"}
 
 
@@ -104,7 +103,6 @@ def serve(answers: Answers, first: Sequence[Sequence[Path]], uploads: Path, host
         server_port=port,
         share=False,
         quiet=True,
-        max_threads=THREADS,
         prevent_thread_lock=True,
         max_file_size=MOST_BYTES,
         ssr_mode=False,
@@ -244,9 +242,10 @@ def _looked(answers: Answers, photo: Pixels, side: int) -> str:
     look, whole = answers.look(photo, side), side == answers.largest(photo)
     at, pixels = f"at {side}x{side} pixels", f"{answers.facts.side}x{answers.facts.side}"
     lists = [_top("Student", "on the photo as it is" if whole else at, look.student, answers.student)]
-    if answers.teacher and look.teacher and look.full:
-        lists += [] if whole else [_top("Teacher", f"{at}, enlarged", look.teacher, answers.teacher)]
-        lists += [_top("Teacher", "on the photo as it is", look.full, answers.teacher)]
+    if answers.teacher and look.small_teacher and not whole:
+        lists.append(_top("Teacher", f"{at}, enlarged", look.small_teacher, answers.teacher))
+    if answers.teacher and look.teacher:
+        lists.append(_top("Teacher", "on the photo as it is", look.teacher, answers.teacher))
     pictures = [_picture(look.small, f"The photo {at}"), _picture(look.read, f"What the student reads: {pixels}")]
     return _block(_gate([("", look.student)]), _row("seen", pictures), _row("lists", lists))
 
