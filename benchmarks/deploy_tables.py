@@ -1,10 +1,9 @@
-"""The tables of docs/deploy.md, of what benchmarks/deploy.py and benchmarks/gallery.py wrote."""
+"""The table of docs/deploy.md, of what benchmarks/deploy.py wrote."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 
 def _number(value: float | None, digits: int = 2) -> str:
@@ -27,24 +26,5 @@ def exports_table(path: Path) -> str:
             f"| {row['model']} | {row['bytes'] / 1e6:.2f} | {_number(row.get('accuracy'))} "
             f"| {_number(row.get('accuracy_before'))} | {_number(row.get('agreement'))} | {row['ms_of_one']:.2f} "
             f"| {row['ms_of_batch']:.2f} | {row['images_per_second']:,.0f} |"
-        )
-    return "\n".join(lines)
-
-
-def gallery_table(path: Path) -> str:
-    """Recall, time and memory of the three kinds of search."""
-    document: dict[str, Any] = json.loads(path.read_text())
-    lines = [
-        f"{document['count']:,} embeddings of {document['width']} numbers, one thread of "
-        f"{document['machine']['processor']}; the file is {document['file_bytes'] / 1e6:,.0f} MB and written in "
-        f"{document['save_seconds']:.1f} s. Nearest: the one that exact search finds; own: the probe's identity.",
-        "",
-        "| index | nearest, % | own, % | ms, one probe | ms, in a batch | build, s | peak memory, MB |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name, found in document["indexes"].items():
-        lines.append(
-            f"| {name} | {found['recall_at_1']:.1f} | {found['own_identity_first']:.1f} | {found['ms_of_one']:.2f} "
-            f"| {found['ms_in_a_batch']:.2f} | {found['build_seconds']:.1f} | {found['peak_memory_mb']:,.0f} |"
         )
     return "\n".join(lines)

@@ -15,7 +15,7 @@ from statistics import mean
 from typing import Any
 
 from cifar100 import VARIANTS
-from deploy_tables import exports_table, gallery_table
+from deploy_tables import exports_table
 
 from crossres.bench import compared, write_comparison
 from crossres.checkpoint import write_atomically
@@ -302,9 +302,8 @@ def main() -> None:
     for recipe in CHOOSING:
         if read_grid(recipe).folder.is_dir():
             tables[recipe.stem] = validation_table(recipe)
-    for name, table in (("exports", exports_table), ("gallery", gallery_table)):
-        if (measured := Path("results/deploy") / f"{name}.json").exists():
-            tables[name] = table(measured)
+    if (measured := Path("results/deploy/exports.json")).exists():
+        tables["exports"] = exports_table(measured)
     pages = [Path("README.md"), *sorted(Path("docs").glob("*.md"))]
     texts = {page: page.read_text() for page in pages}
     for name, table in tables.items():

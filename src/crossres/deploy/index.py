@@ -23,7 +23,7 @@ class Index:
     """Rows of unit length, searched by cosine similarity.
 
     ``exact`` compares with every row. ``hnsw`` (a graph of near neighbours; Malkov & Yashunin 2018) and ``ivf``
-    (cells around k-means centres, of which the nearest are searched) miss some; ``results/deploy/gallery.json`` says
+    (cells around k-means centres, of which the nearest are searched) miss some; ``benchmarks/gallery.py`` measures
     how many, and what building costs.
 
     Args:
