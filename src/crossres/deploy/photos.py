@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from crossres.data.decode import FORMATS, reason, to_rgb
+from crossres.data.decode import FORMATS, Fit, fit_image, reason, to_rgb
 from crossres.data.look import look
 from crossres.deploy.facts import Facts
 from crossres.errors import CrossresError
@@ -127,13 +127,8 @@ def flags(pixels: Pixels, facts: Facts) -> tuple[str, ...]:
 
 def as_seen(pixels: Pixels, facts: Facts) -> Pixels:
     """Return about what the network sees of a photo, uint8 (s, s, 3); a padded photo's margins are left out."""
-    image = Image.fromarray(pixels)
-    box = None
-    if facts.fit == "crop":
-        side = min(image.size)
-        left, top = (image.width - side) / 2, (image.height - side) / 2
-        box = (left, top, left + side, top + side)
-    return np.asarray(image.resize((facts.side, facts.side), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0))
+    fit: Fit = "crop" if facts.fit == "crop" else "squash"
+    return np.asarray(fit_image(Image.fromarray(pixels), facts.side, fit))
 
 
 def named(images: Source | Iterable[Source]) -> Iterator[tuple[str, Source]]:
