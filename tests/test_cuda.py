@@ -32,7 +32,9 @@ def test_no_step_waits_for_the_host(name: str) -> None:
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (COUNT, 32, 32, 3), dtype=np.uint8)
     images = ImageSet(ArrayItems(pixels), rng.integers(0, 5, COUNT), CLASSES, "noise")
-    loader = Loader(images, hr_size=32, lr_size=8, batch_size=32, device=place, shift=4, flip=True, zoom=0.1)
+    loader = Loader(
+        images, hr_size=32, lr_size=8, batch_size=32, device=place, shift=4, flip=True, zoom=0.1, colour=0.2
+    )
     student = build_encoder("resnet8x4", classes=CLASSES, input_size=8).to(place)
     teacher = build_encoder("wrn_16_2", classes=CLASSES, input_size=32).to(place).eval()
     maps: tuple[list[Shape], list[Shape]] = ([], [])

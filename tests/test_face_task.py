@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,10 @@ from PIL import Image
 
 from crossres import Encoder, Faces, build_encoder, load
 from crossres.cli import main
+from crossres.data.readers import read
 from crossres.errors import CrossresError
 from crossres.experiment import run
-from crossres.models.pretrained import save_pretrained
+from crossres.models.pretrained import from_pretrained, save_pretrained
 
 PEOPLE = 12
 
@@ -101,9 +104,9 @@ def test_resumed_it_equals_an_uninterrupted_run(
     from crossres import train
 
     needs = {"teacher": teacher} if set(losses) & {"cosine", "crd", "crrcd", "similarity"} else {}
-    whole = make(losses=losses, name="whole", train__images_per_class=2, augment__zoom=0.1)
+    whole = make(losses=losses, name="whole", train__images_per_class=2, augment__zoom=0.1, augment__colour=0.2)
     run(whole, **needs, quiet=True)
-    part = make(losses=losses, name="part", train__images_per_class=2, augment__zoom=0.1)
+    part = make(losses=losses, name="part", train__images_per_class=2, augment__zoom=0.1, augment__colour=0.2)
     real = train.Fit._one_epoch
 
     def stop(self: train.Fit, epochs: int) -> Any:
@@ -178,7 +181,17 @@ def test_a_folder_without_splits_is_split_by_people(
     assert result["images"] == {"train": 42, "val": 12, "test": 18}
     words = ["faces", "evaluate", str(config.folder), str(crowd / "train"), "--json", "--resamples", "0"]
     assert main(words) == 0
-    assert json.loads(capsys.readouterr().out)["images"] == 72
+    said = capsys.readouterr()
+    assert json.loads(said.out)["images"] == 72
+    assert "the model may have been trained on most of them; --split test takes those that it was not" in said.err
+    # the people who were held out, and no others
+    assert main([*words, "--split", "test"]) == 0
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    assert (found["images"], found["people"], said.err) == (18, 3, "")
+    assert found["rows"][-1]["verification"]["auc"] == pytest.approx(result["auc_best_val"])
+    assert main([*words, "--split", "train"]) == 0
+    assert json.loads(capsys.readouterr().out)["people"] == 9
 
 
 def test_people_in_training_and_test_are_reported_before_training(
@@ -196,6 +209,44 @@ def test_people_in_training_and_test_are_reported_before_training(
     assert "train" not in said[1]  # nothing is classified
 
 
+def test_a_list_of_pairs_is_checked_before_the_training(make: Any, teacher: Encoder, tmp_path: Path) -> None:
+    one_kind = _csv(tmp_path, "p12_0000,p13_0000,0")
+    with pytest.raises(CrossresError, match=r"wrong.csv: holds no genuine pair; verification needs both kinds$"):
+        run(make(losses=COSINE, pairs=str(one_kind)), teacher=teacher, quiet=True)
+    with pytest.raises(CrossresError, match=r"^losses.kd: the teacher has no logits; losses.similarity compares "):
+        run(make(losses={"kd": {"weight": 1.0}}), teacher=teacher, quiet=True)
+
+
+def test_people_of_whom_there_is_one_image_each_are_verified_alone(
+    crowd: Path, make: Any, teacher: Encoder, tmp_path: Path
+) -> None:
+    import shutil
+
+    single = tmp_path / "single"
+    shutil.copytree(crowd / "train", single / "train")
+    for number in range(4):
+        (single / "test" / f"face{number}").mkdir(parents=True)
+        shutil.copy(
+            crowd / "test" / "p12" / f"p12_{number:04}.png", single / "test" / f"face{number}" / f"{number}.png"
+        )
+    pairs = _csv(tmp_path, "0,1,1\n2,3,0")
+    result = run(
+        make(data=str(single), losses=COSINE, pairs=str(pairs), train__epochs=1), teacher=teacher, quiet=True
+    )
+    assert "identification_last" not in result
+    assert result["verification_last"]["pairs"] == {"genuine": 1, "impostor": 1}
+
+
+def test_people_that_choose_the_threshold_and_are_judged_by_it_are_reported(
+    crowd: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_pretrained(build_encoder("resnet8", classes=(), input_size=16), tmp_path / "model")
+    pairs = _csv(tmp_path, "p12_0000,p12_0001,1\np12_0000,p13_0001,0")
+    words = ["faces", "evaluate", tmp_path / "model", crowd / "test", "--pairs", pairs, "--threshold_pairs", pairs]
+    assert main([str(word) for word in [*words, "--resamples", 0, "--json"]]) == 0
+    assert "wrong.csv: 2 of its people are in the judged pairs, first p12: " in capsys.readouterr().err
+
+
 def test_the_commands(crowd: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], refused: Any) -> None:
     save_pretrained(build_encoder("resnet8", classes=(), input_size=16), tmp_path / "gallery")
     pairs = tmp_path / "pairs.csv"
@@ -209,7 +260,7 @@ def test_the_commands(crowd: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     names = [f"train/p{p:02}/p{p:02}_{i:04}.png" for p in range(PEOPLE) for i in range(6)]
     np.savez(tmp_path / "stored.npz", path=np.array(names), embedding=values)
     words = ["faces", "distill", "--data", crowd, "--hr_size", 16, "--lr_size", 8, "--runs", tmp_path]
-    words += ["--train.epochs", 2, "--train.batch_size", 16, "--train.val_fraction", 0.25, "--val_pairs", 60]
+    words += ["--train.epochs", 2, "--train.batch_size", 16, "--train.val_fraction", 0.25]
     words += ["--model.name", "mobilefacenet", "--train.device", "cpu", "--train.precision", "float32"]
     words += ["--pairs", pairs, "--teacher", tmp_path / "stored.npz", "--name", "student"]
     assert main([str(word) for word in words]) == 0
@@ -239,12 +290,27 @@ def test_the_commands(crowd: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "accuracy at the threshold that is best on the threshold pairs" in said
     assert "± half the 95 % interval" in said
 
+    # the people whom the training held out choose the same threshold again
+    assert main([str(word) for word in [*judged, "--threshold_pairs", "held-out", "--json"]]) == 0
+    chosen = json.loads(capsys.readouterr().out)["rows"][2]["verification"]
+    assert chosen["accuracy_chosen"] == pytest.approx(result["accuracy_best_val"])
+    assert chosen["threshold_chosen"] == pytest.approx(result["verification_best_val"]["threshold_chosen"])
+    assert chosen["right"] == result["right_best_val"]
+    others = ["faces", "evaluate", tmp_path / "student", crowd / "test", "--threshold_pairs", "held-out"]
+    changed = refused(*others, "--split", "test")
+    assert "held-out: these are not the images it was trained with; give a list of pairs" in changed
+    unknown = refused("faces", "evaluate", tmp_path / "gallery", crowd, "--threshold_pairs", "held-out")
+    assert "does not say which they are; give a list of pairs" in unknown
+
     for more, line in (
         (["--native", "--sizes", 8], "--sizes: images that are judged as they are have none; leave it out"),
         (["--native", "--degradation", "blur=1"], "--degradation: images that are judged as they are have none"),
-        (["--gallery", tmp_path / "stored.npz"], "stored embeddings know no other images; give the model"),
+        (["--hr_size", 0], "--hr_size: an image has at least 1 pixel"),
     ):
         assert line in refused(*judged, *more)
+
+    stored = refused("faces", "evaluate", tmp_path / "stored.npz", crowd)
+    assert stored.endswith("stored embeddings know no other images; give the model they come from")
 
     assert refused("distill", "--resume", tmp_path / "student").endswith(
         "is a run of crossres faces distill; go on with that command"
@@ -258,6 +324,18 @@ def test_the_commands(crowd: Path, tmp_path: Path, capsys: pytest.CaptureFixture
         said.append(capsys.readouterr().out)
     assert said[0] == said[1]
     assert len(list((tmp_path / "kept").glob("*.safetensors"))) == 1
+    # what that model said of the images, stored, is the same gallery
+    images, other = read(crowd, split="test", open_set=True), from_pretrained(tmp_path / "other")
+    with torch.no_grad():
+        values = other(images.pixels(16).float() / 255).embedding.numpy()
+    np.savez(tmp_path / "tested.npz", path=[images.path(i) for i in range(len(images))], embedding=values)
+    assert main([str(word) for word in [*judged, "--gallery", tmp_path / "tested.npz", "--json"]]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    for ours, theirs in zip(rows, json.loads(said[0])["rows"], strict=True):
+        assert ours["verification"]["auc"] == pytest.approx(theirs["verification"]["auc"])
+        assert ours["verification"]["threshold_best"] == pytest.approx(
+            theirs["verification"]["threshold_best"], abs=1e-4
+        )
     assert refused(*judged, "--gallery", tmp_path / "gallery").startswith(
         "the gallery's embeddings have 64 numbers, the probes' 128: they cannot be compared"
     )
@@ -307,6 +385,28 @@ def test_a_grid_of_faces(
     ):
         (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(grid | wrong))
         assert line in refused("bench", "wrong.yaml")
+
+
+def test_the_pairs_of_a_bin(tmp_path: Path, capsys: pytest.CaptureFixture[str], refused: Any) -> None:
+    rng = np.random.default_rng(0)
+    pictures = []
+    for _ in range(16):
+        file = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(file, "PNG")
+        pictures.append(file.getvalue())
+    path = tmp_path / "lfw.bin"
+    path.write_bytes(pickle.dumps((pictures, [True, False] * 4)))
+    save_pretrained(build_encoder("resnet8", classes=(), input_size=8), tmp_path / "model", info={"hr_size": 16})
+    words = ["faces", "evaluate", tmp_path / "model", path, "--resamples", 0]
+    assert main([str(word) for word in words]) == 0
+    # whose faces they are nobody knows
+    assert capsys.readouterr().out.startswith("model on lfw, 16 images\n")
+    assert main([str(word) for word in [*words, "--json"]]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["people"] == 0
+    assert [row["verification"]["pairs"] for row in found["rows"]] == [{"genuine": 4, "impostor": 4}] * 3
+    assert "identification" not in found["rows"][0]
+    assert refused(*words, "--pairs", "p.csv").endswith("lfw.bin has its own pairs; leave --pairs out")
 
 
 def _csv(folder: Path, row: str) -> Path:

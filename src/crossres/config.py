@@ -64,11 +64,13 @@ class Augment:
         shift: largest random shift in HR pixels, both ways (a random crop of the mirrored-out image).
         flip: mirror left to right with probability one half.
         zoom: largest random enlargement or reduction, as a share: 0.1 is 90 % to 110 %; 0 = off.
+        colour: largest random change of brightness, contrast and saturation, each as a share; 0 = off.
     """
 
     shift: int = 4
     flip: bool = True
     zoom: float = 0.0
+    colour: float = 0.0
 
 
 @dataclass
@@ -334,6 +336,7 @@ def check(config: Teach) -> None:
         ("images.workers", config.images.workers, 0, 1e4),
         ("augment.shift", config.augment.shift, 0, 1e4),
         ("augment.zoom", config.augment.zoom, 0, 0.9),
+        ("augment.colour", config.augment.colour, 0, 1),
         ("train.seed", config.train.seed, 0, 1e9),
         ("hr_size", config.hr_size, 1, 1e5),
         ("model.input_size", config.model.input_size, 1, 1e5),

@@ -148,6 +148,10 @@ def build_losses(
         widths: Any = [_width(encoder or student, kind.reads) for encoder in (teacher, student)]
         if kind.reads == "features":
             widths = maps
+        if kind.reads == "logits" and kind.needs_teacher and teacher is not None and not teacher.classes:
+            raise CrossresError(
+                f"losses.{name}: the teacher has no logits; losses.similarity compares embeddings in the same way"
+            )
         try:
             losses[name] = kind(*widths, **{k: v for k, v in given.items() if k not in COMMON})
         except (ValueError, TypeError) as error:

@@ -10,26 +10,18 @@ from typing import Any
 
 from crossres.command_parser import CommandParser
 from crossres.config import Train, base_name
-from crossres.data.face_sets import read_face_set
-from crossres.data.faces import Search, draw_pairs, first_image_search
-from crossres.data.images import ImageSet, left_out
-from crossres.data.pairs import Pairs, read_bin, read_pairs
-from crossres.data.readers import read
-from crossres.data.splits import OwnSplits, Split
 from crossres.degrade import Degradation, read_degradation
 from crossres.devices import resolve_device
 from crossres.errors import CrossresError
 from crossres.evaluate.embedding import sizes_of
 from crossres.evaluate.faces import evaluate_faces
+from crossres.face_protocols import DRAWN, HELD_OUT, read_protocols, read_threshold_pairs
 from crossres.judging import sides, tell, words_of
 from crossres.models.encoder import Encoder
 from crossres.models.onnx_teacher import OnnxInput, read_onnx_input
-from crossres.models.stored import ENDINGS
+from crossres.models.stored import ENDINGS, StoredBackbone
 from crossres.models.teachers import read_teacher
 from crossres.models.weights import weights_sha256
-
-#: Pairs that are drawn where no list is given.
-DRAWN = 6000
 
 
 def _parser() -> CommandParser:
@@ -46,17 +38,23 @@ def _parser() -> CommandParser:
     )
     parser.add_argument(
         "--threshold_pairs",
-        help="list of pairs to choose the threshold on, of the training split (of all images where there are none)",
+        help="list of pairs to choose the threshold on, of the training split (of all images where there are none); "
+        f"{HELD_OUT}: pairs drawn among the people whom the model's training held out",
     )
     parser.add_argument(
-        "--gallery", help="another model for the HR side, such as the teacher in whose space the model was trained"
+        "--gallery",
+        help="another model for the HR side, such as the teacher in whose space the model was trained, or its stored "
+        "embeddings",
     )
     parser.add_argument("--sizes", type=sides, default=(), help="LR sides, e.g. 8,16; else the training's")
     parser.add_argument(
         "--hr_size", type=int, help="side the images are read at; the model's or gallery's if left out"
     )
     parser.add_argument(
-        "--split", choices=["test", "train", "all"], help="which split; test, or all of a source without any"
+        "--split",
+        choices=["test", "train", "all"],
+        help="which split (of a source without any the people that `distill` holds out, or the others); left out: "
+        "test, or all of a source without any",
     )
     parser.add_argument(
         "--onnx_input",
@@ -97,9 +95,10 @@ def evaluate_faces_command(words: list[str]) -> None:
     if chosen.resamples < 0:
         raise CrossresError("--resamples: 0 or more")
     wanted = read_onnx_input(chosen.onnx_input) if chosen.onnx_input else None
-    for path in (chosen.model, chosen.gallery or ""):
-        if Path(path).suffix.lower() in ENDINGS:
-            raise CrossresError(f"{path}: stored embeddings know no other images; give the model they come from")
+    if chosen.hr_size is not None and chosen.hr_size < 1:
+        raise CrossresError("--hr_size: an image has at least 1 pixel")
+    if Path(chosen.model).suffix.lower() in ENDINGS:
+        raise CrossresError(f"{chosen.model}: stored embeddings know no other images; give the model they come from")
     native = chosen.native or bool(chosen.layout)
     for option in ("sizes", "degradation"):
         if native and getattr(chosen, option):
@@ -107,7 +106,7 @@ def evaluate_faces_command(words: list[str]) -> None:
     encoder = read_teacher(chosen.model, wanted or OnnxInput(), trust_code=chosen.trust_code)
     gallery = _gallery(chosen, encoder, wanted)
     hr_size, low, high = sizes_of(encoder)
-    if gallery is not None:
+    if gallery is not None and not isinstance(gallery.backbone, StoredBackbone):
         hr_size = max(hr_size, sizes_of(gallery)[0])
     hr_size = chosen.hr_size or hr_size
     sizes = chosen.sizes or tuple(size for size in dict.fromkeys((low, high)) if size < hr_size)
@@ -115,11 +114,8 @@ def evaluate_faces_command(words: list[str]) -> None:
         degradation = read_degradation(chosen.degradation)
     else:
         degradation = Degradation(**(encoder.info.get("degradation") or {}))
-    images, pairs, search = _images_and_protocols(chosen)
-    chooses = None
-    if chosen.threshold_pairs:
-        others = _read(chosen, "train")
-        chooses = others, read_pairs(chosen.threshold_pairs, others)
+    images, pairs, search = read_protocols(chosen, encoder.info)
+    chooses = read_threshold_pairs(chosen, encoder.info, images, pairs) if chosen.threshold_pairs else None
     device = resolve_device(Train(device=chosen.device, precision=encoder.info.get("precision", "float32")))
     result = {"model": base_name(chosen.model), "gallery": base_name(chosen.gallery) if chosen.gallery else None}
     result |= evaluate_faces(
@@ -172,48 +168,6 @@ def _gallery(chosen: argparse.Namespace, encoder: Encoder, wanted: OnnxInput | N
     return gallery
 
 
-def _read(chosen: argparse.Namespace, wanted: Split = "test") -> ImageSet:
-    """Read the split that is asked for, else all of a source without any, else the wanted one."""
-
-    def split(name: Split) -> ImageSet:
-        return read(
-            chosen.data,
-            split=name,
-            image_column=chosen.image_column,
-            label_column=chosen.label_column,
-            corrupt=chosen.corrupt,
-            memory_mb=chosen.memory_mb,
-            open_set=True,
-        )
-
-    if chosen.split and wanted == "test":
-        return split(chosen.split)
-    try:
-        return split("all")
-    except OwnSplits:
-        return split(wanted)
-
-
-def _images_and_protocols(chosen: argparse.Namespace) -> tuple[ImageSet, Pairs | None, Search | None]:
-    own = "gallery and probes" if chosen.layout else "pairs" if chosen.data.endswith(".bin") else None
-    for option in ("pairs", "threshold_pairs", "split"):
-        if own and getattr(chosen, option):
-            raise CrossresError(f"{chosen.data} has its own {own}; leave --{option} out")
-    if own and chosen.corrupt == "skip":
-        raise CrossresError(f"{chosen.data}: without some images its {own} would be others; leave --corrupt out")
-    if chosen.layout:
-        images, search = read_face_set(chosen.layout, chosen.data)
-        return images, None, search
-    if own:
-        images, pairs = read_bin(chosen.data)
-        return images, pairs, None
-    images = _read(chosen)
-    for line in left_out({chosen.split or "test": images}):
-        print(line, file=sys.stderr)
-    pairs = read_pairs(chosen.pairs, images) if chosen.pairs else draw_pairs(images, DRAWN, 0)
-    return images, pairs, first_image_search(images) if images.class_counts.max() > 1 else None
-
-
 def _within(interval: list[float] | None) -> str:
     return "" if interval is None else f" ±{(interval[1] - interval[0]) / 2:.1f}"
 
@@ -224,15 +178,15 @@ def _print(result: dict[str, Any]) -> None:
 
     console = Console(highlight=False)
     gallery = f", gallery by {result['gallery']}" if result["gallery"] else ""
+    people = f" of {result['people']:,} people" if result["people"] else ""  # a list of pairs may name none
     console.print(
-        f"{result['model']} on {result['dataset']}, {result['images']:,} images of {result['people']:,} people"
-        f"{gallery}",
-        markup=False,
+        f"{result['model']} on {result['dataset']}, {result['images']:,} images{people}{gallery}", markup=False
     )
     unsure = False
 
     def table(heads: list[str], cells: Callable[[dict[str, Any]], list[str]]) -> None:
-        shown = Table(*(Column(head, justify="right") for head in ["sides", "size", *heads]))
+        columns = [Column(head, justify="right") for head in ["sides", "size", *heads]]
+        shown = Table(*columns, collapse_padding=True)  # or 80 columns would cut numbers off
         for row in result["rows"]:
             shown.add_row(row["sides"], str(row["size"] or result["hr_size"]), *cells(row))
         console.print(shown)
@@ -266,7 +220,7 @@ def _print(result: dict[str, Any]) -> None:
         table(["accuracy %", "AUC %", "EER %", "TAR@FAR 1e-2", "1e-3"], verified)
     searched = any("identification" in row for row in result["rows"])
     if searched:
-        table(["rank-1 %", "rank-5", "rank-20", "TPIR@FPIR 0.01", "0.1", "0.3", "mAP %"], identified)
+        table(["rank-1 %", "rank-5", "rank-20", "TPIR at FPIR 0.01", "0.1", "0.3", "mAP %"], identified)
     first = result["rows"][0]
     if "verification" in first:
         counts = first["verification"]["pairs"]

@@ -111,6 +111,7 @@ def prepare(
         shift=config.augment.shift,
         flip=config.augment.flip,
         zoom=config.augment.zoom,
+        colour=config.augment.colour,
         images_per_class=config.train.images_per_class,
         rank=fabric.global_rank,
         world_size=fabric.world_size,

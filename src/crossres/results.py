@@ -119,6 +119,8 @@ def finish(
         "fit": config.images.fit,
         "seen": facts["seen"],
         "test_fraction": config.images.test_fraction,
+        "val_fraction": config.train.val_fraction,
+        "data_sha256": facts["data_sha256"],
         "precision": device.precision,
         "method": document["method"],
         "dataset": document["dataset"],

@@ -12,8 +12,9 @@ from PIL import Image
 from scipy.io import savemat
 
 from crossres.cli import main
-from crossres.data.face_sets import STRANGER, read_face_set
+from crossres.data.face_sets import read_face_set
 from crossres.data.faces import NOBODY
+from crossres.data.pairs import UNNAMED
 from crossres.errors import CrossresError
 from crossres.models.encoder import build_encoder
 from crossres.models.pretrained import save_pretrained
@@ -115,7 +116,7 @@ def test_scface(tmp_path: Path) -> None:
 @pytest.mark.parametrize("gallery", [True, False])
 def test_uccs(gallery: bool, tmp_path: Path) -> None:
     images, search = read_face_set("uccs", uccs(tmp_path, gallery))
-    assert images.classes == ["00004", STRANGER]
+    assert images.classes == ["00004", UNNAMED]
     assert search.gallery_identity.tolist() == [0]
     assert search.probe_identity.tolist() == [0, NOBODY]
     face, stranger = (images.image(int(i)) for i in search.probes)
@@ -139,6 +140,7 @@ def test_folders(tmp_path: Path) -> None:
     assert search.gallery_identity.tolist() == [ann, ann, bob, NOBODY]
     assert search.probe_identity.tolist() == [ann, eve]  # whom the gallery lacks
     assert images.image(int(search.probes[0])).shape == (8, 8, 3)
+    assert images.name == tmp_path.name
     picture(tmp_path / "probes" / "loose.png")
     with pytest.raises(CrossresError, match=r"loose.png lies in no person's folder; move it to probes/PERSON/$"):
         read_face_set("folders", tmp_path)
@@ -208,6 +210,9 @@ def test_what_is_not_in_its_layout_is_said_in_one_line(tmp_path: Path) -> None:
     )
     with pytest.raises(CrossresError, match=r"validation.csv, line 2: cannot be read as a face \(.*'x'.*\)$"):
         read_face_set("uccs", sets["uccs"])
+    (sets["uccs"] / "validation.csv").write_text(f"FILE,SUBJECT_ID\n{'b' * 200_000},1\n")
+    with pytest.raises(CrossresError, match=r"validation.csv: not a CSV file$"):
+        read_face_set("uccs", sets["uccs"])
     (sets["uccs"] / "validation.csv").write_text("SUBJECT_ID,FACE_X,FACE_Y,FACE_WIDTH,FACE_HEIGHT,FILE\n4,1,1,2,2\n")
     with pytest.raises(CrossresError, match=r"validation.csv, line 2: cannot be read as a face"):
         read_face_set("uccs", sets["uccs"])
@@ -223,6 +228,7 @@ def test_the_command_judges_them_as_they_are(
     (row,) = result["rows"]
     assert (result["native"], row["sides"], row["size"]) == (True, "native", 16)
     assert row["identification"]["mated_probes"] == 30
+    assert result["people"] == 2
     assert "verification" not in row
     assert (tmp_path / "cmc.png").exists()
     assert main([str(word) for word in words]) == 0

@@ -12,7 +12,7 @@ from PIL import Image
 
 from crossres import CrossresError, Degradation, read
 from crossres.data.images import ArrayItems, ImageSet
-from crossres.data.loader import Loader, shift_and_flip, zoomed
+from crossres.data.loader import Loader, recoloured, shift_and_flip, zoomed
 from crossres.degrade import degrade
 from crossres.types import Batch
 
@@ -414,3 +414,34 @@ def test_a_zoomed_view_is_the_same_at_both_resolutions():
     assert (changed > 0.01).all()
     (first,) = loader.ordered(hr=True)
     torch.testing.assert_close(first.hr, torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255)
+
+
+def test_recoloured_is_what_torchvision_says_of_each_image():
+    from torchvision.transforms.v2 import functional as T
+
+    images = 0.2 + 0.6 * torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    # torchvision's contrast is about the mean luminance, which is ours where an image is grey
+    grey = images.mean(1, keepdim=True).expand(-1, 3, -1, -1)
+    factor = torch.tensor([[0.8, 1.2, 1.0], [1.1, 0.7, 1.0]])
+    wanted = [
+        T.adjust_contrast(T.adjust_brightness(x, b), c) for x, (b, c, _) in zip(grey, factor.tolist(), strict=True)
+    ]
+    torch.testing.assert_close(recoloured(grey, factor), torch.stack(wanted), atol=1e-3, rtol=0)
+    for saturation in (0.0, 0.5, 1.3):
+        wanted_of_all = T.adjust_saturation(images, saturation)
+        found = recoloured(images, torch.tensor([1.0, 1.0, saturation]).expand(2, -1))
+        torch.testing.assert_close(found, wanted_of_all, atol=1e-3, rtol=0)
+
+
+def test_a_recoloured_view_is_the_same_at_both_resolutions_and_drawn_for_each_image():
+    pixels = np.random.default_rng(0).integers(60, 200, (8, 16, 16, 3), dtype=np.uint8)
+    images = ImageSet(ArrayItems(pixels), [0, 1] * 4, ["a", "b"], "noise")
+    loader = Loader(images, hr_size=16, lr_size=8, batch_size=8, colour=0.3)
+    (batch,) = loader.epoch(0, hr=True)
+    assert torch.equal(batch.lr, degrade(batch.hr, 8, Degradation()))
+    plain = torch.from_numpy(pixels).permute(0, 3, 1, 2)[batch.index] / 255
+    brighter = batch.hr.mean((1, 2, 3)) / plain.mean((1, 2, 3))
+    assert brighter.std() > 0.05
+    assert ((brighter > 0.65) & (brighter < 1.35)).all()
+    (first,) = loader.ordered(hr=True)
+    torch.testing.assert_close(first.hr, plain[batch.index.argsort()])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -58,10 +59,11 @@ def test_the_ten_folds_of_view_2(tmp_path: Path) -> None:
 
 def test_csv_by_path_name_or_stem(tmp_path: Path) -> None:
     path = tmp_path / "mine.csv"
-    path.write_text("left,right,same,fold\na/x.jpg,b/y.jpg,1,0\nx,z.jpg,false,1\n")
+    rows = ["left,right,same,fold", "a/x.jpg,b/y.jpg,1,0", "x,z.jpg,false,1", "y,b/z,0,0", "y.jpg,z,true,1"]
+    path.write_text("\n".join(rows) + "\n")
     pairs = read_pairs(path, images(["a/x.jpg", "b/y.jpg", "b/z.jpg"]))
-    assert (pairs.left.tolist(), pairs.right.tolist()) == ([0, 0], [1, 2])
-    assert (pairs.same.tolist(), pairs.fold.tolist()) == ([True, False], [0, 1])
+    assert (pairs.left.tolist(), pairs.right.tolist()) == ([0, 0, 1, 1], [1, 2, 2, 2])
+    assert (pairs.same.tolist(), pairs.fold.tolist()) == ([True, False, False, True], [0, 1, 0, 1])
 
 
 @pytest.mark.parametrize(
@@ -78,6 +80,14 @@ def test_csv_by_path_name_or_stem(tmp_path: Path) -> None:
         ("p.csv", "left,right,same\nAnn_0001,Bob_0001,maybe\n", r", line 2: expected left, right and same"),
         ("p.csv", "left,right,same\n", r"holds no pair"),
         ("p.csv", "left,right,same,fold\nAnn_0001,Bob_0001,1,x\n", r", line 2: fold is 'x', expected a number"),
+        ("p.csv", f"left,right,same\n{'x' * 200_000},Bob_0001,1\n", r"not a CSV file \(field larger than"),
+        ("p.csv", "left,right,same\nAnn_0001,Ann_0002,1\n", r"holds no impostor pair; verification needs both kinds"),
+        ("p.csv", "left,right,same\nAnn_0001,Bob_0001,0\n", r"holds no genuine pair; verification needs both kinds"),
+        (
+            "p.csv",
+            "left,right,same,fold\nAnn_0001,Ann_0002,1,0\nAnn_0001,Bob_0001,0,0\nAnn_0001,Bob_0001,0,1\n",
+            r"holds no genuine pair outside fold 0; verification needs both kinds",
+        ),
     ],
 )
 def test_what_is_no_list_of_pairs(name: str, text: str, line: str, tmp_path: Path) -> None:
@@ -92,8 +102,8 @@ def test_a_name_that_two_images_share_is_refused(tmp_path: Path) -> None:
     path.write_text("left,right,same\nx.jpg,b/y.jpg,0\n")
     with pytest.raises(CrossresError, match=r"line 2: several images are named 'x.jpg'; give its whole path$"):
         read_pairs(path, images(["a/x.jpg", "b/x.jpg", "b/y.jpg"]))
-    path.write_text("left,right,same\nb/x.jpg,b/y.jpg,0\n")
-    assert read_pairs(path, images(["a/x.jpg", "b/x.jpg", "b/y.jpg"])).left.tolist() == [1]
+    path.write_text("left,right,same\nb/x.jpg,b/y.jpg,0\na/x.jpg,b/y.jpg,1\n")
+    assert read_pairs(path, images(["a/x.jpg", "b/x.jpg", "b/y.jpg"])).left.tolist() == [1, 0]
 
 
 #: A pickle whose dtype claims to hold objects and whose bytes are then taken for pointers.
@@ -115,6 +125,26 @@ def test_the_bin_of_insightface(arrays: bool, tmp_path: Path) -> None:
     assert pairs.same.tolist() == [True, False, True]
     for i, encoded in enumerate(pictures):
         assert np.array_equal(found.image(i), np.asarray(Image.open(io.BytesIO(encoded))))
+
+
+def test_a_bin_that_python_2_wrote(tmp_path: Path) -> None:
+    png = picture(1)
+    raw = struct.pack("<I", len(png)) + png
+    # names of dtypes and pictures are byte strings there
+    array = (
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85U\x01btR(K\x01M"
+        + struct.pack("<H", len(png))
+        + b"\x85cnumpy\ndtype\n(U\x02u1K\x00K\x01tR(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89T"
+        + raw
+        + b"tb"
+    )
+    path = tmp_path / "old.bin"
+    path.write_bytes(b"\x80\x02](" + array + b"T" + raw + b"e]\x88a\x86.")
+    kept = pickle.loads(path.read_bytes(), encoding="bytes")[0]
+    assert [bytes(one) for one in kept] == [png, png]
+    found, pairs = read_bin(path)
+    assert pairs.same.tolist() == [True]
+    assert np.array_equal(found.image(0), found.image(1))
 
 
 def test_a_bin_that_would_run_code_is_refused(tmp_path: Path) -> None:
@@ -139,6 +169,8 @@ def test_a_bin_that_would_run_code_is_refused(tmp_path: Path) -> None:
     path.write_bytes(pickle.dumps(([b"x"], [True, False])))
     with pytest.raises(CrossresError, match=r"1 images for 2 pairs, expected two for each$"):
         read_bin(path)
+    with pytest.raises(CrossresError, match=r"a .bin of insightface has its images with it: give it as the data$"):
+        read_pairs(_written(path, b"\x80\x04\xff"), images())
     with pytest.raises(CrossresError, match=r"No such file"):
         read_bin(tmp_path / "none.bin")
 
@@ -148,6 +180,15 @@ def test_a_missing_image_is_never_another_persons(tmp_path: Path) -> None:
     path.write_text("left,right,same\nann/0001.jpg,bob/0002.jpg,0\n")
     with pytest.raises(CrossresError, match=r"line 2: there is no image 'bob/0002.jpg' among 2$"):
         read_pairs(path, images(["ann/0001.jpg", "ann/0002.jpg"]))
+    # what follows the dot is a number, no ending
+    path.write_text("left,right,same\nann.2,bob.1,0\n")
+    with pytest.raises(CrossresError, match=r"line 2: there is no image 'ann.2' among 2$"):
+        read_pairs(path, images(["ann.jpg", "bob.1.jpg"]))
+
+
+def _written(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
 
 
 def test_the_official_lists_of_lfw() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -180,6 +181,23 @@ def test_other_images_choose_the_threshold(monkeypatch: pytest.MonkeyPatch) -> N
         assert row["verification"]["threshold_chosen"] == pytest.approx(other["verification"]["threshold_best"])
     # no image is read that no pair names
     assert seen[0] == len(np.unique([pairs.left, pairs.right]))
+
+
+def test_what_is_low_already_is_decoded_once_where_nobody_reads_it_larger(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = people()
+    sides: list[int] = []
+    real = faces.Loader
+
+    def loader(of: ImageSet, **options: Any) -> object:
+        sides.append(options["hr_size"])
+        return real(of, **options)
+
+    monkeypatch.setattr(faces, "Loader", loader)
+    how: dict[str, Any] = {"hr_size": 16, "sizes": (), "search": first_image_search(images), "native": True}
+    evaluate_faces(encoder(8), images, resamples=0, **how)
+    assert sides == [8]
+    evaluate_faces(encoder(8), images, gallery=encoder(16), resamples=0, **how)
+    assert sides == [8, 8, 16]
 
 
 def test_what_cannot_be_judged_is_said_in_one_line() -> None:

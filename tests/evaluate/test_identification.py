@@ -140,3 +140,21 @@ def test_protocols_that_cannot_be() -> None:
         retrieval(scores, gallery, probes)
     with pytest.raises(CrossresError, match=r"^retrieval: similarities \(25, 18\) for 3 probes and 18 images$"):
         retrieval(scores, gallery, probes[:3])
+
+
+def test_nan_is_refused_before_it_passes_for_the_first_of_a_ranking() -> None:
+    scores, gallery, probes = draw(0, tied=False)
+    scores[3, 2] = np.nan
+    by_identity = np.full((2, 2), 0.5)
+    by_identity[1] = np.nan
+    own = np.array([0, 1])
+    refused = r"of \d+ similarities are NaN or infinite; look for a NaN embedding$"
+    for judge in (
+        lambda: of_identities(scores, gallery),
+        lambda: retrieval(scores[:, :12], gallery[:12], np.zeros(len(probes), dtype=int)),
+        lambda: average_precision(scores[3], gallery == 0),
+        lambda: ranks(by_identity, own, own),
+        lambda: open_set(by_identity, own, np.array([0, 9]), 0.5),
+    ):
+        with pytest.raises(CrossresError, match=refused):
+            judge()

@@ -155,7 +155,18 @@ def test_a_student_knows_what_its_teachers_file_expects(tmp_path: Path, capsys: 
 
     def judged(*more: object) -> tuple[dict[str, Any], str]:
         capsys.readouterr()
-        words = ["faces", "evaluate", tmp_path / "faces", "digits", "--resamples", 0, "--json", *more]
+        words = [
+            "faces",
+            "evaluate",
+            tmp_path / "faces",
+            "digits",
+            "--split",
+            "test",
+            "--resamples",
+            0,
+            "--json",
+            *more,
+        ]
         assert main([str(word) for word in words]) == 0
         said = capsys.readouterr()
         return json.loads(said.out)["rows"][0]["verification"], said.err

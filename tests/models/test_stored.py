@@ -55,6 +55,13 @@ def test_each_image_gets_its_own(kind: str, people: Path, tmp_path: Path) -> Non
         assert said.logits is None
 
 
+def test_a_list_of_paths_that_is_missing_is_named(tmp_path: Path) -> None:
+    path = written(tmp_path, "npy")
+    path.with_suffix(".txt").unlink()
+    with pytest.raises(CrossresError, match=r"teacher.txt: No such file or directory$"):
+        stored_encoder(path)
+
+
 def test_file_names_do_where_they_differ(people: Path, tmp_path: Path) -> None:
     teacher = stored_encoder(written(tmp_path, "npz", [path.split("/")[1] for path in PATHS]))
     said = stored_outputs(teacher, read(people, split="all"), torch.device("cpu"))

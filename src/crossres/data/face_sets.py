@@ -16,12 +16,11 @@ from PIL import Image
 from crossres.data.faces import NOBODY, Search
 from crossres.data.folder import FileItems, files_below
 from crossres.data.images import ImageSet, by_name
+from crossres.data.pairs import UNNAMED
 from crossres.errors import CrossresError
 
 #: left, top, right, bottom in pixels
 Box = tuple[float, float, float, float]
-#: class of the images that are nobody's
-STRANGER = "(nobody)"
 #: Of SCface: cameras that see visible light, and the distance, in metres, that each digit stands for.
 DAYLIGHT = ("cam1", "cam2", "cam3", "cam4", "cam5")
 DISTANCES = {"1": 4.2, "2": 2.6, "3": 1.0}
@@ -83,10 +82,11 @@ def read_face_set(layout: str, root: str | Path) -> tuple[ImageSet, Search]:
     if missing:
         raise CrossresError(f"{root / missing[0]} is missing ({len(missing)} images of {layout} are)")
     people = sorted({face[2] for face in faces if face[2] is not None})
-    classes = [*people, STRANGER]
+    classes = [*people, UNNAMED]
     number = {person: i for i, person in enumerate(people)}
     labels = [len(people) if face[2] is None else number[face[2]] for face in faces]
-    images = ImageSet(FaceItems(root, [f[0] for f in faces], [f[1] for f in faces]), labels, classes, layout)
+    title = root.resolve().name if layout == "folders" else layout
+    images = ImageSet(FaceItems(root, [f[0] for f in faces], [f[1] for f in faces]), labels, classes, title)
     identity = np.array([NOBODY if face[2] is None else number[face[2]] for face in faces], dtype=np.int64)
     enrolled = np.array([face[3] for face in faces])
     gallery, probes = np.flatnonzero(enrolled), np.flatnonzero(~enrolled)
@@ -218,7 +218,7 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
             return [(reader.line_num, row) for row in reader]
     except OSError as error:
         raise CrossresError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError:
+    except (UnicodeDecodeError, csv.Error):
         raise CrossresError(f"{path}: not a CSV file") from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,7 +60,8 @@ def draw_pairs(images: ImageSet, count: int, seed: int, folds: int = 10) -> Pair
     """Draw pairs for verification: half genuine, half impostors, none twice, in folds of equal size.
 
     A genuine pair is of a person drawn among those with two images or more, so that nobody's many images make up
-    most of the pairs; an impostor pair is of two people. Of a small set there are fewer pairs than asked for.
+    most of the pairs; an impostor pair is of two people. Of a small set there are fewer pairs than asked for, of both
+    kinds alike: a threshold follows the share of each.
 
     Args:
         images: classes are people.
@@ -88,21 +90,21 @@ def draw_pairs(images: ImageSet, count: int, seed: int, folds: int = 10) -> Pair
         left, right = rng.choice(present[first]), rng.choice(present[second])
         return int(min(left, right)), int(max(left, right))
 
-    rows: list[tuple[int, int]] = []
-    same: list[bool] = []
-    for kind, is_genuine in ((genuine, True), (impostor, False)):
+    def some(kind: Callable[[], tuple[int, int]]) -> list[tuple[int, int]]:
         drawn: dict[tuple[int, int], None] = {}
         for _ in range(20 * count):
             if len(drawn) == count // 2:
                 break
             drawn[kind()] = None
-        rows += drawn
-        same += [is_genuine] * len(drawn)
-    pairs = np.array(rows, dtype=np.int64)
-    truth = np.array(same)
+        return list(drawn)
+
+    same, different = some(genuine), some(impostor)
+    fewest = min(len(same), len(different))
+    pairs = np.array(same[:fewest] + different[:fewest], dtype=np.int64)
+    truth = np.arange(2 * fewest) < fewest
     # a fold without a genuine or an impostor pair would have no threshold
-    folds = folds if min(truth.sum(), (~truth).sum()) >= 2 * folds else 1
-    fold = np.where(truth, np.cumsum(truth) - 1, np.cumsum(~truth) - 1) % folds
+    folds = folds if fewest >= 2 * folds else 1
+    fold = np.arange(2 * fewest) % fewest % folds
     return Pairs(pairs[:, 0], pairs[:, 1], truth, fold.astype(np.int64))
 
 

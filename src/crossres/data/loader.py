@@ -38,6 +38,7 @@ class Loader:
         shift: largest random shift of a training image, HR pixels.
         flip: whether training images are mirrored at random.
         zoom: largest random share by which a training image is enlarged or reduced.
+        colour: largest random share by which its brightness, contrast and saturation are changed.
         images_per_class: images of each class in a training batch; 0 draws images whatever their class.
         seed: of everything random.
         memory_mb: budget for decoded images, in MB.
@@ -59,6 +60,7 @@ class Loader:
         shift: int = 0,
         flip: bool = False,
         zoom: float = 0.0,
+        colour: float = 0.0,
         images_per_class: int = 0,
         seed: int = 0,
         memory_mb: int = 4096,
@@ -75,6 +77,7 @@ class Loader:
         self.shift = min(shift, hr_size - 1)
         self.flip = flip
         self.zoom = zoom
+        self.colour = colour
         self.images_per_class = images_per_class
         self.seed = seed
         self.workers = workers
@@ -105,10 +108,13 @@ class Loader:
         flip = torch.rand(n, generator=generator) < (0.5 if self.flip else 0.0)
         zoom = 1 + self.zoom * (2 * torch.rand(n, generator=generator) - 1) if self.zoom else None
         draws = draw(n, self.lr_size, self.degradation, generator)
+        colour = 1 + self.colour * (2 * torch.rand(n, 3, generator=generator) - 1) if self.colour else None
         rows = [slice(step * self.batch_size, (step + 1) * self.batch_size) for step in range(self.steps)]
         moves = self.shift > 0 or self.flip
         shares = [self._share(row) for row in rows]
-        yield from self._batches(order, shift, flip, draws, rows, shares, moves=moves, hr=hr, zoom=zoom)
+        yield from self._batches(
+            order, shift, flip, draws, rows, shares, moves=moves, hr=hr, zoom=zoom, colour=colour
+        )
 
     def _order(self, n: int, generator: torch.Generator) -> Tensor:
         """Return the positions (n,) of an epoch's images."""
@@ -171,11 +177,12 @@ class Loader:
         moves: bool,
         hr: bool,
         zoom: Tensor | None = None,
+        colour: Tensor | None = None,
     ) -> Iterator[Batch]:
         raw = self._decoded(order, shares)
         order, shift, flip = (t.to(self.device, non_blocking=True) for t in (order, shift, flip))
         draws = draws.to(self.device)
-        zoom = None if zoom is None else zoom.to(self.device, non_blocking=True)
+        zoom, colour = (None if t is None else t.to(self.device, non_blocking=True) for t in (zoom, colour))
         for whole, row in zip(rows, shares, strict=True):
             index = order[row]
             pixels = next(raw) if self.pixels is None else self.pixels[index]
@@ -184,6 +191,8 @@ class Loader:
             images = pixels.float().mul_(1 / 255)
             if zoom is not None:
                 images = zoomed(images, zoom[row])
+            if colour is not None:
+                images = recoloured(images, colour[row])
             lr = self._lr(images, draws.part(whole, row))
             yield Batch(
                 hr=images if hr or lr is images else None,
@@ -281,6 +290,27 @@ def zoomed(images: Tensor, factor: Tensor) -> Tensor:
     turn[:, 0, 0] = turn[:, 1, 1] = 1 / factor
     grid = F.affine_grid(turn, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def recoloured(images: Tensor, factor: Tensor) -> Tensor:
+    """Change the brightness, contrast and saturation of each image, in this order.
+
+    Args:
+        images: floating point (B, 3, H, W) in 0..1, as what is returned.
+        factor: (B, 3), of the values, of their distance to the image's mean and of that to each pixel's luminance
+            (ITU-R BT.601).
+    """
+    brightness, contrast, saturation = factor.to(images.dtype)[:, :, None].unbind(1)
+    # all three are linear: one product of matrices is several times as fast as a pass each
+    luminance = images.new_zeros(3, 3)
+    for channel, share in enumerate((0.299, 0.587, 0.114)):
+        luminance[:, channel] = share
+    itself = torch.eye(3, dtype=images.dtype, device=images.device)
+    mixed = saturation[..., None] * itself + (1 - saturation[..., None]) * luminance
+    mean = images.mean((1, 2, 3))[:, None]
+    offset = brightness * (1 - contrast) * mean
+    changed = torch.baddbmm(offset[..., None], (brightness * contrast)[..., None] * mixed, images.flatten(2))
+    return changed.clamp_(0, 1).view_as(images)
 
 
 def _mirror(position: Tensor, size: int) -> Tensor:

@@ -15,8 +15,12 @@ import numpy.typing as npt
 from PIL import Image
 
 from crossres.data.decode import FORMATS
+from crossres.data.folder import SUFFIXES
 from crossres.data.images import ImageSet, by_name
 from crossres.errors import CrossresError
+
+#: class of the images whose person nobody names
+UNNAMED = "(nobody)"
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,8 @@ def read_pairs(path: str | Path, images: ImageSet) -> Pairs:
         images: whose paths the pairs name; an ending such as ``.jpg`` may be left out.
 
     Raises:
-        CrossresError: no such file, a line that is no pair, an image that is not in the set, by its line.
+        CrossresError: no such file, a line that is no pair, an image that is not in the set, by its line; no genuine
+            or no impostor pair, in all or outside one of the folds.
     """
     path = Path(path)
     try:
@@ -58,8 +63,13 @@ def read_pairs(path: str | Path, images: ImageSet) -> Pairs:
     except OSError as error:
         raise CrossresError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise CrossresError(f"{path}: not a text file; a .bin of insightface is read by read_bin") from None
-    rows = _csv_rows(path, text) if path.suffix.lower() == ".csv" else _lfw_rows(path, text)
+        raise CrossresError(
+            f"{path}: not a text file; a .bin of insightface has its images with it: give it as the data"
+        ) from None
+    try:
+        rows = _csv_rows(path, text) if path.suffix.lower() == ".csv" else _lfw_rows(path, text)
+    except csv.Error as error:
+        raise CrossresError(f"{path}: not a CSV file ({error})") from None
     if not rows:
         raise CrossresError(f"{path}: holds no pair")
     position = by_name([images.path(i) for i in range(len(images))])
@@ -67,7 +77,7 @@ def read_pairs(path: str | Path, images: ImageSet) -> Pairs:
     for i, (line, names, _, _) in enumerate(rows):
         for side, name in enumerate(names):
             # where a folder is named it counts: another person's image may have the same file name
-            at = position.get(name, position.get(str(PurePosixPath(name).with_suffix(""))))
+            at = position.get(name, position.get(_without_ending(name)))
             if at is None:
                 raise CrossresError(f"{path}, line {line}: there is no image '{name}' among {len(images)}")
             if at < 0:
@@ -75,7 +85,25 @@ def read_pairs(path: str | Path, images: ImageSet) -> Pairs:
             found[i, side] = at
     same = np.array([row[2] for row in rows], dtype=bool)
     fold = np.array([row[3] for row in rows], dtype=np.int64)
+    _require_both_kinds(path, same, fold)
     return Pairs(found[:, 0], found[:, 1], same, fold)
+
+
+def _without_ending(name: str) -> str:
+    # of a name such as john.2 the last part is no ending
+    whole = PurePosixPath(name)
+    return str(whole.with_suffix("")) if whole.suffix.lower() in SUFFIXES else name
+
+
+def _require_both_kinds(path: Path, same: npt.NDArray[np.bool_], fold: npt.NDArray[np.int64]) -> None:
+    """Refuse a list that no threshold can be chosen on, before anything is trained to be judged by it."""
+    folds = np.unique(fold)
+    for name in folds if len(folds) > 1 else [None]:
+        chosen_on = same if name is None else same[fold != name]
+        if chosen_on.all() or not chosen_on.any():
+            kind = "impostor" if chosen_on.all() else "genuine"
+            where = "" if name is None else f" outside fold {name}"
+            raise CrossresError(f"{path}: holds no {kind} pair{where}; verification needs both kinds")
 
 
 Rows = list[tuple[int, tuple[str, str], bool, int]]
@@ -133,7 +161,8 @@ def _csv_rows(path: Path, text: str) -> Rows:
 class _Kind:
     """Stands in for numpy's dtype: bytes and booleans only, so that no pickle can make numpy follow a pointer."""
 
-    def __init__(self, name: str, *_: object) -> None:
+    def __init__(self, name: str | bytes, *_: object) -> None:
+        name = name.decode("latin1") if isinstance(name, bytes) else name  # as Python 2 wrote it
         if name not in ("u1", "|u1", "b1", "|b1", "?"):
             raise pickle.UnpicklingError(f"it holds an array of {name!r}, not of bytes")
         self.name = "u1" if "u" in name else "b1"
@@ -254,7 +283,9 @@ def read_bin(path: str | Path) -> tuple[ImageSet, Pairs]:
         raise CrossresError(f"{path}: not a .bin of insightface ({' '.join(str(error).split())[:120]})") from None
     if len(pictures) != 2 * len(truth) or not len(truth):
         raise CrossresError(f"{path}: {len(pictures)} images for {len(truth)} pairs, expected two for each")
-    images = ImageSet(EncodedItems(pictures, path.name), np.zeros(len(pictures), dtype=np.int64), ["?"], path.stem)
+    images = ImageSet(
+        EncodedItems(pictures, path.name), np.zeros(len(pictures), dtype=np.int64), [UNNAMED], path.stem
+    )
     left = np.arange(len(truth), dtype=np.int64) * 2
     fold = np.arange(len(truth), dtype=np.int64) * min(10, len(truth)) // len(truth)
     return images, Pairs(left, left + 1, truth, fold)

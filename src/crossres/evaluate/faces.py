@@ -15,7 +15,7 @@ import torch
 from crossres.data.faces import Search
 from crossres.data.images import ImageSet
 from crossres.data.loader import Loader
-from crossres.data.pairs import Pairs
+from crossres.data.pairs import UNNAMED, Pairs
 from crossres.degrade import Degradation
 from crossres.errors import CrossresError
 from crossres.evaluate.embedding import embed, sizes_of
@@ -42,6 +42,8 @@ from crossres.evaluate.verification import (
 )
 from crossres.models.cache import cached_outputs
 from crossres.models.encoder import Encoder
+from crossres.models.stored import StoredBackbone, stored_outputs
+from crossres.results import pack
 
 Floats = npt.NDArray[np.float64]
 Embeddings = npt.NDArray[np.float32]
@@ -79,8 +81,9 @@ def verify(
     Returns:
         accuracy (mean over folds, each at the threshold of the others, with its standard error; null without folds),
         accuracy_chosen (at the given threshold; null without one), accuracy_best (at the threshold that is best on
-        these very pairs), auc, eer, all in percent, with 95 % intervals; tar_at_far: ``{far, tar, threshold, too_few,
-        interval}``; roc: points of the curve.
+        these very pairs), auc, eer, all in percent, with 95 % intervals; right: which pairs are at the given
+        threshold, as `pack` writes them; tar_at_far: ``{far, tar, threshold, too_few, interval}``; roc: points of the
+        curve.
 
     Raises:
         CrossresError: no genuine or no impostor pair, an embedding that is NaN, infinite or 0.
@@ -105,6 +108,7 @@ def verify(
         "accuracy_chosen": None,
         "threshold_chosen": threshold,
         "threshold_best": best_threshold(scores, same),
+        "right": None if threshold is None else pack(torch.from_numpy((scores >= threshold) == same)),
         **{name: number for name, number in numbers.items() if isinstance(name, str)},
         "tar_at_far": [
             {"far": far, "tar": 100 * found.tar, "threshold": _finite(found.threshold), "too_few": found.too_few}
@@ -226,8 +230,8 @@ def evaluate_faces(
         pairs: for verification; left out where None.
         search: for identification and retrieval; left out where None.
         chooses: other images and pairs of them, on which the threshold of ``accuracy_chosen`` is chosen.
-        gallery: another encoder for the HR side (of a pair the left image), such as the teacher, in whose space the
-            encoder was trained; the HR-HR row is then its own.
+        gallery: another encoder for the HR side (of a pair the left image), such as the teacher or its stored
+            embeddings, in whose space the encoder was trained; the HR-HR row is then its own.
         gallery_cache: folder that keeps the gallery's embeddings for the next encoder that is judged beside it.
         native: the images have the resolution they are to be judged at, as TinyFace's: no size is made of another,
             each encoder reads them as they are, and there is one row, of sides native.
@@ -261,7 +265,9 @@ def evaluate_faces(
     result = {
         "dataset": images.name,
         "images": len(images),
-        "people": int((images.class_counts > 0).sum()),
+        "people": sum(
+            bool(count) and name != UNNAMED for name, count in zip(images.classes, images.class_counts, strict=True)
+        ),
         "native": native,
         "hr_size": hr_size,
         "degradation": None if native else asdict(degradation.resolved()),
@@ -288,13 +294,15 @@ def evaluate_faces(
             row["identification"] = identify(left[0], right[0], search, resamples)
         rows.append(row)
 
-    at_hr = views(hr_size)
-    left = None if gallery is None else at_hr.kept(gallery.to(device), gallery_cache)
     if native:
         own = sizes_of(encoder)[2]
         right = views(own).read(encoder.to(device), None, autocast)
-        judge("native", own, left or right, right)
+        # another side is decoded for another encoder alone
+        high = right if gallery is None else views(hr_size).kept(gallery.to(device), gallery_cache)
+        judge("native", own, high, right)
         return result
+    at_hr = views(hr_size)
+    left = None if gallery is None else at_hr.kept(gallery.to(device), gallery_cache)
     high = left or at_hr.read(encoder.to(device), None, autocast)
     judge("hr-hr", None, high, high)
     for size in sizes:
@@ -326,8 +334,14 @@ class _Views:
     def kept(self, by: Encoder, folder: Path | None) -> list[Embeddings]:
         """Return another model's embeddings of the side itself, in float32, from a folder where they are there."""
         known: dict[str, Any] = {"flip": False, "autocast": nullcontext, "precision": "float32"}
-        said = [cached_outputs(by, loader, folder, **known).embedding[0].cpu().numpy() for loader in self.loaders]
-        return [_sound(rows, loader.images) for rows, loader in zip(said, self.loaders, strict=True)]
+        said = [
+            stored_outputs(by, loader.images, loader.device)
+            if isinstance(by.backbone, StoredBackbone)
+            else cached_outputs(by, loader, folder, **known)
+            for loader in self.loaders
+        ]
+        rows = [outputs.embedding[0].cpu().numpy() for outputs in said]
+        return [_sound(of, loader.images) for of, loader in zip(rows, self.loaders, strict=True)]
 
 
 def _sound(embeddings: Embeddings, images: ImageSet) -> Embeddings:

@@ -39,6 +39,19 @@ def unit_rows(embedding: npt.ArrayLike, what: str) -> Floats:
     return normal
 
 
+def _finite(similarity: npt.ArrayLike) -> Floats:
+    """Return similarities as float64; NaN is below nothing, so it would pass for the first of a ranking.
+
+    Raises:
+        CrossresError: NaN or infinity.
+    """
+    values = np.asarray(similarity, dtype=np.float64)
+    bad = int((~np.isfinite(values)).sum())
+    if bad:
+        raise CrossresError(f"{bad} of {values.size} similarities are NaN or infinite; look for a NaN embedding")
+    return values
+
+
 def of_identities(
     similarity: npt.ArrayLike, gallery_identity: npt.ArrayLike, several: Literal["max", "mean"] = "max"
 ) -> tuple[Floats, Ints]:
@@ -49,7 +62,7 @@ def of_identities(
         gallery_identity: (G,) integers; each `NOBODY` is an identity of its own.
         several: an identity of several images has the similarity of the nearest one, or their mean.
     """
-    scores, owner = np.asarray(similarity, dtype=np.float64), np.asarray(gallery_identity, dtype=np.int64).copy()
+    scores, owner = _finite(similarity), np.asarray(gallery_identity, dtype=np.int64).copy()
     if scores.ndim != 2 or owner.shape != (scores.shape[1],) or not len(owner):
         raise CrossresError(f"the gallery is empty or has {owner.shape} identities for similarities {scores.shape}")
     strangers = owner == NOBODY
@@ -95,7 +108,7 @@ class Placed:
 
 def placed(scores: npt.ArrayLike, names: npt.ArrayLike, probe_identity: npt.ArrayLike) -> Placed:
     """Return rank, own and best similarity of each probe; the arguments are those of `ranks`."""
-    values, columns, wanted = np.asarray(scores, np.float64), np.asarray(names), np.asarray(probe_identity)
+    values, columns, wanted = _finite(scores), np.asarray(names), np.asarray(probe_identity)
     mine = columns[None] == wanted[:, None]
     own = np.where(mine, values, -np.inf).max(1)
     before = ((values >= own[:, None]) & ~mine).sum(1)
@@ -148,7 +161,7 @@ def open_set(
         rank: the probe's identity must be among this many best.
 
     Raises:
-        CrossresError: an FPIR outside 0..1, no strangers or no mated probe.
+        CrossresError: an FPIR outside 0..1, no strangers or no mated probe, NaN or infinity.
 
     Source: Grother & Ngan, NIST FRVT 1:N; Phillips et al., detection and identification rate.
     """
@@ -184,9 +197,9 @@ def average_precision(
             it, or by steps (mean precision at each relevant image).
 
     Raises:
-        CrossresError: no relevant image.
+        CrossresError: no relevant image, NaN or infinity.
     """
-    scores, truth = np.asarray(similarity, np.float64), np.asarray(relevant, bool)
+    scores, truth = _finite(similarity), np.asarray(relevant, bool)
     return _average_precision(_places(scores, _checked(truth)), area)
 
 
@@ -230,7 +243,7 @@ def retrieval(
         area: as in `average_precision`.
 
     Raises:
-        CrossresError: shapes that do not fit, or a probe without an image in the gallery.
+        CrossresError: shapes that do not fit, NaN or infinity, or a probe without an image in the gallery.
 
     Source: Cheng, Zhu & Gong, TinyFace (2018); Zheng et al., Market-1501 (2015).
     """
@@ -257,7 +270,7 @@ def retrieved(
     area: Literal["trapezoid", "step"] = "trapezoid",
 ) -> tuple[Floats, Ints]:
     """Return each probe's average precision, 0..1, and the place of its first image; arguments as of `retrieval`."""
-    scores, owner = np.asarray(similarity, np.float64), np.asarray(gallery_identity)
+    scores, owner = _finite(similarity), np.asarray(gallery_identity)
     wanted = np.asarray(probe_identity)
     if scores.shape != (len(wanted), len(owner)) or not scores.size:
         raise CrossresError(

@@ -64,7 +64,7 @@ def stored_encoder(path: str | Path) -> Encoder:
     except CrossresError:
         raise
     except OSError as error:
-        raise CrossresError(f"{path}: {error.strerror or error}") from None
+        raise CrossresError(f"{error.filename or path}: {error.strerror or error}") from None
     except Exception as error:
         why = " ".join(str(error).split())[:160]
         raise CrossresError(f"{path}: cannot be read as stored embeddings ({why})") from None

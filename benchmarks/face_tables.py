@@ -1,0 +1,108 @@
+"""The tables of docs/faces.md, of what recipes/faces/ and benchmarks/costs.py wrote."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from crossres.results import unpack
+from crossres.statistics import mcnemar
+from crossres.tables import label
+
+#: The protocol of the grids that reads the HR side with the teacher.
+GALLERY = "teacher's gallery"
+Row = Mapping[str, Any]
+
+
+def _open_set(row: Row, fpir: float) -> float:
+    return float(next(point["tpir"] for point in row["identification"]["open_set"] if point["fpir"] == fpir))
+
+
+def _tar(row: Row, far: float) -> float:
+    return float(next(point["tar"] for point in row["verification"]["tar_at_far"] if point["far"] == far))
+
+
+#: Columns of one pair of sides.
+MEASURES: dict[str, Callable[[Row], float]] = {
+    "accuracy": lambda row: row["verification"]["accuracy_chosen"],
+    "AUC": lambda row: row["verification"]["auc"],
+    "EER": lambda row: row["verification"]["eer"],
+    "TAR at FAR 1e-2": lambda row: _tar(row, 0.01),
+    "rank-1": lambda row: row["identification"]["rank1"],
+    "TPIR at FPIR 0.1": lambda row: _open_set(row, 0.1),
+    "mAP": lambda row: row["identification"]["retrieval"]["map"],
+}
+
+
+def _row(document: Mapping[str, Any], sides: str, size: int) -> Row:
+    found: Row = next(row for row in document["rows"] if row["sides"] == sides and row["size"] in (size, None))
+    return found
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{mean(values):.1f}" if len(values) == 1 else f"{mean(values):.1f} ± {stdev(values):.1f}"
+
+
+def _in_its_space(result: Mapping[str, Any]) -> bool:
+    """Whether the student was taught the teacher's space; of another it cannot be compared with its gallery."""
+    return "cosine" in result["losses"]
+
+
+def protocols_table(results: Sequence[Mapping[str, Any]], teacher: Mapping[str, Any], size: int, sides: str) -> str:
+    """Students beside the enlarged teacher, on one pair of sides: a row a method, the best on pairs first.
+
+    Args:
+        results: documents of a grid with the protocol `GALLERY`.
+        teacher: what ``crossres faces evaluate --json`` says of the teacher at these sizes.
+        size: side of the LR images.
+        sides: lr-lr or hr-lr.
+    """
+    methods: dict[str, list[Mapping[str, Any]]] = {}
+    for result in results:
+        if result["lr_size"] == size and (sides == "lr-lr" or _in_its_space(result)):
+            methods.setdefault(label(result), []).append(result)
+    enlarged = _row(teacher, sides, size)
+    lines = [f"| | {' | '.join(MEASURES)} | p | seeds |", "|---" * (len(MEASURES) + 3) + "|"]
+    cells = [f"{measure(enlarged):.1f}" for measure in MEASURES.values()]
+    entries = [(MEASURES["accuracy"](enlarged), f"| the teacher, enlarged | {' | '.join(cells)} | | |")]
+    for method, members in methods.items():
+        rows = [_row(result["protocols"][GALLERY], sides, size) for result in members]
+        cells = [_spread([measure(row) for row in rows]) for measure in MEASURES.values()]
+        p = max(_p(row, enlarged) for row in rows)
+        seeds = ", ".join(str(seed) for seed in sorted(result["seed"] for result in members))
+        accuracy = mean(MEASURES["accuracy"](row) for row in rows)
+        told = "< 0.001" if p < 0.001 else f"{p:.3f}"
+        entries.append((accuracy, f"| {method} | {' | '.join(cells)} | {told} | {seeds} |"))
+    return "\n".join([*lines, *(line for _, line in sorted(entries, key=lambda entry: -entry[0]))])
+
+
+def _p(row: Row, other: Row) -> float:
+    """McNemar's p of two sets of answers to the same pairs."""
+    counts = row["verification"]["pairs"]
+    total = counts["genuine"] + counts["impostor"]
+    ours, theirs = (unpack(one["verification"]["right"], total) for one in (row, other))
+    return mcnemar(ours, theirs).p
+
+
+def faces_costs(path: Path) -> str:
+    """Milliseconds, parameters and file sizes of the teacher and its students."""
+    rows = json.loads(path.read_text())
+    first = rows[0]
+    lines = [
+        f"One core of {first['machine']['processor']}, float32, torch {first['versions']['torch']} and (the ONNX "
+        f"file) onnxruntime {first['versions']['onnxruntime']}, in one run, taking turns; medians.",
+        "",
+        f"| model | reads | parameters | file, MB | ms, one image | ms an image of {first['batch']} | images of one "
+        "of the first's |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        side, faster = row["input"], first["ms_of_batch"] / row["ms_of_batch"]
+        lines.append(
+            f"| {row['model']} | {side}x{side} | {row['parameters']:,} | {row['file_bytes'] / 1e6:.2f} "
+            f"| {row['ms_of_one']:.2f} | {row['ms_of_batch']:.2f} | {faster:.0f} |"
+        )
+    return "\n".join(lines)
