@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -146,7 +147,6 @@ def test_the_threshold_is_the_validations_also_where_only_judging_was_left(
 
 
 def test_images_that_nobody_named(crowd: Path, make: Any, teacher: Encoder, tmp_path: Path) -> None:
-    import shutil
 
     crops = tmp_path / "crops"
     crops.mkdir()
@@ -197,7 +197,6 @@ def test_a_folder_without_splits_is_split_by_people(
 def test_people_in_training_and_test_are_reported_before_training(
     crowd: Path, make: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], teacher: Encoder
 ) -> None:
-    import shutil
 
     mixed = tmp_path / "mixed"
     shutil.copytree(crowd, mixed)
@@ -220,7 +219,6 @@ def test_a_list_of_pairs_is_checked_before_the_training(make: Any, teacher: Enco
 def test_people_of_whom_there_is_one_image_each_are_verified_alone(
     crowd: Path, make: Any, teacher: Encoder, tmp_path: Path
 ) -> None:
-    import shutil
 
     single = tmp_path / "single"
     shutil.copytree(crowd / "train", single / "train")
@@ -245,6 +243,36 @@ def test_people_that_choose_the_threshold_and_are_judged_by_it_are_reported(
     words = ["faces", "evaluate", tmp_path / "model", crowd / "test", "--pairs", pairs, "--threshold_pairs", pairs]
     assert main([str(word) for word in [*words, "--resamples", 0, "--json"]]) == 0
     assert "wrong.csv: 2 of its people are in the judged pairs, first p12: " in capsys.readouterr().err
+
+
+def test_own_folders_of_gallery_and_probes_are_judged_at_each_size(
+    crowd: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_pretrained(build_encoder("resnet8", classes=(), input_size=16), tmp_path / "model")
+    for part, people, number in (("gallery", (12, 13), 0), ("probes", (12, 13, 14), 1)):
+        for person in people:
+            (tmp_path / "set" / part / f"p{person}").mkdir(parents=True)
+            name = f"p{person}_{number:04}.png"
+            shutil.copy(crowd / "test" / f"p{person}" / name, tmp_path / "set" / part / f"p{person}" / name)
+    words = [
+        "faces",
+        "evaluate",
+        tmp_path / "model",
+        tmp_path / "set",
+        "--layout",
+        "folders",
+        "--resamples",
+        0,
+        "--json",
+    ]
+    for more, sides in (
+        ((), [("native", 16)]),
+        (("--sizes", "4,8"), [("hr-hr", None), ("hr-lr", 4), ("lr-lr", 4), ("hr-lr", 8), ("lr-lr", 8)]),
+    ):
+        assert main([str(word) for word in [*words, *more]]) == 0
+        rows = json.loads(capsys.readouterr().out)["rows"]
+        assert [(row["sides"], row["size"]) for row in rows] == sides
+        assert all(row["identification"]["strangers"] == 1 for row in rows)
 
 
 def test_the_commands(crowd: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], refused: Any) -> None:

@@ -99,7 +99,8 @@ def evaluate_faces_command(words: list[str]) -> None:
         raise CrossresError("--hr_size: an image has at least 1 pixel")
     if Path(chosen.model).suffix.lower() in ENDINGS:
         raise CrossresError(f"{chosen.model}: stored embeddings know no other images; give the model they come from")
-    native = chosen.native or bool(chosen.layout)
+    # people's own folders may hold good images to make smaller ones of; the published sets are small as they are
+    native = chosen.native or (bool(chosen.layout) and not (chosen.layout == "folders" and chosen.sizes))
     for option in ("sizes", "degradation"):
         if native and getattr(chosen, option):
             raise CrossresError(f"--{option}: images that are judged as they are have none; leave it out")

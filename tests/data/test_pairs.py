@@ -38,6 +38,15 @@ def picture(seed: int) -> bytes:
     return file.getvalue()
 
 
+def test_a_whole_path_means_its_own_image_in_any_order(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_text("left,right,same\nx.jpg,a/x.jpg,0\nx.jpg,b.jpg,1\n")
+    for names in (["x.jpg", "a/x.jpg", "b.jpg"], ["a/x.jpg", "x.jpg", "b.jpg"]):
+        pairs = read_pairs(path, images(names))
+        assert [names[i] for i in pairs.left] == ["x.jpg", "x.jpg"]
+        assert [names[i] for i in pairs.right] == ["a/x.jpg", "b.jpg"]
+
+
 def test_a_list_of_view_1(tmp_path: Path) -> None:
     path = tmp_path / "pairsDevTest.txt"
     path.write_text("2\nAnn\t1\t2\nBob\t1\t12\nAnn\t2\tBob\t12\nCat\t1\tAnn\t1\n")

@@ -312,8 +312,9 @@ def by_name(paths: Sequence[str]) -> dict[str, int]:
         # pixels in memory have no path
         names = {path, whole.name, whole.stem, str(whole.with_suffix(""))} if whole.name else ()
         for name in names:
-            position[name] = -1 if name in position and name != path else i
-    return position
+            position[name] = -1 if name in position else i
+    # a whole path means its own image, whatever else ends in it
+    return position | {path: i for i, path in enumerate(paths) if path}
 
 
 def left_out(splits: Mapping[str, ImageSet]) -> list[str]:
