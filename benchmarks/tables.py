@@ -16,6 +16,7 @@ from typing import Any
 
 from cifar100 import VARIANTS
 from deploy_tables import exports_table
+from face_tables import GALLERY, faces_costs, protocols_table
 
 from crossres.bench import compared, write_comparison
 from crossres.checkpoint import write_atomically
@@ -31,6 +32,9 @@ GRIDS = [
 ]
 #: Grids that choose, on validation images.
 CHOOSING = [Path("recipes/cifar100") / f"{name}.yaml" for name in ("crrcd-variants", "crrcd-options")]
+#: Grids of faces, and what `crossres faces evaluate` says of their teacher.
+FACES = [Path("recipes/faces") / f"{name}.yaml" for name in ("lfw",)]
+FACE_TEACHER, FACE_COSTS = Path("results/faces/teacher.json"), Path("results/faces/costs.json")
 
 
 def teacher_table(folder: Path) -> str:
@@ -226,6 +230,17 @@ def validation_table(recipe: Path) -> str:
     return "\n".join(lines).rstrip()
 
 
+def faces_tables(recipe: Path) -> dict[str, str]:
+    """A grid of faces: its students beside the enlarged teacher at each size, on both pairs of sides."""
+    results = [r for r in read_results(read_grid(recipe).folder) if GALLERY in r.get("protocols", {})]
+    teacher = json.loads(FACE_TEACHER.read_text())
+    return {
+        f"{recipe.stem}-{size}-{sides}": protocols_table(results, teacher, size, sides)
+        for size in sorted({r["lr_size"] for r in results})
+        for sides in ("lr-lr", "hr-lr")
+    }
+
+
 def steps_table(path: Path) -> str:
     """Cost of a training step."""
     rows = json.loads(path.read_text())
@@ -304,6 +319,12 @@ def main() -> None:
             tables[recipe.stem] = validation_table(recipe)
     if (measured := Path("results/deploy/exports.json")).exists():
         tables["exports"] = exports_table(measured)
+    for recipe in FACES:
+        if read_grid(recipe).folder.is_dir() and FACE_TEACHER.exists():
+            tables[f"{recipe.stem}-methods"] = grid_table(recipe, write=not chosen.check)
+            tables |= faces_tables(recipe)
+    if FACE_COSTS.exists():
+        tables["face-costs"] = faces_costs(FACE_COSTS)
     pages = [Path("README.md"), *sorted(Path("docs").glob("*.md"))]
     texts = {page: page.read_text() for page in pages}
     for name, table in tables.items():
