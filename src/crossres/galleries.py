@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from crossres.command_parser import CommandParser
-from crossres.deploy.gallery import Gallery, Model, Threshold, unit
+from crossres.deploy.gallery import Gallery, unit
+from crossres.deploy.gallery_facts import Model, Threshold
 from crossres.deploy.gallery_file import alone, is_name
 from crossres.deploy.index import Floats
 from crossres.deploy.photos import ENDINGS, photos_below

@@ -86,7 +86,7 @@ def prepare(
     lr_size = config.lr_size if isinstance(config, Distill) else hr_size
     classes = task.classes(config, train_set)
     if isinstance(config, Distill) and config.teacher is not None:
-        teacher = teacher or _plain_teacher(config, train_set, hr_size)
+        teacher = teacher or plain_teacher(config, train_set, hr_size)
         if more := len(teacher.classes) - len(train_set.classes) if images.classes else 0:
             progress.say(f"the teacher knows {more} classes more than images.classes: their logits are left out")
         teacher = frozen_teacher(
@@ -204,7 +204,17 @@ def prepare(
     return Experiment(config, task, student, teacher, cache, distiller, train, val, test, facts)
 
 
-def _plain_teacher(config: Distill, images: ImageSet, size: int) -> Encoder:
+def plain_teacher(config: Distill, images: ImageSet, size: int) -> Encoder:
+    """Build the network ``config.teacher_name`` and fill it from the plain checkpoint ``config.teacher``.
+
+    Args:
+        config: of the distillation.
+        images: training images, whose classes it knows and whose pixels it is normalised by.
+        size: side in pixels of the images it reads.
+
+    Raises:
+        CrossresError: the checkpoint does not fit.
+    """
     assert config.teacher is not None
     assert config.teacher_name is not None
     mean, std = _normalisation(config.teacher_name, images, size, config.images.fit)

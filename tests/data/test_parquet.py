@@ -285,4 +285,4 @@ def test_cache_that_cannot_be_written(tmp_path: Path) -> None:
 def test_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = shard(tmp_path / "a.parquet", [0, 1])
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    fails(source, r"pip install 'crossres\[train\]'")
+    fails(source, r"pip install 'crossres\[parquet\]'")

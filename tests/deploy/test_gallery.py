@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 
 from crossres.deploy import gallery_file
-from crossres.deploy.gallery import Gallery, Match, Model, unit
+from crossres.deploy.gallery import Gallery, Match, unit
+from crossres.deploy.gallery_facts import Model
 from crossres.errors import CrossresError
 from crossres.evaluate.identification import open_set
 from crossres.evaluate.verification import tar_at_far

@@ -24,9 +24,10 @@ from PIL import Image
 
 import crossres
 from crossres.cli import main
-from crossres.deploy.answers import LEAST, at_side, load, read_upload, samples
+from crossres.deploy.answers import LEAST, at_side, load, read_upload
 from crossres.deploy.gallery import Gallery
 from crossres.deploy.recognizer import Recognizer
+from crossres.deploy.samples import samples
 from crossres.deploy.torch_engine import deploy
 from crossres.errors import CrossresError
 from crossres.galleries import model_of

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from crossres import Distill, Faces, build_encoder, distill
+from crossres import Distill, Faces, build_encoder, distill, load
 from crossres.cli import main
 from crossres.config import Augment, Model, Train
 from crossres.models.pretrained import save_pretrained
@@ -175,6 +176,40 @@ def test_names_are_no_html_and_what_is_not_as_it_was_is_said(
     # a teacher that is named has to fit
     assert main(["report", str(run), "--teacher", str(drawn_teacher), "--out", str(tmp_path / "none.html")]) == 2
     assert not (tmp_path / "none.html").exists()
+
+
+def test_a_teacher_that_is_a_plain_checkpoint(drawn: Path, drawn_teacher: Path, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "teacher.pth"
+    torch.save(load(drawn_teacher).state_dict(), checkpoint)
+    distill(
+        Distill(
+            name="student",
+            data=str(drawn),
+            runs=str(tmp_path),
+            teacher=str(checkpoint),
+            teacher_name="resnet8",
+            losses={"ce": {"weight": 1.0}, "kd": {"weight": 1.0}},
+            train=train(epochs=1),
+            **SMALL,
+        ),
+        quiet=True,
+    )
+    page = report(tmp_path / "page.html", tmp_path / "student", "--images", 0)
+    assert {"Teacher at 16x16", "Teacher on 8x8, enlarged"} <= {*page.text["th"]}
+    assert "Does the student keep the relations?" in page.text["h3"]
+    # the same network as the saved teacher, so the same numbers
+    saved = report(tmp_path / "saved.html", tmp_path / "student", "--images", 0, "--teacher", drawn_teacher)
+    assert [cell for cell in page.text["b"] if "%" in cell] == [cell for cell in saved.text["b"] if "%" in cell]
+
+    # other training images normalise it otherwise: it is not the one that taught
+    other = tmp_path / "other"
+    shutil.copytree(drawn, other)
+    shutil.rmtree(other / "train" / "disc")
+    shutil.copytree(other / "train" / "bar", other / "train" / "disc")
+    page = report(tmp_path / "page.html", tmp_path / "student", "--images", 0, "--data", other)
+    said = page.said("p")
+    assert "is a plain checkpoint, and it or the training images that it is normalised by have changed" in said
+    assert "Teacher at 16x16" not in page.text["th"]
 
 
 @pytest.fixture(scope="module")

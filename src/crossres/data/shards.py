@@ -26,7 +26,7 @@ def arrow() -> tuple[Any, Any]:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise CrossresError("parquet files need pyarrow: pip install 'crossres[train]'") from error
+        raise CrossresError("parquet files need pyarrow: pip install 'crossres[parquet]'") from error
     return pyarrow, pyarrow.parquet
 
 

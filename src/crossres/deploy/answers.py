@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from crossres.deploy.facts import Facts
-from crossres.deploy.gallery import Gallery, Match, Model, Threshold, unit
-from crossres.deploy.photos import Pixels, photos_below, read_photo
+from crossres.deploy.gallery import Gallery, Match, unit
+from crossres.deploy.gallery_facts import Model, Threshold
+from crossres.deploy.photos import Pixels, read_photo
 from crossres.deploy.recognizer import Answer, Recognizer
 from crossres.errors import CrossresError
 from crossres.galleries import model_of
@@ -22,8 +21,6 @@ from crossres.predicting import document_of
 
 #: Smallest side that a photo is brought to.
 LEAST = 4
-#: Samples of a class, and of all.
-FEW, MOST = 2, 24
 _PILLOW = {
     "nearest": Image.Resampling.NEAREST,
     "area": Image.Resampling.BOX,
@@ -32,7 +29,6 @@ _PILLOW = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 _NONE = "No threshold is set, so this is a similarity alone"
-Item = TypeVar("Item")
 
 
 class Look(NamedTuple):
@@ -258,56 +254,3 @@ def at_side(photo: Pixels, side: int, facts: Facts) -> Pixels:
     left, top = ((n - length) / 2 for n in image.size)
     box = (left, top, left + length, top + length) if facts.fit == "crop" else None
     return np.asarray(image.resize((side, side), kernel, box=box))
-
-
-def samples(model: str, folder: str | None, into: Path) -> list[list[Path]]:
-    """Return a few photos to begin with, class by class.
-
-    Args:
-        model: of a run's folder test images are taken, where its data are still there.
-        folder: images to take instead, in a folder for each class or loose.
-        into: folder that the run's test images are written to as PNG.
-
-    Raises:
-        CrossresError: there is no image in the folder.
-    """
-    if folder:
-        of_class: dict[Path, list[Path]] = {}
-        for path in photos_below(Path(folder)):
-            of_class.setdefault(path.parent, []).append(path)
-        if not of_class:
-            raise CrossresError(f"{folder}: there is no image in it")
-        return [paths[: FEW if len(of_class) > 1 else MOST] for paths in _spread(list(of_class.values()))]
-    if not (Path(model) / "config.yaml").is_file():
-        return []
-    try:
-        return list(_of_run(model, into))
-    except CrossresError as error:
-        print(f"no samples: {error}", file=sys.stderr)
-        return []
-
-
-def _of_run(model: str, into: Path) -> Iterator[list[Path]]:
-    from crossres.config import Faces
-    from crossres.parsing import read_run
-    from crossres.tasks.base import read_split
-
-    config = read_run(model)
-    # nothing is fetched for a sample
-    config = replace(config, images=replace(config.images, download=False))
-    images = read_split(config, "test", open_set=isinstance(config, Faces))
-    if config.images.classes is not None:
-        images = images.of_classes(config.images.classes)
-    for label in _spread(np.flatnonzero(images.class_counts).tolist()):
-        name = re.sub(r"[^\w-]+", "-", images.classes[label])[:40]
-        chosen = np.flatnonzero(images.labels == label)[:FEW].tolist()
-        paths = [into / f"{name}-{number}.png" for number in range(1, len(chosen) + 1)]
-        for path, i in zip(paths, chosen, strict=True):
-            Image.fromarray(images.image(i)).save(path)
-        yield paths
-
-
-def _spread(classes: Sequence[Item]) -> list[Item]:
-    """Return no more classes than samples are shown of, evenly."""
-    wanted = min(len(classes), MOST // FEW)
-    return [classes[len(classes) * i // wanted] for i in range(wanted)]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import cast, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from crossres.deploy import gallery_file
+from crossres.deploy.gallery_facts import Model, Threshold, read_model, read_threshold
 from crossres.deploy.gallery_file import MOST_NAME, is_name
 from crossres.deploy.index import Floats, Index, Kind
 from crossres.errors import CrossresError, nearest
@@ -30,53 +30,6 @@ class Match:
 
     name: str
     similarity: float
-
-
-@dataclass(frozen=True)
-class Model:
-    """Which model makes embeddings.
-
-    Attributes:
-        name: for people.
-        spaces: digests of the models whose space its embeddings lie in: its own first, then that of a teacher whose
-            embeddings it was taught to hit.
-
-    Raises:
-        CrossresError: a name or a digest that a gallery's file would not take.
-    """
-
-    name: str
-    spaces: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        if not self.spaces or not all(map(is_name, (self.name, *self.spaces))):
-            raise CrossresError(f"the model {self.name!a:.80} has no printable name, or no digest; rename its folder")
-
-    @property
-    def digest(self) -> str:
-        """Of the model itself."""
-        return self.spaces[0]
-
-
-@dataclass(frozen=True)
-class Threshold:
-    """Which similarity is enough.
-
-    Attributes:
-        similarity: at or above it a match counts.
-        rate: share of false positives asked for: of strangers (FPIR), or of impostor pairs (FAR).
-        count: strangers or impostor pairs that it was measured on.
-        too_few: fewer than ten false positives are expected among them, so the rate is unsure.
-        identities: in the gallery at that time; 0 for pairs, whose threshold does not depend on them.
-        model: digest of the model of the probes; None where embeddings were given without one.
-    """
-
-    similarity: float
-    rate: float
-    count: int
-    too_few: bool
-    identities: int
-    model: str | None
 
 
 def unit(embeddings: npt.ArrayLike, what: str) -> Floats:
@@ -320,9 +273,9 @@ class Gallery:
         try:
             if facts["format"] != FORMAT or facts["index"] not in get_args(Kind):
                 raise ValueError
-            gallery = cls(rows.shape[1], model=_model(facts["model"]), index=cast(Kind, facts["index"]))
-            gallery.threshold = _threshold(facts["threshold"])
-            gallery.pair_threshold = _threshold(facts["pair_threshold"])
+            gallery = cls(rows.shape[1], model=read_model(facts["model"]), index=cast(Kind, facts["index"]))
+            gallery.threshold = read_threshold(facts["threshold"])
+            gallery.pair_threshold = read_threshold(facts["pair_threshold"])
         except (ValueError, TypeError, KeyError, OverflowError):
             raise CrossresError(f"{path}: its facts are broken, or of another version than {FORMAT!r}") from None
         ends = np.cumsum(counts).tolist()
@@ -337,20 +290,3 @@ class Gallery:
 
     def _joined(self) -> Floats:
         return np.concatenate([np.zeros((0, self.width), np.float32), *self._rows.values()])
-
-
-def _model(tree: Mapping[str, Any] | None) -> Model | None:
-    if tree is None:
-        return None
-    return Model(tree["name"], tuple(tree["spaces"]))
-
-
-def _threshold(tree: Mapping[str, Any] | None) -> Threshold | None:
-    if tree is None:
-        return None
-    found = Threshold(**tree)
-    numbers = (found.similarity, found.rate, found.count, found.identities)
-    sound = all(isinstance(value, (int, float)) and math.isfinite(value) for value in numbers)
-    if not sound or not isinstance(found.too_few, bool) or not (found.model is None or is_name(found.model)):
-        raise ValueError
-    return found

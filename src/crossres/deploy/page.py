@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import os
 import signal
 import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from html import escape
@@ -19,16 +17,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from crossres.command_parser import CommandParser
-from crossres.deploy.answers import LEAST, Answers, Limit, load, read_upload, samples
+from crossres.deploy.answers import LEAST, Answers, load, read_upload
+from crossres.deploy.markup import about, block, compared, looked, note, said, searched
 from crossres.deploy.photos import MOST_BYTES, Pixels
-from crossres.deploy.recognizer import Answer, Recognizer
+from crossres.deploy.samples import samples
 from crossres.errors import CrossresError
 
-#: Classes or names that are listed.
-LISTED = 5
 #: Seconds between two looks for old uploads, and how old they become.
 SWEEP, OLD = 600, 3600
 #: Browsers and API clients that gradio remembers; no answer depends on it.
@@ -37,7 +32,6 @@ SESSIONS = 100
 STATUS, KEEP = 10, 120
 #: Photos in work at a time: the largest take a few hundred MB each while they are decoded.
 AT_ONCE = 2
-VERDICTS = {True: "The same", False: "Not the same", None: "No verdict"}
 
 
 def page_command(words: list[str]) -> None:
@@ -137,11 +131,11 @@ def build(answers: Answers, first: Sequence[Sequence[Path]], uploads: Path) -> A
         """Return what there is to say of uploads; whatever is wrong with one is a sentence, too."""
         given = [payload for payload in payloads if payload]
         if len(given) < len(payloads):
-            return _block(_said("hint", "And a second photo." if given else "Drop a photo, or pick a sample."))
+            return block(said("hint", "And a second photo." if given else "Drop a photo, or pick a sample."))
         try:
             return render(*(read_upload(file_of(payload)) for payload in given))
         except CrossresError as error:
-            return _block(_said("refused", "This photo is not read.", [str(error)]))
+            return block(said("refused", "This photo is not read.", [str(error)]))
 
     # gradio's own preprocessing would open an upload with every decoder that Pillow has
     how: dict[str, Any] = {"preprocess": False, "concurrency_id": "model", "concurrency_limit": AT_ONCE}
@@ -164,13 +158,13 @@ def build(answers: Answers, first: Sequence[Sequence[Path]], uploads: Path) -> A
 
             def render(photo: Pixels) -> str:
                 largest.append(answers.largest(photo))
-                return _looked(answers, photo, largest[0])
+                return looked(answers, photo, largest[0])
 
             text = shown(render, payload)
             return gr.update(maximum=largest[0], value=largest[0]) if largest else gr.skip(), text
 
         def slide(payload: dict[str, Any] | None, side: float | None) -> str:
-            return shown(lambda photo: _looked(answers, photo, int(side or 0)), payload)
+            return shown(lambda photo: looked(answers, photo, int(side or 0)), payload)
 
         def predict(payload: dict[str, Any] | None, top: Any) -> dict[str, Any]:
             try:
@@ -195,17 +189,17 @@ def build(answers: Answers, first: Sequence[Sequence[Path]], uploads: Path) -> A
         gr.Button(visible=False).click(predict, [photo, top], document, api_name="predict", **how)
 
     def pairs() -> None:
-        ask(partial(_compared, answers), ["First photo", "Second photo"], _pairs(first))
+        ask(partial(compared, answers), ["First photo", "Second photo"], _pairs(first))
 
     def search() -> None:
-        ask(partial(_searched, answers), ["Photo"], singles)
+        ask(partial(searched, answers), ["Photo"], singles)
 
     singles = [[path] for paths in first for path in paths]
     tabs = [("Same or not", pairs) if answers.compares else ("Which class", objects)]
     tabs += [("Search", search)] if answers.gallery else []
     page = gr.Blocks(title=f"crossres: {answers.name}", analytics_enabled=False, delete_cache=(SWEEP, OLD))
     with page:
-        gr.HTML(_block(f"<div><h1>{escape(answers.name)}</h1>{_note(_about(answers))}</div>"))
+        gr.HTML(block(f"<div><h1>{escape(answers.name)}</h1>{note(about(answers))}</div>"))
         for name, put_up in tabs:
             with gr.Tab(name) if len(tabs) > 1 else nullcontext():
                 put_up()
@@ -227,97 +221,3 @@ def _pairs(first: Sequence[Sequence[Path]]) -> list[list[Path]]:
     same = [list(paths[:2]) for paths in first if len(paths) > 1]
     other = [[paths[0], more[0]] for paths, more in pairwise(first)]
     return [pair for both in zip(same, other, strict=False) for pair in both][:6]
-
-
-def _about(answers: Answers) -> str:
-    facts = answers.facts
-    low, high = facts.lr_size
-    size = f"{low}x{low}" if low == high else f"{low}x{low} to {high}x{high}"
-    does = f"knows {len(facts.classes)} classes" if facts.classes else "compares photos"
-    known = f"; {len(answers.gallery):,} identities in the gallery" if answers.gallery else ""
-    return f"Reads {size} pixels, learned beside {facts.hr_size}x{facts.hr_size}; {does}{known}."
-
-
-def _looked(answers: Answers, photo: Pixels, side: int) -> str:
-    look, whole = answers.look(photo, side), side == answers.largest(photo)
-    at, pixels = f"at {side}x{side} pixels", f"{answers.facts.side}x{answers.facts.side}"
-    lists = [_top("Student", "on the photo as it is" if whole else at, look.student, answers.student)]
-    if answers.teacher and look.small_teacher and not whole:
-        lists.append(_top("Teacher", f"{at}, enlarged", look.small_teacher, answers.teacher))
-    if answers.teacher and look.teacher:
-        lists.append(_top("Teacher", "on the photo as it is", look.teacher, answers.teacher))
-    pictures = [_picture(look.small, f"The photo {at}"), _picture(look.read, f"What the student reads: {pixels}")]
-    return _block(_gate([("", look.student)]), _row("seen", pictures), _row("lists", lists))
-
-
-def _compared(answers: Answers, first: Pixels, second: Pixels) -> str:
-    similarity, both = answers.compare(first, second)
-    verdict = _verdict(VERDICTS[answers.pairs.passed(similarity)], similarity, answers.pairs)
-    names = ("first", "second")
-    pictures = [
-        _picture(answers.read(photo), f"What is read of the {name} photo")
-        for photo, name in zip((first, second), names, strict=True)
-    ]
-    gate = _gate((f"The {name} photo is ", answer) for name, answer in zip(names, both, strict=True))
-    return _block(gate, verdict, _row("seen", pictures))
-
-
-def _searched(answers: Answers, photo: Pixels) -> str:
-    matches, answer = answers.search(photo, LISTED)
-    best = matches[0]
-    found = {True: best.name, False: "Nobody in this gallery", None: "No verdict"}
-    verdict = _verdict(found[answers.strangers.passed(best.similarity)], best.similarity, answers.strangers)
-    rows = [(match.name, max(0.0, match.similarity), f"{match.similarity:.4f}") for match in matches]
-    parts = [_picture(answers.read(photo), "What is read of the photo"), _list("Most alike", "by similarity", rows)]
-    return _block(_gate([("", answer)]), verdict, _row("lists", parts))
-
-
-def _gate(said: Iterable[tuple[str, Answer]]) -> str:
-    reasons = [who + flag for who, answer in said for flag in answer.flags]
-    if reasons:
-        return _said("doubt", "This answer is not to be trusted.", reasons)
-    return _said("fine", "Nothing in the pixels speaks against an answer.")
-
-
-def _said(kind: str, title: str, lines: Sequence[str] = ()) -> str:
-    text = "".join(f"<p>{escape(line)}</p>" for line in lines)
-    return f"<div class='said {kind}' role='status'><b>{escape(title)}</b>{text}</div>"
-
-
-def _verdict(verdict: str, similarity: float, limit: Limit) -> str:
-    than = "" if limit.similarity is None else f", threshold {limit.similarity:.4f}"
-    text = f"<p class='verdict'>{escape(verdict)}</p><p>Similarity {similarity:.4f}{than}</p>{_note(limit.note)}"
-    return f"<div>{text}</div>"
-
-
-def _picture(pixels: Pixels, caption: str) -> str:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    source = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
-    return f"<figure><img src='{source}' alt='{caption}'><figcaption>{caption}</figcaption></figure>"
-
-
-def _top(title: str, about: str, answer: Answer, who: Recognizer) -> str:
-    found = answer.top(who.facts, LISTED)
-    rows = [(label, share, f"{100 * share:.1f} %" if share >= 0.001 else "< 0.1 %") for label, share in found]
-    return _list(title, about, rows)
-
-
-def _list(title: str, about: str, rows: Iterable[tuple[str, float, str]]) -> str:
-    items = "".join(
-        f"<li><span>{escape(label)}</span><em>{escape(text)}</em><i style='--share: {100 * share:.1f}%'></i></li>"
-        for label, share, text in rows
-    )
-    return f"<section><h3>{title}</h3>{_note(about)}<ol>{items}</ol></section>"
-
-
-def _note(text: str) -> str:
-    return f"<p class='note'>{escape(text)}</p>" if text else ""
-
-
-def _row(kind: str, parts: Iterable[str]) -> str:
-    return f"<div class='{kind}'>{''.join(parts)}</div>"
-
-
-def _block(*parts: str) -> str:
-    return f"<div class='crossres'>{''.join(parts)}</div>"

@@ -23,8 +23,10 @@ from crossres.models.stored import StoredBackbone, stored_outputs
 from crossres.models.teachers import frozen_teacher, read_teacher
 from crossres.models.weights import weights_sha256
 from crossres.parsing import read_run
+from crossres.preparation import plain_teacher
 from crossres.progress import Progress
 from crossres.tasks.base import read_split
+from crossres.tasks.classification import Classification
 from crossres.tasks.faces import FaceTask
 
 Found = TypeVar("Found")
@@ -161,10 +163,7 @@ class Sources:
         return test
 
     def _test(self, run: Run) -> Test:
-        tree = to_dict(run.config)
-        parts = ("data", "images", "pairs", "val_pairs", "unlabelled")
-        key = json.dumps([type(run.config).__name__, tree["train"]["val_fraction"], *(tree.get(p) for p in parts)])
-        return self.once(("test", key), lambda: self._read_test(run.config))
+        return self.once(("test", _images_asked(run.config)), lambda: self._read_test(run.config))
 
     def _read_test(self, config: Teach) -> Test:
         if isinstance(config, Faces):
@@ -201,24 +200,32 @@ class Sources:
             return None
         if own == IN_MEMORY:
             why = "came from Python and was not saved"
-        elif config.teacher_name:
-            why = "is a plain checkpoint, which the report does not read"
         elif not Path(own).exists():
             why = f"is not at {own}"
         else:
             try:
-                return self._frozen(run, own)
+                teacher = self._frozen(run, own, plain=config if config.teacher_name else None)
+                if not config.teacher_name or run.document["teacher"]["sha256"] == weights_sha256(teacher.encoder):
+                    return teacher
+                why = "is a plain checkpoint, and it or the training images that it is normalised by have changed"
             except CrossresError as error:
                 why = f"cannot be used ({error})"
         run.notes.append(f"The run's teacher {why}: the page shows the student alone. --teacher names one.")
         return None
 
-    def _frozen(self, run: Run, path: str) -> Teacher:
+    def _plain(self, config: Distill, hr_size: int) -> Encoder:
+        task = FaceTask(config) if isinstance(config, Faces) else Classification()
+        return plain_teacher(config, task.images(config, self.progress)[0], hr_size)
+
+    def _frozen(self, run: Run, path: str, plain: Distill | None = None) -> Teacher:
         classes, fit = run.student.classes, run.config.images.fit
         wanted = getattr(run.config, "onnx_input", OnnxInput())
 
         def read() -> Teacher:
-            found = read_teacher(path, wanted, trust_code=self.trust_code)
+            if plain:
+                found = self._plain(plain, run.hr_size)
+            else:
+                found = read_teacher(path, wanted, trust_code=self.trust_code)
             # a face teacher's own people do not matter
             other = isinstance(run.config, Faces) and set(found.classes) != set(classes)
             found = frozen_teacher(found, () if other else classes, f"the teacher {path}", may_know_more=True)
@@ -231,4 +238,12 @@ class Sources:
                     stored_outputs(found, images, run.device.torch)  # refuses what it does not know
             return teacher
 
-        return self.once(("teacher", path, classes, repr(wanted), run.hr_size, fit), read)
+        checkpoint = (plain.teacher_name, _images_asked(plain)) if plain else None
+        return self.once(("teacher", path, checkpoint, classes, repr(wanted), run.hr_size, fit), read)
+
+
+def _images_asked(config: Teach) -> str:
+    """Return what decides which images a run reads."""
+    tree = to_dict(config)
+    parts = ("data", "images", "pairs", "val_pairs", "unlabelled")
+    return json.dumps([type(config).__name__, tree["train"]["val_fraction"], *(tree.get(part) for part in parts)])
