@@ -1,0 +1,71 @@
+"""The tables of docs/faces.md, of documents that the protocols themselves wrote."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crossres.data.faces import Search
+from crossres.data.pairs import Pairs
+from crossres.evaluate.faces import identify, verify
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+from face_tables import GALLERY, protocols_table
+
+PEOPLE, EACH = 30, 4
+
+
+def judged(noise: float, seed: int) -> dict[str, Any]:
+    """What `evaluate_faces` says of embeddings that are a person's and so much noise."""
+    rng = np.random.default_rng(seed)
+    people = np.repeat(np.random.default_rng(0).normal(size=(PEOPLE, 16)), EACH, axis=0)
+    embeddings = people + noise * rng.normal(size=people.shape)
+    left, right = np.random.default_rng(1).integers(0, len(people), (2, 600))
+    left, right = left[left != right], right[left != right]
+    # as many of one person as of two
+    left, right = np.append(left, np.arange(0, 120, 2)), np.append(right, np.arange(1, 120, 2))
+    pairs = Pairs(left, right, left // EACH == right // EACH, np.zeros(len(left), np.int64))
+    first = np.arange(0, 80, EACH)
+    others = np.setdiff1d(np.arange(120), first)
+    search = Search(first, first // EACH, others, np.where(others < 80, others // EACH, -1))
+    row = {
+        "verification": verify(embeddings, embeddings, pairs, resamples=0, threshold=0.5),
+        "identification": identify(embeddings, embeddings, search, resamples=0),
+    }
+    return {"rows": [{"sides": sides, "size": 8, **row} for sides in ("hr-lr", "lr-lr")]}
+
+
+def result(losses: str, seed: int, noise: float) -> dict[str, Any]:
+    return {
+        "method": losses,
+        "losses": {name: {} for name in losses.split("+")},
+        "lr_size": 8,
+        "seed": seed,
+        "protocols": {GALLERY: judged(noise, seed)},
+    }
+
+
+def test_students_stand_beside_the_teacher_the_best_first() -> None:
+    results = [result("crd", seed, 0.4) for seed in (0, 1)] + [result("cosine", 0, 1.2)]
+    teacher = judged(0.8, 5)
+    table = protocols_table(results, teacher, 8, "lr-lr").splitlines()
+    assert [line.split("|")[1].strip() for line in table] == ["", "---", "crd", "the teacher, enlarged", "cosine"]
+    head, crd, enlarged = ([cell.strip() for cell in table[i].split("|")[1:-1]] for i in (0, 2, 3))
+    accuracies = [
+        r["protocols"][GALLERY]["rows"][1]["verification"]["accuracy_chosen"] for r in results if r["method"] == "crd"
+    ]
+    assert crd[head.index("accuracy")] == f"{np.mean(accuracies):.1f} ± {np.std(accuracies, ddof=1):.1f}"
+    assert float(crd[-2]) < 0.05
+    assert crd[-1] == "0, 1"
+    assert enlarged[head.index("mAP")] == f"{teacher['rows'][1]['identification']['retrieval']['map']:.1f}"
+    assert enlarged[-2:] == ["", ""]
+
+
+def test_only_students_of_the_teachers_space_are_compared_with_its_gallery() -> None:
+    results = [result("crd", 0, 0.4), result("cosine+crd", 0, 0.5)]
+    table = protocols_table(results, judged(0.8, 5), 8, "hr-lr")
+    assert "| cosine+crd |" in table
+    assert "| crd |" not in table
