@@ -71,9 +71,8 @@ def main() -> None:
     rows = []
     for model, encoder in encoders.items():
         path = Path(model)
-        file = (
-            path if path.is_file() else next(p for p in (path, path / "model") if (p / "model.safetensors").exists())
-        )
+        weights = (path / "model.safetensors", path / "model" / "model.safetensors")
+        file = path if path.is_file() else next(p for p in weights if p.exists())
         rows.append(
             {
                 "model": base_name(model),
