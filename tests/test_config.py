@@ -15,6 +15,7 @@ from crossres import CrossresError, Distill, Teach
 from crossres.cli import main
 from crossres.config import (
     Augment,
+    Faces,
     Images,
     Model,
     Train,
@@ -395,3 +396,17 @@ def test_teacher_name_wants_a_checkpoint(refused: Refused) -> None:
 
 def test_paths_may_be_paths() -> None:
     assert from_dict(Distill, to_dict(Distill(data=Path("crops"), teacher="t"))).data == "crops"  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", [Teach, Distill, Faces])
+def test_command_line_without_losses_trains_by_the_defaults_of_python(kind: type[Teach]) -> None:
+    taught = [] if kind is Teach else ["--teacher", "teacher.onnx"]
+    asked = parse(kind, ["--data", "photos", *taught]).config.losses
+    for name, options in kind().losses.items():
+        assert {key: asked[name][key] for key in options} == options, name
+    assert set(asked) == set(kind().losses)
+
+
+def test_turning_a_loss_of_the_defaults_off_drops_its_options() -> None:
+    config = parse(Faces, ["--data", "photos", "--teacher", "t.onnx", "--losses.crrcd.weight=0"]).config
+    assert list(config.losses) == ["cosine"]

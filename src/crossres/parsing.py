@@ -77,6 +77,8 @@ def build_parser(kind: type[Teach], prog: str | None = None) -> ArgumentParser:
     defaults = kind().losses
     for name, loss in _losses(kind).items():
         parser.add_class_arguments(loss, f"losses.{name}", skip={"teacher_dim", "student_dim"})
+        own = {key: value for key, value in defaults.get(name, {}).items() if key != "weight"}
+        parser.set_defaults({f"losses.{name}.{key}": value for key, value in own.items()})
         parser.add_argument(
             f"--losses.{name}.weight",
             type=float,
