@@ -51,7 +51,13 @@ def _in_its_space(result: Mapping[str, Any]) -> bool:
     return "cosine" in result["losses"]
 
 
-def protocols_table(results: Sequence[Mapping[str, Any]], teacher: Mapping[str, Any], size: int, sides: str) -> str:
+def protocols_table(
+    results: Sequence[Mapping[str, Any]],
+    teacher: Mapping[str, Any],
+    size: int,
+    sides: str,
+    copy: Mapping[str, Any] | None = None,
+) -> str:
     """Students beside the enlarged teacher, on one pair of sides: a row a method, the best on pairs first.
 
     Args:
@@ -59,6 +65,7 @@ def protocols_table(results: Sequence[Mapping[str, Any]], teacher: Mapping[str, 
         teacher: what ``crossres faces evaluate --json`` says of the teacher at these sizes.
         size: side of the LR images.
         sides: lr-lr or hr-lr.
+        copy: what the same command says of a copy of the teacher that was trained on low resolution.
     """
     methods: dict[str, list[Mapping[str, Any]]] = {}
     for result in results:
@@ -68,11 +75,19 @@ def protocols_table(results: Sequence[Mapping[str, Any]], teacher: Mapping[str, 
     lines = [f"| | {' | '.join(MEASURES)} | p | seeds |", "|---" * (len(MEASURES) + 3) + "|"]
     cells = [f"{measure(enlarged):.1f}" for measure in MEASURES.values()]
     entries = [(MEASURES["accuracy"](enlarged), f"| the teacher, enlarged | {' | '.join(cells)} | | |")]
-    for method, members in methods.items():
-        rows = [_row(result["protocols"][GALLERY], sides, size) for result in members]
+    rated = {
+        method: (
+            [_row(result["protocols"][GALLERY], sides, size) for result in members],
+            sorted(result["seed"] for result in members),
+        )
+        for method, members in methods.items()
+    }
+    if copy is not None:
+        rated["a copy of the teacher, trained on 8x8 to 16x16"] = [_row(copy, sides, size)], [0]
+    for method, (rows, numbers) in rated.items():
         cells = [_spread([measure(row) for row in rows]) for measure in MEASURES.values()]
         p = max(_p(row, enlarged) for row in rows)
-        seeds = ", ".join(str(seed) for seed in sorted(result["seed"] for result in members))
+        seeds = ", ".join(str(seed) for seed in numbers)
         accuracy = mean(MEASURES["accuracy"](row) for row in rows)
         told = "< 0.001" if p < 0.001 else f"{p:.3f}"
         entries.append((accuracy, f"| {method} | {' | '.join(cells)} | {told} | {seeds} |"))

@@ -32,9 +32,11 @@ GRIDS = [
 ]
 #: Grids that choose, on validation images.
 CHOOSING = [Path("recipes/cifar100") / f"{name}.yaml" for name in ("crrcd-variants", "crrcd-options")]
-#: Grids of faces, and what `crossres faces evaluate` says of their teacher.
+#: Grids of faces, and what `crossres faces evaluate` says of their teacher and of its copy trained on small faces.
 FACES = [Path("recipes/faces") / f"{name}.yaml" for name in ("lfw",)]
-FACE_TEACHER, FACE_COSTS = Path("results/faces/teacher.json"), Path("results/faces/costs.json")
+FACE_TEACHER, FACE_COPY, FACE_COSTS = (
+    Path("results/faces") / f"{name}.json" for name in ("teacher", "copy", "costs")
+)
 
 
 def teacher_table(folder: Path) -> str:
@@ -234,8 +236,9 @@ def faces_tables(recipe: Path) -> dict[str, str]:
     """A grid of faces: its students beside the enlarged teacher at each size, on both pairs of sides."""
     results = [r for r in read_results(read_grid(recipe).folder) if GALLERY in r.get("protocols", {})]
     teacher = json.loads(FACE_TEACHER.read_text())
+    copy = json.loads(FACE_COPY.read_text()) if FACE_COPY.exists() else None
     return {
-        f"{recipe.stem}-{size}-{sides}": protocols_table(results, teacher, size, sides)
+        f"{recipe.stem}-{size}-{sides}": protocols_table(results, teacher, size, sides, copy)
         for size in sorted({r["lr_size"] for r in results})
         for sides in ("lr-lr", "hr-lr")
     }

@@ -69,3 +69,12 @@ def test_only_students_of_the_teachers_space_are_compared_with_its_gallery() -> 
     table = protocols_table(results, judged(0.8, 5), 8, "hr-lr")
     assert "| cosine+crd |" in table
     assert "| crd |" not in table
+
+
+def test_a_trained_copy_of_the_teacher_has_a_row_on_both_pairs_of_sides() -> None:
+    for sides in ("lr-lr", "hr-lr"):
+        table = protocols_table([result("crd", 0, 1.2)], judged(0.8, 5), 8, sides, judged(0.4, 6)).splitlines()
+        cells = [cell.strip() for cell in table[2].split("|")[1:-1]]
+        assert cells[0].startswith("a copy of the teacher")
+        assert float(cells[-2]) < 0.05
+        assert cells[-1] == "0"
