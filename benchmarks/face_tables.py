@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -14,6 +14,8 @@ from crossres.tables import label
 
 #: The protocol of the grids that reads the HR side with the teacher.
 GALLERY = "teacher's gallery"
+#: Rows that no student of the grid is.
+ENLARGED, COPY = "the teacher, enlarged", "a copy of the teacher, trained on 8x8 to 16x16"
 Row = Mapping[str, Any]
 
 
@@ -67,31 +69,59 @@ def protocols_table(
         sides: lr-lr or hr-lr.
         copy: what the same command says of a copy of the teacher that was trained on low resolution.
     """
-    methods: dict[str, list[Mapping[str, Any]]] = {}
-    for result in results:
-        if result["lr_size"] == size and (sides == "lr-lr" or _in_its_space(result)):
-            methods.setdefault(label(result), []).append(result)
-    enlarged = _row(teacher, sides, size)
+    rated = _rated(results, teacher, size, sides, copy)
+    enlarged = rated[ENLARGED][0][0]
     lines = [f"| | {' | '.join(MEASURES)} | p | seeds |", "|---" * (len(MEASURES) + 3) + "|"]
-    cells = [f"{measure(enlarged):.1f}" for measure in MEASURES.values()]
-    entries = [(MEASURES["accuracy"](enlarged), f"| the teacher, enlarged | {' | '.join(cells)} | | |")]
-    rated = {
-        method: (
-            [_row(result["protocols"][GALLERY], sides, size) for result in members],
-            sorted(result["seed"] for result in members),
-        )
-        for method, members in methods.items()
-    }
-    if copy is not None:
-        rated["a copy of the teacher, trained on 8x8 to 16x16"] = [_row(copy, sides, size)], [0]
-    for method, (rows, numbers) in rated.items():
+    entries = []
+    for name, (rows, numbers) in rated.items():
         cells = [_spread([measure(row) for row in rows]) for measure in MEASURES.values()]
         p = max(_p(row, enlarged) for row in rows)
+        told = "" if name == ENLARGED else "< 0.001" if p < 0.001 else f"{p:.3f}"
         seeds = ", ".join(str(seed) for seed in numbers)
         accuracy = mean(MEASURES["accuracy"](row) for row in rows)
-        told = "< 0.001" if p < 0.001 else f"{p:.3f}"
-        entries.append((accuracy, f"| {method} | {' | '.join(cells)} | {told} | {seeds} |"))
+        entries.append((accuracy, f"| {name} | {' | '.join(cells)} | {told} | {seeds} |"))
     return "\n".join([*lines, *(line for _, line in sorted(entries, key=lambda entry: -entry[0]))])
+
+
+def summary_table(
+    results: Sequence[Mapping[str, Any]],
+    teacher: Mapping[str, Any],
+    methods: Collection[str],
+    copy: Mapping[str, Any],
+) -> str:
+    """Accuracy on pairs alone, every size on both pairs of sides in one table, of some methods."""
+    sizes = sorted({result["lr_size"] for result in results})
+    settings = [(sides, size) for sides in ("lr-lr", "hr-lr") for size in sizes]
+    named = {"lr-lr": "both {0}x{0}", "hr-lr": "{0}x{0} against the teacher's gallery"}
+    lines = [
+        f"| | {' | '.join(named[sides].format(size) for sides, size in settings)} |",
+        "|---" * (len(settings) + 1) + "|",
+    ]
+    columns = [_rated(results, teacher, size, sides, copy) for sides, size in settings]
+    for name in (ENLARGED, *methods, COPY):
+        rows = [column.get(name, ([], []))[0] for column in columns]
+        cells = [_spread([MEASURES["accuracy"](row) for row in of_one]) if of_one else "" for of_one in rows]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _rated(
+    results: Sequence[Mapping[str, Any]],
+    teacher: Mapping[str, Any],
+    size: int,
+    sides: str,
+    copy: Mapping[str, Any] | None,
+) -> dict[str, tuple[list[Row], list[int]]]:
+    """For each method, the teacher and its copy: a row of its protocol for each seed, and the seeds."""
+    rated: dict[str, tuple[list[Row], list[int]]] = {ENLARGED: ([_row(teacher, sides, size)], [])}
+    for result in sorted(results, key=lambda result: int(result["seed"])):
+        if result["lr_size"] == size and (sides == "lr-lr" or _in_its_space(result)):
+            rows, seeds = rated.setdefault(label(result), ([], []))
+            rows.append(_row(result["protocols"][GALLERY], sides, size))
+            seeds.append(result["seed"])
+    if copy is not None:
+        rated[COPY] = [_row(copy, sides, size)], [0]
+    return rated
 
 
 def _p(row: Row, other: Row) -> float:

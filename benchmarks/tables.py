@@ -16,7 +16,7 @@ from typing import Any
 
 from cifar100 import VARIANTS
 from deploy_tables import exports_table, gallery_table
-from face_tables import GALLERY, faces_costs, protocols_table
+from face_tables import GALLERY, faces_costs, protocols_table, summary_table
 
 from crossres.bench import compared, write_comparison
 from crossres.checkpoint import write_atomically
@@ -236,12 +236,14 @@ def faces_tables(recipe: Path) -> dict[str, str]:
     """A grid of faces: its students beside the enlarged teacher at each size, on both pairs of sides."""
     results = [r for r in read_results(read_grid(recipe).folder) if GALLERY in r.get("protocols", {})]
     teacher = json.loads(FACE_TEACHER.read_text())
-    copy = json.loads(FACE_COPY.read_text()) if FACE_COPY.exists() else None
-    return {
+    copy = json.loads(FACE_COPY.read_text())
+    tables = {
         f"{recipe.stem}-{size}-{sides}": protocols_table(results, teacher, size, sides, copy)
         for size in sorted({r["lr_size"] for r in results})
         for sides in ("lr-lr", "hr-lr")
     }
+    tables[f"{recipe.stem}-summary"] = summary_table(results, teacher, read_grid(recipe).methods, copy)
+    return tables
 
 
 def steps_table(path: Path) -> str:
@@ -325,7 +327,7 @@ def main() -> None:
     if (measured := Path("results/deploy/gallery.json")).exists():
         tables["gallery"] = gallery_table(measured)
     for recipe in FACES:
-        if read_grid(recipe).folder.is_dir() and FACE_TEACHER.exists():
+        if read_grid(recipe).folder.is_dir() and FACE_TEACHER.exists() and FACE_COPY.exists():
             tables[f"{recipe.stem}-methods"] = grid_table(recipe, write=not chosen.check)
             tables |= faces_tables(recipe)
     if FACE_COSTS.exists():

@@ -13,7 +13,7 @@ from crossres.data.pairs import Pairs
 from crossres.evaluate.faces import identify, verify
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
-from face_tables import GALLERY, protocols_table
+from face_tables import GALLERY, protocols_table, summary_table
 
 PEOPLE, EACH = 30, 4
 
@@ -78,3 +78,15 @@ def test_a_trained_copy_of_the_teacher_has_a_row_on_both_pairs_of_sides() -> Non
         assert cells[0].startswith("a copy of the teacher")
         assert float(cells[-2]) < 0.05
         assert cells[-1] == "0"
+
+
+def test_summary_has_the_methods_asked_for_and_leaves_what_cannot_be_compared_empty() -> None:
+    results = [result("crd", seed, 0.4) for seed in (0, 1)] + [result("cosine", 0, 0.5), result("rkd", 0, 0.5)]
+    table = summary_table(results, judged(0.8, 5), ["crd", "cosine"], judged(0.4, 6)).splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table]
+    assert {len(row) for row in rows} == {3}
+    assert [row[0] for row in rows[2:]][1:3] == ["crd", "cosine"]
+    assert len(rows) == 6
+    assert " ± " in rows[3][1]
+    assert rows[3][2] == ""
+    assert float(rows[4][2]) > 50
