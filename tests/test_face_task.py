@@ -201,11 +201,12 @@ def test_people_in_training_and_test_are_reported_before_training(
     mixed = tmp_path / "mixed"
     shutil.copytree(crowd, mixed)
     shutil.copytree(mixed / "train" / "p03", mixed / "test" / "p03")
-    run(make(data=str(mixed), losses=COSINE, train__epochs=1), teacher=teacher)
+    result = run(make(data=str(mixed), losses=COSINE, train__epochs=1), teacher=teacher)
     said = capsys.readouterr().err.splitlines()
     assert said[0].startswith(f"{mixed}: 1 people are in the training and in the test images, first p03: ")
     assert said[1].startswith("epoch 1/1  cosine ")
     assert "train" not in said[1]  # nothing is classified
+    assert result["people_in_both_last"] == 1
 
 
 def test_a_list_of_pairs_is_checked_before_the_training(make: Any, teacher: Encoder, tmp_path: Path) -> None:

@@ -91,6 +91,8 @@ def bench(
                 said = (
                     f"failed: {failed}" if failed else f"{MEASURES[measure][0]} {document[f'{measure}_last']:.2f} %"
                 )
+                if both := document.get("people_in_both_last"):
+                    said += f", {both} people are in the training and in the test images"
                 say(overview.ended(run.config.name, said))
     return [found[run.config.name] or {} for run in wanted]
 

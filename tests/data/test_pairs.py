@@ -212,3 +212,16 @@ def test_the_official_lists_of_lfw() -> None:
     assert int(pairs.same.sum()) == 500
     names = np.array(faces.classes)[faces.labels]
     assert np.array_equal(names[pairs.left] == names[pairs.right], pairs.same)
+
+
+def test_a_few_bytes_do_not_become_gigabytes(tmp_path: Path) -> None:
+    nested: list[object] = [1] * 10
+    for _ in range(12):
+        nested = [nested] * 10
+    path = tmp_path / "bomb.bin"
+    path.write_bytes(pickle.dumps(([nested, b"x"], [True])))
+    assert path.stat().st_size < 1000
+    with pytest.raises(
+        CrossresError, match=r"not a .bin of insightface \(it holds an image as list, not as bytes\)$"
+    ):
+        read_bin(path)

@@ -214,3 +214,19 @@ def test_what_cannot_be_judged_is_said_in_one_line() -> None:
     empty = Search(*(np.array([], dtype=np.int64),) * 2, *(np.arange(3),) * 2)
     with pytest.raises(CrossresError, match=r"^the gallery is empty$"):
         identify(RNG.normal(size=(5, 3)), RNG.normal(size=(5, 3)), empty)
+
+
+def test_the_curve_says_what_the_table_says_at_low_far() -> None:
+    rng = np.random.default_rng(0)
+    people = rng.normal(size=(60, 8))
+    embeddings = np.repeat(people, 20, axis=0) + 0.6 * rng.normal(size=(1200, 8))
+    left, right = (side.ravel() for side in np.triu_indices(1200, 1))
+    chosen = (left // 20 != right // 20) | (rng.random(len(left)) < 0.05)
+    left, right = left[chosen][::3], right[chosen][::3]
+    found = verify(
+        embeddings, embeddings, Pairs(left, right, left // 20 == right // 20, np.zeros(len(left), int)), resamples=0
+    )
+    far, tar = (np.array(found["roc"][name]) for name in ("far", "tar"))
+    for point in found["tar_at_far"]:
+        drawn = tar[far <= point["far"]][-1]
+        assert 100 * drawn == pytest.approx(point["tar"]), point["far"]

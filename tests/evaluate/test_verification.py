@@ -144,3 +144,9 @@ def test_rates_and_folds_out_of_range() -> None:
         tar_at_far(scores, same, 2)
     with pytest.raises(CrossresError, match=r"^accuracy over folds needs at least 2 folds"):
         k_fold_accuracy(scores, same, np.zeros(len(scores), int))
+
+
+def test_the_best_threshold_separates_neighbouring_doubles() -> None:
+    scores = np.array([np.nextafter(1.0, 2.0), 1.0])
+    threshold = best_threshold(scores, np.array([True, False]))
+    assert ((scores >= threshold) == [True, False]).all()

@@ -350,3 +350,23 @@ def test_maps_are_kept_as_they_are_compared(tmp_path: Path, counted: list[int]) 
     assert torch.equal(again.features["layer3"], cache.features["layer3"])
     bilinear = outputs(tmp_path, encoder, maps=CachedMaps(maps.sizes, "bilinear"))
     assert not torch.equal(bilinear.features["layer1"], cache.features["layer1"])
+
+
+@pytest.mark.parametrize(("value", "classes"), [(float("nan"), CLASSES), (float("inf"), CLASSES), (0.0, ())])
+def test_an_embedding_that_says_nothing_is_named_and_not_kept(
+    value: float, classes: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Encoder.forward
+
+    def forward(self: Encoder, pictures: torch.Tensor) -> Any:
+        said = real(self, pictures)
+        if len(pictures) > 1:
+            said.embedding[7] = value
+        return said
+
+    monkeypatch.setattr(Encoder, "forward", forward)
+    with pytest.raises(
+        CrossresError, match=r"^the teacher's embedding of number 7 is NaN, infinite or 0 \(1 of a batch of 20\): "
+    ):
+        outputs(tmp_path, teacher(classes=classes))
+    assert not list(tmp_path.rglob("*.safetensors"))

@@ -26,7 +26,7 @@ def file(path: Path, batch: Any = "n", side: Any = 4, layout: str = "nchw", weig
     """Mean over the image of each channel, times a matrix: an embedding of 5 numbers; beside it twice that."""
     shape = [batch, 3, side, side] if layout == "nchw" else [batch, side, side, 3]
     axes = [2, 3] if layout == "nchw" else [1, 2]
-    helper, real = onnx.helper, onnx.TensorProto.FLOAT
+    helper, real = onnx.helper, onnx.helper.np_dtype_to_tensor_dtype(weight.dtype)
     nodes = [
         helper.make_node("ReduceMean", ["data", "axes"], ["mean"], keepdims=0),
         helper.make_node("MatMul", ["mean", "weight"], ["embedding"]),
@@ -177,3 +177,22 @@ def test_a_student_knows_what_its_teachers_file_expects(tmp_path: Path, capsys: 
     assert known == judged("--gallery", teacher, "--onnx_input", declared)[0]
     assert "is not the model that" in judged("--gallery", teacher, "--onnx_input", "highest=255")[1]
     assert "is not the model that" in judged("--gallery", other)[1]
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float64])
+def test_it_gets_numbers_of_the_precision_it_reads(kind: Any, tmp_path: Path) -> None:
+    wanted = OnnxInput(size=4)
+    said, exact = (
+        onnx_encoder(file(tmp_path / f"{np.dtype(of)}.onnx", weight=WEIGHT.astype(of)), wanted)(images()).embedding
+        for of in (kind, np.float32)
+    )
+    assert said.dtype == torch.float32
+    assert torch.allclose(said, exact, rtol=1e-2, atol=1e-2)
+
+
+def test_an_input_of_whole_numbers_is_refused(tmp_path: Path) -> None:
+    path = file(tmp_path / "t.onnx", weight=WEIGHT.astype(np.int32))
+    with pytest.raises(
+        CrossresError, match=r"t.onnx: reads tensor\(int32\); expected an input of floating-point num"
+    ):
+        onnx_encoder(path, OnnxInput())

@@ -261,6 +261,16 @@ class EncodedItems:
         return sha256(self.pictures[row]).digest()
 
 
+def _picture(held: object) -> bytes:
+    """An encoded image; nested lists are refused, as a few bytes of them may stand for gigabytes."""
+    if isinstance(held, (bytes, bytearray)):
+        return bytes(held)
+    held = held.value if isinstance(held, _Array) else held
+    if isinstance(held, np.ndarray) and held.dtype == np.uint8:
+        return held.tobytes()
+    raise pickle.UnpicklingError(f"it holds an image as {type(held).__name__}, not as bytes")
+
+
 def read_bin(path: str | Path) -> tuple[ImageSet, Pairs]:
     """Read insightface's ``.bin``: encoded images, two a pair, and whether each pair is genuine; ten folds in order.
 
@@ -274,13 +284,14 @@ def read_bin(path: str | Path) -> tuple[ImageSet, Pairs]:
     try:
         with path.open("rb") as file:
             pictures, same = _Plain(file, encoding="bytes").load()
-        pictures = [bytes(np.asarray(p, dtype=np.uint8)) if not isinstance(p, bytes) else p for p in pictures]
+        pictures = [_picture(p) for p in pictures]
         truth = np.asarray([bool(s) for s in same])
     except OSError as error:
         raise CrossresError(f"{path}: {error.strerror}") from None
     except Exception as error:
         # a damaged pickle raises whatever its bytes happen to spell
-        raise CrossresError(f"{path}: not a .bin of insightface ({' '.join(str(error).split())[:120]})") from None
+        said = " ".join(str(error).split())[:120] or type(error).__name__
+        raise CrossresError(f"{path}: not a .bin of insightface ({said})") from None
     if len(pictures) != 2 * len(truth) or not len(truth):
         raise CrossresError(f"{path}: {len(pictures)} images for {len(truth)} pairs, expected two for each")
     images = ImageSet(

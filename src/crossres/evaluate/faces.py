@@ -92,7 +92,9 @@ def verify(
     same = pairs.same
     folds = k_fold_accuracy(scores, same, pairs.fold) if len(np.unique(pairs.fold)) > 1 else None
     points = roc(scores, same)
-    spread = np.unique(np.linspace(0, len(points.far) - 1, POINTS).astype(int))
+    # of lists with many impostors, evenly spread operating points would leave the low FARs out
+    far = np.concatenate([[0], np.geomspace(1 / points.impostors, 1, POINTS), FARS])
+    spread = np.unique(np.searchsorted(points.far, far, side="right") - 1)
 
     def measured(points: Roc) -> list[float]:
         at = [points.accuracy_at(threshold)] if threshold is not None else []

@@ -170,7 +170,10 @@ def best_threshold(scores: npt.ArrayLike, same: npt.ArrayLike) -> float:
     points = roc(scores, same)
     # a threshold between this distinct score and the next lower one
     distinct = points.threshold[1:]
-    between = np.concatenate([[distinct[0] + 1], (distinct[:-1] + distinct[1:]) / 2, [distinct[-1] - 1]])
+    middle = (distinct[:-1] + distinct[1:]) / 2
+    # of neighbouring doubles the middle is rounded to one of them
+    middle = np.where(middle > distinct[1:], middle, distinct[:-1])
+    between = np.concatenate([[distinct[0] + 1], middle, [distinct[-1] - 1]])
     half_a_pair = 0.5 / (points.genuine + points.impostors)
     best = np.flatnonzero(points.accuracy > points.accuracy.max() - half_a_pair)
     return float(between[best[len(best) // 2]])

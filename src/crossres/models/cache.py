@@ -210,6 +210,7 @@ def _parts(
         with torch.no_grad(), autocast():
             said = teacher(batch.hr)
         outputs["embedding"].append(said.embedding.float().cpu())
+        _refuse_unusable(outputs["embedding"][-1], said.logits is None, loader, done)
         if said.logits is not None:
             outputs["logits"].append(said.logits.float().cpu())
         if maps is not None:
@@ -225,6 +226,19 @@ def _parts(
         progress("teacher", done, len(loader.images))
         if done % PART == 0 or done == len(loader.images):
             yield {name: torch.cat(outputs.pop(name)) for name in list(outputs)}
+
+
+def _refuse_unusable(embedding: Tensor, alone: bool, loader: Loader, start: int) -> None:
+    """Refuse rows that are not finite, or all 0 where the embedding is ``alone``, before they reach the disk."""
+    bad = ~torch.isfinite(embedding).all(1)
+    if alone:
+        bad |= (embedding == 0).all(1)
+    if bool(bad.any()):
+        first = start + int(bad.int().argmax())
+        raise CrossresError(
+            f"the teacher's embedding of {loader.images.where(first)} is NaN, infinite or 0 ({int(bad.sum())} of "
+            f"a batch of {len(bad)}): check what the teacher expects of its input, or leave these images out"
+        )
 
 
 def _joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:

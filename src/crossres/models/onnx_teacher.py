@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -63,6 +64,10 @@ def read_onnx_input(text: str) -> OnnxInput:
     return OnnxInput(**given)
 
 
+#: Inputs that images are brought to.
+FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+
+
 class OnnxBackbone(nn.Module):
     """Runs an ONNX file with onnxruntime, on the CPU: normalised images (B, 3, s, s) -> embedding (B, d).
 
@@ -88,6 +93,9 @@ class OnnxBackbone(nn.Module):
             raise CrossresError(f"{path}: reads {shapes}; expected one input of four dimensions, a batch of images")
         if wanted.output is not None and wanted.output not in outputs:
             raise CrossresError(f"{path}: has no output '{wanted.output}'; its outputs are {', '.join(outputs)}")
+        if inputs[0].type not in FLOATS:
+            raise CrossresError(f"{path}: reads {inputs[0].type}; expected an input of floating-point numbers")
+        self.kind = FLOATS[inputs[0].type]
         self.input_name = inputs[0].name
         self.output_name = wanted.output or outputs[0]
         batch, *rest = inputs[0].shape
@@ -124,7 +132,9 @@ class OnnxBackbone(nn.Module):
             filled = part
             if self.batch and len(part) < self.batch:
                 filled = torch.cat([part, part.new_zeros(self.batch - len(part), *part.shape[1:])])
-            (said,) = self.session.run([self.output_name], {self.input_name: filled.contiguous().numpy()})
+            (said,) = self.session.run(
+                [self.output_name], {self.input_name: filled.contiguous().numpy().astype(self.kind, copy=False)}
+            )
             parts.append(torch.from_numpy(said[: len(part)]).float().flatten(1))
         return torch.cat(parts).to(images.device)
 

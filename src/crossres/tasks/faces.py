@@ -36,6 +36,7 @@ class FaceTask(Task):
         self.config = config
         self.val_pairs: Pairs | None = None
         self.test_pairs: Pairs | None = None
+        self.in_both = 0
 
     def images(self, config: Teach, progress: Progress) -> tuple[ImageSet, ImageSet | None, ImageSet]:
         if config.images.classes is not None:
@@ -56,7 +57,9 @@ class FaceTask(Task):
         read = {"train": train_set, "test": test_set} | ({"unlabelled": unlabelled} if unlabelled else {})
         for lines in left_out(read):
             progress.say(lines)
-        if both := people_in_both(train_set, test_set):
+        both = people_in_both(train_set, test_set)
+        self.in_both = len(both)
+        if both:
             progress.say(
                 f"{config.data}: {len(both)} people are in the training and in the test images, first {both[0]}: "
                 "the test will look better than it is"
@@ -97,6 +100,7 @@ class FaceTask(Task):
             "auc": verified["auc"],
             "eer": verified["eer"],
             "verification": verified,
+            "people_in_both": self.in_both,
         }
         # a list of pairs can name images of people who have one each
         if test.images.class_counts.max() > 1:
