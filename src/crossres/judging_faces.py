@@ -22,6 +22,7 @@ from crossres.models.onnx_teacher import OnnxInput, read_onnx_input
 from crossres.models.stored import ENDINGS, StoredBackbone
 from crossres.models.teachers import read_teacher
 from crossres.models.weights import weights_sha256
+from crossres.progress import Progress
 
 
 def _parser() -> CommandParser:
@@ -136,6 +137,7 @@ def evaluate_faces_command(words: list[str]) -> None:
         autocast=device.autocast,
         memory_mb=chosen.memory_mb,
         resamples=chosen.resamples,
+        progress=Progress().count,
     )
     result["precision"] = device.precision
 

@@ -230,3 +230,20 @@ def test_the_curve_says_what_the_table_says_at_low_far() -> None:
     for point in found["tar_at_far"]:
         drawn = tar[far <= point["far"]][-1]
         assert 100 * drawn == pytest.approx(point["tar"]), point["far"]
+
+
+def test_every_pass_over_the_images_tells_how_far_it_is() -> None:
+    images = people()
+    told: list[tuple[str, int, int]] = []
+    evaluate_faces(
+        encoder(8),
+        images,
+        hr_size=16,
+        sizes=(8,),
+        pairs=draw_pairs(images, 40, 0),
+        gallery=encoder(16, factor=0.1),
+        resamples=0,
+        progress=lambda *said: told.append(said),
+    )
+    assert [what for what, done, total in told if done == total] == ["gallery", "at 8x8"]
+    assert {total for _, _, total in told} == {len(images)}

@@ -34,13 +34,18 @@ def embed(
     loader: Loader,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     batch_size: int = 250,
+    progress: Callable[[int, int], None] = lambda *_: None,
 ) -> npt.NDArray[np.float32]:
-    """Return the embedding of every image at its low resolution, float32 (N, d), in the loader's order."""
+    """Return the embedding of every image at its low resolution, float32 (N, d), in the loader's order.
+
+    ``progress`` is told how many images are done, of how many.
+    """
     training = encoder.training
     encoder.eval()
-    parts = []
+    parts: list[torch.Tensor] = []
     for batch in loader.ordered(batch_size=batch_size):
         with torch.inference_mode(), autocast():
             parts.append(encoder(batch.lr).embedding.float().cpu())
+        progress(min(len(parts) * batch_size, len(loader.images)), len(loader.images))
     encoder.train(training)
     return torch.cat(parts).numpy()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +222,7 @@ def evaluate_faces(
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     memory_mb: int = 4096,
     resamples: int = 1000,
+    progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> dict[str, Any]:
     """Judge an encoder on faces at HR-HR, HR-LR and LR-LR, for each low-resolution size.
 
@@ -243,6 +245,7 @@ def evaluate_faces(
         autocast: context of the encoder's forward pass; another gallery runs in float32.
         memory_mb: budget for decoded images.
         resamples: of the bootstrap.
+        progress: told (what, done, total) of each pass over the images.
 
     Returns:
         ``{dataset, images, people, native, hr_size, degradation, rows}``; a row is ``{sides, size, verification,
@@ -283,6 +286,7 @@ def evaluate_faces(
         return _Views(
             [Loader(of, hr_size=side, lr_size=side, device=device, fit=fit, memory_mb=memory_mb) for of in sets],
             degradation,
+            progress,
         )
 
     def judge(sides: str, size: int | None, left: list[Embeddings], right: list[Embeddings]) -> None:
@@ -321,21 +325,26 @@ class _Views:
     Attributes:
         loaders: of the judged images and, where there are some, of those that choose the threshold.
         degradation: of smaller sizes.
+        progress: told (what, done, total) of each pass.
     """
 
     loaders: list[Loader]
     degradation: Degradation
+    progress: Callable[[str, int, int], None]
 
     def read(self, by: Encoder, size: int | None, autocast: Callable[[], Any]) -> list[Embeddings]:
         """Return the embeddings at a size, degraded; None is the side itself, at most resized."""
         for loader in self.loaders:
             loader.lr_size = size or loader.hr_size
             loader.degradation = self.degradation if size else Degradation(kernel=self.degradation.kernel)
-        return [_sound(embed(by, loader, autocast), loader.images) for loader in self.loaders]
+        told = partial(self.progress, f"at {size}x{size}" if size else "at their own size")
+        said = [embed(by, loader, autocast, progress=told) for loader in self.loaders]
+        return [_sound(of, loader.images) for of, loader in zip(said, self.loaders, strict=True)]
 
     def kept(self, by: Encoder, folder: Path | None) -> list[Embeddings]:
         """Return another model's embeddings of the side itself, in float32, from a folder where they are there."""
         known: dict[str, Any] = {"flip": False, "autocast": nullcontext, "precision": "float32"}
+        known["progress"] = lambda _, done, total: self.progress("gallery", done, total)
         said = [
             stored_outputs(by, loader.images, loader.device)
             if isinstance(by.backbone, StoredBackbone)
