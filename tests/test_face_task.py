@@ -327,7 +327,10 @@ def test_the_commands(crowd: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert chosen["right"] == result["right_best_val"]
     others = ["faces", "evaluate", tmp_path / "student", crowd / "test", "--threshold_pairs", "held-out"]
     changed = refused(*others, "--split", "test")
-    assert "held-out: these are not the images it was trained with; give a list of pairs" in changed
+    assert (
+        "these are not the images it was trained with, or their files have other times; give a list of pairs"
+        in changed
+    )
     unknown = refused("faces", "evaluate", tmp_path / "gallery", crowd, "--threshold_pairs", "held-out")
     assert "does not say which they are; give a list of pairs" in unknown
 

@@ -107,7 +107,8 @@ def _held_out(chosen: argparse.Namespace, info: Mapping[str, Any]) -> ImageSet:
     for images in candidates() if digest else ():
         if images is not None and images.fingerprint == digest:
             return images
-    why = "these are not the images it was trained with" if digest else f"{chosen.model} does not say which they are"
+    others = "these are not the images it was trained with, or their files have other times"
+    why = others if digest else f"{chosen.model} does not say which they are"
     raise CrossresError(f"--threshold_pairs {HELD_OUT}: {why}; give a list of pairs")
 
 

@@ -113,7 +113,10 @@ def _lfw_rows(path: Path, text: str) -> Rows:
     lines = text.splitlines()
     head = lines[0].split() if lines else []
     if not head or len(head) > 2 or not all(word.isdecimal() and int(word) > 0 for word in head):
-        raise CrossresError(f"{path}: its first line should be the number of pairs, or of folds and pairs")
+        raise CrossresError(
+            f"{path}: its first line should be the number of pairs, or of folds and pairs; "
+            "a CSV begins with left,right,same"
+        )
     folds, of_each = (int(head[0]), int(head[1])) if len(head) == 2 else (1, int(head[0]))
     rows: Rows = []
     for number, line in enumerate(lines[1:], 2):

@@ -111,7 +111,7 @@ def stored_outputs(teacher: Encoder, images: ImageSet, device: torch.device) -> 
     if lacking:
         raise CrossresError(
             f"{backbone.path}: no embedding of {images.path(lacking[0]) or images.where(lacking[0])} "
-            f"({len(lacking)} of {len(images)} images of {images.name} lack one)"
+            f"({len(lacking)} of {len(images)} images of {images.name} lack one); it has '{backbone.paths[0]}'"
         )
     if len(set(rows)) < len(rows):
         twice = next(i for i, row in enumerate(rows) if row in rows[:i])
