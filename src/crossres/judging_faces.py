@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,7 @@ def evaluate_faces_command(words: list[str]) -> None:
 
         draw_faces(result, path)
 
-    tell(result, chosen, _print, draw)
+    tell(result, chosen, partial(_print, over_images=chosen.layout == "tinyface"), draw)
 
 
 def _gallery(chosen: argparse.Namespace, encoder: Encoder, wanted: OnnxInput | None) -> Encoder | None:
@@ -175,7 +176,8 @@ def _within(interval: list[float] | None) -> str:
     return "" if interval is None else f" ±{(interval[1] - interval[0]) / 2:.1f}"
 
 
-def _print(result: dict[str, Any]) -> None:
+def _print(result: dict[str, Any], over_images: bool) -> None:
+    """Print the tables; ranks over gallery images, as TinyFace's protocol counts, or over identities."""
     from rich.console import Console
     from rich.table import Column, Table
 
@@ -216,7 +218,9 @@ def _print(result: dict[str, Any]) -> None:
     def identified(row: dict[str, Any]) -> list[str]:
         found = row["identification"]
         points = [share(point, "tpir") for point in found["open_set"] or []]
-        ranks = [measured(found, "rank1", found["rank1"]), *(f"{found[f'rank{k}']:.2f}" for k in (5, 20))]
+        of = found["retrieval"] if over_images else found
+        # the nearest image is of the nearest identity: rank-1, and its interval, are the same over both
+        ranks = [measured(found, "rank1", of["rank1"]), *(f"{of[f'rank{k}']:.2f}" for k in (5, 20))]
         return [*ranks, *(points or [""] * 3), measured(found, "map", found["retrieval"]["map"])]
 
     if "verification" in result["rows"][0]:
@@ -234,6 +238,8 @@ def _print(result: dict[str, Any]) -> None:
             f"{found['gallery']:,} gallery images, {found['mated_probes']:,} probes of them, "
             f"{found['strangers']:,} of strangers"
         )
+        if over_images:
+            console.print("rank-k over gallery images, as TinyFace counts; over identities in --json")
     if "verification" in first and first["verification"]["accuracy_chosen"] is not None:
         console.print("accuracy at the threshold that is best on the threshold pairs")
     elif "verification" in first and first["verification"]["accuracy"] is None:

@@ -130,6 +130,27 @@ def test_uccs(gallery: bool, tmp_path: Path) -> None:
     assert images.where(int(search.probes[1])).endswith("images/b.jpg at 50,35,65,50")
 
 
+def test_folders_without_a_gallery_or_nobody_of_it_say_what_to_do(tmp_path: Path) -> None:
+    picture(tmp_path / "distractors" / "1.png")
+    for folder, other in (("gallery", "probes"), ("probes", "gallery")):
+        (tmp_path / folder / "Ann").mkdir(parents=True, exist_ok=True)
+        picture(tmp_path / other / "Ann" / "1.png")
+        line = rf"^{tmp_path / folder} holds no image; put a folder for each person there$"
+        with pytest.raises(CrossresError, match=line):
+            read_face_set("folders", tmp_path)
+        (tmp_path / other / "Ann" / "1.png").unlink()
+    picture(tmp_path / "gallery" / "Ann" / "1.png")
+    picture(tmp_path / "probes" / "ann" / "1.png")
+    line = rf"^{tmp_path / 'probes'}: no probe is of a person in the gallery; name .* as .* {tmp_path / 'gallery'}$"
+    with pytest.raises(CrossresError, match=line):
+        read_face_set("folders", tmp_path)
+    uccs(tmp_path / "uccs")
+    listed = tmp_path / "uccs" / "validation.csv"
+    listed.write_text(listed.read_text().replace("b.jpg,4", "b.jpg,-1"))
+    with pytest.raises(CrossresError, match=r"uccs: no probe is of a person in the gallery; give the folder of the"):
+        read_face_set("uccs", tmp_path / "uccs")
+
+
 def test_folders(tmp_path: Path) -> None:
     for path in ("gallery/Ann/1.png", "gallery/Ann/good/2.png", "gallery/Bob/1.png", "distractors/deep/1.png"):
         picture(tmp_path / path)
@@ -183,7 +204,7 @@ def test_what_is_not_in_its_layout_is_said_in_one_line(tmp_path: Path) -> None:
         ("scface-9", tmp_path, "unknown layout 'scface-9'"),
         ("uccs", tmp_path / "none", "there is no folder"),
         ("tinyface", sets["scface"], r"gallery_match_img_ID_pairs.mat: [Nn]o such file"),
-        ("scface", sets["uccs"], "no gallery image of scface"),
+        ("scface", sets["uccs"], "no gallery image of scface; give the folder of the set as it is handed out"),
         ("uccs", sets["scface"], "gallery.csv: No such file"),
     ]
     for layout, folder, line in cases:
@@ -235,3 +256,26 @@ def test_the_command_judges_them_as_they_are(
     assert "rank-1 %" in capsys.readouterr().out
     assert refused(*words, "--pairs", "p.csv").endswith("has its own gallery and probes; leave --pairs out")
     assert "would be others; leave --corrupt out" in refused(*words, "--corrupt", "skip")
+
+
+def test_tinyface_prints_ranks_over_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    test = tinyface(tmp_path) / "tinyface" / "Testing_Set"
+    # the probe of 7 looks like person 1, who has more images than rank 5 counts
+    more = [f"1_{i}.jpg" for i in range(11, 17)]
+    for name in more:
+        picture(test / "Gallery_Match" / name, 60)
+    names, ids = ["1_1.jpg", "1_2.jpg", "7_1.jpg", *more], [1, 1, 7] + [1] * len(more)
+    lists = {"gallery_set": cells(names), "gallery_ids": np.array(ids, dtype=np.uint16)[:, None]}
+    savemat(test / "gallery_match_img_ID_pairs.mat", lists)
+    picture(test / "Gallery_Match" / "7_1.jpg", 120)
+    save_pretrained(build_encoder("resnet8", classes=(), input_size=16), tmp_path / "model", info={"hr_size": 32})
+    words = [str(word) for word in ("faces", "evaluate", tmp_path / "model", tmp_path, "--layout", "tinyface")]
+    assert main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["rows"][0]["identification"]
+    assert (found["rank1"], found["rank5"]) == (50, 100)
+    assert (found["retrieval"]["rank1"], found["retrieval"]["rank5"]) == (50, 50)
+    assert main([*words, "--resamples", "0"]) == 0
+    shown = capsys.readouterr().out
+    (row,) = [line for line in shown.splitlines() if "native" in line]
+    assert [cell.strip() for cell in row.split("│")[3:6]] == ["50.00", "50.00", "100.00"]
+    assert "rank-k over gallery images, as TinyFace counts; over identities in --json" in shown

@@ -113,6 +113,26 @@ def test_identify_against_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     assert identify(gallery, probes, mated_only, resamples=0)["open_set"] is None
 
 
+def test_intervals_draw_people() -> None:
+    rng = np.random.default_rng(3)
+    gallery, probes = rng.normal(size=(2, 30, 4))
+    probes[:12] += gallery[:12]
+    enrolled, nobody = np.arange(12), np.full(8, NOBODY)
+    known = np.append(enrolled, 100 - np.arange(8))  # strangers with a name each
+
+    def intervals(identity: np.ndarray, times: int = 1) -> list[list[float]]:
+        at = np.repeat(np.arange(len(identity)), times)
+        found = identify(gallery, probes, Search(enrolled, enrolled, at, identity[at]), resamples=100)
+        return [*found["intervals"].values(), *(point["interval"] for point in found["open_set"])]
+
+    alone = intervals(known)
+    # nothing new is known by looking at the same probe often
+    assert np.allclose(intervals(known, times=9), alone)
+    # whom nobody named is drawn alone
+    assert intervals(np.append(enrolled, nobody)) == alone
+    assert not np.allclose(intervals(np.append(enrolled, nobody), times=9)[2:], alone[2:])
+
+
 def test_each_side_is_read_at_its_resolution() -> None:
     images = people()
     pairs, search = draw_pairs(images, 40, 0), first_image_search(images)

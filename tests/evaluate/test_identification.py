@@ -10,8 +10,10 @@ from crossres.evaluate.identification import (
     NOBODY,
     average_precision,
     cmc,
+    draw_people,
     of_identities,
     open_set,
+    people_of,
     ranks,
     retrieval,
     unit_rows,
@@ -111,6 +113,19 @@ def test_retrieval_over_probes() -> None:
     assert result["rank1"] <= result["rank5"] <= result["rank20"] == 100
 
 
+def test_a_drawn_person_comes_with_all_images() -> None:
+    person = people_of([7, NOBODY, 3, 7, NOBODY, 7])
+    assert len(set(person.tolist())) == 4
+    assert person[0] == person[3] == person[5]
+    rng, drawn, seen = np.random.default_rng(0), 500, np.zeros(6)
+    for _ in range(drawn):
+        times = np.bincount(draw_people(person, rng), minlength=6)
+        assert times[0] == times[3] == times[5]
+        assert times[[0, 1, 2, 4]].sum() == 4  # as many people as there are
+        seen += times
+    assert (abs(seen / drawn - 1) < 0.2).all()  # everybody alike, however many images they have
+
+
 def test_rows_of_unit_length_and_what_is_none() -> None:
     assert unit_rows([[3.0, 4.0]], "gallery").tolist() == [[0.6, 0.8]]
     for rows, line in (
@@ -126,7 +141,9 @@ def test_rows_of_unit_length_and_what_is_none() -> None:
 def test_protocols_that_cannot_be() -> None:
     scores, gallery, probes = draw(0, False)
     by_identity, names = of_identities(scores, gallery)
-    with pytest.raises(CrossresError, match=r"^no probe has its identity in the gallery$"):
+    with pytest.raises(
+        CrossresError, match=r"^no probe has its identity in the gallery; give a person one number in both$"
+    ):
         cmc(np.zeros(3, int), 5)
     with pytest.raises(CrossresError, match=r"^open-set identification: there is no stranger among 15 probes$"):
         open_set(by_identity[:15], names, probes[:15], 0.1)

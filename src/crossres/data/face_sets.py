@@ -26,6 +26,7 @@ DAYLIGHT = ("cam1", "cam2", "cam3", "cam4", "cam5")
 DISTANCES = {"1": 4.2, "2": 2.6, "3": 1.0}
 #: A gallery face of UCCS is given by five points; the square around them is enlarged by this to hold the face.
 AROUND_POINTS = 2.2
+AS_HANDED_OUT = "give the folder of the set as it is handed out"
 
 
 class FaceItems(FileItems):
@@ -65,7 +66,8 @@ def read_face_set(layout: str, root: str | Path) -> tuple[ImageSet, Search]:
         root: the folder that holds it.
 
     Raises:
-        CrossresError: an unknown layout, a list or an image that is missing, a line that cannot be read.
+        CrossresError: an unknown layout, a list or an image that is missing, a line that cannot be read, no
+            probe of a person in the gallery.
     """
     root = Path(root)
     if not root.is_dir():
@@ -77,7 +79,7 @@ def read_face_set(layout: str, root: str | Path) -> tuple[ImageSet, Search]:
     faces = LAYOUTS[name](root, part)
     if not any(face[3] for face in faces) or all(face[3] for face in faces):
         lacking = "probe" if any(face[3] for face in faces) else "gallery"
-        raise CrossresError(f"{root}: no {lacking} image of {layout}")
+        raise CrossresError(f"{root}: no {lacking} image of {layout}; {AS_HANDED_OUT}")
     missing = [path for path in dict.fromkeys(face[0] for face in faces) if not (root / path).is_file()]
     if missing:
         raise CrossresError(f"{root / missing[0]} is missing ({len(missing)} images of {layout} are)")
@@ -90,6 +92,11 @@ def read_face_set(layout: str, root: str | Path) -> tuple[ImageSet, Search]:
     identity = np.array([NOBODY if face[2] is None else number[face[2]] for face in faces], dtype=np.int64)
     enrolled = np.array([face[3] for face in faces])
     gallery, probes = np.flatnonzero(enrolled), np.flatnonzero(~enrolled)
+    if not set(identity[gallery].tolist()) & set(identity[probes].tolist()) - {NOBODY}:
+        where, remedy = root, AS_HANDED_OUT
+        if layout == "folders":
+            where, remedy = root / "probes", f"name a person's folder as it is named in {root / 'gallery'}"
+        raise CrossresError(f"{where}: no probe is of a person in the gallery; {remedy}")
     return images, Search(gallery, identity[gallery], probes, identity[probes])
 
 
@@ -135,7 +142,10 @@ def _folders(root: Path, _part: str) -> list[Face]:
     for folder, enrolled in (("gallery", True), ("probes", False)):
         if not (root / folder).is_dir():
             raise CrossresError(f"{root / folder} is missing: a folder for each person goes into it")
-        for file in files_below(root / folder)[0]:
+        files = files_below(root / folder)[0]
+        if not files:
+            raise CrossresError(f"{root / folder} holds no image; put a folder for each person there")
+        for file in files:
             path = file.relative_to(root)
             if len(path.parts) < 3:
                 raise CrossresError(f"{file} lies in no person's folder; move it to {folder}/PERSON/")

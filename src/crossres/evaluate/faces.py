@@ -24,8 +24,10 @@ from crossres.evaluate.identification import (
     RANKS,
     Placed,
     cmc,
+    draw_people,
     of_identities,
     open_set_of,
+    people_of,
     placed,
     retrieval_of,
     retrieved,
@@ -135,12 +137,15 @@ def identify(gallery: npt.ArrayLike, probes: npt.ArrayLike, search: Search, resa
         gallery: embeddings (N, d) by position, as the gallery's images are read.
         probes: embeddings (N, d) by position, as the probes are read.
         search: which positions are enrolled and looked for.
-        resamples: of the probes, for the intervals; 0 leaves them out.
+        resamples: for the intervals; 0 leaves them out. What is drawn is people, not probes: mated people and
+            strangers apart, and all probes of a drawn person go along. A stranger who is `NOBODY` is drawn alone, one
+            with an identity that the gallery lacks as a person. One mated person alone leaves an interval no width.
 
     Returns:
-        rank1, rank5, rank10, rank20 and cmc in percent over the mated probes; open_set: ``{fpir, tpir, tpir_rank20,
-        threshold, too_few, interval}`` (tpir at rank 1, as UCCS's DIR; at rank 20 as QMUL-SurvFace has it), null
-        without strangers; retrieval: map and ranks over images; counts; 95 % intervals of rank1 and map.
+        rank1, rank5, rank10, rank20 and cmc, over identities, in percent of the mated probes; open_set: ``{fpir,
+        tpir, tpir_rank20, threshold, too_few, interval}`` (tpir at rank 1, as UCCS's DIR; at rank 20 as QMUL-SurvFace
+        has it), null without strangers; retrieval: map and ranks over images; counts; 95 % intervals of rank1 (the
+        same over identities and over images) and map.
 
     Raises:
         CrossresError: an empty gallery, no mated probe, an embedding that is NaN, infinite or 0.
@@ -179,29 +184,23 @@ def identify(gallery: npt.ArrayLike, probes: npt.ArrayLike, search: Search, resa
             for point in [open_set_of(found, fpir)]
         ]
     if resamples:
-        first, precision = (rank[mated] == 1).astype(float), np.concatenate(precisions)
-        rng = np.random.default_rng(0)
-        drawn = rng.integers(0, len(first), (resamples, len(first)))
-        result["intervals"] = {
-            name: _interval([100 * of[rows].mean() for rows in drawn])
-            for name, of in (("rank1", first), ("map", precision))
-        }
+        rng, first, precision = np.random.default_rng(0), rank[mated] == 1, np.concatenate(precisions)
         # strangers are drawn apart: their number decides the threshold
-        strangers, own = np.flatnonzero(~mated), np.flatnonzero(mated)
-        mixed = (
-            [found.of(np.append(own[rows], rng.choice(strangers, len(strangers)))) for rows in drawn]
-            if len(strangers)
-            else []
-        )
-        for point in result["open_set"] or ():
-            point["interval"] = _interval([open_set_of(part, point["fpir"]).tpir for part in mixed])
+        own, strangers = np.flatnonzero(mated), np.flatnonzero(~mated)
+        of_own, of_strangers = (people_of(search.probe_identity[rows]) for rows in (own, strangers))
+        measured = []
+        for _ in range(resamples):
+            rows = draw_people(of_own, rng)
+            numbers = [100 * float(of[rows].mean()) for of in (first, precision)]
+            if len(strangers):
+                part = found.of(np.append(own[rows], strangers[draw_people(of_strangers, rng)]))
+                numbers += [open_set_of(part, fpir).tpir for fpir in FPIRS]
+            measured.append(numbers)
+        rank1, average, *points = np.quantile(measured, [0.025, 0.975], axis=0).T.tolist()
+        result["intervals"] = {"rank1": rank1, "map": average}
+        for point, interval in zip(result["open_set"] or (), points, strict=True):
+            point["interval"] = interval
     return result
-
-
-def _interval(values: Sequence[float]) -> list[float]:
-    """Return the 95 % percentile interval."""
-    low, high = np.quantile(values, [0.025, 0.975])
-    return [float(low), float(high)]
 
 
 def evaluate_faces(

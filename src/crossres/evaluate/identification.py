@@ -62,16 +62,46 @@ def of_identities(
         gallery_identity: (G,) integers; each `NOBODY` is an identity of its own.
         several: an identity of several images has the similarity of the nearest one, or their mean.
     """
-    scores, owner = _finite(similarity), np.asarray(gallery_identity, dtype=np.int64).copy()
+    scores, owner = _finite(similarity), np.asarray(gallery_identity, dtype=np.int64)
     if scores.ndim != 2 or owner.shape != (scores.shape[1],) or not len(owner):
         raise CrossresError(f"the gallery is empty or has {owner.shape} identities for similarities {scores.shape}")
-    strangers = owner == NOBODY
-    owner[strangers] = NOBODY - 1 - np.arange(strangers.sum())
+    owner = _apart(owner)
     by_owner = np.argsort(owner, kind="stable")
     names, start = np.unique(owner[by_owner], return_index=True)
     gather = np.add if several == "mean" else np.maximum
     joined: Floats = gather.reduceat(scores[:, by_owner], start, axis=1)
     return joined / np.diff(np.append(start, len(owner))) if several == "mean" else joined, names
+
+
+def _apart(identity: Ints) -> Ints:
+    """Return the identities with a number of its own for each `NOBODY`."""
+    nobody = identity == NOBODY
+    owner: Ints = identity.copy()
+    owner[nobody] = NOBODY - 1 - np.arange(nobody.sum())
+    return owner
+
+
+def people_of(identity: npt.ArrayLike) -> Ints:
+    """Return whose each image is, (N,) from 0 without gaps; each `NOBODY` is a person of their own."""
+    person: Ints = np.unique(_apart(np.asarray(identity, dtype=np.int64)), return_inverse=True)[1]
+    return person
+
+
+def draw_people(person: Ints, rng: np.random.Generator) -> Ints:
+    """Return the images of as many people as there are, drawn with replacement: one resample of the bootstrap.
+
+    All images of a drawn person go along, as often as the person is drawn: they are alike, so drawing images one by
+    one would make intervals too narrow.
+
+    Args:
+        person: (N,), N > 0, as `people_of` gives it.
+        rng: draws.
+
+    Source: Field & Welsh, Bootstrapping clustered data (2007).
+    """
+    people = int(person.max()) + 1
+    times = np.bincount(rng.integers(0, people, people), minlength=people)
+    return np.repeat(np.arange(len(person)), times[person])
 
 
 def ranks(scores: npt.ArrayLike, names: npt.ArrayLike, probe_identity: npt.ArrayLike) -> Ints:
@@ -124,7 +154,7 @@ def cmc(rank: npt.ArrayLike, upto: int) -> Floats:
     found = np.asarray(rank)
     found = found[found > 0]
     if not len(found):
-        raise CrossresError("no probe has its identity in the gallery")
+        raise CrossresError("no probe has its identity in the gallery; give a person one number in both")
     shares: Floats = 100 * (found[:, None] <= np.arange(1, upto + 1)).mean(0)
     return shares
 
