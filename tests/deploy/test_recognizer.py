@@ -255,7 +255,7 @@ def test_files_that_are_no_exports_are_refused(tmp_path: Path, onnx_file: Path) 
             Recognizer.load(tmp_path / f"{name}.onnx")
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "bare.onnx")
-    with pytest.raises(CrossresError, match="cannot read images of side 3"):
+    with pytest.raises(CrossresError, match="which is not nchw with 3 channels"):
         Recognizer.load(tmp_path / "bare.onnx")
 
 

@@ -192,7 +192,16 @@ def test_it_gets_numbers_of_the_precision_it_reads(kind: Any, tmp_path: Path) ->
 
 def test_an_input_of_whole_numbers_is_refused(tmp_path: Path) -> None:
     path = file(tmp_path / "t.onnx", weight=WEIGHT.astype(np.int32))
-    with pytest.raises(
-        CrossresError, match=r"t.onnx: reads tensor\(int32\); expected an input of floating-point num"
-    ):
+    with pytest.raises(CrossresError, match=r"t.onnx: reads tensor\(int32\); expected tensor\(float\), "):
         onnx_encoder(path, OnnxInput())
+
+
+def test_an_input_of_bytes_gets_rounded_ones(tmp_path: Path) -> None:
+    model = onnx.load(file(tmp_path / "t.onnx"))
+    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
+    model.graph.node[0].input[0] = "real"
+    model.graph.node.insert(0, onnx.helper.make_node("Cast", ["data"], ["real"], to=onnx.TensorProto.FLOAT))
+    onnx.save(model, tmp_path / "bytes.onnx")
+    said = onnx_encoder(tmp_path / "bytes.onnx", OnnxInput())(images()).embedding
+    rounded = (images().numpy() * 255).round().mean((2, 3)) @ WEIGHT
+    assert np.allclose(said.numpy(), rounded, rtol=1e-5)

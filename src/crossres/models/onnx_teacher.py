@@ -65,7 +65,12 @@ def read_onnx_input(text: str) -> OnnxInput:
 
 
 #: Inputs that images are brought to.
-FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+KINDS = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(uint8)": np.uint8,
+}
 
 
 class OnnxBackbone(nn.Module):
@@ -93,15 +98,17 @@ class OnnxBackbone(nn.Module):
             raise CrossresError(f"{path}: reads {shapes}; expected one input of four dimensions, a batch of images")
         if wanted.output is not None and wanted.output not in outputs:
             raise CrossresError(f"{path}: has no output '{wanted.output}'; its outputs are {', '.join(outputs)}")
-        if inputs[0].type not in FLOATS:
-            raise CrossresError(f"{path}: reads {inputs[0].type}; expected an input of floating-point numbers")
-        self.kind = FLOATS[inputs[0].type]
+        if inputs[0].type not in KINDS:
+            raise CrossresError(f"{path}: reads {inputs[0].type}; expected {', '.join(KINDS)}")
+        self.kind = KINDS[inputs[0].type]
         self.input_name = inputs[0].name
         self.output_name = wanted.output or outputs[0]
         batch, *rest = inputs[0].shape
         self.batch = batch if isinstance(batch, int) and batch > 0 else None
         channels, side = (rest[0], rest[1:]) if wanted.layout == "nchw" else (rest[2], rest[:2])
-        if isinstance(channels, int) and channels != 3:
+        # of free sizes, a 3 in the place of the other layout's channels tells
+        swapped = not isinstance(channels, int) and (rest[2] if wanted.layout == "nchw" else rest[0]) == 3
+        if swapped or (isinstance(channels, int) and channels != 3):
             raise CrossresError(f"{path}: reads {inputs[0].shape}, which is not {wanted.layout} with 3 channels")
         fixed = {size for size in side if isinstance(size, int) and size > 0}
         self.size = fixed.pop() if len(fixed) == 1 else None
@@ -132,9 +139,10 @@ class OnnxBackbone(nn.Module):
             filled = part
             if self.batch and len(part) < self.batch:
                 filled = torch.cat([part, part.new_zeros(self.batch - len(part), *part.shape[1:])])
-            (said,) = self.session.run(
-                [self.output_name], {self.input_name: filled.contiguous().numpy().astype(self.kind, copy=False)}
-            )
+            if self.kind is np.uint8:
+                filled = filled.round().clamp(0, 255)
+            values = filled.contiguous().numpy().astype(self.kind, copy=False)
+            (said,) = self.session.run([self.output_name], {self.input_name: values})
             parts.append(torch.from_numpy(said[: len(part)]).float().flatten(1))
         return torch.cat(parts).to(images.device)
 
