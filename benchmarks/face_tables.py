@@ -15,7 +15,7 @@ from crossres.tables import label
 #: The protocol of the grids that reads the HR side with the teacher.
 GALLERY = "teacher's gallery"
 #: Rows that no student of the grid is.
-ENLARGED, COPY = "the teacher, enlarged", "a copy of the teacher, trained on 8x8 to 16x16"
+ENLARGED = "the teacher, enlarged"
 Row = Mapping[str, Any]
 
 
@@ -58,7 +58,7 @@ def protocols_table(
     teacher: Mapping[str, Any],
     size: int,
     sides: str,
-    copy: Mapping[str, Any] | None = None,
+    copies: Mapping[str, Any],
 ) -> str:
     """Students beside the enlarged teacher, on one pair of sides: a row a method, the best on pairs first.
 
@@ -67,9 +67,9 @@ def protocols_table(
         teacher: what ``crossres faces evaluate --json`` says of the teacher at these sizes.
         size: side of the LR images.
         sides: lr-lr or hr-lr.
-        copy: what the same command says of a copy of the teacher that was trained on low resolution.
+        copies: by name, what the same command says of a copy of the teacher that was trained on low resolution.
     """
-    rated = _rated(results, teacher, size, sides, copy)
+    rated = _rated(results, teacher, size, sides, copies)
     enlarged = rated[ENLARGED][0][0]
     lines = [f"| | {' | '.join(MEASURES)} | p | seeds |", "|---" * (len(MEASURES) + 3) + "|"]
     entries = []
@@ -87,7 +87,7 @@ def summary_table(
     results: Sequence[Mapping[str, Any]],
     teacher: Mapping[str, Any],
     methods: Collection[str],
-    copy: Mapping[str, Any],
+    copies: Mapping[str, Any],
 ) -> str:
     """Accuracy on pairs alone, every size on both pairs of sides in one table, of some methods."""
     sizes = sorted({result["lr_size"] for result in results})
@@ -97,8 +97,8 @@ def summary_table(
         f"| | {' | '.join(named[sides].format(size) for sides, size in settings)} |",
         "|---" * (len(settings) + 1) + "|",
     ]
-    columns = [_rated(results, teacher, size, sides, copy) for sides, size in settings]
-    for name in (ENLARGED, *methods, COPY):
+    columns = [_rated(results, teacher, size, sides, copies) for sides, size in settings]
+    for name in (ENLARGED, *methods, *copies):
         rows = [column.get(name, ([], []))[0] for column in columns]
         cells = [_spread([MEASURES["accuracy"](row) for row in of_one]) if of_one else "" for of_one in rows]
         lines.append(f"| {name} | {' | '.join(cells)} |")
@@ -110,17 +110,17 @@ def _rated(
     teacher: Mapping[str, Any],
     size: int,
     sides: str,
-    copy: Mapping[str, Any] | None,
+    copies: Mapping[str, Any],
 ) -> dict[str, tuple[list[Row], list[int]]]:
-    """For each method, the teacher and its copy: a row of its protocol for each seed, and the seeds."""
+    """For each method, the teacher and its copies: a row of its protocol for each seed, and the seeds."""
     rated: dict[str, tuple[list[Row], list[int]]] = {ENLARGED: ([_row(teacher, sides, size)], [])}
     for result in sorted(results, key=lambda result: int(result["seed"])):
         if result["lr_size"] == size and (sides == "lr-lr" or _in_its_space(result)):
             rows, seeds = rated.setdefault(label(result), ([], []))
             rows.append(_row(result["protocols"][GALLERY], sides, size))
             seeds.append(result["seed"])
-    if copy is not None:
-        rated[COPY] = [_row(copy, sides, size)], [0]
+    for name, copy in copies.items():
+        rated[name] = [_row(copy, sides, size)], [0]
     return rated
 
 

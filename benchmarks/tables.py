@@ -32,11 +32,13 @@ GRIDS = [
 ]
 #: Grids that choose, on validation images.
 CHOOSING = [Path("recipes/cifar100") / f"{name}.yaml" for name in ("crrcd-variants", "crrcd-options")]
-#: Grids of faces, and what `crossres faces evaluate` says of their teacher and of its copy trained on small faces.
+#: Grids of faces, and what `crossres faces evaluate` says of their teacher and of its copies trained on small faces.
 FACES = [Path("recipes/faces") / f"{name}.yaml" for name in ("lfw",)]
-FACE_TEACHER, FACE_COPY, FACE_COSTS = (
-    Path("results/faces") / f"{name}.json" for name in ("teacher", "copy", "costs")
-)
+FACE_TEACHER, FACE_COSTS = (Path("results/faces") / f"{name}.json" for name in ("teacher", "costs"))
+FACE_COPIES = {
+    "a copy of the teacher, trained on 8x8 to 16x16": Path("results/faces/copy.json"),
+    "such a copy, read at 32x32": Path("results/faces/copy-32.json"),
+}
 
 
 def teacher_table(folder: Path) -> str:
@@ -236,13 +238,13 @@ def faces_tables(recipe: Path) -> dict[str, str]:
     """A grid of faces: its students beside the enlarged teacher at each size, on both pairs of sides."""
     results = [r for r in read_results(read_grid(recipe).folder) if GALLERY in r.get("protocols", {})]
     teacher = json.loads(FACE_TEACHER.read_text())
-    copy = json.loads(FACE_COPY.read_text())
+    copies = {name: json.loads(path.read_text()) for name, path in FACE_COPIES.items()}
     tables = {
-        f"{recipe.stem}-{size}-{sides}": protocols_table(results, teacher, size, sides, copy)
+        f"{recipe.stem}-{size}-{sides}": protocols_table(results, teacher, size, sides, copies)
         for size in sorted({r["lr_size"] for r in results})
         for sides in ("lr-lr", "hr-lr")
     }
-    tables[f"{recipe.stem}-summary"] = summary_table(results, teacher, read_grid(recipe).methods, copy)
+    tables[f"{recipe.stem}-summary"] = summary_table(results, teacher, read_grid(recipe).methods, copies)
     return tables
 
 
@@ -327,7 +329,7 @@ def main() -> None:
     if (measured := Path("results/deploy/gallery.json")).exists():
         tables["gallery"] = gallery_table(measured)
     for recipe in FACES:
-        if read_grid(recipe).folder.is_dir() and FACE_TEACHER.exists() and FACE_COPY.exists():
+        if read_grid(recipe).folder.is_dir() and FACE_TEACHER.exists():
             tables[f"{recipe.stem}-methods"] = grid_table(recipe, write=not chosen.check)
             tables |= faces_tables(recipe)
     if FACE_COSTS.exists():

@@ -80,7 +80,7 @@ class Model:
     Args:
         name: a native low-resolution backbone (resnet20, resnet8x4, wrn_16_2, vgg8, MobileNetV2,
             ShuffleNetV2, MobileFaceNet...), timm:NAME, package.module:callable, or onnx:FILE for a trainable copy of
-            an ONNX file, which enlarges what it reads to the file's size.
+            an ONNX file, which enlarges what it reads to the file's size, or resizes it to input_size at less cost.
         embedding_dim: width of the embedding; the backbone's own if left out.
         input_size: side the images are resized to before the network reads them; the size the network is
             trained at if left out, so nothing is resized.

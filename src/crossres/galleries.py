@@ -140,7 +140,7 @@ def identify_command(words: list[str]) -> None:
     if not rows:
         raise CrossresError(f"none of {len(answers)} photos could be read, the first: {_why(answers[0])}")
     found = iter(gallery.search(np.stack(rows), chosen.k))
-    threshold, note = _usable(gallery.threshold, photos.model, f"{chosen.gallery} --strangers FOLDER")
+    threshold, note = _usable(gallery.threshold, photos, f"{chosen.gallery} --strangers FOLDER")
     documents, text = [], []
     for answer in answers:
         matches = next(found) if answer.embedding is not None else []
@@ -180,9 +180,7 @@ def verify_command(words: list[str]) -> None:
     if chosen.gallery:
         gallery = Gallery.load(chosen.gallery)
         _admit(gallery, photos)
-        enrolled, note = _usable(
-            gallery.pair_threshold, photos.model, f"{chosen.gallery} --pairs FILE --images FOLDER"
-        )
+        enrolled, note = _usable(gallery.pair_threshold, photos, f"{chosen.gallery} --pairs FILE --images FOLDER")
         threshold = enrolled and enrolled.similarity
     elif threshold is None:
         note = "no threshold is given; crossres enroll GALLERY --pairs FILE --images FOLDER finds one for --gallery"
@@ -246,6 +244,7 @@ class _Photos:
     def __init__(self, chosen: argparse.Namespace) -> None:
         if not chosen.model:
             raise CrossresError("--model: say which model reads the photos")
+        self.path: str = chosen.model
         self.recognizer = Recognizer.load(chosen.model, trust_code=chosen.trust_code, onnx_input=chosen.onnx_input)
         self.model = model_of(self.recognizer)
         self.same_space: bool = chosen.same_space
@@ -293,12 +292,12 @@ def _admit(gallery: Gallery, photos: _Photos | None) -> Model | None:
     return photos.model
 
 
-def _usable(threshold: Threshold | None, model: Model, options: str) -> tuple[Threshold | None, str | None]:
-    """Return the threshold where it holds for this model's probes, else None and a line that says how to get one."""
-    how = f"crossres enroll {options} --model {model.name} sets one"
+def _usable(threshold: Threshold | None, photos: _Photos, options: str) -> tuple[Threshold | None, str | None]:
+    """Return the threshold where it holds for such photos, else None and a line that says how to get one."""
+    how = f"crossres enroll {options} --model {photos.path} sets one"
     if threshold is None:
         return None, f"no threshold is set, so similarities only; {how}"
-    if threshold.model not in (None, model.digest):
+    if threshold.model not in (None, photos.model.digest):
         return None, f"the threshold is of photos read by another model, so similarities only; {how}"
     return threshold, None
 

@@ -269,9 +269,9 @@ def _copied_student(config: Teach, classes: Sequence[str]) -> Encoder:
         raise CrossresError(f"model.name {config.model.name}: {config.command} cannot declare what the file expects")
     plain = Model(name=config.model.name)
     for option in fields(plain):
-        if getattr(config.model, option.name) != getattr(plain, option.name):
+        if option.name != "input_size" and getattr(config.model, option.name) != getattr(plain, option.name):
             raise CrossresError(f"model.{option.name}: the file of {config.model.name} decides it; leave it out")
-    return onnx_copy(config.model.name.removeprefix(ONNX), config.onnx_input, classes)
+    return onnx_copy(config.model.name.removeprefix(ONNX), config.onnx_input, classes, config.model.input_size)
 
 
 def _kept_maps(

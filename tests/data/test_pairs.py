@@ -136,6 +136,16 @@ def test_the_bin_of_insightface(arrays: bool, tmp_path: Path) -> None:
         assert np.array_equal(found.image(i), np.asarray(Image.open(io.BytesIO(encoded))))
 
 
+def test_a_damaged_picture_of_a_bin_cannot_be_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "lfw.bin"
+    path.write_bytes(pickle.dumps(([picture(0), b"no picture", picture(2), picture(3)], [True, False])))
+    found, _ = read_bin(path)
+    with pytest.raises(
+        CrossresError, match=r"1 of the 4 images of lfw cannot be read: its lists need them: mend them"
+    ):
+        found.pixels(8)
+
+
 def test_a_bin_that_python_2_wrote(tmp_path: Path) -> None:
     png = picture(1)
     raw = struct.pack("<I", len(png)) + png

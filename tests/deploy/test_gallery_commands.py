@@ -68,6 +68,7 @@ def test_people_are_enrolled_and_identified_and_strangers_are_not(
     said = capsys.readouterr()
     assert "threshold" not in said.out.splitlines()[-1]
     assert said.err.startswith("no threshold is set, so similarities only; crossres enroll")
+    assert f"--model {student} sets one" in said.err
     run("enroll", gallery, *model, "--strangers", people / "strangers", "--fpir", 0.25)
     said = capsys.readouterr()
     assert said.out.startswith(f"{gallery}: 3 identities, 36 embeddings, 0 new\nthreshold 0.")

@@ -92,6 +92,35 @@ def test_a_batch_that_is_fixed_inside_becomes_free(
         onnx_copy(path, BGR)
 
 
+@pytest.mark.parametrize("flat", [None, (1, 64)])
+@pytest.mark.parametrize("size", [4, 12])
+def test_at_another_size_the_maps_are_resized_where_the_file_lays_them_flat(
+    size: int, flat: tuple[int, ...] | None, tmp_path: Path
+) -> None:
+    path = network(tmp_path / "t.onnx", flat=flat)
+    copy, whole = onnx_copy(path, BGR, input_size=size).eval(), onnx_copy(path, BGR).eval()
+    assert copy.input_size == size
+    with torch.no_grad():
+        maps = ((images(side=size) * 255 - 127.5) / 128).flip(1)
+        for layer in whole.backbone.network.children():
+            if isinstance(layer, (torch.nn.Conv2d, torch.nn.BatchNorm2d, torch.nn.ReLU)):
+                maps = layer(maps)
+        maps = torch.nn.functional.interpolate(maps, (4, 4), mode="bilinear")
+        matrix = next(weight for weight in whole.parameters() if weight.shape == (6, 64))
+        expected = maps.flatten(1) @ matrix.T
+        torch.testing.assert_close(copy(images(side=size)).embedding, expected, rtol=1e-4, atol=1e-3)
+    save_pretrained(copy, tmp_path / "model")
+    with torch.no_grad():
+        again = from_pretrained(tmp_path / "model")(images(side=size)).embedding
+        assert torch.equal(again, copy(images(side=size)).embedding)
+
+
+def test_a_size_that_the_file_cannot_read_is_said_in_one_line(tmp_path: Path) -> None:
+    path = network(tmp_path / "t.onnx", flat=(1, 64))
+    with pytest.raises(CrossresError, match=r"^[^\n]*t.onnx: its torch copy cannot read images of side 0 [^\n]*$"):
+        onnx_copy(path, BGR, input_size=0)
+
+
 def test_it_learns_in_batches(tmp_path: Path) -> None:
     copy = onnx_copy(network(tmp_path / "t.onnx"), BGR, classes=("a", "b")).train()
     said = copy(images(5))

@@ -64,6 +64,15 @@ def test_the_last_stages_of_unlike_networks_are_paired() -> None:
             paired_stages(five, three, left, right)
 
 
+def test_a_network_that_shows_its_embedding_only() -> None:
+    class Closed(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.mean((2, 3))
+
+    with pytest.raises(CrossresError, match=r"^'wrapped' shows no maps, only its embedding; choose losses that"):
+        stage_paths(wrap(Closed(), classes=(), input_size=8))
+
+
 def test_a_network_whose_stages_nobody_knows() -> None:
     layers = nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
     own = wrap(nn.Sequential(*layers), classes=CLASSES, input_size=8)

@@ -88,7 +88,8 @@ def read_face_set(layout: str, root: str | Path) -> tuple[ImageSet, Search]:
     number = {person: i for i, person in enumerate(people)}
     labels = [len(people) if face[2] is None else number[face[2]] for face in faces]
     title = root.resolve().name if layout == "folders" else layout
-    images = ImageSet(FaceItems(root, [f[0] for f in faces], [f[1] for f in faces]), labels, classes, title)
+    items = FaceItems(root, [f[0] for f in faces], [f[1] for f in faces])
+    images = ImageSet(items, labels, classes, title, whole=True)
     identity = np.array([NOBODY if face[2] is None else number[face[2]] for face in faces], dtype=np.int64)
     enrolled = np.array([face[3] for face in faces])
     gallery, probes = np.flatnonzero(enrolled), np.flatnonzero(~enrolled)

@@ -83,6 +83,7 @@ class ImageSet:
         name: what messages and reports call the set.
         skipped: names of the corrupt images that the reader left out.
         ignored: files among the images that are none by their type, and folders of a split too many.
+        whole: the set has a list of its own that names every image, so that none can be left out.
 
     Raises:
         CrossresError: as many labels as images are needed, each in ``0 .. len(classes) - 1``.
@@ -98,12 +99,14 @@ class ImageSet:
         rows: Positions | None = None,
         skipped: Sequence[str] = (),
         ignored: Sequence[str] = (),
+        whole: bool = False,
     ) -> None:
         self.labels: Positions = np.asarray(labels, dtype=np.int64)
         self.classes = list(classes)
         self.name = name
         self.skipped = list(skipped)
         self.ignored = list(ignored)
+        self.whole = whole
         self._items = items
         self._rows: Positions = np.arange(len(items), dtype=np.int64) if rows is None else rows
         self._sides: Positions | None = None
@@ -223,6 +226,7 @@ class ImageSet:
             rows=self._rows[chosen],
             skipped=self.skipped,
             ignored=self.ignored,
+            whole=self.whole,
         )
         if self._sides is not None:
             part._sides = self._sides[chosen]
@@ -298,9 +302,13 @@ class ImageSet:
         i, error = failed[0]
         if not isinstance(error, CrossresError):
             error = CrossresError(f"cannot read image {self.where(i)}: {reason(error)}")
+        remedy = (
+            "its lists need them: mend them"
+            if self.whole
+            else "mend or remove them, or set the option corrupt to skip"
+        )
         raise CrossresError(
-            f"{error} ({len(failed)} of the {len(self)} images of {self.name} cannot be read: mend or remove "
-            f"them, or set the option corrupt to skip)"
+            f"{error} ({len(failed)} of the {len(self)} images of {self.name} cannot be read: {remedy})"
         ) from error
 
 

@@ -298,7 +298,11 @@ def read_bin(path: str | Path) -> tuple[ImageSet, Pairs]:
     if len(pictures) != 2 * len(truth) or not len(truth):
         raise CrossresError(f"{path}: {len(pictures)} images for {len(truth)} pairs, expected two for each")
     images = ImageSet(
-        EncodedItems(pictures, path.name), np.zeros(len(pictures), dtype=np.int64), [UNNAMED], path.stem
+        EncodedItems(pictures, path.name),
+        np.zeros(len(pictures), dtype=np.int64),
+        [UNNAMED],
+        path.stem,
+        whole=True,
     )
     left = np.arange(len(truth), dtype=np.int64) * 2
     fold = np.arange(len(truth), dtype=np.int64) * min(10, len(truth)) // len(truth)

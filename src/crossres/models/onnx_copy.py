@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from crossres.errors import CrossresError
@@ -20,6 +21,24 @@ COPY = "onnx-copy"
 OPSET = 13
 #: how far the copy may be from the file on a probe, relative to the file's largest number
 CLOSE = 1e-3
+
+
+class _Enlarged(nn.Module):
+    """A module that lays maps of one size flat, behind the resizing of others to it.
+
+    Args:
+        module: reads maps (B, c, h, w), and may read more.
+        size: h and w.
+    """
+
+    def __init__(self, module: nn.Module, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.module = module
+        self.size = size
+
+    def forward(self, maps: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+        said: torch.Tensor = self.module(F.interpolate(maps, self.size, mode="bilinear"), *rest)
+        return said
 
 
 class _Copy(nn.Module):
@@ -39,7 +58,9 @@ class _Copy(nn.Module):
         return said.flatten(1)
 
 
-def onnx_copy(path: str | Path, wanted: OnnxInput, classes: Sequence[str] = ()) -> Encoder:
+def onnx_copy(
+    path: str | Path, wanted: OnnxInput, classes: Sequence[str] = (), input_size: int | None = None
+) -> Encoder:
     """Make a trainable encoder of an ONNX file, by onnx2torch; on a probe it says what the file says.
 
     What is constant in the file is computed first (weights kept as int8 become float32), and dropout, which does
@@ -49,10 +70,12 @@ def onnx_copy(path: str | Path, wanted: OnnxInput, classes: Sequence[str] = ()) 
         path: of the file.
         wanted: what it expects of its input.
         classes: of a fresh classifier on the embedding; none without them.
+        input_size: side in pixels that the copy reads; the file's if left out. Smaller inputs cost less: the maps
+            that the file lays flat are resized to the size at which it lays them flat.
 
     Raises:
-        CrossresError: as `onnx_encoder`; onnx2torch is not installed, does not know an operator, or its copy says
-            something else than the file.
+        CrossresError: as `onnx_encoder`; onnx2torch is not installed, does not know an operator, its copy says
+            something else than the file, or cannot read images of `input_size`.
     """
     teacher = onnx_encoder(path, wanted)
     try:
@@ -78,6 +101,8 @@ def onnx_copy(path: str | Path, wanted: OnnxInput, classes: Sequence[str] = ()) 
         architecture=teacher.architecture | {"name": COPY},
     )
     _compare(encoder, teacher, path)
+    if input_size is not None and input_size != encoder.input_size:
+        _read_at(input_size, encoder, network, path)
     return encoder
 
 
@@ -113,7 +138,9 @@ def _folded(model: Any, backbone: nn.Module) -> Any:
         used = {name for node in constant for name in node.input}
         made.initializer.extend(tensor for tensor in graph.initializer if tensor.name in used)
         part = onnx.helper.make_model(made, opset_imports=model.opset_import, ir_version=model.ir_version)
-        session = onnxruntime.InferenceSession(part.SerializeToString(), providers=["CPUExecutionProvider"])
+        quiet = onnxruntime.SessionOptions()
+        quiet.log_severity_level = 3  # constants that nothing reads are no news
+        session = onnxruntime.InferenceSession(part.SerializeToString(), quiet, providers=["CPUExecutionProvider"])
         values = session.run(wanted, {})
         initial += [
             onnx.numpy_helper.from_array(np.ascontiguousarray(value), name)
@@ -162,3 +189,30 @@ def _compare(copy: Encoder, file: Encoder, path: str | Path) -> None:
     if not torch.allclose(ours, theirs, rtol=0, atol=CLOSE * float(theirs.abs().max())):
         worst = float((ours - theirs).abs().max())
         raise CrossresError(f"{path}: its torch copy says something else than the file, by up to {worst:.2g}")
+
+
+def _read_at(size: int, copy: Encoder, network: nn.Module, path: str | Path) -> None:
+    """Let the copy, in evaluation, read images of another size than the file's."""
+    maps: dict[str, tuple[int, int]] = {}
+
+    def note(name: str, given: tuple[Any, ...], said: Any) -> None:
+        if given and given[0].dim() == 4 and torch.is_tensor(said) and said.dim() == 2:
+            maps[name] = tuple(given[0].shape[2:])
+
+    hooks = [
+        module.register_forward_hook(lambda _, given, said, name=name: note(name, given, said))
+        for name, module in network.named_modules()
+        if not any(module.children())
+    ]
+    with torch.no_grad():
+        copy(torch.zeros(2, 3, copy.input_size or 1, copy.input_size or 1))
+        for hook in hooks:
+            hook.remove()
+        for name, shape in maps.items():
+            network.set_submodule(name, _Enlarged(network.get_submodule(name), shape))
+        copy.input_size = size
+        try:
+            copy(torch.zeros(2, 3, size, size))
+        except Exception as error:
+            why = " ".join(str(error).split())[:160]
+            raise CrossresError(f"{path}: its torch copy cannot read images of side {size} ({why})") from None

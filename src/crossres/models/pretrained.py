@@ -154,7 +154,8 @@ def _rebuild(
             raise CrossresError(f"this model wraps {module}: give it as from_pretrained(..., backbone=module)")
         elif name == COPY:
             wanted = {key.removeprefix("onnx_"): value for key, value in architecture.items() if key[:5] == "onnx_"}
-            encoder = onnx_copy(folder / str(architecture.get("file")), OnnxInput(**wanted), config["classes"])
+            file = folder / str(architecture.get("file"))
+            encoder = onnx_copy(file, OnnxInput(**wanted), config["classes"], config["input_size"])
         elif ":" in name and not name.startswith("timm:") and not trust_code:
             raise CrossresError(
                 f"the model {where} names code to run, '{name}'; set trust_code if that is yours, or give backbone="

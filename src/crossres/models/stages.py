@@ -28,6 +28,8 @@ def stage_paths(encoder: Encoder) -> list[str]:
     found = [str(info["module"]) for info in listed or () if info.get("module") in modules]
     if not found:
         name = encoder.architecture.get("name", "the network")
+        if not modules - {""}:
+            raise CrossresError(f"'{name}' shows no maps, only its embedding; choose losses that read embeddings")
         raise CrossresError(
             f"the stages of '{name}' are not known; name its modules in stages.teacher or stages.student"
         )
