@@ -146,8 +146,9 @@ def test_the_threshold_is_the_validations_also_where_only_judging_was_left(
     assert part["verification_last"]["threshold_chosen"] != part["verification_last"]["threshold_best"]
 
 
-def test_images_that_nobody_named(crowd: Path, make: Any, teacher: Encoder, tmp_path: Path) -> None:
-
+def test_images_that_nobody_named(
+    crowd: Path, make: Any, teacher: Encoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     crops = tmp_path / "crops"
     crops.mkdir()
     for number, file in enumerate(sorted((crowd / "train").rglob("*.png"))):
@@ -159,6 +160,13 @@ def test_images_that_nobody_named(crowd: Path, make: Any, teacher: Encoder, tmp_
     assert result["images"] == {"train": 72, "val": 72, "test": 72}
     assert result["config"]["unlabelled"] == "crops"
     assert "val_auc_best" in result
+    assert result["images_in_both_last"] == 0
+    judged = sorted((crowd / "test").rglob("*.png"))[0]
+    shutil.copy(judged, crops / "again.png")
+    again = run(make(losses=COSINE, unlabelled=str(crops), train__epochs=1, name="again"), teacher=teacher)
+    assert again["images_in_both_last"] == 1
+    assert f"{crops}: 1 images are test images, first again.png: the test will look better" in capsys.readouterr().err
+    (crops / "again.png").unlink()
     for name in ("cosface", "ce"):
         with pytest.raises(CrossresError, match=rf"^losses.{name}: needs people's names, and unlabelled images have"):
             run(make(losses={name: {"weight": 1.0}}, unlabelled=str(crops), name=name), quiet=True)
@@ -191,7 +199,11 @@ def test_a_folder_without_splits_is_split_by_people(
     assert (found["images"], found["people"], said.err) == (18, 3, "")
     assert found["rows"][-1]["verification"]["auc"] == pytest.approx(result["auc_best_val"])
     assert main([*words, "--split", "train"]) == 0
-    assert json.loads(capsys.readouterr().out)["people"] == 9
+    said = capsys.readouterr()
+    assert json.loads(said.out)["people"] == 9
+    assert said.err.startswith("--split train: the model was trained on most of these people, so that")
+    assert main([*words, "--pairs_only"]) == 0
+    assert "identification" not in json.loads(capsys.readouterr().out)["rows"][0]
 
 
 def test_people_in_training_and_test_are_reported_before_training(

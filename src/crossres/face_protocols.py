@@ -38,7 +38,7 @@ def read_protocols(
         CrossresError: data that cannot be read, or options that they leave no room for, by name.
     """
     own = "gallery and probes" if chosen.layout else "pairs" if chosen.data.endswith(".bin") else None
-    for option in ("pairs", "threshold_pairs", "split"):
+    for option in ("pairs", "threshold_pairs", "split", "pairs_only"):
         if own and getattr(chosen, option):
             raise CrossresError(f"{chosen.data} has its own {own}; leave --{option} out")
     if own and chosen.corrupt == "skip":
@@ -57,10 +57,21 @@ def read_protocols(
             "of them; --split test takes those that it was not",
             file=sys.stderr,
         )
+    if chosen.split in ("train", "all") and info.get("dataset") == base_name(chosen.data):
+        print(
+            f"--split {chosen.split}: the model was trained on most of these people, so that the figures will look "
+            "better than they are",
+            file=sys.stderr,
+        )
     for line in left_out({chosen.split or "test": images}):
         print(line, file=sys.stderr)
     pairs = read_pairs(chosen.pairs, images) if chosen.pairs else draw_pairs(images, DRAWN, 0)
-    return images, pairs, first_image_search(images) if images.class_counts.max() > 1 else None
+    if chosen.pairs_only:
+        return images, pairs, None
+    if images.class_counts.max() < 2:
+        print(f"{chosen.data}: nobody has two images, so nobody is looked for: verification only", file=sys.stderr)
+        return images, pairs, None
+    return images, pairs, first_image_search(images)
 
 
 def read_threshold_pairs(

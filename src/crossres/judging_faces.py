@@ -44,6 +44,9 @@ def _parser() -> CommandParser:
         f"{HELD_OUT}: pairs drawn among the people whom the model's training held out",
     )
     parser.add_argument(
+        "--pairs_only", action="store_true", help="verification only: nobody is looked for in a gallery"
+    )
+    parser.add_argument(
         "--gallery",
         help="another model for the HR side, such as the teacher in whose space the model was trained, or its stored "
         "embeddings",

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from crossres.data.faces import NOBODY, draw_pairs, first_image_search, hold_out_people, people_in_both
+from crossres.data.faces import (
+    NOBODY,
+    draw_pairs,
+    first_image_search,
+    hold_out_people,
+    images_in_both,
+    overlap,
+    people_in_both,
+)
 from crossres.data.images import ArrayItems, ImageSet
 from crossres.errors import CrossresError
 
@@ -35,6 +43,30 @@ def test_people_of_both_sets_are_named() -> None:
     assert people_in_both(people([2, 2]), people([2, 2], first=2)) == []
     # a name without an image is nobody
     assert people_in_both(people([2, 2, 0]), people([2, 2], first=2)) == []
+
+
+def test_numbers_may_be_counted_anew() -> None:
+    named, numbered = people([2, 2]), people([2, 2])
+    numbered.classes = ["0", "1"]
+    assert overlap(named, people([2], first=9), "set") == (0, None)
+    count, line = overlap(named, named, "set")
+    assert (count, line) == (
+        2,
+        "set: 2 people are in the training and in the test images, first p0: the test will look better than it is",
+    )
+    count, line = overlap(numbered, numbered, "set")
+    assert count == 2
+    assert line is not None
+    assert line.endswith("first 0: unless each counts its people anew, the test will look better than it is")
+
+
+def test_images_of_both_sets_are_known_by_their_pixels() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), dtype=np.uint8)
+    train, test = (
+        ImageSet(ArrayItems(pixels[rows]), [0] * len(rows), ["?"], "set") for rows in ([0, 1, 2, 1], [3, 1, 5])
+    )
+    assert images_in_both(train, test) == [train.path(1), train.path(3)]
+    assert images_in_both(train, train.subset([])) == []
 
 
 def test_pairs_are_what_they_say_and_none_is_twice() -> None:

@@ -66,12 +66,33 @@ def test_the_ten_folds_of_view_2(tmp_path: Path) -> None:
     assert pairs.same.tolist() == [True, False] * 3
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        (
+            "a.txt",
+            "1\nAnn\t1\t2\nAnn\t2\tAnn\t1\n",
+            "line 3: 'Ann_0002' and 'Ann_0001' are two people, but one in line 2",
+        ),
+        (
+            "a.csv",
+            "left,right,same\nAnn_0001,Bob_0001,0\nBob_0001.jpg,Ann_0001,1\n",
+            "line 3: 'Bob_0001.jpg' and 'Ann_0001' are one person, but two in line 2",
+        ),
+    ],
+)
+def test_a_pair_that_is_called_both_kinds(name: str, text: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(CrossresError, match=f"{name}, {told}$"):
+        read_pairs(tmp_path / name, images())
+
+
 def test_csv_by_path_name_or_stem(tmp_path: Path) -> None:
     path = tmp_path / "mine.csv"
-    rows = ["left,right,same,fold", "a/x.jpg,b/y.jpg,1,0", "x,z.jpg,false,1", "y,b/z,0,0", "y.jpg,z,true,1"]
+    rows = ["left,right,same,fold", "a/x.jpg,b/y.jpg,1,0", "x,z.jpg,false,1", "y,b/z,0,0", "y.jpg,x,true,1"]
     path.write_text("\n".join(rows) + "\n")
     pairs = read_pairs(path, images(["a/x.jpg", "b/y.jpg", "b/z.jpg"]))
-    assert (pairs.left.tolist(), pairs.right.tolist()) == ([0, 0, 1, 1], [1, 2, 2, 2])
+    assert (pairs.left.tolist(), pairs.right.tolist()) == ([0, 0, 1, 1], [1, 2, 2, 0])
     assert (pairs.same.tolist(), pairs.fold.tolist()) == ([True, False, False, True], [0, 1, 0, 1])
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from hashlib import sha256
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +56,42 @@ def people_in_both(train: ImageSet, test: ImageSet) -> list[str]:
     """Return the names of the people of whom both sets have images, sorted."""
     with_images = [{images.classes[label] for label in np.unique(images.labels)} for images in (train, test)]
     return sorted(with_images[0] & with_images[1])
+
+
+def overlap(train: ImageSet, test: ImageSet, name: str) -> tuple[int, str | None]:
+    """Return how many people are in both sets, and the line to say of it; None where nobody is.
+
+    Args:
+        train: the training images.
+        test: the test images.
+        name: of their source.
+    """
+    both = people_in_both(train, test)
+    if not both:
+        return 0, None
+    text = f"{name}: {len(both)} people are in the training and in the test images, first {both[0]}: "
+    if all(person.isdecimal() for person in both):
+        return len(both), text + "unless each counts its people anew, the test will look better than it is"
+    return len(both), text + "the test will look better than it is"
+
+
+def images_in_both(train: ImageSet, test: ImageSet) -> list[str]:
+    """Return the names of those of the training images whose very pixels are among the test images."""
+    judged = set(_pixel_digests(test))
+    return [train.path(i) for i, digest in enumerate(_pixel_digests(train)) if digest in judged]
+
+
+def _pixel_digests(images: ImageSet) -> Iterator[bytes]:
+    with ThreadPoolExecutor() as pool:
+        # in parts: each answer waits in memory until it is read
+        for start in range(0, len(images), 1024):
+            yield from pool.map(
+                lambda i: _pixel_digest(images.image(i)), range(start, min(start + 1024, len(images)))
+            )
+
+
+def _pixel_digest(pixels: npt.NDArray[np.uint8]) -> bytes:
+    return sha256(str(pixels.shape).encode() + pixels.tobytes()).digest()
 
 
 def draw_pairs(images: ImageSet, count: int, seed: int, folds: int = 10) -> Pairs:

@@ -55,7 +55,7 @@ def read_pairs(path: str | Path, images: ImageSet) -> Pairs:
 
     Raises:
         CrossresError: no such file, a line that is no pair, an image that is not in the set, by its line; no genuine
-            or no impostor pair, in all or outside one of the folds.
+            or no impostor pair, in all or outside one of the folds; a pair that is called genuine and impostor.
     """
     path = Path(path)
     try:
@@ -86,6 +86,14 @@ def read_pairs(path: str | Path, images: ImageSet) -> Pairs:
     same = np.array([row[2] for row in rows], dtype=bool)
     fold = np.array([row[3] for row in rows], dtype=np.int64)
     _require_both_kinds(path, same, fold)
+    said: dict[tuple[int, int], tuple[bool, int]] = {}
+    for i, (left, right) in enumerate(np.sort(found).tolist()):
+        kind, first = said.setdefault((left, right), (rows[i][2], rows[i][0]))
+        if kind != rows[i][2]:
+            here, there = ("one person", "two") if rows[i][2] else ("two people", "one")
+            one, other = rows[i][1]
+            where = f"{path}, line {rows[i][0]}"
+            raise CrossresError(f"{where}: '{one}' and '{other}' are {here}, but {there} in line {first}")
     return Pairs(found[:, 0], found[:, 1], same, fold)
 
 

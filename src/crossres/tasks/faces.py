@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from crossres.config import Faces, Teach
-from crossres.data.faces import draw_pairs, first_image_search, hold_out_people, people_in_both
+from crossres.data.faces import draw_pairs, first_image_search, hold_out_people, images_in_both, overlap
 from crossres.data.images import ImageSet, left_out
 from crossres.data.loader import Loader
 from crossres.data.pairs import Pairs, read_pairs
@@ -37,6 +37,7 @@ class FaceTask(Task):
         self.val_pairs: Pairs | None = None
         self.test_pairs: Pairs | None = None
         self.in_both = 0
+        self.images_in_both = 0
 
     def images(self, config: Teach, progress: Progress) -> tuple[ImageSet, ImageSet | None, ImageSet]:
         if config.images.classes is not None:
@@ -57,17 +58,20 @@ class FaceTask(Task):
         read = {"train": train_set, "test": test_set} | ({"unlabelled": unlabelled} if unlabelled else {})
         for lines in left_out(read):
             progress.say(lines)
-        both = people_in_both(train_set, test_set)
-        self.in_both = len(both)
-        if both:
-            progress.say(
-                f"{config.data}: {len(both)} people are in the training and in the test images, first {both[0]}: "
-                "the test will look better than it is"
-            )
+        self.in_both, line = overlap(train_set, test_set, config.data)
+        if line:
+            progress.say(line)
         if unlabelled is None:
             train_set, val_set = hold_out_people(train_set, config.train.val_fraction, SPLIT_SEED)
             assert val_set is not None  # val_fraction is above 0
         else:
+            shown = images_in_both(unlabelled, test_set)
+            self.images_in_both = len(shown)
+            if shown:
+                progress.say(
+                    f"{self.config.unlabelled}: {len(shown)} images are test images, first {shown[0]}: the test will "
+                    "look better than it is"
+                )
             train_set, val_set = unlabelled, train_set
         self.val_pairs = draw_pairs(val_set, self.config.val_pairs, SPLIT_SEED, folds=1)
         pairs = self.config.pairs
@@ -101,6 +105,7 @@ class FaceTask(Task):
             "eer": verified["eer"],
             "verification": verified,
             "people_in_both": self.in_both,
+            "images_in_both": self.images_in_both,
         }
         # a list of pairs can name images of people who have one each
         if test.images.class_counts.max() > 1:
