@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import pickle
@@ -20,6 +21,7 @@ from crossres import Encoder, Faces, build_encoder, load
 from crossres.cli import main
 from crossres.data.readers import read
 from crossres.errors import CrossresError
+from crossres.evaluate.verification import k_fold_accuracy
 from crossres.experiment import run
 from crossres.models.pretrained import from_pretrained, save_pretrained
 
@@ -259,7 +261,7 @@ def test_people_that_choose_the_threshold_and_are_judged_by_it_are_reported(
 
 
 def test_own_folders_of_gallery_and_probes_are_judged_at_each_size(
-    crowd: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    crowd: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], refused: Any
 ) -> None:
     save_pretrained(build_encoder("resnet8", classes=(), input_size=16), tmp_path / "model")
     for part, people, number in (("gallery", (12, 13), 0), ("probes", (12, 13, 14), 1)):
@@ -286,6 +288,11 @@ def test_own_folders_of_gallery_and_probes_are_judged_at_each_size(
         rows = json.loads(capsys.readouterr().out)["rows"]
         assert [(row["sides"], row["size"]) for row in rows] == sides
         assert all(row["identification"]["strangers"] == 1 for row in rows)
+        assert all(len(row["identification"]["open_set"]) == 3 for row in rows)
+    assert main([str(word) for word in [*words[:-1], "--fpir", "0.2,1e-3", "--png", tmp_path / "set.png"]]) == 0
+    assert "TPIR at FPIR 0.2" in (said := capsys.readouterr().out)
+    assert "0.001" in said
+    assert refused(*words, "--scores", "s.csv").endswith("has its own gallery and probes, no pairs; leave it out")
 
 
 def test_the_commands(crowd: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], refused: Any) -> None:
@@ -325,6 +332,30 @@ def test_the_commands(crowd: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert main([str(word) for word in [*judged, "--sizes", "4,8", "--png", tmp_path / "faces.png"]]) == 0
     assert "accuracy %" in capsys.readouterr().out
     assert (tmp_path / "faces.png").exists()
+
+    # what is written gives the same numbers again
+    asked = ["--far", "1e-1,1e-3,0.1", "--fpir", "0.05", "--scores", tmp_path / "scores.csv", "--json"]
+    assert main([str(word) for word in [*judged, *asked]]) == 0
+    row = json.loads(capsys.readouterr().out)["rows"][2]
+    assert [point["far"] for point in row["verification"]["tar_at_far"]] == [0.1, 0.001]
+    assert row["identification"]["open_set"] is None
+    assert refused(*judged, "--scores", pairs) == f"--scores: {pairs} is what is read; name another file"
+    with (tmp_path / "scores.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 3 * 23
+    of_row = [line for line in lines if (line["sides"], line["size"]) == ("lr-lr", "8")]
+    assert (of_row[0]["left"], of_row[0]["right"]) == ("test/p12/p12_0000.png", "test/p12/p12_0001.png")
+    again = k_fold_accuracy(
+        [float(line["similarity"]) for line in of_row],
+        [line["same"] == "1" for line in of_row],
+        [int(line["fold"]) for line in of_row],
+    )
+    assert [each["accuracy"] for each in row["verification"]["folds"]] == list(again.folds)
+    assert [each["threshold"] for each in row["verification"]["folds"]] == list(again.thresholds)
+    assert main([str(word) for word in [*judged, *asked[:4]]]) == 0
+    assert "TAR@FAR 1e-1" in capsys.readouterr().out
+    for text, line in (("x", "'x' is no list of rates such as 1e-1,1e-3"), ("0.1,nan", "a rate lies between 0 and")):
+        assert line in refused(*judged, "--far", text)
 
     assert main([str(word) for word in [*judged, "--threshold_pairs", chooser, "--resamples", 20]]) == 0
     said = capsys.readouterr().out

@@ -52,6 +52,8 @@ def test_every_line_of_a_tutorial_runs(page, tmp_path, monkeypatch, capsys):
             else:
                 assert program == "crossres"
                 assert main(words) == 0, f"{line}\n{capsys.readouterr().err}"
+    if page.stem == "faces":
+        assert capsys.readouterr().out.splitlines()[-1].startswith("camera.png: person42 ")
 
 
 def test_there_is_code():

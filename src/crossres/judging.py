@@ -231,6 +231,17 @@ def transfer_command(words: list[str]) -> None:
     )
 
 
+def rates(text: str) -> tuple[float, ...]:
+    """Read a list of rates such as 1e-1,1e-3 from the command line, each once."""
+    try:
+        asked = tuple(dict.fromkeys(float(word) for word in text.split(",")))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of rates such as 1e-1,1e-3") from None
+    if not all(0 < rate < 1 for rate in asked):  # NaN neither
+        raise argparse.ArgumentTypeError("a rate lies between 0 and 1")
+    return asked
+
+
 def sides(text: str) -> tuple[int, ...]:
     """Read a list of pixels such as 4,8,16 from the command line."""
     try:

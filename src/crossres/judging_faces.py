@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from crossres.command_parser import CommandParser
 from crossres.config import Train, base_name
@@ -15,9 +17,10 @@ from crossres.degrade import Degradation, read_degradation
 from crossres.devices import resolve_device
 from crossres.errors import CrossresError
 from crossres.evaluate.embedding import sizes_of
-from crossres.evaluate.faces import evaluate_faces
+from crossres.evaluate.face_scores import Scored, write_scores
+from crossres.evaluate.faces import FARS, FPIRS, evaluate_faces
 from crossres.face_protocols import DRAWN, HELD_OUT, read_protocols, read_threshold_pairs
-from crossres.judging import sides, tell, words_of
+from crossres.judging import rates, sides, tell, words_of
 from crossres.models.encoder import Encoder
 from crossres.models.onnx_teacher import OnnxInput, read_onnx_input
 from crossres.models.stored import ENDINGS, StoredBackbone
@@ -83,8 +86,20 @@ def _parser() -> CommandParser:
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where it runs")
     parser.add_argument("--memory_mb", type=int, default=4096, help="budget of decoded images kept in memory")
     parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap; 0 leaves intervals out")
+    parser.add_argument(
+        "--far", type=rates, help="false accept rates that TAR is given at, e.g. 1e-1,1e-3; else 1e-1 to 1e-4"
+    )
+    parser.add_argument(
+        "--fpir",
+        type=rates,
+        default=FPIRS,
+        help="false positive identification rates that TPIR is given at; else 0.01,0.1,0.3",
+    )
     parser.add_argument("--cache_dir", help="keep the gallery model's embeddings here, for the next model")
     parser.add_argument("--png", help="draw the curves into this file")
+    parser.add_argument(
+        "--scores", help="write the similarity of each pair, at all sides and sizes, into this CSV file"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else on stdout")
     return parser
 
@@ -121,6 +136,12 @@ def evaluate_faces_command(words: list[str]) -> None:
     else:
         degradation = Degradation(**(encoder.info.get("degradation") or {}))
     images, pairs, search = read_protocols(chosen, encoder.info)
+    lists = {Path(given).absolute() for given in (chosen.pairs, chosen.threshold_pairs, chosen.data) if given}
+    if chosen.scores and Path(chosen.scores).absolute() in lists:
+        raise CrossresError(f"--scores: {chosen.scores} is what is read; name another file")
+    if chosen.scores and pairs is None:
+        raise CrossresError(f"--scores: {chosen.data} has its own gallery and probes, no pairs; leave it out")
+    scored: list[Scored] = []
     chooses = read_threshold_pairs(chosen, encoder.info, images, pairs) if chosen.threshold_pairs else None
     device = resolve_device(Train(device=chosen.device, precision=encoder.info.get("precision", "float32")))
     result = {"model": base_name(chosen.model), "gallery": base_name(chosen.gallery) if chosen.gallery else None}
@@ -141,6 +162,9 @@ def evaluate_faces_command(words: list[str]) -> None:
         autocast=device.autocast,
         memory_mb=chosen.memory_mb,
         resamples=chosen.resamples,
+        fars=chosen.far or FARS,
+        fpirs=chosen.fpir,
+        keep=(lambda *row: scored.append(row)) if chosen.scores else None,
         progress=Progress().count,
     )
     result["precision"] = device.precision
@@ -150,7 +174,14 @@ def evaluate_faces_command(words: list[str]) -> None:
 
         draw_faces(result, path)
 
-    tell(result, chosen, partial(_print, over_images=chosen.layout == "tinyface"), draw)
+    # by default the table has what fits
+    show = partial(_print, over_images=chosen.layout == "tinyface", fars=chosen.far or FARS[1:3], fpirs=chosen.fpir)
+    tell(result, chosen, show, draw)
+    if chosen.scores:
+        assert pairs is not None
+        write_scores(chosen.scores, images, pairs, scored)
+        if not chosen.json:
+            print(f"scores: {chosen.scores}")
 
 
 def _gallery(chosen: argparse.Namespace, encoder: Encoder, wanted: OnnxInput | None) -> Encoder | None:
@@ -179,8 +210,15 @@ def _within(interval: list[float] | None) -> str:
     return "" if interval is None else f" ±{(interval[1] - interval[0]) / 2:.1f}"
 
 
-def _print(result: dict[str, Any], over_images: bool) -> None:
-    """Print the tables; ranks over gallery images, as TinyFace's protocol counts, or over identities."""
+def _print(result: dict[str, Any], over_images: bool, fars: Sequence[float], fpirs: Sequence[float]) -> None:
+    """Print the tables; ranks over gallery images, as TinyFace's protocol counts, or over identities.
+
+    Args:
+        result: of `evaluate_faces`.
+        over_images: ranks are over images.
+        fars: those of the false accept rates that are shown.
+        fpirs: the false positive identification rates.
+    """
     from rich.console import Console
     from rich.table import Column, Table
 
@@ -215,7 +253,7 @@ def _print(result: dict[str, Any], over_images: bool) -> None:
             accuracy = f"{found['accuracy']:.2f} ±{found['accuracy_error']:.2f}"
         else:
             accuracy = f"{found['accuracy_best']:.2f}†"
-        points = [share(point, "tar") for point in found["tar_at_far"][1:3]]
+        points = [share(point, "tar") for point in found["tar_at_far"] if point["far"] in fars]
         return [accuracy, *(measured(found, name, found[name]) for name in ("auc", "eer")), *points]
 
     def identified(row: dict[str, Any]) -> list[str]:
@@ -224,13 +262,15 @@ def _print(result: dict[str, Any], over_images: bool) -> None:
         of = found["retrieval"] if over_images else found
         # the nearest image is of the nearest identity: rank-1, and its interval, are the same over both
         ranks = [measured(found, "rank1", of["rank1"]), *(f"{of[f'rank{k}']:.2f}" for k in (5, 20))]
-        return [*ranks, *(points or [""] * 3), measured(found, "map", found["retrieval"]["map"])]
+        return [*ranks, *(points or [""] * len(fpirs)), measured(found, "map", found["retrieval"]["map"])]
 
     if "verification" in result["rows"][0]:
-        table(["accuracy %", "AUC %", "EER %", "TAR@FAR 1e-2", "1e-3"], verified)
+        shown = [np.format_float_scientific(far, trim="-", exp_digits=1) for far in fars]
+        table(["accuracy %", "AUC %", "EER %", f"TAR@FAR {shown[0]}", *shown[1:]], verified)
     searched = any("identification" in row for row in result["rows"])
     if searched:
-        table(["rank-1 %", "rank-5", "rank-20", "TPIR at FPIR 0.01", "0.1", "0.3", "mAP %"], identified)
+        asked = [f"{fpir:g}" for fpir in fpirs]
+        table(["rank-1 %", "rank-5", "rank-20", f"TPIR at FPIR {asked[0]}", *asked[1:], "mAP %"], identified)
     first = result["rows"][0]
     if "verification" in first:
         counts = first["verification"]["pairs"]

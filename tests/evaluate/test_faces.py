@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from crossres.data.faces import NOBODY, Search, draw_pairs, first_image_search
@@ -59,11 +60,24 @@ def test_verify_takes_the_cosine_of_both_sides() -> None:
     best = max(np.mean([(s >= t) == same for s, same in zip(scores, pairs.same, strict=True)]) for t in [*scores, 2])
     assert found["accuracy_best"] == pytest.approx(100 * best)
     assert found["pairs"] == {"genuine": 5, "impostor": 5}
+    for each, fold in zip(found["folds"], range(5), strict=True):
+        at = np.flatnonzero(pairs.fold == fold)
+        judged = [(scores[i] >= each["threshold"]) == pairs.same[i] for i in at]
+        assert (each["fold"], each["accuracy"]) == (fold, pytest.approx(100 * np.mean(judged)))
+    assert found["accuracy"] == pytest.approx(np.mean([each["accuracy"] for each in found["folds"]]))
     for name, (low, high) in found["intervals"].items():
         assert 0 <= low <= high <= 100, name
     assert [point["too_few"] for point in found["tar_at_far"]] == [True] * 4
     one_fold = Pairs(pairs.left, pairs.right, pairs.same, np.zeros(10, dtype=np.int64))
-    assert verify(left, right, one_fold, resamples=0)["accuracy"] is None
+    unfolded = verify(left, right, one_fold, resamples=0)
+    assert unfolded["accuracy"] is unfolded["folds"] is None
+    other = verify(left, right, pairs, resamples=50, fars=(0.5, 0.2))["tar_at_far"]
+    assert [(point["far"], point["too_few"]) for point in other] == [(0.5, True), (0.2, True)]
+    impostors = np.array(scores)[~pairs.same]
+    for point, allowed in zip(other, (2, 1), strict=True):
+        lowest = min(t for t in scores if (impostors >= t).sum() <= allowed)
+        assert point["tar"] == pytest.approx(100 * np.mean(np.array(scores)[pairs.same] >= lowest))
+        assert point["interval"][0] <= point["tar"] <= point["interval"][1]
     chosen = verify(left, right, pairs, resamples=50, threshold=0.1)
     right_at = np.mean([(s >= 0.1) == same for s, same in zip(scores, pairs.same, strict=True)])
     assert chosen["accuracy_chosen"] == pytest.approx(100 * right_at)
@@ -107,10 +121,16 @@ def test_identify_against_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
         if identity != NOBODY
     ]
     assert loose["tpir_rank20"] == pytest.approx(100 * np.mean([own >= loose["threshold"] for own in owns]))
+    # two strangers: none, one or both of them let in
+    assert found["open_set_curve"]["fpir"] == [0, 0.5, 1]
+    points = identify(gallery, probes, search, resamples=0, fpirs=(0.5,))["open_set"]
+    assert [(point["fpir"], point["tpir"]) for point in points] == [(0.5, found["open_set_curve"]["tpir"][1])]
+    assert found["open_set_curve"]["tpir"][2] == found["rank1"]
     monkeypatch.setattr(faces, "CHUNK", 3)  # a large search goes in parts
     assert identify(gallery, probes, search, resamples=50) == found
     mated_only = Search(search.gallery, search.gallery_identity, search.probes[:5], search.probe_identity[:5])
-    assert identify(gallery, probes, mated_only, resamples=0)["open_set"] is None
+    closed = identify(gallery, probes, mated_only, resamples=0)
+    assert closed["open_set"] is closed["open_set_curve"] is None
 
 
 def test_intervals_draw_people() -> None:
@@ -178,8 +198,13 @@ def test_a_teachers_gallery_takes_the_hr_side(tmp_path: Path) -> None:
     result = evaluate_faces(
         encoder(8), images, hr_size=16, sizes=(8,), pairs=pairs, search=first_image_search(images)
     )
-    draw_faces({"model": "m"} | result, tmp_path / "faces.png")
-    assert (tmp_path / "faces.png").read_bytes()[:4] == b"\x89PNG"
+    sides = []
+    for number, wanted in enumerate((("verification", "identification"), ("verification",), ("identification",))):
+        rows = [{key: row[key] for key in ("sides", "size", *wanted)} for row in result["rows"]]
+        draw_faces({"model": "m"} | result | {"rows": rows}, tmp_path / f"{number}.png")
+        with Image.open(tmp_path / f"{number}.png") as figure:
+            sides.append(figure.size)
+    assert sides[0][1] > 1.5 * sides[1][1] == 1.5 * sides[2][1]
 
 
 def test_other_images_choose_the_threshold(monkeypatch: pytest.MonkeyPatch) -> None:

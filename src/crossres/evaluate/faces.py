@@ -71,6 +71,7 @@ def verify(
     pairs: Pairs,
     resamples: int = 1000,
     threshold: float | None = None,
+    fars: Sequence[float] = FARS,
 ) -> dict[str, Any]:
     """Judge verification by the cosine of embeddings.
 
@@ -80,9 +81,11 @@ def verify(
         pairs: positions in these.
         resamples: of the pairs, for the intervals; 0 leaves them out.
         threshold: chosen on other pairs.
+        fars: false accept rates that TAR is given at, each once.
 
     Returns:
         accuracy (mean over folds, each at the threshold of the others, with its standard error; null without folds),
+        folds (``{fold, accuracy, threshold}`` of each; null without folds),
         accuracy_chosen (at the given threshold; null without one), accuracy_best (at the threshold that is best on
         these very pairs), auc, eer, all in percent, with 95 % intervals; right: which pairs are at the given
         threshold, as `pack` writes them; tar_at_far: ``{far, tar, threshold, too_few, interval}``; roc: points of the
@@ -94,22 +97,24 @@ def verify(
     scores = similarities(left, right, pairs)
     same = pairs.same
     folds = k_fold_accuracy(scores, same, pairs.fold) if len(np.unique(pairs.fold)) > 1 else None
+    by_fold = zip(np.unique(pairs.fold).tolist(), folds.folds, folds.thresholds, strict=True) if folds else ()
     points = roc(scores, same)
     # of lists with many impostors, evenly spread operating points would leave the low FARs out
-    far = np.concatenate([[0], np.geomspace(1 / points.impostors, 1, POINTS), FARS])
+    far = np.concatenate([[0], np.geomspace(1 / points.impostors, 1, POINTS), fars])
     spread = np.unique(np.searchsorted(points.far, far, side="right") - 1)
 
     def measured(points: Roc) -> list[float]:
         at = [points.accuracy_at(threshold)] if threshold is not None else []
-        shares = [points.accuracy.max(), auc_of(points), eer_of(points), *(tar_of(points, far).tar for far in FARS)]
+        shares = [points.accuracy.max(), auc_of(points), eer_of(points), *(tar_of(points, far).tar for far in fars)]
         return [100 * float(share) for share in [*shares, *at]]
 
-    names = ["accuracy_best", "auc", "eer", *FARS, *(["accuracy_chosen"] if threshold is not None else [])]
+    names = ["accuracy_best", "auc", "eer", *fars, *(["accuracy_chosen"] if threshold is not None else [])]
     numbers = dict(zip(names, measured(points), strict=True))
     result: dict[str, Any] = {
         "pairs": {"genuine": int(same.sum()), "impostor": int((~same).sum())},
         "accuracy": folds.mean if folds else None,
         "accuracy_error": folds.error if folds else None,
+        "folds": folds and [dict(zip(("fold", "accuracy", "threshold"), of, strict=True)) for of in by_fold],
         "accuracy_chosen": None,
         "threshold_chosen": threshold,
         "threshold_best": best_threshold(scores, same),
@@ -117,7 +122,7 @@ def verify(
         **{name: number for name, number in numbers.items() if isinstance(name, str)},
         "tar_at_far": [
             {"far": far, "tar": 100 * found.tar, "threshold": _finite(found.threshold), "too_few": found.too_few}
-            for far in FARS
+            for far in fars
             for found in [tar_of(points, far)]
         ],
         "roc": {"far": points.far[spread].tolist(), "tar": points.tar[spread].tolist()},
@@ -130,7 +135,13 @@ def verify(
     return result
 
 
-def identify(gallery: npt.ArrayLike, probes: npt.ArrayLike, search: Search, resamples: int = 1000) -> dict[str, Any]:
+def identify(
+    gallery: npt.ArrayLike,
+    probes: npt.ArrayLike,
+    search: Search,
+    resamples: int = 1000,
+    fpirs: Sequence[float] = FPIRS,
+) -> dict[str, Any]:
     """Judge identification, closed and open set, and retrieval, by the cosine of embeddings.
 
     Args:
@@ -140,12 +151,13 @@ def identify(gallery: npt.ArrayLike, probes: npt.ArrayLike, search: Search, resa
         resamples: for the intervals; 0 leaves them out. What is drawn is people, not probes: mated people and
             strangers apart, and all probes of a drawn person go along. A stranger who is `NOBODY` is drawn alone, one
             with an identity that the gallery lacks as a person. One mated person alone leaves an interval no width.
+        fpirs: false positive identification rates that TPIR is given at.
 
     Returns:
         rank1, rank5, rank10, rank20 and cmc, over identities, in percent of the mated probes; open_set: ``{fpir,
         tpir, tpir_rank20, threshold, too_few, interval}`` (tpir at rank 1, as UCCS's DIR; at rank 20 as QMUL-SurvFace
-        has it), null without strangers; retrieval: map and ranks over images; counts; 95 % intervals of rank1 (the
-        same over identities and over images) and map.
+        has it) and open_set_curve: points of TPIR at rank 1 over FPIR, both null without strangers; retrieval: map
+        and ranks over images; counts; 95 % intervals of rank1 (the same over identities and over images) and map.
 
     Raises:
         CrossresError: an empty gallery, no mated probe, an embedding that is NaN, infinite or 0.
@@ -174,15 +186,17 @@ def identify(gallery: npt.ArrayLike, probes: npt.ArrayLike, search: Search, resa
         **{f"rank{k}": float(cmc(rank, k)[-1]) for k in RANKS},
         "cmc": curve.tolist(),
         "open_set": None,
+        "open_set_curve": None,
         "retrieval": retrieval_of(np.concatenate(precisions), np.concatenate(firsts), search.gallery_identity),
     }
     if not mated.all():
         result["open_set"] = [
             {"fpir": fpir, "tpir": point.tpir, "threshold": _finite(point.threshold), "too_few": point.too_few}
             | {"tpir_rank20": open_set_of(found, fpir, 20).tpir}
-            for fpir in FPIRS
+            for fpir in fpirs
             for point in [open_set_of(found, fpir)]
         ]
+        result["open_set_curve"] = _open_set_curve(found, result["strangers"], fpirs)
     if resamples:
         rng, first, precision = np.random.default_rng(0), rank[mated] == 1, np.concatenate(precisions)
         # strangers are drawn apart: their number decides the threshold
@@ -194,13 +208,20 @@ def identify(gallery: npt.ArrayLike, probes: npt.ArrayLike, search: Search, resa
             numbers = [100 * float(of[rows].mean()) for of in (first, precision)]
             if len(strangers):
                 part = found.of(np.append(own[rows], strangers[draw_people(of_strangers, rng)]))
-                numbers += [open_set_of(part, fpir).tpir for fpir in FPIRS]
+                numbers += [open_set_of(part, fpir).tpir for fpir in fpirs]
             measured.append(numbers)
         rank1, average, *points = np.quantile(measured, [0.025, 0.975], axis=0).T.tolist()
         result["intervals"] = {"rank1": rank1, "map": average}
         for point, interval in zip(result["open_set"] or (), points, strict=True):
             point["interval"] = interval
     return result
+
+
+def _open_set_curve(found: Placed, strangers: int, fpirs: Sequence[float]) -> dict[str, list[float]]:
+    """Return TPIR at rank 1, in percent, over FPIR: evenly on a logarithmic axis, and where the table looks."""
+    let_in = np.concatenate([[0], np.geomspace(1, strangers, POINTS), strangers * np.array(fpirs)])
+    shares = (np.unique((let_in + 1e-9).astype(int)) / strangers).tolist()
+    return {"fpir": shares, "tpir": [open_set_of(found, share).tpir for share in shares]}
 
 
 def evaluate_faces(
@@ -221,6 +242,9 @@ def evaluate_faces(
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     memory_mb: int = 4096,
     resamples: int = 1000,
+    fars: Sequence[float] = FARS,
+    fpirs: Sequence[float] = FPIRS,
+    keep: Callable[[str, int, Floats], None] | None = None,
     progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> dict[str, Any]:
     """Judge an encoder on faces at HR-HR, HR-LR and LR-LR, for each low-resolution size.
@@ -244,6 +268,9 @@ def evaluate_faces(
         autocast: context of the encoder's forward pass; another gallery runs in float32.
         memory_mb: budget for decoded images.
         resamples: of the bootstrap.
+        fars: false accept rates that TAR is given at.
+        fpirs: false positive identification rates that TPIR is given at.
+        keep: given (sides, size, similarity of each pair) of each row, its size hr_size at hr-hr.
         progress: told (what, done, total) of each pass over the images.
 
     Returns:
@@ -294,9 +321,11 @@ def evaluate_faces(
             threshold = None
             if chooser is not None:
                 threshold = best_threshold(similarities(left[1], right[1], chooser), chooser.same)
-            row["verification"] = verify(left[0], right[0], pairs, resamples, threshold)
+            row["verification"] = verify(left[0], right[0], pairs, resamples, threshold, fars)
+            if keep is not None:
+                keep(sides, size or hr_size, similarities(left[0], right[0], pairs))
         if search is not None:
-            row["identification"] = identify(left[0], right[0], search, resamples)
+            row["identification"] = identify(left[0], right[0], search, resamples, fpirs)
         rows.append(row)
 
     if native:
