@@ -105,6 +105,24 @@ def summary_table(
     return "\n".join(lines)
 
 
+def degraded_table(judged: Mapping[str, Mapping[tuple[str, int], Mapping[str, Any]]]) -> str:
+    """Models judged on faces made small in several ways: accuracy on pairs, AUC and rank-1, both sides alike.
+
+    Args:
+        judged: for each model, by degradation and LR size, what ``crossres faces evaluate --json`` says.
+    """
+    settings = list(next(iter(judged.values())))
+    heads = " | ".join(f"{size}x{size}, {kind}" for kind, size in settings)
+    lines = [f"| accuracy / AUC / rank-1 | {heads} |", "|---" * (len(settings) + 1) + "|"]
+    for name, documents in judged.items():
+        rows = [_row(documents[kind, size], "lr-lr", size) for kind, size in settings]
+        cells = [
+            " / ".join(f"{MEASURES[measure](row):.1f}" for measure in ("accuracy", "AUC", "rank-1")) for row in rows
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def _rated(
     results: Sequence[Mapping[str, Any]],
     teacher: Mapping[str, Any],

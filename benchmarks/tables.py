@@ -16,7 +16,7 @@ from typing import Any
 
 from cifar100 import VARIANTS
 from deploy_tables import exports_table, gallery_table
-from face_tables import GALLERY, faces_costs, protocols_table, summary_table
+from face_tables import GALLERY, degraded_table, faces_costs, protocols_table, summary_table
 
 from crossres.bench import compared, write_comparison
 from crossres.checkpoint import write_atomically
@@ -35,6 +35,8 @@ CHOOSING = [Path("recipes/cifar100") / f"{name}.yaml" for name in ("crrcd-varian
 #: Grids of faces, and what `crossres faces evaluate` says of their teacher and of its copies trained on small faces.
 FACES = [Path("recipes/faces") / f"{name}.yaml" for name in ("lfw",)]
 FACE_TEACHER, FACE_COSTS = (Path("results/faces") / f"{name}.json" for name in ("teacher", "costs"))
+#: Of faces of the preset realistic, by the teacher and by students that were and were not trained on such.
+FACE_REALISTIC = Path("results/faces/realistic")
 FACE_COPIES = {
     "a copy of the teacher, trained on 8x8 to 16x16": Path("results/faces/copy.json"),
     "such a copy, read at 32x32": Path("results/faces/copy-32.json"),
@@ -248,6 +250,34 @@ def faces_tables(recipe: Path) -> dict[str, str]:
     return tables
 
 
+def realistic_table() -> str:
+    """SFace and its students, on faces that were only made small and on those of the preset realistic."""
+    grid = {
+        (r["lr_size"], r["seed"]): r["protocols"][GALLERY]
+        for r in read_results(read_grid(FACES[0]).folder)
+        if label(r) == "crrcd + cosface"
+    }
+    read = {path.stem: json.loads(path.read_text()) for path in FACE_REALISTIC.glob("*.json")}
+    teacher = json.loads(FACE_TEACHER.read_text())
+    sizes = (8, 16)
+    return degraded_table(
+        {
+            "the teacher, enlarged": {
+                **{("clean", size): teacher for size in sizes},
+                **{("realistic", size): read["teacher"] for size in sizes},
+            },
+            "crrcd + cosface, trained on clean images of the size": {
+                **{("clean", size): grid[size, 0] for size in sizes},
+                **{("realistic", size): read[f"clean-{size}"] for size in sizes},
+            },
+            "crrcd + cosface, trained on realistic ones of 8x8 to 16x16": {
+                **{("clean", size): read["realistic-on-clean"] for size in sizes},
+                **{("realistic", size): read["realistic"] for size in sizes},
+            },
+        }
+    )
+
+
 def steps_table(path: Path) -> str:
     """Cost of a training step."""
     rows = json.loads(path.read_text())
@@ -332,6 +362,8 @@ def main() -> None:
         if read_grid(recipe).folder.is_dir() and FACE_TEACHER.exists():
             tables[f"{recipe.stem}-methods"] = grid_table(recipe, write=not chosen.check)
             tables |= faces_tables(recipe)
+    if FACE_REALISTIC.is_dir():
+        tables["lfw-realistic"] = realistic_table()
     if FACE_COSTS.exists():
         tables["face-costs"] = faces_costs(FACE_COSTS)
     pages = [Path("README.md"), *sorted(Path("docs").glob("*.md"))]

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from crossres.data.faces import Search
 from crossres.data.pairs import Pairs
 from crossres.evaluate.faces import identify, verify
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
-from face_tables import GALLERY, protocols_table, summary_table
+from face_tables import GALLERY, degraded_table, protocols_table, summary_table
 
 PEOPLE, EACH = 30, 4
 
@@ -80,6 +81,20 @@ def test_a_trained_copy_of_the_teacher_has_a_row_on_both_pairs_of_sides() -> Non
         assert cells[0] == "a copy"
         assert float(cells[-2]) < 0.05
         assert cells[-1] == "0"
+
+
+def test_models_are_compared_on_clean_and_degraded_faces() -> None:
+    documents = {("clean", 8): judged(0.4, 6), ("realistic", 8): judged(1.2, 7)}
+    table = degraded_table({"crd": documents}).splitlines()
+    assert table[0] == "| accuracy / AUC / rank-1 | 8x8, clean | 8x8, realistic |"
+    name, *cells = [cell.strip() for cell in table[2].split("|")[1:-1]]
+    assert name == "crd"
+    for cell, document in zip(cells, documents.values(), strict=True):
+        row = document["rows"][1]
+        accuracy, auc, rank = (float(word) for word in cell.split(" / "))
+        assert accuracy == pytest.approx(row["verification"]["accuracy_chosen"], abs=0.051)
+        assert auc == pytest.approx(row["verification"]["auc"], abs=0.051)
+        assert rank == pytest.approx(row["identification"]["rank1"], abs=0.051)
 
 
 def test_summary_has_the_methods_asked_for_and_leaves_what_cannot_be_compared_empty() -> None:
