@@ -11,7 +11,7 @@ import pytest
 
 from crossres.data.faces import Search
 from crossres.data.pairs import Pairs
-from crossres.evaluate.faces import identify, verify
+from crossres.evaluate.protocols import identify, verify
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 from face_tables import GALLERY, degraded_table, protocols_table, summary_table

@@ -18,7 +18,8 @@ from crossres.devices import resolve_device
 from crossres.errors import CrossresError
 from crossres.evaluate.embedding import sizes_of
 from crossres.evaluate.face_scores import Scored, write_scores
-from crossres.evaluate.faces import FARS, FPIRS, evaluate_faces
+from crossres.evaluate.faces import evaluate_faces
+from crossres.evaluate.protocols import FARS, FPIRS
 from crossres.face_protocols import DRAWN, HELD_OUT, read_protocols, read_threshold_pairs
 from crossres.judging import rates, sides, tell, words_of
 from crossres.models.encoder import Encoder

@@ -205,7 +205,7 @@ def _right(images: ImageSet, facts: Facts) -> np.ndarray[Any, np.dtype[np.int64]
 def _verified(before: dict[str, Floats], after: dict[str, Floats], pairs: Pairs | None) -> tuple[float, float] | None:
     if pairs is None:
         return None
-    from crossres.evaluate.faces import verify
+    from crossres.evaluate.protocols import verify
 
     shares = [verify(e, e, pairs, resamples=0)["accuracy_best"] for e in (before["embedding"], after["embedding"])]
     return cast(tuple[float, float], tuple(shares))

@@ -13,7 +13,8 @@ from crossres.data.faces import first_image_search
 from crossres.data.images import ImageSet
 from crossres.data.pairs import Pairs
 from crossres.evaluate.classification import AROUND
-from crossres.evaluate.faces import evaluate_faces, identify, similarities, verify
+from crossres.evaluate.faces import evaluate_faces
+from crossres.evaluate.protocols import identify, similarities, verify
 from crossres.evaluate.verification import best_threshold
 from crossres.models.encoder import Encoder
 from crossres.models.onnx_teacher import OnnxInput

@@ -14,7 +14,7 @@ from crossres.data.readers import read_unlabelled
 from crossres.data.splits import OwnSplits
 from crossres.errors import CrossresError
 from crossres.evaluate.embedding import embed
-from crossres.evaluate.faces import identify, similarities, verify
+from crossres.evaluate.protocols import identify, similarities, verify
 from crossres.evaluate.verification import best_threshold
 from crossres.losses import LOSSES
 from crossres.models.encoder import Encoder
