@@ -1,6 +1,7 @@
 """Time encoders on one core, an image at a time and in batches, in one run; with parameters and file sizes.
 
-Writes a list of {model, input, parameters, file_bytes, ms_of_one, ms_of_batch, batch, ...}. The encoders take turns.
+Writes a list of {model, input, reads, parameters, multiply_adds, file_bytes, ms_of_one, ms_of_batch, batch, ...}. The
+encoders take turns.
 
     python benchmarks/costs.py teacher.onnx runs/lfw/STUDENT runs/lfw/ANOTHER --out results/faces/costs.json
 """
@@ -13,11 +14,13 @@ import time
 from pathlib import Path
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from crossres.checkpoint import write_json
 from crossres.config import Train, base_name
 from crossres.devices import resolve_device
 from crossres.models.encoder import Encoder
+from crossres.models.onnx_copy import onnx_copy
 from crossres.models.onnx_teacher import OnnxBackbone, OnnxInput
 from crossres.models.teachers import read_teacher
 from crossres.results import commit, machine, versions
@@ -40,6 +43,16 @@ def parameters_of(encoder: Encoder) -> int:
     graph = onnx.load(encoder.backbone.path).graph
     # weights, not the scales and shapes beside them
     return sum(to_array(tensor).size for tensor in graph.initializer if len(tensor.dims) > 1)
+
+
+def multiply_adds_of(encoder: Encoder) -> int:
+    """Return those of one image in convolutions and matrix products; of an ONNX file, its torch copy's."""
+    if isinstance(encoder.backbone, OnnxBackbone):
+        encoder = onnx_copy(encoder.backbone.path, OnnxInput()).eval()
+    side = size_of(encoder)
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        encoder(torch.rand(1, 3, side, side))
+    return counter.get_total_flops() // 2
 
 
 def milliseconds(encoder: Encoder, images: torch.Tensor) -> float:
@@ -77,7 +90,9 @@ def main() -> None:
             {
                 "model": base_name(model),
                 "input": size_of(encoder),
+                "reads": encoder.input_size,
                 "parameters": parameters_of(encoder),
+                "multiply_adds": multiply_adds_of(encoder),
                 "file_bytes": file.stat().st_size,
                 "ms_of_one": round(statistics.median(times[model, 1]), 3),
                 "ms_of_batch": round(statistics.median(times[model, BATCH]), 3),
