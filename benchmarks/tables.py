@@ -33,7 +33,8 @@ GRIDS = [
 #: Grids that choose, on validation images.
 CHOOSING = [Path("recipes/cifar100") / f"{name}.yaml" for name in ("crrcd-variants", "crrcd-options")]
 #: Grids of faces, and what `crossres faces evaluate` says of their teacher and of its copies trained on small faces.
-FACES = [Path("recipes/faces") / f"{name}.yaml" for name in ("lfw",)]
+FACES = Path("recipes/faces/lfw.yaml")
+FACES_ENLARGED = Path("recipes/faces/lfw-enlarged.yaml")
 FACE_TEACHER, FACE_COSTS = (Path("results/faces") / f"{name}.json" for name in ("teacher", "costs"))
 #: Of faces of the preset realistic, by the teacher and by students that were and were not trained on such.
 FACE_REALISTIC = Path("results/faces/realistic")
@@ -246,7 +247,8 @@ def faces_tables(recipe: Path) -> dict[str, str]:
         for size in sorted({r["lr_size"] for r in results})
         for sides in ("lr-lr", "hr-lr")
     }
-    tables[f"{recipe.stem}-summary"] = summary_table(results, teacher, read_grid(recipe).methods, copies)
+    methods = [*read_grid(recipe).methods, *read_grid(FACES_ENLARGED).methods]
+    tables[f"{recipe.stem}-summary"] = summary_table(results, teacher, methods, copies)
     return tables
 
 
@@ -254,7 +256,7 @@ def realistic_table() -> str:
     """SFace and its students, on faces that were only made small and on those of the preset realistic."""
     grid = {
         (r["lr_size"], r["seed"]): r["protocols"][GALLERY]
-        for r in read_results(read_grid(FACES[0]).folder)
+        for r in read_results(read_grid(FACES).folder)
         if label(r) == "crrcd + cosface"
     }
     read = {path.stem: json.loads(path.read_text()) for path in FACE_REALISTIC.glob("*.json")}
@@ -358,10 +360,9 @@ def main() -> None:
         tables["exports"] = exports_table(measured)
     if (measured := Path("results/deploy/gallery.json")).exists():
         tables["gallery"] = gallery_table(measured)
-    for recipe in FACES:
-        if read_grid(recipe).folder.is_dir() and FACE_TEACHER.exists():
-            tables[f"{recipe.stem}-methods"] = grid_table(recipe, write=not chosen.check)
-            tables |= faces_tables(recipe)
+    if read_grid(FACES).folder.is_dir() and FACE_TEACHER.exists():
+        tables[f"{FACES.stem}-methods"] = grid_table(FACES, write=not chosen.check)
+        tables |= faces_tables(FACES)
     if FACE_REALISTIC.is_dir():
         tables["lfw-realistic"] = realistic_table()
     if FACE_COSTS.exists():
