@@ -1,9 +1,11 @@
 """What a deployed student costs and keeps: size, latency, images a second and accuracy of its exports, beside others.
 
 Every student is exported in float32, float16 and int8 and checked on its test images; the teacher and timm's
-mobilenetv3_small_100 (untrained: its speed alone) read the enlarged image. All take turns on one core in onnxruntime.
+mobilenetv3_small_100 (untrained: its speed alone) read the enlarged image. All take turns on one core in onnxruntime
+(``taskset -c 0`` keeps a teacher that is an ONNX file to one). A teacher with classes stands beside the students with
+classes, one without beside those of faces.
 
-    python benchmarks/deploy.py runs/grid/STUDENT ... --teacher results/cifar100/teacher --data DATA
+    python benchmarks/deploy.py runs/STUDENT ... --teacher results/cifar100/teacher --teacher sface.onnx
 """
 
 from __future__ import annotations
@@ -22,11 +24,13 @@ from crossres.checkpoint import write_json
 from crossres.config import Train, base_name
 from crossres.deploy.export import export
 from crossres.deploy.onnx_file import onnx_model, write_onnx
-from crossres.deploy.recognizer import OnnxEngine
-from crossres.deploy.torch_engine import deploy
+from crossres.deploy.recognizer import Engine, OnnxEngine
+from crossres.deploy.torch_engine import TorchEngine, deploy
 from crossres.devices import resolve_device
 from crossres.models.encoder import Encoder, build_encoder
+from crossres.models.onnx_teacher import OnnxBackbone, OnnxInput
 from crossres.models.pretrained import from_pretrained
+from crossres.models.teachers import read_teacher
 from crossres.results import commit, machine, versions
 
 BATCHES = (1, 64)
@@ -42,11 +46,19 @@ def reading(encoder: Encoder, side: int, path: Path) -> OnnxEngine:
     return OnnxEngine(path, threads=1)
 
 
+def teaching(teacher: str, path: Path) -> tuple[Engine, Encoder, Path]:
+    """What runs a teacher, its network, and the file that is run: its export, written to ``path``, or itself."""
+    encoder = read_teacher(teacher, OnnxInput())
+    if isinstance(encoder.backbone, OnnxBackbone):
+        return TorchEngine(teacher), encoder, Path(teacher)
+    return reading(encoder, encoder.input_size or 32, path), encoder, path
+
+
 def parameters(encoder: Encoder) -> int:
     return sum(p.numel() for p in encoder.parameters())
 
 
-def timed(engines: dict[str, tuple[OnnxEngine, int]], repeats: int) -> dict[str, dict[int, list[float]]]:
+def timed(engines: dict[str, tuple[Engine, int]], repeats: int) -> dict[str, dict[int, list[float]]]:
     """Milliseconds of one photo of the given side, alone and in a batch, the engines taking turns."""
     taken: dict[str, dict[int, list[float]]] = {name: {batch: [] for batch in BATCHES} for name in engines}
     rng = np.random.default_rng(0)
@@ -64,7 +76,7 @@ def timed(engines: dict[str, tuple[OnnxEngine, int]], repeats: int) -> dict[str,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("students", nargs="+", help="folders of runs")
-    parser.add_argument("--teacher", required=True, help="a model's folder")
+    parser.add_argument("--teacher", action="append", required=True, help="a folder or ONNX file; again for more")
     parser.add_argument("--data", help="images to check on; those of the runs if left out")
     parser.add_argument("--label_column", help="of parquet files")
     parser.add_argument("--out", type=Path, default=Path("results/deploy/exports.json"))
@@ -72,7 +84,7 @@ def main() -> None:
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = []
-    engines: dict[str, tuple[OnnxEngine, int]] = {}
+    engines: dict[str, tuple[Engine, int]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for student in chosen.students:
             encoder = from_pretrained(student)
@@ -85,26 +97,26 @@ def main() -> None:
                 row = {
                     "model": name,
                     "side": engine.facts.side,
+                    "classes": len(encoder.classes),
                     "parameters": parameters(encoder),
                     "bytes": done.bytes,
                 }
                 rows.append(row | done.parity.facts)
                 print("\n".join([name, *done.parity.lines()]), flush=True)
-        others: list[tuple[str, Encoder, int]] = [("teacher", from_pretrained(chosen.teacher), 0)]
         sides = sorted({engine.facts.side for engine, _ in engines.values()})
-        others += [
-            (MOBILE, build_encoder(MOBILE, classes=engine_classes(engines), input_size=side), side)
-            for side in MOBILE_SIDES
-        ]
-        for name, encoder, side in others:
-            own = side or encoder.input_size or 32
-            title = f"{name} at {own}x{own}"
-            path = Path(folder) / f"other-{len(engines)}.onnx"
-            # the photo is as small as the student's: enlarging it is part of the work
-            engines[title] = reading(encoder, own, path), sides[0]
-            rows.append(
-                {"model": title, "side": own, "parameters": parameters(encoder), "bytes": path.stat().st_size}
-            )
+        # the photo is as small as the smallest student's: enlarging it is part of the work
+        for teacher in chosen.teacher:
+            engine, encoder, path = teaching(teacher, Path(folder) / f"teacher-{len(engines)}.onnx")
+            own = engine.facts.side
+            title = f"{base_name(teacher)} at {own}x{own}"
+            engines[title] = engine, sides[0]
+            rows.append({"model": title, "side": own, "teaches": len(encoder.classes), "bytes": path.stat().st_size})
+        for own in MOBILE_SIDES:
+            mobile = build_encoder(MOBILE, classes=("anything",), input_size=own)
+            title = f"{MOBILE} at {own}x{own}"
+            path = Path(folder) / f"mobile-{own}.onnx"
+            engines[title] = reading(mobile, own, path), sides[0]
+            rows.append({"model": title, "side": own, "parameters": parameters(mobile), "bytes": path.stat().st_size})
         for name, taken in timed(engines, chosen.repeats).items():
             row = next(row for row in rows if row["model"] == name)
             of_one, of_batch = (statistics.median(taken[batch]) for batch in BATCHES)
@@ -119,10 +131,6 @@ def main() -> None:
         chosen.out,
         {"rows": rows, "batch": BATCHES[1], "machine": machine(device), "versions": versions(), "commit": commit()},
     )
-
-
-def engine_classes(engines: dict[str, tuple[OnnxEngine, int]]) -> tuple[str, ...]:
-    return next(iter(engines.values()))[0].facts.classes or ("anything",)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ Ints = npt.NDArray[np.int64]
 Kind = Literal["exact", "hnsw", "ivf"]
 
 #: HNSW: neighbours of a node, candidates kept while a node is added and while a probe is searched
-NEIGHBOURS, BUILD_WIDTH, SEARCH_WIDTH = 32, 40, 128
+NEIGHBOURS, BUILD_WIDTH, SEARCH_WIDTH = 32, 40, 512
 #: IVF: training rows to a cell (FAISS asks for 39 at least), and the share of the cells that is searched
 ROWS_TO_A_CELL, SEARCHED = 64, 1 / 8
 
