@@ -27,7 +27,7 @@ def exports_table(path: Path) -> str:
         f"of the mobile network at {' and '.join('{0}x{0}'.format(row['side']) for row in mobiles)}.",
         "",
         f"| model | MB | accuracy | before | same answer | ms, one photo | of {document['batch']} | photos a second "
-        f"| times the teacher {''.join(f'| times mobile {m['side']} ' for m in mobiles)}|",
+        f"| times the teacher {heads}|",
         "|---" * (9 + len(mobiles)) + "|",
     ]
     for row in rows:
