@@ -24,7 +24,7 @@ from crossres.face_protocols import DRAWN, HELD_OUT, read_protocols, read_thresh
 from crossres.judging import rates, sides, tell, words_of
 from crossres.models.encoder import Encoder
 from crossres.models.onnx_teacher import OnnxInput, read_onnx_input
-from crossres.models.stored import ENDINGS, StoredBackbone
+from crossres.models.stored import StoredBackbone, is_stored
 from crossres.models.teachers import read_teacher
 from crossres.models.weights import weights_sha256
 from crossres.progress import Progress
@@ -118,7 +118,7 @@ def evaluate_faces_command(words: list[str]) -> None:
     wanted = read_onnx_input(chosen.onnx_input) if chosen.onnx_input else None
     if chosen.hr_size is not None and chosen.hr_size < 1:
         raise CrossresError("--hr_size: an image has at least 1 pixel")
-    if Path(chosen.model).suffix.lower() in ENDINGS:
+    if is_stored(chosen.model):
         raise CrossresError(f"{chosen.model}: stored embeddings know no other images; give the model they come from")
     # people's own folders may hold good images to make smaller ones of; the published sets are small as they are
     native = chosen.native or (bool(chosen.layout) and not (chosen.layout == "folders" and chosen.sizes))

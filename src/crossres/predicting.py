@@ -101,6 +101,9 @@ def embed_command(words: list[str]) -> None:
     parser.add_argument(
         "--engine", choices=["local", "ray"], default="local", help="ray: the parts go over a cluster"
     )
+    parser.add_argument(
+        "--onnx_input", default="", help="what an ONNX file of others expects, e.g. highest=1,colours=bgr"
+    )
     parser.add_argument("--trust_code", action="store_true", help="import the code that the model names")
     chosen = parser.parse_args(words)
     from crossres.deploy.bulk import embed
@@ -113,6 +116,7 @@ def embed_command(words: list[str]) -> None:
         batch_size=chosen.batch_size,
         part=chosen.part,
         engine=chosen.engine,
+        onnx_input=chosen.onnx_input,
         trust_code=chosen.trust_code,
         say=lambda line: print(line, file=sys.stderr),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 
 from crossres.cli import main
+from crossres.data.readers import read
 from crossres.deploy import bulk
 from crossres.deploy import export as exporting
 from crossres.deploy.export import export
@@ -22,6 +24,9 @@ from crossres.deploy.recognizer import Recognizer
 from crossres.deploy.torch_engine import deploy
 from crossres.errors import CrossresError
 from crossres.models import build_encoder, save_pretrained
+from crossres.models.onnx_teacher import OnnxInput
+from crossres.models.stored import stored_outputs
+from crossres.models.teachers import read_teacher
 
 
 def test_the_file_carries_facts_and_accuracy(student: Path, onnx_file: Path) -> None:
@@ -168,7 +173,7 @@ def test_bulk_embeddings_resume(
     parts = sorted(out.iterdir())
     rows = [row for part in parts for row in parquet.read_table(part).to_pylist()]
     wanted = Recognizer.load(onnx_file).predict(photos)
-    assert [row["photo"] for row in rows] == [answer.name for answer in wanted]
+    assert [str(photos / row["path"]) for row in rows] == [answer.name for answer in wanted]
     for row, answer in zip(rows, wanted, strict=True):
         assert (row["embedding"] is None) == (answer.embedding is None) == (row["error"] is not None)
         if answer.embedding is not None:
@@ -194,10 +199,29 @@ def test_bulk_embeddings_of_parquet(onnx_file: Path, drawn: Path, tmp_path: Path
     done = bulk.embed(onnx_file, tmp_path / "data.parquet", tmp_path / "out", part=11, say=lambda _: None)
     assert done == {"photos": 40, "flagged": 0, "unreadable": 0}
     tables = [parquet.read_table(part) for part in sorted((tmp_path / "out").iterdir())]
+    assert [name for table in tables for name in table["path"].to_pylist()] == [path.name for path in files]
     found = np.array([row for table in tables for row in table["embedding"].to_pylist()])
     np.testing.assert_allclose(found, Recognizer.load(onnx_file).embed(files), atol=1e-5)
     with pytest.raises(CrossresError, match="no column 'photo'"):
         bulk.embed(onnx_file, tmp_path / "data.parquet", tmp_path / "other", image_column="photo")
+
+
+def test_bulk_embeddings_are_a_teacher(onnx_file: Path, drawn: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(drawn / "test", photos)
+    (photos / "disc" / "05.png").write_bytes(b"no image")
+    odd = os.fsencode(photos / "disc") + b"/\xff.png"
+    shutil.copy(photos / "disc" / "04.png", odd)
+    bulk.embed(onnx_file, photos, tmp_path / "out", part=15, say=lambda _: None)
+    os.unlink(odd)
+    teacher = read_teacher(str(tmp_path / "out"), OnnxInput())
+    with pytest.raises(CrossresError, match=r"no embedding of disc/05.png \(1 of 40 images"):
+        stored_outputs(teacher, read(photos, split="all"), torch.device("cpu"))
+    (photos / "disc" / "05.png").unlink()
+    images = read(photos, split="all")
+    said = stored_outputs(teacher, images, torch.device("cpu"))(torch.arange(39), torch.zeros(39, dtype=torch.long))
+    wanted = Recognizer.load(onnx_file).embed([photos / images.path(i) for i in range(39)])
+    np.testing.assert_allclose(said.embedding.numpy(), wanted, atol=1e-5)
 
 
 def test_bulk_embeddings_over_ray(onnx_file: Path, drawn: Path, tmp_path: Path) -> None:
@@ -212,6 +236,6 @@ def test_bulk_embeddings_over_ray(onnx_file: Path, drawn: Path, tmp_path: Path) 
     finally:
         ray.shutdown()
     for ours, theirs in zip(sorted(alone.iterdir()), sorted(over.iterdir()), strict=True):
-        assert parquet.read_table(ours)["photo"] == parquet.read_table(theirs)["photo"]
+        assert parquet.read_table(ours)["path"] == parquet.read_table(theirs)["path"]
         a, b = (np.array(parquet.read_table(path)["embedding"].to_pylist()) for path in (ours, theirs))
         np.testing.assert_allclose(a, b, atol=1e-5)

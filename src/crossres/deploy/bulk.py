@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,14 @@ class Part:
     Attributes:
         out: the file.
         paths: of the photos; of one parquet file where ``rows`` says which of its rows.
+        names: of the photos, below the folder of images; of a parquet file none, it names them itself.
         rows: first row and the one after the last.
         origin: what the file says it was made of: model, photos.
     """
 
     out: Path
     paths: tuple[Path, ...]
+    names: tuple[str, ...]
     rows: tuple[int, int] | None
     origin: dict[str, str]
 
@@ -45,13 +47,15 @@ def embed(
     batch_size: int = 64,
     part: int = 10_000,
     engine: str = "local",
+    onnx_input: str = "",
     trust_code: bool = False,
     say: Callable[[str], None] = print,
 ) -> dict[str, int]:
     """Write the embeddings of all photos into parquet files of one folder; what is there already is left as it is.
 
-    Each file has the columns photo, embedding (float32), quality, flags and error, a row a photo, in order; a photo
-    that cannot be read has an error and no embedding. Files carry the model's digest: two models never mix.
+    Each file has the columns path (below ``data``), embedding (float32), quality, flags and error, a row a photo, in
+    order; a photo that cannot be read has an error and no embedding. Files carry the model's digest: two models never
+    mix. The folder can be a teacher: `crossres.models.stored.stored_encoder` reads it.
 
     Args:
         model: as of `Recognizer.load`.
@@ -61,6 +65,7 @@ def embed(
         batch_size: photos that are run together.
         part: photos to a file.
         engine: local, or ray: parts are spread over a cluster by Ray Data; its machines share the folders.
+        onnx_input: of `Recognizer.load`.
         trust_code: import the code that the model names.
         say: told of every part.
 
@@ -72,8 +77,9 @@ def embed(
     """
     if part < 1 or batch_size < 1:
         raise CrossresError("part and batch_size: at least 1 photo")
-    recognizer = Recognizer.load(model, trust_code=trust_code)
-    parts = list(_parts(Path(data), out, image_column, part, recognizer.digest))
+    recognizer = Recognizer.load(model, trust_code=trust_code, onnx_input=onnx_input)
+    made_by = " ".join(filter(None, (recognizer.digest, onnx_input)))
+    parts = list(_parts(Path(data), out, image_column, part, made_by))
     found = [_counted(one) for one in parts]
     todo = [one for one, counts in zip(parts, found, strict=True) if counts is None]
     if len(todo) < len(parts):
@@ -81,7 +87,8 @@ def embed(
     total = [counts for counts in found if counts is not None]
     how: dict[str, Any] = {"column": image_column, "batch_size": batch_size}
     if engine == "ray":
-        ends: Iterator[dict[str, int]] = _over_ray(todo, model, trust_code, how)
+        loading = {"trust_code": trust_code, "onnx_input": onnx_input}
+        ends: Iterator[dict[str, int]] = _over_ray(todo, model, loading, how)
     else:
         ends = (write_part(recognizer, one, **how) for one in todo)
     for number, counts in enumerate(ends, start=len(parts) - len(todo) + 1):
@@ -90,12 +97,12 @@ def embed(
     return {key: sum(counts[key] for counts in total) for key in ("photos", "flagged", "unreadable")}
 
 
-def _parts(data: Path, out: Path, column: str, size: int, digest: str) -> Iterator[Part]:
+def _parts(data: Path, out: Path, column: str, size: int, made_by: str) -> Iterator[Part]:
     number = 0
 
-    def made(paths: Sequence[Path], rows: tuple[int, int] | None, names: str) -> Part:
-        origin = {"model": digest, "photos": hashlib.sha256(names.encode(errors="replace")).hexdigest()}
-        return Part(out / f"part-{number:05}.parquet", tuple(paths), rows, origin)
+    def made(paths: Sequence[Path], names: Sequence[str], rows: tuple[int, int] | None, told: str) -> Part:
+        origin = {"model": made_by, "photos": hashlib.sha256(told.encode(errors="replace")).hexdigest()}
+        return Part(out / f"part-{number:05}.parquet", tuple(paths), tuple(names), rows, origin)
 
     shards = (
         [data] if data.suffix == ".parquet" else sorted(data.glob("*.parquet")) or sorted(data.glob("data/*.parquet"))
@@ -104,7 +111,7 @@ def _parts(data: Path, out: Path, column: str, size: int, digest: str) -> Iterat
         count = _rows(shard, column)
         for start in range(0, count, size):
             rows = start, min(start + size, count)
-            yield made([shard], rows, f"{shard.name} {shard.stat().st_size} {rows}")
+            yield made([shard], [], rows, f"{shard.name} {shard.stat().st_size} {rows}")
             number += 1
     if shards:
         return
@@ -115,7 +122,10 @@ def _parts(data: Path, out: Path, column: str, size: int, digest: str) -> Iterat
         raise CrossresError(f"{data}: there is no image and no parquet file in it")
     for start in range(0, len(photos), size):
         some = photos[start : start + size]
-        yield made(some, None, "\n".join(f"{path.relative_to(data)} {path.stat().st_size}" for path in some))
+        names = [path.relative_to(data).as_posix() for path in some]
+        sizes = [path.stat().st_size for path in some]
+        told = "\n".join(f"{name} {size}" for name, size in zip(names, sizes, strict=True))
+        yield made(some, names, None, told)
         number += 1
 
 
@@ -155,7 +165,7 @@ def _counted(part: Part) -> dict[str, int] | None:
 def _photos(part: Part, column: str) -> Iterator[tuple[str, Any]]:
     """Yield name and source of each photo."""
     if part.rows is None:
-        yield from ((str(path), path) for path in part.paths)
+        yield from zip(part.names, part.paths, strict=True)
         return
     import pyarrow.parquet as parquet
 
@@ -169,8 +179,8 @@ def _photos(part: Part, column: str) -> Iterator[tuple[str, Any]]:
             continue
         for row, value in enumerate(file.read_row_group(i, columns=[column])[column].to_pylist(), start=at):
             if first <= row < last:
-                content = value.get("bytes") if isinstance(value, dict) else value
-                yield f"{shard.name}:{row}", content
+                image = value if isinstance(value, dict) else {"bytes": value}
+                yield str(image.get("path") or f"{shard.name}:{row}"), image.get("bytes")
 
 
 def write_part(recognizer: Recognizer, part: Part, column: str, batch_size: int) -> dict[str, int]:
@@ -199,7 +209,8 @@ def write_part(recognizer: Recognizer, part: Part, column: str, batch_size: int)
     }
     table = arrow.table(
         {
-            "photo": arrow.array(names, arrow.string()),
+            # a file's name may be no UTF-8
+            "path": arrow.array([name.encode(errors="backslashreplace").decode() for name in names], arrow.string()),
             "embedding": arrow.array(rows["embedding"], arrow.list_(arrow.float32(), width)),
             "quality": arrow.array(rows["quality"], arrow.float32()),
             "flags": arrow.array(rows["flags"], arrow.list_(arrow.string())),
@@ -213,15 +224,17 @@ def write_part(recognizer: Recognizer, part: Part, column: str, batch_size: int)
 class _Worker:
     """Of a Ray cluster: loads the model once."""
 
-    def __init__(self, model: str, trust_code: bool, how: dict[str, Any]) -> None:
-        self.recognizer = Recognizer.load(model, threads=1, trust_code=trust_code)
+    def __init__(self, model: str, loading: dict[str, Any], how: dict[str, Any]) -> None:
+        self.recognizer = Recognizer.load(model, threads=1, **loading)
         self.how = how
 
     def __call__(self, row: dict[str, Any]) -> dict[str, int]:
         return write_part(self.recognizer, row["item"], **self.how)
 
 
-def _over_ray(todo: list[Part], model: str | Path, trust_code: bool, how: dict[str, Any]) -> Iterator[dict[str, int]]:
+def _over_ray(
+    todo: list[Part], model: str | Path, loading: dict[str, Any], how: dict[str, Any]
+) -> Iterator[dict[str, int]]:
     try:
         import ray
         import ray.data
@@ -231,8 +244,7 @@ def _over_ray(todo: list[Part], model: str | Path, trust_code: bool, how: dict[s
         return
     where = str(Path(model).resolve()) if Path(model).exists() else str(model)
     parts = [
-        Part(part.out.resolve(), tuple(path.resolve() for path in part.paths), part.rows, part.origin)
-        for part in todo
+        replace(part, out=part.out.resolve(), paths=tuple(path.resolve() for path in part.paths)) for part in todo
     ]
     ray.init(ignore_reinit_error=True, log_to_driver=False)
     cores = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]
@@ -240,5 +252,5 @@ def _over_ray(todo: list[Part], model: str | Path, trust_code: bool, how: dict[s
     # a block a part, or one worker would get them all
     queue = ray.data.from_items(parts, override_num_blocks=len(parts))
     worker: Any = _Worker
-    done = queue.map(worker, fn_constructor_args=(where, trust_code, how), concurrency=workers)
+    done = queue.map(worker, fn_constructor_args=(where, loading, how), concurrency=workers)
     yield from ({key: int(value) for key, value in row.items()} for row in done.iter_rows())

@@ -47,12 +47,20 @@ class StoredBackbone(nn.Module):
         )
 
 
+def is_stored(path: str | Path) -> bool:
+    """Return whether a path is one that `stored_encoder` reads, by its ending; a folder by those of its files."""
+    path = Path(path)
+    return path.suffix.lower() in ENDINGS or (path.is_dir() and any(path.glob("*.parquet")))
+
+
 def stored_encoder(path: str | Path) -> Encoder:
     """Read stored embeddings as a frozen teacher.
 
     Args:
-        path: a ``.parquet`` with the columns path and embedding (lists of numbers); a ``.npz`` with the arrays path
-            (N,) and embedding (N, d); or a ``.npy`` (N, d) with the paths, a line each, in a ``.txt`` of its name.
+        path: a ``.parquet`` with the columns path and embedding (lists of numbers), or a folder of such, as
+            `crossres.deploy.bulk.embed` writes it; a ``.npz`` with the arrays path (N,) and embedding (N, d); or a
+            ``.npy`` (N, d) with the paths, a line each, in a ``.txt`` of its name. Images whose embedding is null
+            have none.
 
     Raises:
         CrossresError: no such file, other columns, rows of several widths, numbers that are NaN or infinite, a path
@@ -123,15 +131,23 @@ def stored_outputs(teacher: Encoder, images: ImageSet, device: torch.device) -> 
 
 
 def _read(path: Path) -> tuple[list[str], npt.NDArray[Any]]:
-    if path.suffix == ".parquet":
+    if path.is_dir() or path.suffix == ".parquet":
         from crossres.data.shards import arrow
 
         _, pq = arrow()
-        table = pq.read_table(path)
-        for column in ("path", "embedding"):
-            if column not in table.column_names:
-                raise CrossresError(f"{path}: has no column '{column}'; it has {', '.join(table.column_names)}")
-        return table.column("path").to_pylist(), np.array(table.column("embedding").to_pylist(), dtype=np.float32)
+        names: list[str] = []
+        rows: list[list[float]] = []
+        for file in sorted(path.glob("*.parquet")) if path.is_dir() else [path]:
+            known = pq.read_schema(file).names
+            for column in ("path", "embedding"):
+                if column not in known:
+                    raise CrossresError(f"{file}: has no column '{column}'; it has {', '.join(known)}")
+            table = pq.read_table(file, columns=["path", "embedding"])
+            for name, row in zip(table["path"].to_pylist(), table["embedding"].to_pylist(), strict=True):
+                if row is not None:
+                    names.append(name)
+                    rows.append(row)
+        return names, np.array(rows, dtype=np.float32)
     if path.suffix == ".npz":
         with np.load(path) as arrays:
             for name in ("path", "embedding"):

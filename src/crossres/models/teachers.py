@@ -13,19 +13,18 @@ from crossres.errors import CrossresError
 from crossres.models.encoder import Encoder
 from crossres.models.onnx_teacher import OnnxInput, onnx_encoder
 from crossres.models.pretrained import from_pretrained
-from crossres.models.stored import ENDINGS, stored_encoder
+from crossres.models.stored import is_stored, stored_encoder
 
 
 def read_teacher(path: str, wanted: OnnxInput, *, trust_code: bool = False) -> Encoder:
-    """Read a teacher: a saved model, an ONNX file or stored embeddings, by the ending of its name.
+    """Read a teacher: a saved model, an ONNX file or stored embeddings, by its name or what its folder holds.
 
     Raises:
         CrossresError: as `from_pretrained`, `onnx_encoder` and `stored_encoder`.
     """
-    ending = Path(path).suffix.lower()
-    if ending == ".onnx":
+    if Path(path).suffix.lower() == ".onnx":
         return onnx_encoder(path, wanted)
-    if ending in ENDINGS:
+    if is_stored(path):
         return stored_encoder(path)
     return from_pretrained(path, trust_code=trust_code)
 
