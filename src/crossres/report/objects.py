@@ -61,7 +61,8 @@ def judge(run: Run, teacher: Teacher | None, sources: Sources, shown: int) -> Ju
         heads, rows = heads[:2], [(name, cells[:1]) for name, cells in rows]
     note = (
         f"On {count:,} test images; small: 95 % interval over the test images (Wilson), which says nothing of "
-        "another training. Rows that are not “recorded” are measured for this page."
+        "another training. Rows that are not “recorded” are measured for this page, in the training's precision: "
+        f"{run.device.precision}."
     )
     parts = [_confusion(np.array(found["confusion"]), classes)]
     parts.append(_mistakes(run, images, label, {"student": student, "teacher": answers}, sources, shown))

@@ -69,7 +69,7 @@ def trained(run: Run) -> Part:
     ranges = {"blur": how.blur, "noise": how.noise, "JPEG": how.jpeg}
     drawn = [f"{name} {r[0]:g} to {r[1]:g}" for name, r in ranges.items() if r and r != (0.0, 0.0)]
     losses = [
-        f"{options.get('weight', 1):g} {name}{' (fading)' * bool(options.get('decay'))}"
+        f"{options.get('weight', 1):g} {name}{' (decays)' * bool(options.get('decay'))}"
         for name, options in said["losses"].items()
     ]
     versions = [f"{name} {said['versions'].get(name)}" for name in ("python", "crossres", "torch")]
