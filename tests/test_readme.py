@@ -11,7 +11,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def blocks(page):
     text = page.read_text()
-    return [code for skip, code in re.findall(r"(<!-- no-run -->\n)?```python\n(.*?)```", text, re.S) if not skip]
+    return [
+        code for skip, code in re.findall(r"(<!-- needs images -->\n)?```python\n(.*?)```", text, re.S) if not skip
+    ]
 
 
 PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if blocks(page)]
