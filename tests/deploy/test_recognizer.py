@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import subprocess
 import sys
 import zlib
@@ -18,8 +19,8 @@ from PIL import Image
 from crossres.cli import main
 from crossres.data.decode import fit_image
 from crossres.deploy.deployed import Deployed
-from crossres.deploy.facts import Facts, from_json
-from crossres.deploy.photos import MOST_PIXELS, flags, read_photo
+from crossres.deploy.facts import Facts, facts_of, from_json
+from crossres.deploy.photos import ENDINGS, MOST_PIXELS, flags, read_photo
 from crossres.deploy.recognizer import Recognizer
 from crossres.deploy.torch_engine import deploy
 from crossres.errors import CrossresError
@@ -205,6 +206,15 @@ def test_a_folder_without_images_is_refused(both: tuple[Recognizer, Recognizer],
         both[1].predict([], batch_size=0)
 
 
+def test_a_folder_without_images_stops_no_other(both: tuple[Recognizer, Recognizer], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    Image.new("RGB", (16, 16)).save(tmp_path / "black.png")
+    for recognizer in both:
+        first, second = recognizer.predict([tmp_path / "empty", tmp_path / "black.png"])
+        assert first.error == f"{tmp_path / 'empty'}: there is no image in it ({', '.join(ENDINGS)})"
+        assert second.label is not None
+
+
 def test_exif_orientation_and_greyscale() -> None:
     pixels = RNG.integers(0, 256, (4, 6, 3), dtype=np.uint8)
     exif = Image.Exif()
@@ -225,8 +235,11 @@ def test_exif_orientation_and_greyscale() -> None:
         {"fit": "stretch"},
         {"kernel": "__import__"},
         {"classes": [1, 2]},
+        {"classes": ["\x1b[31m", "a\ud800"]},
         {"embedding_dim": -1},
         {"seen": {"contrast": "low"}},
+        {"seen": {"contrast": math.nan}},
+        {"seen": {"contrast": 10**4000}},
         {"surplus": 1},
     ],
 )
@@ -235,6 +248,15 @@ def test_broken_facts_are_refused(change: dict[str, object]) -> None:
     assert from_json(json.dumps(tree), "it") == FACTS
     with pytest.raises(CrossresError, match="facts are broken"):
         from_json(json.dumps(tree | change), "it")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"lr_size": "x"}, {"lr_size": 1.5}, {"lr_size": [8, 8, 8]}, {"degradation": 1}, {"seen": {"clipped": math.inf}}],
+)
+def test_broken_facts_of_a_folder_are_refused(change: dict[str, object]) -> None:
+    with pytest.raises(CrossresError, match=r"config.json says lr_size, degradation"):
+        facts_of({"lr_size": 8, "seen": {"clipped": 0.1}} | change, ("a", "b"), 16, 8)
 
 
 def test_files_that_are_no_exports_are_refused(tmp_path: Path, onnx_file: Path) -> None:

@@ -166,7 +166,12 @@ def test_hub_package_missing(monkeypatch):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "config.json is broken"), ("[]", "no JSON object"), ("{}", "no 'format_version'")],
+    [
+        ("{", "config.json is broken"),
+        ("[" * 200_000, "config.json is broken"),
+        ("[]", "no JSON object"),
+        ("{}", "no 'format_version'"),
+    ],
 )
 def test_broken_config(saved, text, message):
     (saved / "config.json").write_text(text)
@@ -178,8 +183,11 @@ def test_broken_config(saved, text, message):
     ("changes", "message"),
     [
         ({"format_version": 2}, "format_version 2, this crossres reads 1"),
-        ({"classes": "ant"}, "wrong type"),
-        ({"mean": 0.5}, "wrong type"),
+        ({"classes": "ant"}, "is not sound"),
+        ({"mean": 0.5}, "is not sound"),
+        ({"input_size": 10**9}, "is not sound"),
+        ({"architecture": {"name": "resnet8", "embedding_dim": 10**9}}, "is not sound"),
+        ({"architecture": {"name": "resnet8", "embedding_dim": 1.5}}, "is not sound"),
         ({"architecture": {"name": "resnet9"}}, "unknown model 'resnet9'; did you mean"),
         ({"architecture": {"name": "resnet14"}}, "does not fit the architecture 'resnet14': .*missing"),
         ({"architecture": {"name": "resnet8x4"}}, "differ in shape, first 'backbone.conv1.weight'"),

@@ -101,21 +101,26 @@ def facts_of(info: Mapping[str, Any], classes: tuple[str, ...], embedding_dim: i
     trained = info.get("lr_size") or input_size
     if trained is None:
         raise CrossresError("the model does not say its lr_size; save it with info={'lr_size': ...}")
-    low, high = (trained, trained) if isinstance(trained, int) else trained
-    degradation = info.get("degradation") or {}
     said = ("task", "seen", "lr_size", "hr_size", "fit")
-    facts = Facts(
-        task="faces" if str(info.get("task")).startswith("faces") else "classification",
-        classes=classes,
-        lr_size=(low, high),
-        hr_size=info.get("hr_size") or high,
-        fit=cast(Fit, info.get("fit", "crop")),
-        kernel=degradation.get("kernel", "bicubic"),
-        embedding_dim=embedding_dim,
-        seen=info.get("seen") or {},
-        about={key: value for key, value in info.items() if key not in said},
+    broken = CrossresError(
+        "the model's config.json says lr_size, degradation, fit or seen in a wrong way, or names a class unprintably"
     )
-    _check(facts, CrossresError("the model's config.json says lr_size, fit, kernel or seen in a wrong way"))
+    try:
+        low, high = (trained, trained) if isinstance(trained, int) else trained
+        facts = Facts(
+            task="faces" if str(info.get("task")).startswith("faces") else "classification",
+            classes=classes,
+            lr_size=(low, high),
+            hr_size=info.get("hr_size") or high,
+            fit=cast(Fit, info.get("fit", "crop")),
+            kernel=(info.get("degradation") or {}).get("kernel", "bicubic"),
+            embedding_dim=embedding_dim,
+            seen=info.get("seen") or {},
+            about={key: value for key, value in info.items() if key not in said},
+        )
+    except (TypeError, ValueError, AttributeError):
+        raise broken from None
+    _check(facts, broken)
     return facts
 
 
@@ -125,14 +130,14 @@ def _check(facts: Facts, broken: CrossresError) -> None:
 
     sound = (
         facts.task in get_args(Task)
-        and all(isinstance(name, str) for name in facts.classes)
+        and all(isinstance(name, str) and name.isprintable() for name in facts.classes)
         and all(whole(side, 4096) for side in (*facts.lr_size, facts.hr_size))
         and facts.lr_size[0] <= facts.lr_size[1]
         and facts.fit in get_args(Fit)
         and facts.kernel in ("area", "bilinear", "bicubic", "lanczos", "nearest")
         and whole(facts.embedding_dim, 2**20)
         and isinstance(facts.seen, Mapping)
-        and all(isinstance(value, (int, float)) for value in facts.seen.values())
+        and all(isinstance(value, (int, float)) and 0 <= value <= 1 for value in facts.seen.values())
         and isinstance(facts.about, Mapping)
     )
     if not sound:

@@ -59,6 +59,8 @@ def read_photo(source: Source, name: str = "image") -> Pixels:
 def _stream(source: Any, name: str) -> io.BytesIO:
     if isinstance(source, (str, Path)):
         path = Path(source)
+        if path.is_dir():
+            raise CrossresError(f"{name}: there is no image in it ({', '.join(ENDINGS)})")
         try:
             if path.stat().st_size > MOST_BYTES:
                 raise CrossresError(f"{name}: a file of more than {MOST_BYTES // 2**20} MB is not read")
@@ -134,8 +136,10 @@ def as_seen(pixels: Pixels, facts: Facts) -> Pixels:
 def named(images: Source | Iterable[Source]) -> Iterator[tuple[str, Source]]:
     """Yield every photo with its name: one photo, several, or the image files of a folder and below it, by name.
 
+    A folder without any image among several sources is itself yielded: `read_photo` says what is wrong with it.
+
     Raises:
-        CrossresError: a folder without any image.
+        CrossresError: a single folder without any image.
     """
     if isinstance(images, (str, Path)) and Path(images).is_dir():
         found = photos_below(Path(images))
@@ -149,7 +153,7 @@ def named(images: Source | Iterable[Source]) -> Iterator[tuple[str, Source]]:
         single = images.ndim < 4
     given: Iterable[Any] = [images] if single else images  # type: ignore[assignment]
     for number, source in enumerate(given):
-        if isinstance(source, (str, Path)) and Path(source).is_dir():
+        if isinstance(source, (str, Path)) and Path(source).is_dir() and photos_below(Path(source)):
             yield from named(source)
         else:
             yield (str(source) if isinstance(source, (str, Path)) else f"image {number}"), source

@@ -175,7 +175,7 @@ def check_name(name: str) -> None:
     elif ":" in name:
         find_factory(name)
     elif name.lower() not in BACKBONES:
-        raise CrossresError(f"unknown model '{name}'{nearest(name, BACKBONES)}")
+        raise CrossresError(f"unknown model {name!r}{nearest(name, BACKBONES)}")
 
 
 def build_encoder(

@@ -32,6 +32,8 @@ from crossres.models.weights import fit_weights, plain_state, read_safetensors, 
 __all__ = ["from_pretrained", "push_to_hub", "save_pretrained", "weights_sha256"]
 
 FORMAT_VERSION = 1
+#: Of a file that may come from anybody: bytes of its config, side of its input in pixels, width of its embedding.
+LONGEST_CONFIG, LARGEST_SIDE, WIDEST = 16 * 2**20, 4096, 2**16
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 _OWN = ("format_version", "crossres_version", "architecture", "classes", "input_size", "mean", "std")
 _RESERVED = frozenset((*_OWN, "embedding_dim", "model_sha256"))
@@ -174,9 +176,11 @@ def _rebuild(
 def _read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CrossresError(f"there is no {CONFIG} in {path.parent}: not a folder that crossres saved")
+    if path.stat().st_size > LONGEST_CONFIG:
+        raise CrossresError(f"{path} has more than {LONGEST_CONFIG // 2**20} MB: not one that crossres saved")
     try:
         config = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CrossresError(f"{path} is broken: {_first_line(error)}") from error
     if not isinstance(config, dict):
         raise CrossresError(f"{path} holds no JSON object: not a folder that crossres saved")
@@ -189,14 +193,22 @@ def _read_config(path: Path) -> dict[str, Any]:
             f"install the crossres that wrote it ({config.get('crossres_version', 'unknown')})"
         )
     classes, size = config["classes"], config["input_size"]
-    sound = isinstance(config["architecture"], dict) and (size is None or isinstance(size, int))
+    sound = isinstance(config["architecture"], dict) and (size is None or _is_count(size, LARGEST_SIDE))
+    width = config["architecture"].get("embedding_dim") if sound else None
+    sound = sound and (width is None or _is_count(width, WIDEST))
     sound = sound and isinstance(classes, list) and all(isinstance(name, str) for name in classes)
     for key in ("mean", "std"):
         values = config[key]
-        sound = sound and isinstance(values, list) and all(isinstance(v, (int, float)) for v in values)
+        sound = (
+            sound and isinstance(values, list) and all(isinstance(v, (int, float)) and abs(v) < 1e6 for v in values)
+        )
     if not sound:
-        raise CrossresError(f"{path} is broken: architecture, classes, input_size, mean or std has a wrong type")
+        raise CrossresError(f"{path} is broken: architecture, classes, input_size, mean or std is not sound")
     return config
+
+
+def _is_count(value: Any, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
 
 
 def _write_together(folder: Path, files: Mapping[str, bytes]) -> None:
