@@ -96,7 +96,7 @@ _EXTRA = {
     "torch": "train",
     "lightning_fabric": "train",
     "safetensors": "train",
-    "filelock": "train",
+    "filelock": "predict",
     "huggingface_hub": "train",
     "matplotlib": "train",
     "jinja2": "train",

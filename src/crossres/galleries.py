@@ -175,8 +175,10 @@ def verify_command(words: list[str]) -> None:
     source.add_argument("--gallery", help="file of crossres enroll with a threshold of pairs")
     source.add_argument("--threshold", type=float, help="similarity at or above which two photos show the same")
     chosen = parser.parse_intermixed_args(words)
-    photos = _Photos(chosen)
     threshold, note = chosen.threshold, None
+    if threshold is not None:
+        check_similarity(threshold)
+    photos = _Photos(chosen)
     if chosen.gallery:
         gallery = Gallery.load(chosen.gallery)
         _admit(gallery, photos)
@@ -200,6 +202,16 @@ def verify_command(words: list[str]) -> None:
     said = "" if same is None else f": {'same' if same else 'not the same'} (threshold {threshold:.4f})"
     flagged = [f"{answer.name}{_marks(answer)}" for answer in answers if answer.flags]
     _tell(chosen.json, document, [f"similarity {similarity:.4f}{said}", *flagged], [note])
+
+
+def check_similarity(threshold: float) -> None:
+    """Refuse what no similarity of two embeddings can be.
+
+    Raises:
+        CrossresError: not within -1..1.
+    """
+    if not -1 <= threshold <= 1:
+        raise CrossresError(f"--threshold: a similarity lies within -1..1, got {threshold:g}")
 
 
 def people_in(folder: Path, *, flat: bool = False) -> list[tuple[str, Path]]:

@@ -30,6 +30,8 @@ def open_session(path: str | Path, threads: int = 0) -> Any:
             pass
     except OSError as error:
         raise CrossresError(f"{path}: {error.strerror}") from None
+    if threads < 0:
+        raise CrossresError(f"threads {threads}: 0 for as many as there are cores, or how many")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
@@ -38,6 +40,14 @@ def open_session(path: str | Path, threads: int = 0) -> Any:
     except Exception as error:  # onnxruntime has a class of its own for each of its errors
         why = " ".join(str(error).split())[:160]
         raise CrossresError(f"{path}: onnxruntime cannot read it ({why})") from None
+
+
+def _location(name: str) -> bytes:
+    """Return how an ONNX file says that weights lie in a file beside it: two strings of protobuf."""
+    value = name.encode(errors="surrogateescape")
+    # a length of up to 255 bytes as a protobuf varint
+    length = bytes([len(value)]) if len(value) < 128 else bytes([len(value) & 127 | 128, len(value) >> 7])
+    return b"\x0a\x08location\x12" + length + value
 
 
 def onnx_sha256(path: str | Path) -> bytes:
@@ -51,8 +61,7 @@ def onnx_sha256(path: str | Path) -> bytes:
         content = path.read_bytes()
         digest = hashlib.sha256(content)
         for beside in sorted(path.parent.iterdir()):
-            # a location is written out in the file
-            if beside != path and beside.is_file() and beside.name.encode(errors="surrogateescape") in content:
+            if beside != path and beside.is_file() and _location(beside.name) in content:
                 with beside.open("rb") as file:
                     for piece in iter(lambda: file.read(2**20), b""):
                         digest.update(piece)

@@ -41,7 +41,8 @@ def predict_command(words: list[str]) -> None:
         counts["flagged"] += bool(answer.flags)
         counts["unreadable"] += answer.error is not None
         row = document_of(answer, recognizer, chosen.top)
-        print(json.dumps(row) if chosen.json else _line(row))
+        # a file's name may be no UTF-8
+        print(json.dumps(row) if chosen.json else _line(row).encode(errors="backslashreplace").decode())
         rows.append(row)
     if chosen.csv:
         _write_csv(rows, chosen.csv)
@@ -81,7 +82,7 @@ def _write_csv(rows: list[dict[str, Any]], path: str) -> None:
     writer.writerow(["photo", "label", "probability", "flags", "error"])
     for row in rows:
         writer.writerow([row["photo"], row["label"], row["probability"], "; ".join(row["flags"]), row["error"] or ""])
-    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+    write_atomically(path, lambda file: file.write(text.getvalue().encode(errors="backslashreplace")))
 
 
 def embed_command(words: list[str]) -> None:
@@ -120,4 +121,6 @@ def embed_command(words: list[str]) -> None:
         trust_code=chosen.trust_code,
         say=lambda line: print(line, file=sys.stderr),
     )
+    if done["unreadable"] == done["photos"]:
+        raise CrossresError(f"{chosen.out}: none of the {done['photos']:,} photos could be read")
     print(f"{chosen.out}: {done['photos']:,} photos, {done['flagged']} flagged, {done['unreadable']} unreadable")

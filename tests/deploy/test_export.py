@@ -149,7 +149,7 @@ def test_parity_and_its_bounds() -> None:
     [
         (["--precision", "int8", "--format", "torch"], "written in float32"),
         (["--out", "it.bin"], "ends in .onnx"),
-        (["--images", "0"], "at least 1"),
+        (["--images", "9"], "at least 10"),
         (["--data", "nowhere"], "nowhere"),
     ],
 )
@@ -185,9 +185,19 @@ def test_bulk_embeddings_resume(
     assert "2 of 3 parts are there already" in said.err
     assert "40 photos, 1 flagged, 1 unreadable" in said.out
     assert [part.stat().st_mtime_ns for part in sorted(out.iterdir())][::2] == written[::2]
-    (photos / "disc" / "05.png").unlink()
+    for change in (lambda: os.utime(photos / "disc" / "05.png", ns=(1, 1)), (photos / "disc" / "05.png").unlink):
+        change()
+        assert main(words) == 2
+        assert "is of another model, other photos or another number" in capsys.readouterr().err
+    shutil.rmtree(out)
+    assert main(words) == 0
+    shutil.rmtree(photos / "frame")
+    shutil.rmtree(photos / "disc")  # what is left fills two parts of three
+    assert main([*words[:3], str(out), "--part", "20"]) == 2
     assert main(words) == 2
-    assert "of another model or of other photos" in capsys.readouterr().err
+    assert "part-00002.parquet is of" in capsys.readouterr().err
+    assert main([*words[:3], str(photos)]) == 2
+    assert "holds the photos" in capsys.readouterr().err
 
 
 def test_bulk_embeddings_of_parquet(onnx_file: Path, drawn: Path, tmp_path: Path) -> None:
@@ -202,6 +212,15 @@ def test_bulk_embeddings_of_parquet(onnx_file: Path, drawn: Path, tmp_path: Path
     assert [name for table in tables for name in table["path"].to_pylist()] == [path.name for path in files]
     found = np.array([row for table in tables for row in table["embedding"].to_pylist()])
     np.testing.assert_allclose(found, Recognizer.load(onnx_file).embed(files), atol=1e-5)
+    shutil.copy(files[0], tmp_path / "beside.png")
+    said: list[str] = []
+    bulk.embed(onnx_file, tmp_path, tmp_path / "out of a folder", say=said.append)
+    assert said[0] == f"{tmp_path}: its parquet files are read, 1 image files beside them are not"
+    table = {"path": [str(path) for path in files], "text": [{"bytes": str(path)} for path in files]}
+    parquet.write_table(arrow.table(table), tmp_path / "paths.parquet")
+    for column in table:
+        with pytest.raises(CrossresError, match=f"'{column}' holds (string|struct.*), not the bytes of images"):
+            bulk.embed(onnx_file, tmp_path / "paths.parquet", tmp_path / "local", image_column=column)
     with pytest.raises(CrossresError, match="no column 'photo'"):
         bulk.embed(onnx_file, tmp_path / "data.parquet", tmp_path / "other", image_column="photo")
 

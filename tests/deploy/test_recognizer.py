@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
+import shutil
 import subprocess
 import sys
 import zlib
@@ -18,6 +20,7 @@ from PIL import Image
 
 from crossres.cli import main
 from crossres.data.decode import fit_image
+from crossres.deploy import recognizer as recognizer_module
 from crossres.deploy.deployed import Deployed
 from crossres.deploy.facts import Facts, facts_of, from_json
 from crossres.deploy.photos import ENDINGS, MOST_PIXELS, flags, read_photo
@@ -25,6 +28,7 @@ from crossres.deploy.recognizer import Recognizer
 from crossres.deploy.torch_engine import deploy
 from crossres.errors import CrossresError
 from crossres.models import from_pretrained
+from crossres.onnx_session import onnx_sha256
 
 RNG = np.random.default_rng(0)
 FACTS = Facts("classification", ("a", "b"), (8, 8), 32, "crop", "bicubic", 16)
@@ -248,6 +252,40 @@ def test_broken_facts_are_refused(change: dict[str, object]) -> None:
     assert from_json(json.dumps(tree), "it") == FACTS
     with pytest.raises(CrossresError, match="facts are broken"):
         from_json(json.dumps(tree | change), "it")
+
+
+def test_a_batch_of_large_photos_is_cut(both: tuple[Recognizer, Recognizer], monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = [RNG.integers(0, 256, (100, 60 + i % 2, 3), dtype=np.uint8) for i in range(7)]
+    wanted = both[1].embed(photos)
+    ran = []
+    run = both[1]._engine.run
+    monkeypatch.setattr(both[1]._engine, "run", lambda given: ran.append(len(given)) or run(given))
+    monkeypatch.setattr(recognizer_module, "MOST_WAITING", 60_000)
+    np.testing.assert_allclose(both[1].embed(photos), wanted, atol=1e-6)
+    assert ran == [2, 2, 2, 1]
+
+
+def test_names_that_are_no_utf8(onnx_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "odd").mkdir()
+    Image.new("RGB", (16, 16)).save(tmp_path / "plain.png")
+    os.rename(tmp_path / "plain.png", os.fsencode(tmp_path / "odd") + b"/\xff.png")
+    assert main(["predict", str(onnx_file), str(tmp_path / "odd"), "--csv", str(tmp_path / "table.csv")]) == 0
+    assert "\\udcff.png: " in capsys.readouterr().out
+    assert "\\udcff.png," in (tmp_path / "table.csv").read_text()
+
+
+def test_neighbours_change_no_digest_but_weights_do(onnx_file: Path, tmp_path: Path) -> None:
+    import onnx
+
+    shutil.copy(onnx_file, tmp_path / "alone.onnx")
+    (tmp_path / "bar").write_text("a class has this name")
+    assert onnx_sha256(tmp_path / "alone.onnx") == onnx_sha256(onnx_file)
+    for long in ("weights", "w" * 200):
+        model = onnx.load(onnx_file)
+        onnx.save(model, tmp_path / "split.onnx", save_as_external_data=True, location=long, size_threshold=0)
+        before = onnx_sha256(tmp_path / "split.onnx")
+        (tmp_path / long).write_bytes((tmp_path / long).read_bytes()[:-1] + b"x")
+        assert onnx_sha256(tmp_path / "split.onnx") != before
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from crossres.deploy.gallery_facts import Model, Threshold
 from crossres.deploy.photos import Pixels, read_photo
 from crossres.deploy.recognizer import Answer, Recognizer
 from crossres.errors import CrossresError
-from crossres.galleries import model_of
+from crossres.galleries import check_similarity, model_of
 from crossres.predicting import document_of
 
 #: Smallest side that a photo is brought to.
@@ -163,6 +163,8 @@ def load(
     Raises:
         CrossresError: one of them cannot be read, or does not belong to the others.
     """
+    if threshold is not None:
+        check_similarity(threshold)
     student = Recognizer.load(model, threads=threads, trust_code=trust_code)
     known = Gallery.load(gallery) if gallery else None
     pairs = Limit(threshold, "" if threshold is not None else f"{_NONE}; --gallery or --threshold sets one.")

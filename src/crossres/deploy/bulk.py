@@ -17,6 +17,7 @@ from crossres.errors import CrossresError
 
 #: key of a part's origin in the metadata of its file
 ORIGIN = b"crossres"
+_OTHER = "is of another model, other photos or another number of them to a part; name another folder"
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,17 @@ def embed(
         raise CrossresError("part and batch_size: at least 1 photo")
     recognizer = Recognizer.load(model, trust_code=trust_code, onnx_input=onnx_input)
     made_by = " ".join(filter(None, (recognizer.digest, onnx_input)))
+    if out.resolve() == Path(data).resolve():
+        raise CrossresError(f"{out} holds the photos; name another folder for their embeddings")
     parts = list(_parts(Path(data), out, image_column, part, made_by))
+    if not parts:
+        raise CrossresError(f"{data}: there is no photo in it")
+    stale = sorted(set(out.glob("part-*.parquet")) - {one.out for one in parts})
+    if stale:
+        raise CrossresError(f"{stale[0]} {_OTHER}")
+    beside = len(photos_below(Path(data))) if parts[0].rows else 0
+    if beside:
+        say(f"{data}: its parquet files are read, {beside} image files beside them are not")
     found = [_counted(one) for one in parts]
     todo = [one for one, counts in zip(parts, found, strict=True) if counts is None]
     if len(todo) < len(parts):
@@ -111,7 +122,7 @@ def _parts(data: Path, out: Path, column: str, size: int, made_by: str) -> Itera
         count = _rows(shard, column)
         for start in range(0, count, size):
             rows = start, min(start + size, count)
-            yield made([shard], [], rows, f"{shard.name} {shard.stat().st_size} {rows}")
+            yield made([shard], [], rows, f"{_state(shard, shard.name)} {rows}")
             number += 1
     if shards:
         return
@@ -123,14 +134,18 @@ def _parts(data: Path, out: Path, column: str, size: int, made_by: str) -> Itera
     for start in range(0, len(photos), size):
         some = photos[start : start + size]
         names = [path.relative_to(data).as_posix() for path in some]
-        sizes = [path.stat().st_size for path in some]
-        told = "\n".join(f"{name} {size}" for name, size in zip(names, sizes, strict=True))
-        yield made(some, names, None, told)
+        yield made(some, names, None, "\n".join(map(_state, some, names)))
         number += 1
+
+
+def _state(path: Path, name: str) -> str:
+    found = path.stat()
+    return f"{name} {found.st_size} {found.st_mtime_ns}"
 
 
 def _rows(shard: Path, column: str) -> int:
     import pyarrow.parquet as parquet
+    from pyarrow import types
 
     try:
         file = parquet.ParquetFile(shard)
@@ -139,6 +154,13 @@ def _rows(shard: Path, column: str) -> int:
     if column not in file.schema_arrow.names:
         names = ", ".join(file.schema_arrow.names)
         raise CrossresError(f"{shard}: has no column '{column}'; its columns are {names}: give --image_column")
+    kind = file.schema_arrow.field(column).type
+    if types.is_struct(kind):
+        at = kind.get_field_index("bytes")
+        kind = kind.field(at).type if at >= 0 else kind
+    # a text would name files of this machine
+    if not (types.is_binary(kind) or types.is_large_binary(kind)):
+        raise CrossresError(f"{shard}: column '{column}' holds {kind}, not the bytes of images: give --image_column")
     return int(file.metadata.num_rows)
 
 
@@ -158,7 +180,7 @@ def _counted(part: Part) -> dict[str, int] | None:
     except Exception:  # cut off or foreign
         said = {}
     if said.get("origin") != part.origin:
-        raise CrossresError(f"{part.out} is of another model or of other photos; name another folder")
+        raise CrossresError(f"{part.out} {_OTHER}")
     return {key: int(value) for key, value in said["counts"].items()}
 
 

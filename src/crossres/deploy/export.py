@@ -34,6 +34,8 @@ Format = Literal["onnx", "openvino", "torch"]
 ENDING = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
 #: Training images whose activations int8's ranges come from.
 CALIBRATION = 256
+#: Images that say whether an export is sound.
+FEWEST = 10
 #: Pairs of test people that are judged before and after.
 PAIRS = 2000
 
@@ -98,11 +100,15 @@ def export(
     """
     if format != "onnx" and precision != "float32":
         raise CrossresError(f"format {format} is written in float32; {precision} is for onnx")
-    if images < 1:
-        raise CrossresError(f"images {images}: an export is checked on at least 1")
+    if images < FEWEST:
+        raise CrossresError(f"images {images}: an export is checked on at least {FEWEST}")
     engine = TorchEngine(model, trust_code=trust_code)
     target = _target(model, path, precision, format)
     photos = _photos(model, engine.facts, data, label_column, images, precision == "int8")
+    if len(photos.test) < FEWEST:
+        raise CrossresError(
+            f"an export is checked on at least {FEWEST} images, {len(photos.test)} were found; give --data"
+        )
     before = run_all(engine, engine.facts, _own_sizes(photos.test))
     facts = replace(engine.facts, about={**engine.facts.about, "format": format, "precision_exported": precision})
     with tempfile.TemporaryDirectory() as folder:
@@ -119,7 +125,8 @@ def export(
     else:
         import torch
 
-        write_atomically(target, lambda f: torch.export.save(made, f))
+        said = {"crossres.json": facts.to_json()}
+        write_atomically(target, lambda f: torch.export.save(made, f, extra_files=said))
     parts = [target, target.with_suffix(".bin")] if format == "openvino" else [target]
     return Exported(target, sum(part.stat().st_size for part in parts), parity, _milliseconds(file, facts))
 

@@ -103,7 +103,7 @@ def facts_of(info: Mapping[str, Any], classes: tuple[str, ...], embedding_dim: i
         raise CrossresError("the model does not say its lr_size; save it with info={'lr_size': ...}")
     said = ("task", "seen", "lr_size", "hr_size", "fit")
     broken = CrossresError(
-        "the model's config.json says lr_size, degradation, fit or seen in a wrong way, or names a class unprintably"
+        "the model's config.json says lr_size, degradation, fit or seen in a wrong way, or names a class oddly"
     )
     try:
         low, high = (trained, trained) if isinstance(trained, int) else trained
@@ -131,6 +131,7 @@ def _check(facts: Facts, broken: CrossresError) -> None:
     sound = (
         facts.task in get_args(Task)
         and all(isinstance(name, str) and name.isprintable() for name in facts.classes)
+        and len(set(facts.classes)) == len(facts.classes)
         and all(whole(side, 4096) for side in (*facts.lr_size, facts.hr_size))
         and facts.lr_size[0] <= facts.lr_size[1]
         and facts.fit in get_args(Fit)

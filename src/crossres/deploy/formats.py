@@ -55,16 +55,23 @@ def openvino_model(onnx_file: Path) -> Any:
 
 
 def write_openvino(model: Any, path: Path) -> None:
-    """Write an OpenVINO model: ``path`` (.xml) and its weights beside it (.bin)."""
+    """Write an OpenVINO model: ``path`` (.xml) and its weights beside it (.bin).
+
+    Raises:
+        CrossresError: they cannot be written.
+    """
     import openvino
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        made = Path(folder) / path.name
-        openvino.save_model(model, str(made), compress_to_fp16=False)
-        # the weights first: an .xml is never without them
-        for ending in (".bin", ".xml"):
-            shutil.move(made.with_suffix(ending), path.with_suffix(ending))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            made = Path(folder) / path.name
+            openvino.save_model(model, str(made), compress_to_fp16=False)
+            # the weights first: an .xml is never without them
+            for ending in (".bin", ".xml"):
+                shutil.move(made.with_suffix(ending), path.with_suffix(ending))
+    except OSError as error:
+        raise CrossresError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 class ProgramEngine:

@@ -6,10 +6,9 @@ import io
 import json
 import math
 import os
-import time
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -148,26 +147,24 @@ def _content(archive: zipfile.ZipFile, member: str, most: int) -> bytes:
 
 @contextmanager
 def alone(path: str | Path) -> Iterator[None]:
-    """Let one process at a time read, change and write a gallery; others wait.
+    """Let one process at a time read, change and write a gallery; others wait. An empty hidden file stays beside it.
 
     Raises:
         CrossresError: another one is not done within `WAIT` seconds, or the folder cannot be written.
     """
-    lock = Path(path).with_name(f".{Path(path).name}.lock")
-    last = time.monotonic() + WAIT
-    while True:
-        try:
-            lock.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(lock, os.O_CREAT | os.O_EXCL))
-            break
-        except FileExistsError:
-            if time.monotonic() > last:
-                raise CrossresError(f"{path}: another process changes it; if there is none, delete {lock}") from None
-            time.sleep(0.05)
-        except OSError as error:
-            raise CrossresError(f"cannot lock {path}: {error.strerror}") from None
+    from filelock import FileLock, Timeout
+
+    file = Path(path).with_name(f".{Path(path).name}.lock")
+    # the system lets go of it when its process ends, however that ends
+    lock = FileLock(file, timeout=WAIT)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise CrossresError(f"{path}: another process has been changing it for {WAIT:.0f} s; try again") from None
+    except OSError as error:
+        raise CrossresError(f"cannot lock {path}: {error.strerror}") from None
     try:
         yield
     finally:
-        with suppress(OSError):
-            lock.unlink()
+        lock.release()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,8 @@ from crossres.onnx_session import onnx_sha256, open_session
 Floats = npt.NDArray[np.float32]
 #: key of the facts in an ONNX file's metadata, and name of its input
 FACTS, INPUT = "crossres", "photos"
+#: Bytes of photos after which a batch is run, full or not.
+MOST_WAITING = 2**26
 
 
 class Engine(Protocol):
@@ -61,6 +63,15 @@ class Answer:
         return [(facts.classes[i], float(self.probabilities[i])) for i in order]
 
 
+class _Read(NamedTuple):
+    """A photo that waits for its batch, as small as it may be; or why it could not be read."""
+
+    name: str
+    pixels: Pixels = np.zeros((0, 0, 3), np.uint8)
+    flags: tuple[str, ...] = ()
+    error: str | None = None
+
+
 class Recognizer:
     """A student that answers.
 
@@ -92,6 +103,8 @@ class Recognizer:
         Raises:
             CrossresError: nothing there, a broken file, or a package that is missing.
         """
+        if Path(path).suffix.lower() in (".xml", ".pt2"):
+            raise CrossresError(f"{path}: openvino or torch.export.load reads this; crossres runs ONNX files")
         if Path(path).suffix.lower() == ".onnx" or Path(path).is_file():
             session = open_session(path, threads)
             if FACTS in session.get_modelmeta().custom_metadata_map:
@@ -121,15 +134,18 @@ class Recognizer:
         """
         if batch_size < 1:
             raise CrossresError(f"batch_size {batch_size}: at least 1")
-        waiting: list[tuple[str, Pixels | str]] = []
+        waiting: list[_Read] = []
+        pixels = 0
         for name, source in named(images):
             try:
-                waiting.append((name, read_photo(source, name)))
+                photo = read_photo(source, name)
+                waiting.append(_Read(name, reduced(photo, self.facts), flags(photo, self.facts)))
+                pixels += waiting[-1].pixels.size
             except CrossresError as error:
-                waiting.append((name, str(error)))
-            if len(waiting) == batch_size:
+                waiting.append(_Read(name, error=str(error)))
+            if len(waiting) == batch_size or pixels > MOST_WAITING:
                 yield from self._answered(waiting)
-                waiting = []
+                waiting, pixels = [], 0
         yield from self._answered(waiting)
 
     def embed(self, images: Source | Iterable[Source], *, batch_size: int = 64) -> Floats:
@@ -145,29 +161,25 @@ class Recognizer:
             rows.append(answer.embedding)
         return np.stack(rows) if rows else np.zeros((0, self.facts.embedding_dim), np.float32)
 
-    def _answered(self, photos: list[tuple[str, Pixels | str]]) -> Iterator[Answer]:
+    def _answered(self, photos: list[_Read]) -> Iterator[Answer]:
         answers: dict[int, Answer] = {}
         of_shape: dict[tuple[int, ...], list[int]] = {}
-        read = {i: reduced(photo, self.facts) for i, (_, photo) in enumerate(photos) if not isinstance(photo, str)}
-        for i, pixels in read.items():
-            of_shape.setdefault(pixels.shape, []).append(i)
+        for i, photo in enumerate(photos):
+            if photo.error is None:
+                of_shape.setdefault(photo.pixels.shape, []).append(i)
         for rows in of_shape.values():
-            said = self._engine.run(np.stack([read[i] for i in rows]))
+            said = self._engine.run(np.stack([photos[i].pixels for i in rows]))
             for at, i in enumerate(rows):
-                name, photo = photos[i]
-                assert not isinstance(photo, str)
-                answers[i] = self._answer(
-                    name, flags(photo, self.facts), {key: value[at] for key, value in said.items()}
-                )
-        for i, (name, photo) in enumerate(photos):
-            yield answers.get(i) or Answer(name, error=str(photo))
+                answers[i] = self._answer(photos[i], {key: value[at] for key, value in said.items()})
+        for i, photo in enumerate(photos):
+            yield answers.get(i) or Answer(photo.name, error=photo.error)
 
-    def _answer(self, name: str, reasons: tuple[str, ...], said: dict[str, Any]) -> Answer:
+    def _answer(self, photo: _Read, said: dict[str, Any]) -> Answer:
         probabilities = said.get("probabilities")
         best = None if probabilities is None else int(np.argmax(probabilities))
         return Answer(
-            name=name,
-            flags=reasons,
+            name=photo.name,
+            flags=photo.flags,
             label=None if best is None else self.facts.classes[best],
             probability=None if best is None or probabilities is None else float(probabilities[best]),
             probabilities=probabilities,
