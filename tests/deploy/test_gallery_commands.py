@@ -215,6 +215,7 @@ def test_none_of_it_needs_torch_with_an_onnx_file(people: Path, onnx_file: Path,
         ("identify P/bad/a.png P --model M", "no gallery of crossres, or a broken one"),
         ("identify G P/bad --model M", "none of 1 photos could be read, the first: "),
         ("verify P/bad/a.png P/bad/a.png --model M", "bad/a.png: "),
+        ("verify a b --model M --threshold nan", "a similarity lies within -1..1, got nan"),
         ("verify a b --model M --gallery G --threshold 1", "not allowed with argument"),
     ],
 )

@@ -240,6 +240,7 @@ def test_exif_orientation_and_greyscale() -> None:
         {"kernel": "__import__"},
         {"classes": [1, 2]},
         {"classes": ["\x1b[31m", "a\ud800"]},
+        {"classes": ["a", "a"]},
         {"embedding_dim": -1},
         {"seen": {"contrast": "low"}},
         {"seen": {"contrast": math.nan}},
