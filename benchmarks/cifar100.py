@@ -20,7 +20,7 @@ import sys
 import threading
 from pathlib import Path
 
-from crossres.checkpoint import write_json
+from crossres.core.files import write_json
 from crossres.models.pretrained import from_pretrained, save_pretrained
 
 RECIPES = Path("recipes/cifar100")
@@ -121,7 +121,7 @@ def _teacher(data: list[str], runs: Path, out: Path) -> None:
             words += ["--model.weights", str(runs / "cifar100-teacher" / "model")]
         if (run / "state.pt").exists():
             words = ["--resume", str(run)]
-        subprocess.check_call([sys.executable, "-m", "crossres.cli", "teach", *words])
+        subprocess.check_call([sys.executable, "-m", "crossres.commands.main", "teach", *words])
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / f"{part}.json", json.loads((run / "result.json").read_text()))
     encoder = from_pretrained(run)
@@ -130,7 +130,7 @@ def _teacher(data: list[str], runs: Path, out: Path) -> None:
             parameter.data = parameter.data.half()
     save_pretrained(encoder, out / "teacher", info={**encoder.info, "matrices_stored_as": "float16"})
     words = [str(out / "teacher"), data[1], "--label_column", "fine_label", "--sizes", "4,8,16,32", "--json"]
-    said = subprocess.check_output([sys.executable, "-m", "crossres.cli", "evaluate", *words])
+    said = subprocess.check_output([sys.executable, "-m", "crossres.commands.main", "evaluate", *words])
     write_json(out / "teacher-enlarged.json", json.loads(said))
 
 
@@ -151,7 +151,7 @@ def _work(jobs: queue.Queue[tuple[str, list[str]]], core: int, runs: Path, out: 
         run.mkdir(parents=True, exist_ok=True)
         with (run / "log.txt").open("a") as log:
             code = subprocess.call(
-                ["taskset", "-c", str(core), sys.executable, "-m", "crossres.cli", "distill", *words],
+                ["taskset", "-c", str(core), sys.executable, "-m", "crossres.commands.main", "distill", *words],
                 stderr=log,
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
             )

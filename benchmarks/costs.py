@@ -16,14 +16,14 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from crossres.checkpoint import write_json
-from crossres.config import Train, base_name
-from crossres.devices import resolve_device
+from crossres.config.options import Train, base_name
+from crossres.core.devices import resolve_device
+from crossres.core.files import write_json
 from crossres.models.encoder import Encoder
 from crossres.models.onnx_copy import onnx_copy
 from crossres.models.onnx_teacher import OnnxBackbone, OnnxInput
 from crossres.models.teachers import read_teacher
-from crossres.results import commit, machine, versions
+from crossres.training.result import commit, machine, versions
 
 BATCH = 64
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from crossres.results import unpack
-from crossres.statistics import mcnemar
-from crossres.tables import label
+from crossres.bench.tables import label
+from crossres.evaluation.statistics import mcnemar
+from crossres.training.result import unpack
 
 #: The protocol of the grids that reads the HR side with the teacher.
 GALLERY = "teacher's gallery"

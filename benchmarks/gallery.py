@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from crossres.checkpoint import write_json
+from crossres.core.files import write_json
 from crossres.deploy.gallery import Gallery, unit
 from crossres.deploy.index import BUILD_WIDTH, NEIGHBOURS, ROWS_TO_A_CELL, SEARCH_WIDTH, SEARCHED, Kind
 
@@ -117,9 +117,9 @@ def main() -> None:
         measured["recall_at_1"] = 100 * float(np.mean([a == b for a, b in zip(found, exact, strict=True)]))
         measured["own_identity_first"] = 100 * float(np.mean([a == b for a, b in zip(found, own, strict=True)]))
     # only here: they import torch, whose memory is not the gallery's
-    from crossres.config import Train
-    from crossres.devices import resolve_device
-    from crossres.results import commit, machine, versions
+    from crossres.config.options import Train
+    from crossres.core.devices import resolve_device
+    from crossres.training.result import commit, machine, versions
 
     cpu = resolve_device(Train(device="cpu", precision="float32"))
     document = {

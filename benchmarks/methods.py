@@ -9,8 +9,8 @@ import re
 import sys
 from pathlib import Path
 
-from crossres.checkpoint import write_atomically
-from crossres.grid import read_grid
+from crossres.bench.grid import read_grid
+from crossres.core.files import write_atomically
 from crossres.losses import LOSSES
 
 GRID = Path("recipes/cifar100/methods-8x8.yaml")

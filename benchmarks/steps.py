@@ -21,21 +21,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from crossres.checkpoint import write_json
-from crossres.config import Train
+from crossres.bench.grid import read_grid
+from crossres.config.options import Train
+from crossres.core.devices import resolve_device
+from crossres.core.files import write_json
 from crossres.data.images import ArrayItems, ImageSet
 from crossres.data.loader import Loader
-from crossres.devices import resolve_device
-from crossres.distiller import Distiller, build_losses
-from crossres.grid import read_grid
 from crossres.losses import LOSSES
 from crossres.losses.base import Shape
 from crossres.models import build_encoder
 from crossres.models.cache import TeacherCache
 from crossres.models.small_maps import fast_weight_gradients
 from crossres.models.stages import capture_maps, paired_stages
-from crossres.results import commit, machine, versions
-from crossres.train import optimizer_of
+from crossres.training.distiller import Distiller, build_losses
+from crossres.training.loop import optimizer_of
+from crossres.training.result import commit, machine, versions
 
 BATCH = 128
 IMAGES = 20_000
@@ -123,7 +123,7 @@ def start_up() -> float:
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         demo = subprocess.Popen(
-            [sys.executable, "-m", "crossres.cli", "demo", "--runs", folder], stderr=subprocess.DEVNULL
+            [sys.executable, "-m", "crossres.commands.main", "demo", "--runs", folder], stderr=subprocess.DEVNULL
         )
         try:
             while not (Path(folder) / "teacher" / "state.pt").exists():

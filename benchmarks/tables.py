@@ -18,11 +18,11 @@ from cifar100 import VARIANTS
 from deploy_tables import exports_table, gallery_table
 from face_tables import GALLERY, degraded_table, faces_costs, protocols_table, summary_table
 
-from crossres.bench import compared, write_comparison
-from crossres.checkpoint import write_atomically
-from crossres.comparison import Row, cells, legend, markdown, rank_table, ranks
-from crossres.grid import read_grid
-from crossres.tables import SPREAD, label, method_table, paired_gain, read_results, sizes_table, transfer_table
+from crossres.bench.bench import compared, write_comparison
+from crossres.bench.comparison import Row, cells, legend, markdown, rank_table, ranks
+from crossres.bench.grid import read_grid
+from crossres.bench.tables import SPREAD, label, method_table, paired_gain, read_results, sizes_table, transfer_table
+from crossres.core.files import write_atomically
 
 STEPS = Path("results/bench/steps.json")
 #: One for each folder of results; grids that share a folder need no line of their own.

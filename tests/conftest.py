@@ -43,7 +43,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def drawn_teacher(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished `teach` run on `drawn`: resnet8 at 16 x 16, float32."""
     from crossres import Teach, teach
-    from crossres.config import Augment, Model, Train
+    from crossres.config.options import Augment, Model, Train
 
     config = Teach(
         data=str(drawn),
@@ -61,7 +61,7 @@ def drawn_teacher(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture
 def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """Return a function that runs a command which must end in exit code 2 and one line, and returns the line."""
-    from crossres.cli import main
+    from crossres.commands.main import main
 
     def run(*words: object) -> str:
         code = main([str(word) for word in words])

@@ -6,39 +6,39 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from crossres.config import Augment, Distill, Faces, Images, Model, Teach, Train
+    from crossres.config.options import Augment, Distill, Faces, Images, Model, Teach, Train
+    from crossres.core.errors import CrossresError
+    from crossres.data.degradation import Degradation
     from crossres.data.readers import read
-    from crossres.degrade import Degradation
     from crossres.deploy.export import export
     from crossres.deploy.gallery import Gallery
     from crossres.deploy.recognizer import Recognizer
-    from crossres.errors import CrossresError
-    from crossres.experiment import distill, teach
     from crossres.models.encoder import Encoder, build_encoder, wrap
     from crossres.models.pretrained import from_pretrained as load
+    from crossres.training.run import distill, teach
 
 __version__ = "0.1.0"
 
 # Looked up at first use: `import crossres` and `crossres --help` load none of the heavy packages.
 _HOME = {
-    "Augment": ("crossres.config", "Augment"),
-    "CrossresError": ("crossres.errors", "CrossresError"),
-    "Degradation": ("crossres.degrade", "Degradation"),
-    "Distill": ("crossres.config", "Distill"),
-    "Faces": ("crossres.config", "Faces"),
+    "Augment": ("crossres.config.options", "Augment"),
+    "CrossresError": ("crossres.core.errors", "CrossresError"),
+    "Degradation": ("crossres.data.degradation", "Degradation"),
+    "Distill": ("crossres.config.options", "Distill"),
+    "Faces": ("crossres.config.options", "Faces"),
     "Gallery": ("crossres.deploy.gallery", "Gallery"),
     "Encoder": ("crossres.models.encoder", "Encoder"),
-    "Images": ("crossres.config", "Images"),
-    "Model": ("crossres.config", "Model"),
+    "Images": ("crossres.config.options", "Images"),
+    "Model": ("crossres.config.options", "Model"),
     "Recognizer": ("crossres.deploy.recognizer", "Recognizer"),
-    "Teach": ("crossres.config", "Teach"),
-    "Train": ("crossres.config", "Train"),
+    "Teach": ("crossres.config.options", "Teach"),
+    "Train": ("crossres.config.options", "Train"),
     "build_encoder": ("crossres.models.encoder", "build_encoder"),
     "export": ("crossres.deploy.export", "export"),
-    "distill": ("crossres.experiment", "distill"),
+    "distill": ("crossres.training.run", "distill"),
     "load": ("crossres.models.pretrained", "from_pretrained"),
     "read": ("crossres.data.readers", "read"),
-    "teach": ("crossres.experiment", "teach"),
+    "teach": ("crossres.training.run", "teach"),
     "wrap": ("crossres.models.encoder", "wrap"),
 }
 

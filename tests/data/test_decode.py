@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from crossres.core.errors import CrossresError
 from crossres.data.decode import check_fit, fit_image, to_rgb
-from crossres.errors import CrossresError
 
 GREY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
 RGB = np.stack([GREY, 255 - GREY, GREY // 2], axis=2)

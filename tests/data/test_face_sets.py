@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from crossres.cli import main
+from crossres.commands.main import main
+from crossres.core.errors import CrossresError
 from crossres.data.face_sets import read_face_set
 from crossres.data.faces import NOBODY
 from crossres.data.pairs import UNNAMED
-from crossres.errors import CrossresError
 from crossres.models.encoder import build_encoder
 from crossres.models.pretrained import save_pretrained
 

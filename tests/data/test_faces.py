@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from crossres.core.errors import CrossresError
 from crossres.data.faces import (
     NOBODY,
     draw_pairs,
@@ -15,7 +16,6 @@ from crossres.data.faces import (
     people_in_both,
 )
 from crossres.data.images import ArrayItems, ImageSet
-from crossres.errors import CrossresError
 
 
 def people(counts: list[int], first: int = 0) -> ImageSet:

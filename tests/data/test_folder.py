@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from crossres.core.errors import CrossresError
 from crossres.data import ImageSet, read
 from crossres.data.folder import SUFFIXES
-from crossres.errors import CrossresError
 
 
 def fill(root: Path, **counts: int) -> Path:

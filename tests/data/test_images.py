@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from crossres.core.errors import CrossresError
 from crossres.data.folder import FileItems
 from crossres.data.images import ArrayItems, ImageSet
-from crossres.errors import CrossresError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 3), np.uint8)
 

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from crossres import CrossresError, Degradation, read
+from crossres.core.types import Batch
+from crossres.data.degradation import degrade
 from crossres.data.images import ArrayItems, ImageSet
 from crossres.data.loader import Loader, recoloured, shift_and_flip, zoomed
-from crossres.degrade import degrade
-from crossres.types import Batch
 
 SIDE, COUNT = 16, 23
 KERNELS = ["area", "bilinear", "bicubic", "lanczos", "nearest"]

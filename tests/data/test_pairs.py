@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from crossres.core.errors import CrossresError
 from crossres.data.images import ImageSet
 from crossres.data.pairs import EncodedItems, read_bin, read_pairs
 from crossres.data.readers import read
-from crossres.errors import CrossresError
 
 NAMES = ["Ann_0001.jpg", "Ann_0002.jpg", "Bob_0001.jpg", "Bob_0012.jpg", "Cat_0001.jpg"]
 

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from crossres.core.errors import CrossresError
 from crossres.data import ImageSet, packed, read
-from crossres.errors import CrossresError
 
 
 def png(value: int) -> bytes:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from crossres.core.errors import CrossresError
 from crossres.data import read, readers
 from crossres.data.readers import read_unlabelled
-from crossres.errors import CrossresError
 
 torchvision_sets = pytest.importorskip("torchvision.datasets")
 

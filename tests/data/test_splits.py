@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from crossres.core.errors import CrossresError
 from crossres.data.images import ArrayItems, ImageSet
 from crossres.data.splits import split_by_seed, stratified_split
-from crossres.errors import CrossresError
 
 
 def test_stratified_split_shares() -> None:

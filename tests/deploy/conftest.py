@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from crossres import Distill, distill
-from crossres.config import Model, Train
+from crossres.config.options import Model, Train
 
 
 @pytest.fixture(scope="session")

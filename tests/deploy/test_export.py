@@ -14,7 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from crossres.cli import main
+from crossres.commands.main import main
+from crossres.core.errors import CrossresError
 from crossres.data.readers import read
 from crossres.deploy import bulk
 from crossres.deploy import export as exporting
@@ -22,7 +23,6 @@ from crossres.deploy.export import export
 from crossres.deploy.parity import Parity, compare, demand
 from crossres.deploy.recognizer import Recognizer
 from crossres.deploy.torch_engine import deploy
-from crossres.errors import CrossresError
 from crossres.models import build_encoder, save_pretrained
 from crossres.models.onnx_teacher import OnnxInput
 from crossres.models.stored import stored_outputs

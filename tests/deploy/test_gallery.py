@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 
 import crossres
+from crossres.core.errors import CrossresError
 from crossres.deploy import gallery_file
 from crossres.deploy.gallery import Gallery, Match, unit
 from crossres.deploy.gallery_facts import Model
-from crossres.errors import CrossresError
-from crossres.evaluate.identification import open_set
-from crossres.evaluate.verification import tar_at_far
+from crossres.evaluation.identification import open_set
+from crossres.evaluation.verification import tar_at_far
 
 WIDTH = 16
 MODEL = Model("teacher", ("a" * 64,))

@@ -23,14 +23,14 @@ import torch
 from PIL import Image
 
 import crossres
-from crossres.cli import main
+from crossres.commands.gallery import model_of
+from crossres.commands.main import main
+from crossres.core.errors import CrossresError
 from crossres.deploy.answers import LEAST, at_side, load, read_upload
 from crossres.deploy.gallery import Gallery
 from crossres.deploy.recognizer import Recognizer
 from crossres.deploy.samples import samples
 from crossres.deploy.torch_engine import deploy
-from crossres.errors import CrossresError
-from crossres.galleries import model_of
 from crossres.models import build_encoder, from_pretrained, save_pretrained
 
 RNG = np.random.default_rng(0)
@@ -272,7 +272,7 @@ def server(onnx_file: Path, drawn: Path) -> Iterator[Server]:
     words = ["page", str(onnx_file), "--port", str(port), "--threads", "1", "--samples", str(drawn / "test")]
     environment = {**os.environ, "PYTHONPATH": str(Path(crossres.__file__).parents[1])}
     process = subprocess.Popen(
-        [sys.executable, "-m", "crossres.cli", *words], stdout=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-m", "crossres.commands.main", *words], stdout=subprocess.PIPE, text=True, env=environment
     )
     assert process.stdout is not None
     assert process.stdout.readline() == f"http://127.0.0.1:{port}  (Ctrl-C ends it)\n"

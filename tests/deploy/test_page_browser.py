@@ -18,10 +18,10 @@ import torch
 from PIL import Image
 
 import crossres
+from crossres.commands.gallery import model_of
 from crossres.deploy.answers import at_side
 from crossres.deploy.gallery import Gallery
 from crossres.deploy.recognizer import Recognizer
-from crossres.galleries import model_of
 from crossres.models import build_encoder, save_pretrained
 
 if find_spec("gradio") is None or find_spec("playwright") is None:
@@ -64,7 +64,7 @@ def serve() -> Iterator[Callable[..., str]]:
     def start(*words: object) -> str:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        command = [sys.executable, "-m", "crossres.cli", "page", *map(str, words), "--port", str(port)]
+        command = [sys.executable, "-m", "crossres.commands.main", "page", *map(str, words), "--port", str(port)]
         environment = {**os.environ, "PYTHONPATH": str(Path(crossres.__file__).parents[1])}
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         processes.append(process)

@@ -18,7 +18,8 @@ import pytest
 import torch
 from PIL import Image
 
-from crossres.cli import main
+from crossres.commands.main import main
+from crossres.core.errors import CrossresError
 from crossres.data.decode import fit_image
 from crossres.deploy import recognizer as recognizer_module
 from crossres.deploy.deployed import Deployed
@@ -26,9 +27,8 @@ from crossres.deploy.facts import Facts, facts_of, from_json
 from crossres.deploy.photos import ENDINGS, MOST_PIXELS, flags, read_photo
 from crossres.deploy.recognizer import Recognizer
 from crossres.deploy.torch_engine import deploy
-from crossres.errors import CrossresError
 from crossres.models import from_pretrained
-from crossres.onnx_session import onnx_sha256
+from crossres.models.onnx_session import onnx_sha256
 
 RNG = np.random.default_rng(0)
 FACTS = Facts("classification", ("a", "b"), (8, 8), 32, "crop", "bicubic", 16)
@@ -337,7 +337,7 @@ def test_an_onnx_face_model_of_others_answers_with_embeddings(tmp_path: Path) ->
 def test_prediction_imports_no_torch(onnx_file: Path, drawn: Path) -> None:
     code = (
         "import sys; sys.modules['torch'] = None\n"
-        "from crossres.cli import main\n"
+        "from crossres.commands.main import main\n"
         f"sys.exit(main(['predict', {str(onnx_file)!r}, {str(drawn / 'test' / 'disc')!r}]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

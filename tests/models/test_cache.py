@@ -12,9 +12,9 @@ import pytest
 import torch
 from filelock import FileLock
 
+from crossres.core.errors import CrossresError
 from crossres.data.images import ArrayItems, ImageSet
 from crossres.data.loader import Loader
-from crossres.errors import CrossresError
 from crossres.models import cache as cache_module
 from crossres.models.cache import CachedMaps, TeacherCache, cached_outputs
 from crossres.models.encoder import Encoder, build_encoder

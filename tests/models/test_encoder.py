@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from crossres.errors import CrossresError
+from crossres.core.errors import CrossresError
 from crossres.models.encoder import Encoder, build_encoder, wrap
 
 CLASSES = ("ant", "bee", "cat")

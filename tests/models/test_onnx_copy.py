@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from crossres.errors import CrossresError
+from crossres.core.errors import CrossresError
 from crossres.models import onnx_copy as onnx_copies
 from crossres.models.onnx_copy import onnx_copy
 from crossres.models.onnx_teacher import OnnxInput, onnx_encoder

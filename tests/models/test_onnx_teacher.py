@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from crossres.cli import main
-from crossres.errors import CrossresError
+from crossres.commands.main import main
+from crossres.core.errors import CrossresError
 from crossres.models.onnx_teacher import OnnxInput, onnx_encoder, read_onnx_input
 from crossres.models.weights import weights_sha256
 

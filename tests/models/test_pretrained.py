@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from crossres.errors import CrossresError
+from crossres.core.errors import CrossresError
 from crossres.models import build_encoder, from_pretrained, push_to_hub, save_pretrained, weights_sha256, wrap
 
 CLASSES = ("ant", "bee", "cat")

@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
+from crossres.core.errors import CrossresError
 from crossres.data.readers import read
-from crossres.errors import CrossresError
 from crossres.models.stored import stored_encoder, stored_outputs
 from crossres.models.weights import weights_sha256
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from crossres.errors import CrossresError
+from crossres.core.errors import CrossresError
 from crossres.models import build_encoder, from_pretrained, frozen_teacher, save_pretrained
 
 CLASSES = ("ant", "bee", "cat")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from crossres.errors import CrossresError
+from crossres.core.errors import CrossresError
 from crossres.models.encoder import build_encoder
 
 CLASSES = ("ant", "bee")

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from crossres.errors import CrossresError
+from crossres.core.errors import CrossresError
 from crossres.models.encoder import build_encoder, wrap
 from crossres.models.weights import load_weights
 

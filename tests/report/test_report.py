@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 
 from crossres import Distill, Faces, build_encoder, distill, load
-from crossres.cli import main
-from crossres.config import Augment, Model, Train
+from crossres.commands.main import main
+from crossres.config.options import Augment, Model, Train
 from crossres.models.pretrained import save_pretrained
 
 Refused = Callable[..., str]
@@ -215,7 +215,7 @@ def test_a_teacher_that_is_a_plain_checkpoint(drawn: Path, drawn_teacher: Path, 
 @pytest.fixture(scope="module")
 def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a face run, its people (12 in each split, six images each) and its teacher."""
-    from crossres.experiment import run
+    from crossres.training.run import run
 
     root = tmp_path_factory.mktemp("people")
     rng = np.random.default_rng(0)

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from crossres.errors import CrossresError, nearest
+from crossres.core.errors import CrossresError, nearest
 
 Fit = Literal["crop", "squash", "pad"]
 

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from crossres.core.errors import CrossresError
 from crossres.data.faces import NOBODY, Search
 from crossres.data.folder import FileItems, files_below
 from crossres.data.images import ImageSet, by_name
 from crossres.data.pairs import UNNAMED
-from crossres.errors import CrossresError
 
 #: left, top, right, bottom in pixels
 Box = tuple[float, float, float, float]

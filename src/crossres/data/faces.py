@@ -10,9 +10,9 @@ from hashlib import sha256
 import numpy as np
 import numpy.typing as npt
 
+from crossres.core.errors import CrossresError
 from crossres.data.images import ImageSet
 from crossres.data.pairs import Pairs
-from crossres.errors import CrossresError
 
 Positions = npt.NDArray[np.int64]
 #: Identity of an image that is nobody's in a gallery: a distractor, or a stranger among the probes.

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from crossres.core.errors import CrossresError, demand_utf8
 from crossres.data.decode import FORMATS
 from crossres.data.images import ImageSet
 from crossres.data.splits import Split, name_bytes, require_own_split, split_by_seed
-from crossres.errors import CrossresError, demand_utf8
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 _TEST_FOLDERS = ("test", "val", "validation")  # the first there is serves as the test split

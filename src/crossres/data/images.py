@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from crossres.core.errors import CrossresError, nearest
 from crossres.data.decode import Fit, check_fit, fit_image, reason, to_rgb
-from crossres.errors import CrossresError, nearest
 
 if TYPE_CHECKING:
     from torch import Tensor

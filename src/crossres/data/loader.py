@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from crossres.degrade import Degradation, Draws, Size, degrade, draw
-from crossres.errors import CrossresError
-from crossres.types import Batch
+from crossres.core.errors import CrossresError
+from crossres.core.types import Batch
+from crossres.data.degradation import Degradation, Draws, Size, degrade, draw
 
 if TYPE_CHECKING:
     from crossres.data.images import ImageSet

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from crossres.core.errors import CrossresError
 from crossres.data.decode import FORMATS
 from crossres.data.images import Pixels, Positions
 from crossres.data.shards import Shards, arrow, reading
-from crossres.errors import CrossresError
 
 _ROWS = 1024  # rows read at once: bounds the memory that copying takes
 

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from crossres.core.errors import CrossresError
 from crossres.data.decode import FORMATS
 from crossres.data.folder import SUFFIXES
 from crossres.data.images import ImageSet, by_name
-from crossres.errors import CrossresError
 
 #: class of the images whose person nobody names
 UNNAMED = "(nobody)"

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from crossres.core.errors import CrossresError
 from crossres.data.images import ImageSet, Positions
 from crossres.data.packed import pack
 from crossres.data.shards import (
@@ -26,7 +27,6 @@ from crossres.data.shards import (
     require_column,
 )
 from crossres.data.splits import Split, require_own_split, split_by_seed
-from crossres.errors import CrossresError
 
 
 @dataclass

@@ -10,13 +10,13 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from crossres.core.errors import CrossresError, demand_utf8, nearest
 from crossres.data.folder import read_folder, read_loose
 from crossres.data.images import ArrayItems, ImageSet, Items
 from crossres.data.packed import pack
 from crossres.data.parquet import read_parquet
 from crossres.data.shards import open_shards, pick_image
 from crossres.data.splits import Split, require_classes, require_own_split, split_by_seed
-from crossres.errors import CrossresError, demand_utf8, nearest
 
 _TORCHVISION = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "svhn": "SVHN", "stl10": "STL10"}
 NAMES = ("digits", *_TORCHVISION)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crossres.errors import CrossresError, nearest
+from crossres.core.errors import CrossresError, nearest
 
 _NUMBERED = re.compile(r"^(?P<prefix>.*?)-(?P<number>\d+)-of-(?P<total>\d+)$")
 _SPLIT_WORDS = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}

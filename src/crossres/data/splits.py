@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from crossres.core.errors import CrossresError
 from crossres.data.images import ImageSet, Positions
-from crossres.errors import CrossresError
 
 Split = Literal["train", "test", "all"]
 

@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from crossres.commands.gallery import check_similarity, model_of
+from crossres.commands.predict import document_of
+from crossres.core.errors import CrossresError
 from crossres.deploy.facts import Facts
 from crossres.deploy.gallery import Gallery, Match, unit
 from crossres.deploy.gallery_facts import Model, Threshold
 from crossres.deploy.photos import Pixels, read_photo
 from crossres.deploy.recognizer import Answer, Recognizer
-from crossres.errors import CrossresError
-from crossres.galleries import check_similarity, model_of
-from crossres.predicting import document_of
 
 #: Smallest side that a photo is brought to.
 LEAST = 4
@@ -204,7 +204,7 @@ def _teacher(model: str, given: str | None, *, trust_code: bool) -> Recognizer |
     named = given
     try:
         if not given and (Path(model) / "config.yaml").is_file():
-            from crossres.parsing import read_run
+            from crossres.config.reading import read_run
 
             named = getattr(read_run(model), "teacher", None)
         if not named or not (given or Path(named).exists()):

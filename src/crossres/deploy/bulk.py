@@ -10,10 +10,10 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from crossres.checkpoint import write_atomically
+from crossres.core.errors import CrossresError
+from crossres.core.files import write_atomically
 from crossres.deploy.photos import photos_below
 from crossres.deploy.recognizer import Recognizer
-from crossres.errors import CrossresError
 
 #: key of a part's origin in the metadata of its file
 ORIGIN = b"crossres"

@@ -11,10 +11,11 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from crossres import parsing
-from crossres.checkpoint import write_atomically
-from crossres.command_parser import CommandParser
-from crossres.config import Faces, Teach
+from crossres.commands.parser import CommandParser
+from crossres.config import reading as parsing
+from crossres.config.options import Faces, Teach
+from crossres.core.errors import CrossresError
+from crossres.core.files import write_atomically
 from crossres.data.faces import draw_pairs
 from crossres.data.images import ImageSet
 from crossres.data.pairs import Pairs, read_pairs
@@ -26,9 +27,8 @@ from crossres.deploy.parity import BOUNDS, Parity, compare, demand, run_all
 from crossres.deploy.photos import Pixels
 from crossres.deploy.recognizer import Engine, Floats, OnnxEngine
 from crossres.deploy.torch_engine import TorchEngine
-from crossres.errors import CrossresError
-from crossres.tasks.base import read_split
-from crossres.tasks.faces import read_people
+from crossres.training.faces import read_people
+from crossres.training.task import read_split
 
 Format = Literal["onnx", "openvino", "torch"]
 ENDING = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
@@ -212,7 +212,7 @@ def _right(images: ImageSet, facts: Facts) -> np.ndarray[Any, np.dtype[np.int64]
 def _verified(before: dict[str, Floats], after: dict[str, Floats], pairs: Pairs | None) -> tuple[float, float] | None:
     if pairs is None:
         return None
-    from crossres.evaluate.protocols import verify
+    from crossres.evaluation.protocols import verify
 
     shares = [verify(e, e, pairs, resamples=0)["accuracy_best"] for e in (before["embedding"], after["embedding"])]
     return cast(tuple[float, float], tuple(shares))

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, cast, get_args
 
+from crossres.core.errors import CrossresError
 from crossres.data.decode import Fit
-from crossres.errors import CrossresError
 
 #: of a JSON text in a file that may come from anybody
 LONGEST = 16 * 2**20

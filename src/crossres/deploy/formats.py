@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from crossres.core.errors import CrossresError
 from crossres.deploy.deployed import Deployed
 from crossres.deploy.photos import Pixels
 from crossres.deploy.recognizer import INPUT, Floats
-from crossres.errors import CrossresError
 
 
 class OpenvinoEngine:

@@ -10,12 +10,12 @@ from typing import cast, get_args
 import numpy as np
 import numpy.typing as npt
 
+from crossres.core.errors import CrossresError, nearest
 from crossres.deploy import gallery_file
 from crossres.deploy.gallery_facts import Model, Threshold, read_model, read_threshold
 from crossres.deploy.gallery_file import MOST_NAME, is_name
 from crossres.deploy.index import Floats, Index, Kind
-from crossres.errors import CrossresError, nearest
-from crossres.evaluate.verification import FEW, tar_at_far
+from crossres.evaluation.verification import FEW, tar_at_far
 
 FORMAT = "crossres gallery 1"
 #: Embeddings of one identity that are as similar as this are of one photo.
@@ -198,7 +198,7 @@ class Gallery:
     def calibrate(self, strangers: npt.ArrayLike, fpir: float, model: Model | None = None) -> Threshold:
         """Set the lowest threshold at which no more than a share of strangers finds somebody.
 
-        It is that of `crossres.evaluate.identification.open_set`. It depends on who is in the gallery, on the model
+        It is that of `crossres.evaluation.identification.open_set`. It depends on who is in the gallery, on the model
         and on what the probes look like: strangers should be photographed as the probes will be.
 
         Args:
@@ -233,7 +233,7 @@ class Gallery:
             model: of the pairs.
 
         Raises:
-            CrossresError: what `crossres.evaluate.verification.tar_at_far` raises, or no pair may be accepted.
+            CrossresError: what `crossres.evaluation.verification.tar_at_far` raises, or no pair may be accepted.
         """
         point = tar_at_far(similarities, same, far)
         impostors = int((~np.asarray(same)).sum())

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from crossres.core.errors import CrossresError
 from crossres.deploy.gallery_file import is_name
-from crossres.errors import CrossresError
 
 
 @dataclass(frozen=True)

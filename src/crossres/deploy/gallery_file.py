@@ -15,8 +15,8 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from crossres.checkpoint import write_atomically
-from crossres.errors import CrossresError
+from crossres.core.errors import CrossresError
+from crossres.core.files import write_atomically
 
 FACTS, NAMES, COUNTS, EMBEDDINGS = "gallery.json", "names.json", "counts.npy", "embeddings.npy"
 #: Most bytes of a gallery and of its facts, most numbers of an embedding, most characters of a name.

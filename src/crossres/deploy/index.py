@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from crossres.errors import CrossresError
+from crossres.core.errors import CrossresError
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]

@@ -10,13 +10,13 @@ from typing import Any, Literal
 
 import torch
 
-from crossres.checkpoint import write_atomically
+from crossres.core.errors import CrossresError
+from crossres.core.files import write_atomically
 from crossres.deploy.deployed import Deployed
 from crossres.deploy.facts import Facts
 from crossres.deploy.formats import any_photos
 from crossres.deploy.photos import Pixels
 from crossres.deploy.recognizer import FACTS, INPUT
-from crossres.errors import CrossresError
 
 Precision = Literal["float32", "float16", "int8"]
 #: opset of the files: the newest that onnxruntime, OpenVINO and their converters all read

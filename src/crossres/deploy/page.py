@@ -17,12 +17,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from crossres.command_parser import CommandParser
+from crossres.commands.parser import CommandParser
+from crossres.core.errors import CrossresError
 from crossres.deploy.answers import LEAST, Answers, load, read_upload
 from crossres.deploy.markup import about, block, compared, looked, note, said, searched
 from crossres.deploy.photos import MOST_BYTES, Pixels
 from crossres.deploy.samples import samples
-from crossres.errors import CrossresError
 
 #: Seconds between two looks for old uploads, and how old they become.
 SWEEP, OLD = 600, 3600

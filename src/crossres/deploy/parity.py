@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from crossres.core.errors import CrossresError
 from crossres.deploy.facts import Facts
 from crossres.deploy.photos import Pixels, reduced
 from crossres.deploy.recognizer import Engine, Floats
-from crossres.errors import CrossresError
 
 #: Photos that are run together.
 BATCH = 64

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from crossres.core.errors import CrossresError
 from crossres.data.decode import FORMATS, Fit, fit_image, reason, to_rgb
 from crossres.data.look import look
 from crossres.deploy.facts import Facts
-from crossres.errors import CrossresError
 
 Pixels = npt.NDArray[np.uint8]
 #: What a photo may be given as.

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from crossres.core.errors import CrossresError
 from crossres.deploy.facts import Facts, from_json
 from crossres.deploy.photos import Pixels, Source, flags, named, read_photo, reduced
-from crossres.errors import CrossresError
-from crossres.onnx_session import onnx_sha256, open_session
+from crossres.models.onnx_session import onnx_sha256, open_session
 
 Floats = npt.NDArray[np.float32]
 #: key of the facts in an ONNX file's metadata, and name of its input

@@ -12,8 +12,8 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
+from crossres.core.errors import CrossresError
 from crossres.deploy.photos import photos_below
-from crossres.errors import CrossresError
 
 #: Samples of a class, and of all.
 FEW, MOST = 2, 24
@@ -48,9 +48,9 @@ def samples(model: str, folder: str | None, into: Path) -> list[list[Path]]:
 
 
 def _of_run(model: str, into: Path) -> Iterator[list[Path]]:
-    from crossres.config import Faces
-    from crossres.parsing import read_run
-    from crossres.tasks.base import read_split
+    from crossres.config.options import Faces
+    from crossres.config.reading import read_run
+    from crossres.training.task import read_split
 
     config = read_run(model)
     # nothing is fetched for a sample

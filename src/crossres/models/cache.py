@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crossres.checkpoint import write_atomically
+from crossres.core.errors import CrossresError
+from crossres.core.files import write_atomically
+from crossres.core.types import Outputs
 from crossres.data.loader import Loader
-from crossres.errors import CrossresError
 from crossres.losses.base import resized
 from crossres.models.encoder import Encoder
 from crossres.models.weights import weights_sha256
-from crossres.types import Outputs
 
 #: Images per forward pass of the teacher.
 BATCH = 128

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossres.errors import CrossresError, nearest
+from crossres.core.errors import CrossresError, nearest
+from crossres.core.types import Outputs
 from crossres.models.backbones import BACKBONES
 from crossres.models.factory import call_factory, find_factory
 from crossres.models.split import check_channels, measure_embedding, split_classifier
 from crossres.models.timm_backbone import check_timm_name, timm_backbone
-from crossres.types import Outputs
 
 #: what the name of a trainable copy of an ONNX file begins with
 ONNX = "onnx:"

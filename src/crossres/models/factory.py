@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from crossres.errors import CrossresError, nearest
+from crossres.core.errors import CrossresError, nearest
 
 
 @dataclass

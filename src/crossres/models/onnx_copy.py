@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from crossres.errors import CrossresError
+from crossres.core.errors import CrossresError
 from crossres.models.encoder import Encoder
 from crossres.models.onnx_teacher import OnnxBackbone, OnnxInput, onnx_encoder
 

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from crossres.errors import CrossresError, nearest
+from crossres.core.errors import CrossresError, nearest
 from crossres.models.encoder import Encoder
-from crossres.onnx_session import onnx_sha256, open_session
+from crossres.models.onnx_session import onnx_sha256, open_session
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crossres.errors import CrossresError
+from crossres.core.errors import CrossresError
 from crossres.models.card import render_card
 from crossres.models.encoder import Encoder, build_encoder, wrap
 from crossres.models.onnx_copy import COPY, onnx_copy

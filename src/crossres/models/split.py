@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from crossres.errors import CrossresError, nearest
+from crossres.core.errors import CrossresError, nearest
 
 # Tried in order where a network's input size is not known.
 PROBE_SIZES = (32, 224)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from crossres.errors import CrossresError
+from crossres.core.errors import CrossresError
 from crossres.losses.base import Shape
 from crossres.models.encoder import Encoder
 

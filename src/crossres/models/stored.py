@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from crossres.core.errors import CrossresError
 from crossres.data.images import ImageSet, by_name
-from crossres.errors import CrossresError
 from crossres.models.cache import TeacherCache
 from crossres.models.encoder import Encoder
 

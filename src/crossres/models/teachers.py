@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from crossres.errors import CrossresError
+from crossres.core.errors import CrossresError
 from crossres.models.encoder import Encoder
 from crossres.models.onnx_teacher import OnnxInput, onnx_encoder
 from crossres.models.pretrained import from_pretrained

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from crossres.errors import CrossresError, nearest
+from crossres.core.errors import CrossresError, nearest
 from crossres.models.split import measure_embedding
 
 # A transformer at a small size gets patches small enough for this many tokens along a side.

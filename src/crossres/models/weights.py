@@ -14,7 +14,7 @@ from zipfile import BadZipFile
 import torch
 from torch import Tensor
 
-from crossres.errors import CrossresError
+from crossres.core.errors import CrossresError
 from crossres.models.encoder import Encoder
 
 # What training wraps around a network, and what checkpoints wrap around its weights.

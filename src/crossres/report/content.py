@@ -8,26 +8,26 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from crossres.config import IN_MEMORY, Distill, Faces, Teach, Train, base_name, to_dict
+from crossres.config.options import IN_MEMORY, Distill, Faces, Teach, Train, base_name, to_dict
+from crossres.config.reading import read_run
+from crossres.core.devices import Device, resolve_device
+from crossres.core.errors import CrossresError
+from crossres.core.progress import Progress
+from crossres.data.degradation import Degradation, Size
 from crossres.data.images import ImageSet
 from crossres.data.loader import Loader
 from crossres.data.pairs import Pairs
-from crossres.degrade import Degradation, Size
-from crossres.devices import Device, resolve_device
-from crossres.errors import CrossresError
-from crossres.evaluate.embedding import sizes_of
+from crossres.evaluation.embedding import sizes_of
 from crossres.models.encoder import Encoder
 from crossres.models.onnx_teacher import OnnxInput
 from crossres.models.pretrained import from_pretrained
 from crossres.models.stored import StoredBackbone, stored_outputs
 from crossres.models.teachers import frozen_teacher, read_teacher
 from crossres.models.weights import weights_sha256
-from crossres.parsing import read_run
-from crossres.preparation import plain_teacher
-from crossres.progress import Progress
-from crossres.tasks.base import read_split
-from crossres.tasks.classification import Classification
-from crossres.tasks.faces import FaceTask
+from crossres.training.classification import Classification
+from crossres.training.faces import FaceTask
+from crossres.training.prepare import plain_teacher
+from crossres.training.task import read_split
 
 Found = TypeVar("Found")
 

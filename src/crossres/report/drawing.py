@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from crossres.evaluate.figures import MARKERS, NAMED_CLASSES
+from crossres.evaluation.figures import MARKERS, NAMED_CLASSES
 from crossres.report.page import Drawing, Sign
 
 if TYPE_CHECKING:

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crossres.config import base_name
+from crossres.config.options import base_name
 from crossres.data.faces import first_image_search
 from crossres.data.images import ImageSet
 from crossres.data.pairs import Pairs
-from crossres.evaluate.classification import AROUND
-from crossres.evaluate.faces import evaluate_faces
-from crossres.evaluate.protocols import identify, similarities, verify
-from crossres.evaluate.verification import best_threshold
+from crossres.evaluation.classification import AROUND
+from crossres.evaluation.faces import evaluate_faces
+from crossres.evaluation.protocols import identify, similarities, verify
+from crossres.evaluation.verification import best_threshold
 from crossres.models.encoder import Encoder
 from crossres.models.onnx_teacher import OnnxInput
 from crossres.models.teachers import read_teacher

@@ -9,16 +9,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from crossres.bench.tables import tests_of
 from crossres.data.images import ImageSet
-from crossres.evaluate.classification import evaluate
-from crossres.metrics import topk_accuracy
+from crossres.evaluation.accuracy import topk_accuracy
+from crossres.evaluation.classification import evaluate
+from crossres.evaluation.statistics import wilson
 from crossres.report.content import Run, Sources, Teacher
 from crossres.report.drawing import Curve, draw_confusion
 from crossres.report.page import Card, Cell, Drawing, Part, Table
 from crossres.report.parts import Judged, percent
 from crossres.report.seen import Answers, pictures, student_answers, teacher_answers
-from crossres.statistics import wilson
-from crossres.tables import tests_of
 
 #: Mistakes between two classes that are listed.
 LISTED = 8

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from crossres.checkpoint import write_atomically
+from crossres.core.files import write_atomically
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,16 @@ from math import isfinite, nan
 import numpy as np
 import numpy.typing as npt
 
-from crossres.config import to_yaml
+from crossres.config.options import to_yaml
+from crossres.core.progress import clock
 from crossres.data.images import ImageSet
-from crossres.progress import clock
 from crossres.report.content import Run
 from crossres.report.drawing import SIGNS, Curve, draw_curves, draw_points, draw_relations
 from crossres.report.page import Cell, Drawing, Part, Table
 from crossres.report.seen import Answers
 from crossres.report.space import Kept, first_of, flat, kept, largest_classes, relations
 from crossres.report.speed import BATCHES, Effort
-from crossres.results import machine
+from crossres.training.result import machine
 
 #: Classes in colour on a map, images of each there and in a matrix, images whose relations are compared.
 CLASSES, ON_MAP, IN_MATRIX, RELATED = 8, 40, 12, 2000

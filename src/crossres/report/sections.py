@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
-from crossres.comparison import MEASURES, cells, compare, legend, titles
-from crossres.errors import CrossresError
+from crossres.bench.comparison import MEASURES, cells, compare, legend, titles
+from crossres.bench.tables import label
+from crossres.core.errors import CrossresError
 from crossres.report import faces, objects, parts
 from crossres.report.content import Run, Sources
 from crossres.report.drawing import Curve, draw_curves
 from crossres.report.page import Cell, Drawing, Part, Section, Table
 from crossres.report.space import Kept
 from crossres.report.speed import Effort, effort
-from crossres.tables import label
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from crossres.core.devices import Device
+from crossres.data.degradation import Degradation
 from crossres.data.images import ImageSet
 from crossres.data.loader import Loader
-from crossres.degrade import Degradation
-from crossres.devices import Device
 from crossres.models.encoder import Encoder
 from crossres.models.stored import stored_outputs
 from crossres.report.content import Run, Sources, Teacher

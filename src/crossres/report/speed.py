@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from crossres.devices import Device
+from crossres.core.devices import Device
 from crossres.models.encoder import Encoder
 
 #: Images a network is asked for at a time.

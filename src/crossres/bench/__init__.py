@@ -1,0 +1,1 @@
+"""Grids of distillations: their runs, comparison, tables and figures."""

@@ -1,0 +1,1 @@
+"""What every room uses: errors, types, files, devices, progress."""

@@ -1,0 +1,74 @@
+"""Atomic files and the exact state of a run."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+from crossres.core.errors import CrossresError
+
+
+def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Write a file beside ``path`` and rename it, so that ``path`` is whole or untouched.
+
+    Raises:
+        CrossresError: the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except (OSError, RuntimeError) as error:
+        # torch's zip writer turns the disk's error into one of its own
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        reason = cause.strerror or str(cause).split("\n")[0]
+        full = cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        hint = "nothing was changed; free some space" if full else "nothing was changed"
+        raise CrossresError(f"cannot write {path}: {reason}; {hint}") from error
+    finally:
+        with suppress(OSError):
+            beside.unlink()
+
+
+def write_json(path: str | Path, document: Any) -> None:
+    """Write a JSON document atomically."""
+    write_atomically(path, lambda f: f.write((json.dumps(document, indent=1) + "\n").encode()))
+
+
+def save_state(path: str | Path, state: dict[str, Any]) -> None:
+    """Write a run's state atomically."""
+    import torch
+
+    write_atomically(path, lambda f: torch.save(state, f))
+
+
+def load_state(path: str | Path) -> dict[str, Any]:
+    """Read a run's state; nothing in it is executed.
+
+    Raises:
+        CrossresError: no such file, or one that is truncated or of another kind.
+    """
+    import torch
+
+    try:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise ValueError(f"it holds {type(state).__name__}")
+    except FileNotFoundError:
+        raise CrossresError(f"{path}: nothing to resume there; start the run without --resume") from None
+    except Exception as error:  # torch raises nearly anything on damaged bytes
+        reason = str(error).split("\n")[0]
+        raise CrossresError(f"{path} is truncated or no state of a run ({reason}); use --overwrite") from None
+    return state

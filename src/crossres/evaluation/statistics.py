@@ -1,0 +1,111 @@
+"""What a comparison of methods can and cannot say: intervals, paired tests, ranks. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from crossres.core.errors import CrossresError
+
+#: Resamples of a bootstrap.
+RESAMPLES = 9999
+
+
+def bootstrap_interval(values: Sequence[float], confidence: float = 0.95, seed: int = 0) -> tuple[float, float]:
+    """Return the bootstrap interval of a mean: the percentiles of the means of resampled values.
+
+    Args:
+        values: at least 2, such as one accuracy a seed. With few values the interval is too narrow: of 3 seeds
+            it can at most span their range.
+        confidence: share of the resampled means inside.
+        seed: of the resampling.
+
+    Raises:
+        CrossresError: fewer than 2 values.
+
+    Source: Efron & Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    if len(array) < 2:
+        raise CrossresError(f"a bootstrap needs at least 2 values, got {len(array)}")
+    rng = np.random.default_rng(seed)
+    means = array[rng.integers(len(array), size=(RESAMPLES, len(array)))].mean(axis=1)
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def wilson(right: int, count: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share of ``count`` independent tests, in percent.
+
+    Raises:
+        CrossresError: no tests.
+
+    Source: Wilson, Probable inference, the law of succession, and statistical inference (1927).
+    """
+    if count < 1:
+        raise CrossresError("an interval needs at least 1 test")
+    z, share = 1.959964, right / count
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * np.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return float(100 * (middle - half)), float(100 * (middle + half))
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Two models on the same test images.
+
+    Attributes:
+        gained: images that only the first has right.
+        lost: images that only the second has right.
+        p: exact two-sided probability of a split at least as uneven if both were equally good.
+    """
+
+    gained: int
+    lost: int
+    p: float
+
+
+def mcnemar(first: npt.ArrayLike, second: npt.ArrayLike) -> McNemar:
+    """Return McNemar's exact test of two models on the same images.
+
+    It says how sure the difference of these two trained models is, not how another seed would have come out.
+
+    Args:
+        first: bool (N,), whether the first model has each image right.
+        second: bool (N,), the second model's.
+
+    Raises:
+        CrossresError: two different numbers of images.
+
+    Source: McNemar, Psychometrika 12 (1947), in the exact binomial form.
+    """
+    from scipy.stats import binomtest
+
+    a, b = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
+    if a.shape != b.shape:
+        raise CrossresError(f"one model has {a.size} answers and the other {b.size}; compare them on the same images")
+    gained, lost = int((a & ~b).sum()), int((b & ~a).sum())
+    p = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
+    return McNemar(gained, lost, float(p))
+
+
+def mean_ranks(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Return each method's mean rank over settings, 1 for the best; ties share their mean rank.
+
+    Args:
+        scores: for each setting (pair, size, degradation) the accuracy of each method.
+
+    Returns:
+        The mean rank of the methods that every setting has, best first.
+    """
+    from scipy.stats import rankdata
+
+    common = set.intersection(*(set(row) for row in scores.values())) if scores else set()
+    methods = sorted(common)
+    if not methods:
+        return {}
+    ranks = np.mean([rankdata([-row[method] for method in methods]) for row in scores.values()], axis=0)
+    return dict(sorted(zip(methods, ranks.tolist(), strict=True), key=lambda item: (item[1], item[0])))

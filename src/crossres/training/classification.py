@@ -1,0 +1,70 @@
+"""Objects: a classifier, judged by top-1 and top-5 accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from crossres.config.options import Teach
+from crossres.core.progress import Progress
+from crossres.data.images import ImageSet, left_out
+from crossres.data.loader import Loader
+from crossres.data.splits import require_classes, stratified_split
+from crossres.evaluation.accuracy import right_at_1, topk_accuracy
+from crossres.evaluation.classification import predict
+from crossres.losses import LOSSES
+from crossres.models.encoder import Encoder
+from crossres.training.result import pack
+from crossres.training.task import SPLIT_SEED, Autocast, Task, read_split
+
+
+class Classification(Task):
+    """Objects: a classifier, judged by top-1 and top-5 accuracy."""
+
+    chosen_by = "val_top1"
+    compared_by = "top1"
+
+    def images(self, config: Teach, progress: Progress) -> tuple[ImageSet, ImageSet | None, ImageSet]:
+        train_set, test_set = (read_split(config, split) for split in ("train", "test"))
+        if config.images.classes is not None:
+            train_set = train_set.of_classes(config.images.classes)
+            test_set = test_set.of_classes(config.images.classes)
+            require_classes(train_set)
+        for lines in left_out({"train": train_set, "test": test_set}):
+            progress.say(lines)
+        val_set: ImageSet | None = None
+        if config.train.val_fraction > 0:
+            kept, held_out = stratified_split(train_set.labels, config.train.val_fraction, SPLIT_SEED)
+            if len(held_out):
+                train_set, val_set = train_set.subset(kept), train_set.subset(held_out)
+        return train_set, val_set, test_set
+
+    def classes(self, config: Teach, train: ImageSet) -> Sequence[str]:  # noqa: ARG002
+        return train.classes
+
+    def validates(self, losses: Collection[str], progress: Progress) -> bool:
+        trained = any(LOSSES[name].reads == "logits" for name in losses)
+        if not trained:
+            progress.say(
+                "no loss reads the logits, so the classifier stays untrained: its accuracy says nothing and the last "
+                "epoch is kept; give losses.ce or losses.kd a weight for a classifier"
+            )
+        return trained
+
+    def validate(self, encoder: Encoder, val: Loader, autocast: Autocast) -> dict[str, float]:
+        logits = predict(encoder, val, autocast)
+        return {"val_top1": topk_accuracy(logits, val.label), "val_top5": topk_accuracy(logits, val.label, 5)}
+
+    def judge(self, encoder: Encoder, test: Loader, val: Loader | None, autocast: Autocast) -> dict[str, Any]:  # noqa: ARG002
+        logits = predict(encoder, test, autocast)
+        return {
+            "top1": topk_accuracy(logits, test.label),
+            "top5": topk_accuracy(logits, test.label, 5),
+            "right": pack(right_at_1(logits, test.label)),
+        }
+
+    def said(self, result: dict[str, Any]) -> str:
+        return (
+            f"test top-1 {result['top1_last']:.2f} % (last epoch), "
+            f"{result['top1_best_val']:.2f} % (best on validation)"
+        )

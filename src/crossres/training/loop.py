@@ -1,0 +1,348 @@
+"""The one training loop, for teachers and students."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from crossres.config import options as configs
+from crossres.config.options import Teach
+from crossres.core.errors import CrossresError
+from crossres.core.files import save_state, write_atomically
+from crossres.core.progress import Progress
+from crossres.core.types import Batch, Outputs
+from crossres.data.loader import Loader
+from crossres.models.cache import TeacherCache
+from crossres.models.encoder import Encoder
+from crossres.models.small_maps import fast_weight_gradients
+from crossres.training.distiller import Distiller, LossError
+from crossres.training.task import Task
+
+#: Steps between two looks at the losses; on a GPU each look waits for the device.
+LOOK_EVERY = 25
+
+
+@dataclass
+class Experiment:
+    """Everything a run needs, read and checked before its first step."""
+
+    config: Teach
+    task: Task
+    student: Encoder
+    teacher: Encoder | None
+    cache: TeacherCache | None
+    distiller: Distiller
+    train: Loader
+    val: Loader | None
+    test: Loader
+    facts: dict[str, Any]
+
+
+@dataclass
+class History:
+    """What a training leaves behind for its result."""
+
+    last: dict[str, Tensor]
+    best: dict[str, Tensor]
+    best_epoch: int
+    seconds: float
+    images_per_second: float
+    epochs: list[dict[str, Any]]
+
+
+class Fit:
+    """The loop: epochs, validation, the best weights, the state."""
+
+    def __init__(self, experiment: Experiment, fabric: Fabric, progress: Progress) -> None:
+        train = experiment.config.train
+        self.experiment = experiment
+        self.fabric = fabric
+        self.progress = progress
+        self.total = experiment.train.steps * train.epochs
+        optimizer = optimizer_of(experiment.distiller, train)
+        self.scheduler = scheduler_of(optimizer, train, self.total, experiment.train.steps)
+        self.module, self.optimizer = fabric.setup(experiment.distiller, optimizer)
+        self.average = None
+        if train.ema:
+            self.average = torch.optim.swa_utils.AveragedModel(
+                experiment.student,
+                multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(train.ema),  # type: ignore[no-untyped-call]
+                use_buffers=True,
+            )
+        self.epoch = 0
+        self.best: dict[str, Tensor] = {}
+        self.best_epoch = 0
+        self.best_accuracy = -1.0
+        self.rows: list[dict[str, Any]] = []
+        self.writer = _tensorboard(experiment.config) if fabric.global_rank == 0 else None
+
+    @property
+    def judged(self) -> Encoder:
+        """The network whose accuracy counts: the average of the weights where there is one."""
+        if self.average is None:
+            return self.experiment.student
+        average = self.average.module
+        assert isinstance(average, Encoder)
+        return average
+
+    def train(self, state_path: Path) -> None:
+        with fast_weight_gradients(self.experiment.student):
+            self._train(state_path)
+
+    def _train(self, state_path: Path) -> None:
+        epochs = self.experiment.config.train.epochs
+        if self.fabric.global_rank == 0:
+            if self.epoch == 0:
+                save_state(state_path, self.state())  # Ctrl-C in the first epoch is resumable too
+            else:
+                self._write_metrics(state_path.parent)  # the run may have stopped between the two files
+        while self.epoch < epochs:
+            started = time.perf_counter()
+            # also the losses' own draws (anchors) then depend on (seed, epoch) alone
+            torch.manual_seed((self.experiment.config.train.seed * 1_000_003 + self.epoch + 1) % 2**63)
+            row = self._one_epoch(epochs)
+            self._refuse_bad_weights(row["losses"])
+            row["seconds"] = time.perf_counter() - started
+            self.epoch += 1
+            row = {"epoch": self.epoch, **row, **self._validate()}
+            row["total_seconds"] = row["seconds"] + sum(r["seconds"] for r in self.rows)
+            row["seconds_with_validation"] = time.perf_counter() - started
+            self.rows.append(row)
+            if self.fabric.global_rank == 0:
+                save_state(state_path, self.state())
+                self._write(row, state_path.parent)
+            self.fabric.barrier()
+        if self.writer is not None:
+            self.writer.close()
+
+    def _one_epoch(self, epochs: int) -> dict[str, Any]:
+        experiment, device = self.experiment, self.experiment.train.device
+        self.module.train()
+        live = experiment.teacher is not None and experiment.cache is None and experiment.distiller.needs_teacher
+        names = list(experiment.distiller.losses)
+        sums, right = torch.zeros(len(names), device=device), torch.zeros((), device=device)
+        started, seen = time.perf_counter(), 0
+        terms: dict[str, Tensor] = {}
+        classifies = experiment.student.classifier is not None
+        for step, batch in enumerate(experiment.train.epoch(self.epoch, hr=live), 1):
+            experiment.distiller.progress = (self.epoch * experiment.train.steps + step - 1) / self.total
+            teacher = self._ask_teacher(batch, live)
+            terms, logits = self._ask_student(batch, teacher, terms)
+            total = torch.stack(list(terms.values())).sum()
+            self.fabric.backward(total)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            self.scheduler.step()
+            if self.average is not None:
+                self.average.update_parameters(experiment.student)
+            with torch.no_grad():
+                sums += torch.stack([terms[name].detach() for name in names])
+                if logits is not None:
+                    right += (logits.argmax(1) == batch.label).sum()
+            seen += len(batch.label)
+            if step % LOOK_EVERY == 0 or step == experiment.train.steps:
+                values = dict(zip(names, (sums / step).tolist(), strict=True))
+                self._refuse_nan(values)
+                # the losses are of the global batch, the logits of this process's share
+                accuracy = 100 * self._over_processes(right) / (seen * self.fabric.world_size) if classifies else None
+                speed = seen * self.fabric.world_size / (time.perf_counter() - started)
+                done = self.epoch * experiment.train.steps + step
+                self.progress.step(
+                    epoch=self.epoch + 1,
+                    epochs=epochs,
+                    step=done,
+                    steps=self.total,
+                    losses=values,
+                    accuracy=accuracy,
+                    speed=speed,
+                )
+        return {
+            "losses": values,
+            **({} if accuracy is None else {"train_top1": accuracy}),
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "images_per_second": speed,
+        }
+
+    def _ask_teacher(self, batch: Batch, live: bool) -> Outputs | None:
+        experiment = self.experiment
+        if experiment.cache is not None:
+            return experiment.cache(batch.index, batch.view)
+        if not live:
+            return None
+        assert experiment.teacher is not None
+        with torch.no_grad(), self.fabric.autocast():
+            said: Outputs = experiment.teacher(batch.hr)
+            if getattr(experiment.config, "teacher_views", "own") == "mirrored":
+                assert batch.hr is not None
+                other: Outputs = experiment.teacher(batch.hr.flip(-1))
+                logits = None if said.logits is None or other.logits is None else (said.logits + other.logits) / 2
+                said = Outputs((said.embedding + other.embedding) / 2, logits, said.features)
+        return said
+
+    def _ask_student(
+        self, batch: Batch, teacher: Outputs | None, earlier: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
+        try:
+            said: tuple[dict[str, Tensor], Tensor | None] = self.module(batch.lr, teacher, batch.label, batch.index)
+        except LossError as error:
+            if earlier and "student" in error.reason and "NaN" in error.reason:
+                # the step before broke the weights, not the loss that is the first to read what they give
+                values = {name: float(term.detach()) for name, term in earlier.items()}
+                raise self._blown_up(values, "the student's output") from None
+            raise self._stopped(error.name, f"failed ({error.reason})") from None
+        return said
+
+    def _over_processes(self, count: Tensor) -> float:
+        # a copy: the sum is written in place
+        return float(self.fabric.all_reduce(count.clone(), reduce_op="sum"))  # type: ignore[arg-type]
+
+    def _refuse_nan(self, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise self._stopped(name, f"became {value}")
+
+    def _refuse_bad_weights(self, values: dict[str, float]) -> None:
+        """An epoch's last step can break the weights after its losses were finite: that state is not kept."""
+        trained = [*self.experiment.distiller.parameters(), *self.experiment.student.buffers()]
+        if not all(bool(torch.isfinite(t).all()) for t in trained):
+            raise self._blown_up(values, "the weights")
+
+    def _blown_up(self, values: dict[str, float], what: str) -> CrossresError:
+        largest = max(values, key=lambda name: abs(values[name]))
+        return self._stopped(largest, f"was {values[largest]:.3g}, then {what} became NaN or infinite")
+
+    def _stopped(self, loss: str, what: str) -> CrossresError:
+        return CrossresError(
+            f"losses.{loss} {what} in epoch {self.epoch + 1}; the state of epoch {self.epoch} "
+            f"is kept: lower train.learning_rate or losses.{loss}.weight and start anew with --overwrite"
+        )
+
+    def _validate(self) -> dict[str, float]:
+        val = self.experiment.val
+        accuracy = float(self.epoch)  # without validation the last epoch is the best
+        row: dict[str, float] = {}
+        if val is not None:
+            task = self.experiment.task
+            row = task.validate(self.judged, val, self.fabric.autocast)
+            accuracy = row[task.chosen_by]
+        # the later epoch wins a tie
+        if accuracy >= self.best_accuracy:
+            self.best_accuracy, self.best_epoch = accuracy, self.epoch
+            self.best = _copied(self.judged)
+        return row
+
+    def _write_metrics(self, folder: Path) -> None:
+        text = "".join(json.dumps(r) + "\n" for r in self.rows)
+        write_atomically(folder / "metrics.jsonl", lambda f: f.write(text.encode()))
+
+    def _write(self, row: dict[str, Any], folder: Path) -> None:
+        self._write_metrics(folder)
+        self.progress.epoch(row, self.experiment.config.train.epochs)
+        if self.writer is not None:
+            for name, value in {**row, **row["losses"]}.items():
+                if isinstance(value, (int, float)) and name != "epoch":
+                    self.writer.add_scalar(name, value, row["epoch"])
+
+    def state(self) -> dict[str, Any]:
+        """Everything the next epoch depends on; the random draws depend on (seed, epoch) alone."""
+        return {
+            "config": configs.sha256(self.experiment.config),
+            "given": self._given(),
+            "epoch": self.epoch,
+            "distiller": self.experiment.distiller.state_dict(),
+            "average": self.average.state_dict() if self.average is not None else None,
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "best": self.best,
+            "best_epoch": self.best_epoch,
+            "best_accuracy": self.best_accuracy,
+            "rows": self.rows,
+        }
+
+    def _given(self) -> dict[str, str]:
+        """What the numbers depend on beside the config, by what a user would call it."""
+        facts = self.experiment.facts
+        # the test images are no part of the training: a damaged one can be mended before the run is judged
+        given = {f"{part} images": d for part, d in facts["data_sha256"].items() if part != "test"}
+        teacher = facts["teacher"]
+        if facts["start_sha256"]:
+            given["model.weights"] = facts["start_sha256"]
+        return {**given, "teacher": teacher["sha256"] if teacher else "", "precision": facts["precision"]}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go back to a state; refused where it belongs to another experiment."""
+        if state.get("config") != configs.sha256(self.experiment.config):
+            raise CrossresError(
+                "the state belongs to another experiment than the config; use --overwrite or another --name"
+            )
+        for what, value in self._given().items():
+            if state.get("given", {}).get(what) != value:
+                raise CrossresError(
+                    f"the {what} changed since the run began, so it cannot go on exactly; "
+                    "use --overwrite or another --name"
+                )
+        self.experiment.distiller.load_state_dict(state["distiller"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.epoch, self.rows = state["epoch"], state["rows"]
+        self.best, self.best_epoch = state["best"], state["best_epoch"]
+        self.best_accuracy = state["best_accuracy"]
+
+    def history(self) -> History:
+        seconds = sum(row["seconds_with_validation"] for row in self.rows)
+        images = self.experiment.train.steps * self.experiment.train.batch_size * len(self.rows)
+        speed = images / sum(row["seconds"] for row in self.rows)
+        return History(_copied(self.judged), self.best, self.best_epoch, seconds, speed, self.rows)
+
+
+def _copied(encoder: Encoder) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().clone() for name, tensor in encoder.state_dict().items()}
+
+
+def optimizer_of(module: torch.nn.Module, train: configs.Train) -> torch.optim.Optimizer:
+    weights = [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
+    others = [p for p in module.parameters() if p.requires_grad and p.ndim <= 1]
+    groups: list[dict[str, Any]] = [{"params": weights}, {"params": others, "weight_decay": 0.0}]
+    if train.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=train.learning_rate, weight_decay=train.weight_decay, fused=True)
+    return torch.optim.SGD(
+        groups,
+        lr=train.learning_rate,
+        momentum=train.momentum,
+        nesterov=train.momentum > 0,
+        weight_decay=train.weight_decay,
+        fused=True,
+    )
+
+
+def scheduler_of(
+    optimizer: torch.optim.Optimizer, train: configs.Train, total: int, per_epoch: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    if train.schedule == "one_cycle":
+        return torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, train.learning_rate, total_steps=total + 1, cycle_momentum=False
+        )
+    if train.schedule == "cosine":
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=total)
+    milestones = [round(fraction * train.epochs) * per_epoch for fraction in train.milestones]
+    return torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.1)
+
+
+def _tensorboard(config: Teach) -> Any:
+    if not config.train.tensorboard:
+        return None
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise CrossresError("train.tensorboard needs tensorboard: pip install 'crossres[tensorboard]'") from None
+    return SummaryWriter(str(config.folder / "tensorboard"))

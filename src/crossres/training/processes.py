@@ -1,0 +1,43 @@
+"""The processes of a run: how they are started, and what they do together."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
+from torch import Tensor
+
+from crossres.config.options import Teach
+from crossres.core.devices import Device
+from crossres.losses import LOSSES
+
+
+def fabric_of(config: Teach, device: Device) -> Fabric:
+    # its notes on precision and processes would stand between our own lines
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    strategy: Any = "auto"
+    if device.world_size > 1:
+        # a loss that reads embeddings alone leaves the classifier without a gradient
+        reads = {LOSSES[name].reads for name in config.losses}
+        strategy = DDPStrategy(find_unused_parameters="logits" not in reads)
+    return Fabric(
+        accelerator=device.torch.type,
+        devices=device.local_devices,
+        num_nodes=device.nodes,
+        strategy=strategy,
+        precision="bf16-mixed" if device.precision == "bfloat16" else "32-true",
+    )
+
+
+class Gather:
+    """Joins a tensor's parts of all processes, in the order of their ranks, with gradient."""
+
+    def __init__(self, fabric: Fabric) -> None:
+        self.fabric = fabric
+
+    def __call__(self, part: Tensor) -> Tensor:
+        whole = self.fabric.all_gather(part, sync_grads=part.requires_grad)
+        assert isinstance(whole, Tensor)
+        return whole.flatten(0, 1)

@@ -1,0 +1,212 @@
+"""What a run leaves behind: the judged model and result.json."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from crossres.config import options as configs
+from crossres.config.options import Distill, Teach
+from crossres.core.devices import Device
+from crossres.core.files import write_json
+from crossres.data.loader import Loader
+from crossres.losses import LOSSES
+from crossres.models.encoder import Encoder
+from crossres.models.pretrained import save_pretrained
+
+if TYPE_CHECKING:
+    from crossres.training.loop import History
+    from crossres.training.task import Task
+
+PACKAGES = (
+    "crossres",
+    "torch",
+    "torchvision",
+    "timm",
+    "lightning-fabric",
+    "numpy",
+    "pillow",
+    "pyarrow",
+    "onnxruntime",
+)
+
+
+def finish(
+    config: Teach,
+    task: Task,
+    student: Encoder,
+    history: History,
+    test: Loader,
+    val: Loader | None,
+    device: Device,
+    facts: dict[str, Any],
+) -> dict[str, Any]:
+    """Judge the last and the best weights on the test set, save the best as ``model/``, write ``result.json``.
+
+    The best epoch was chosen on the validation split; no test image is judged before.
+
+    Returns:
+        The document of ``result.json``.
+    """
+    scores: dict[str, Any] = {}
+    judged: dict[str, Any] = {}
+    for which, weights in (("last", history.last), ("best_val", history.best)):
+        student.load_state_dict(weights)
+        if which == "last" or history.best_epoch < config.train.epochs:
+            judged = task.judge(student, test, val, device.autocast)
+        scores |= {f"{key}_{which}": value for key, value in judged.items()}
+    numbers = {key: value for key, value in scores.items() if isinstance(value, float)}
+    chosen_by = task.chosen_by
+    degradation = asdict(config.degradation.resolved()) if isinstance(config, Distill) else None
+    names = sorted(config.losses, key=list(LOSSES).index)
+    document: dict[str, Any] = {
+        "name": config.name,
+        "task": facts["task"],
+        "method": "+".join(names),
+        "compared_by": task.compared_by,
+        "chosen_by": task.chosen_by,
+        "losses": config.losses,
+        "dataset": configs.base_name(config.data),
+        "images": facts["images"],
+        "data_sha256": facts["data_sha256"],
+        "skipped": facts["skipped"],
+        "teacher": facts["teacher"],
+        "start_sha256": facts["start_sha256"],
+        "student": {
+            "name": configs.portable(config)["model"]["name"],
+            "parameters": sum(p.numel() for p in student.parameters()),
+        },
+        "hr_size": facts["hr_size"],
+        "lr_size": facts["lr_size"],
+        "degradation": degradation,
+        "seed": config.train.seed,
+        "epochs": config.train.epochs,
+        **numbers,
+        "best_epoch": history.best_epoch,
+        f"{chosen_by}_best": history.epochs[history.best_epoch - 1].get(chosen_by),
+        f"{chosen_by}_last": history.epochs[-1].get(chosen_by),
+        f"{chosen_by}_by_epoch": [row[chosen_by] for row in history.epochs if chosen_by in row],
+        "seconds": history.seconds,
+        "images_per_second": history.images_per_second,
+        "peak_memory_mb": peak_memory_mb(),
+        **({"peak_gpu_memory_mb": torch.cuda.max_memory_allocated() / 2**20} if device.torch.type == "cuda" else {}),
+        **{key: value for key, value in scores.items() if key not in numbers},
+        "precision": device.precision,
+        "versions": versions(),
+        "machine": machine(device),
+        "commit": facts["commit"],
+        "config_sha256": configs.sha256(config),
+        "config": configs.portable(config),
+    }
+    info = {
+        "task": facts["task"],
+        "hr_size": facts["hr_size"],
+        "lr_size": facts["lr_size"],
+        "degradation": degradation,
+        "fit": config.images.fit,
+        "seen": facts["seen"],
+        "test_fraction": config.images.test_fraction,
+        "val_fraction": config.train.val_fraction,
+        "data_sha256": facts["data_sha256"],
+        "precision": device.precision,
+        "method": document["method"],
+        "dataset": document["dataset"],
+        "teacher": facts["teacher"],
+        "versions": document["versions"],
+        "results": {
+            **numbers,
+            "epochs": config.train.epochs,
+            "seed": config.train.seed,
+            "test_images": len(test.label),
+            "these_weights": f"{next(iter(numbers)).removesuffix('_last')}_best_val (epoch {history.best_epoch})",
+        },
+    }
+    document = json.loads(json.dumps(document))  # what is returned now and what is read later are equal
+    save_pretrained(student, config.folder / "model", info=info)
+    write_json(config.folder / "result.json", document)
+    return document
+
+
+def pack(right: Tensor) -> str:
+    """Write bool (N,) as base64 of its bits, eight to a byte, the first the highest."""
+    return base64.b64encode(np.packbits(right.cpu().numpy()).tobytes()).decode()
+
+
+def unpack(text: str, count: int) -> npt.NDArray[np.bool_]:
+    """Read what `pack` wrote of ``count`` images."""
+    bits = np.frombuffer(base64.b64decode(text), dtype=np.uint8)
+    return np.unpackbits(bits, count=count).astype(bool)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that decide a number."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def machine(device: Device) -> dict[str, Any]:
+    """Return what a run was measured on."""
+    gpu = device.torch.type == "cuda"
+    return {
+        "device": device.torch.type,
+        "processor": torch.cuda.get_device_name(device.torch) if gpu else _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "processes": device.world_size,
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or "unknown"
+
+
+def peak_memory_mb() -> float | None:
+    """Return the largest resident memory of this process so far, in MB; None where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def commit() -> str | None:
+    """Return the commit of the source that runs, with ``+`` where it is changed; None outside a checkout."""
+    here = Path(__file__).resolve().parents[1]
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(here), *words], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        # an installed copy inside somebody's checkout is not that checkout's source
+        if not git("ls-files", "--", "__init__.py"):
+            return None
+        changed = git("status", "--porcelain", "--", str(here))
+        return git("rev-parse", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return None

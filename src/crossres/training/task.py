@@ -1,0 +1,72 @@
+"""What a run is for: which images it holds out, when an epoch is better, what is measured at the end."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, ClassVar
+
+from crossres.config.options import Teach
+from crossres.core.progress import Progress
+from crossres.data.images import ImageSet
+from crossres.data.loader import Loader
+from crossres.data.readers import read
+from crossres.data.splits import Split
+from crossres.models.encoder import Encoder
+
+Autocast = Callable[[], AbstractContextManager[Any]]
+#: The validation split is the same for every training seed: runs are paired and share the teacher's cache.
+SPLIT_SEED = 0
+
+
+class Task(ABC):
+    """One of the jobs that an encoder is trained for."""
+
+    #: the entry of `validate` that chooses the best epoch
+    chosen_by: ClassVar[str]
+    #: the entry of `judge` that methods are compared by; beside it ``right`` says of each test what was
+    #: right, and ``tests`` how many there are where they are not the test images
+    compared_by: ClassVar[str]
+
+    @abstractmethod
+    def images(self, config: Teach, progress: Progress) -> tuple[ImageSet, ImageSet | None, ImageSet]:
+        """Read the training images, those held out to choose the epoch, and those of the test."""
+
+    @abstractmethod
+    def classes(self, config: Teach, train: ImageSet) -> Sequence[str]:
+        """Return the classes of the student's classifier; none for an encoder without one."""
+
+    def validates(self, losses: Collection[str], progress: Progress) -> bool:  # noqa: ARG002
+        """Whether the losses train what `validate` looks at; says so where they do not."""
+        return True
+
+    @abstractmethod
+    def validate(self, encoder: Encoder, val: Loader, autocast: Autocast) -> dict[str, float]:
+        """Judge an epoch: numbers by names that begin with ``val_``, `chosen_by` among them; larger is better."""
+
+    @abstractmethod
+    def judge(self, encoder: Encoder, test: Loader, val: Loader | None, autocast: Autocast) -> dict[str, Any]:
+        """Measure the trained encoder on the test images, for ``result.json``; ``val`` may choose thresholds."""
+
+    @abstractmethod
+    def said(self, result: dict[str, Any]) -> str:
+        """Return a finished run in a line."""
+
+
+def read_split(config: Teach, split: Split, *, open_set: bool = False) -> ImageSet:
+    """Read a split of a config's images as its options say."""
+    images = config.images
+    return read(
+        config.data,
+        split=split,
+        image_column=images.image_column,
+        label_column=images.label_column,
+        test_fraction=images.test_fraction,
+        corrupt=images.corrupt,
+        download=images.download,
+        root=Path(images.root) if images.root else None,
+        memory_mb=images.memory_mb,
+        open_set=open_set,
+    )

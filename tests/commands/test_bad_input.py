@@ -1,0 +1,480 @@
+"""Bad input ends in one clear line and exit code 2, and never costs what was there before."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import crossres
+from crossres.commands.main import main
+from crossres.core.files import load_state
+
+Refused = Callable[..., str]
+
+SMALL = ["--model.name=resnet8", "--train.epochs=2", "--train.batch_size=24", "--train.precision=float32"]
+LABELS = ["--losses.kd.weight=0", "--losses.crrcd.weight=0"]
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def fill(folder: str, **counts: int) -> str:
+    """Write 16 x 16 noise into a folder for each class (``__`` stands for ``/``)."""
+    rng = np.random.default_rng(0)
+    for name, count in counts.items():
+        place = Path(folder, name.replace("__", "/"))
+        place.mkdir(parents=True)
+        for i in range(count):
+            Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(place / f"{i}.png")
+    return folder
+
+
+def edited(folder: Path, **changes: object) -> None:
+    """Change entries of a saved model's config.json by hand."""
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def truncate(path: Path, share: float = 0.6) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+
+
+# the images
+
+
+def test_a_missing_folder(refused: Refused, drawn: Path) -> None:
+    assert refused("teach", "--data", "nowhere", *SMALL).startswith("there is no data set 'nowhere'; give a folder")
+    assert "did you mean 'shapes'?" in refused("teach", "--data", drawn.parent / "shape", *SMALL)
+    assert "did you mean 'digits'?" in refused("teach", "--data", "digit", *SMALL)
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("counts", "line"),
+    [
+        ({}, "set holds no class folders and no images"),
+        ({"a": 0, "b": 0}, "set holds no images"),
+        ({"a": 3, "b": 0}, "class folder set/b holds no images (1 such): fill it or remove it"),
+        ({"train__a": 3, "train__b": 0, "test__a": 1}, "class folder set/train/b holds no images"),
+        ({"a": 1}, "set holds one image in all; give images of at least two classes"),
+        ({"a": 5}, "set has only one class, 'a'; a classifier needs at least two"),
+        ({"train__a": 1, "test__a": 1}, "set holds one image in all; give images of at least two classes"),
+        ({"a": 1, "b": 1}, "set leaves nothing for a test split: no class has more than one image"),
+        ({"train__a": 2, "train__b": 2, "test__c": 1}, "set/test has the class 'c', which set/train does not have"),
+    ],
+)
+def test_too_few_images(refused: Refused, counts: dict[str, int], line: str) -> None:
+    Path("set").mkdir()
+    fill("set", **counts)
+    assert refused("teach", "--data=set", *SMALL).startswith(line)
+    assert not Path("runs").exists()
+
+
+def test_one_image_of_each_of_two_classes_is_enough_where_a_test_split_is_given() -> None:
+    fill("set", train__a=1, train__b=1, test__a=1, test__b=1)
+    assert main(["teach", "--data=set", *SMALL]) == 0
+    assert main(["distill", "--data=set", "--teacher=runs/teacher", "--lr_size=4", *SMALL]) == 0
+    result = json.loads(Path("runs/student/result.json").read_text())
+    assert result["images"] == {"train": 2, "val": 0, "test": 2}
+    assert result["epochs"] == result["best_epoch"] == 2
+
+
+def test_batches_of_one_image(refused: Refused) -> None:
+    fill("set", a=5, b=5)
+    line = refused("distill", "--data=set", "--lr_size=4", *LABELS, *SMALL, "--train.batch_size=1")
+    assert line.startswith("train.batch_size 1")
+
+
+def test_a_damaged_image_is_refused_by_name_or_skipped(refused: Refused, capsys: pytest.CaptureFixture[str]) -> None:
+    fill("set", train__a=6, train__b=6, test__a=2, test__b=2)
+    truncate(Path("set/train/b/3.png"))
+    line = refused("teach", "--data=set", *SMALL)
+    assert line.startswith("cannot read image set/train/b/3.png: ")
+    assert "(1 of the " in line
+    assert main(["teach", "--data=set", "--images.corrupt=skip", *SMALL]) == 0
+    assert "set: 1 unreadable images of the train split left out: set/train/b/3.png\n" in capsys.readouterr().err
+    assert json.loads(Path("runs/teacher/result.json").read_text())["skipped"]["train"] == ["set/train/b/3.png"]
+    truncate(Path("set/test/a/1.png"))
+    capsys.readouterr()
+    assert main(["evaluate", "runs/teacher", "set", "--corrupt=skip", "--json"]) == 0
+    said = capsys.readouterr()
+    assert said.err == "set: 1 unreadable images of the test split left out: set/test/a/1.png\n"
+    assert json.loads(said.out)["skipped"] == ["set/test/a/1.png"]
+
+
+@pytest.mark.parametrize("label", [-1, 2, 70])
+def test_a_label_out_of_range(refused: Refused, label: int) -> None:
+    def table(labels: list[int]) -> pa.Table:
+        pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save("one.png")
+        images = [{"bytes": Path("one.png").read_bytes(), "path": None}] * len(labels)
+        features = {"image": {"_type": "Image"}, "label": {"names": ["a", "b"], "_type": "ClassLabel"}}
+        described = {"huggingface": json.dumps({"info": {"features": features}})}
+        return pa.table({"image": images, "label": labels}).replace_schema_metadata(described)
+
+    Path("set").mkdir()
+    pq.write_table(table([0, 1, 0, 1, label]), "set/train-00000-of-00001.parquet")
+    pq.write_table(table([0, 1]), "set/test-00000-of-00001.parquet")
+    line = refused("teach", "--data=set", *SMALL)
+    assert "train-00000-of-00001.parquet row 4" in line
+    assert f"label {label} (1 such rows)" in line
+    assert "should be 0" in line
+
+
+# the sizes
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--hr_size=8", "--lr_size=12"], "lr_size 12 is larger than hr_size 8; choose lr_size <= 8"),
+        (["--hr_size=8", "--lr_size=[4,12]"], "lr_size 12 is larger than hr_size 8; choose lr_size <= 8"),
+        (["--lr_size=0"], "lr_size 0: an image has at least 1 pixel"),
+        (["--lr_size=17"], "lr_size 17 is larger than hr_size 16; choose lr_size <= 16"),
+    ],
+)
+def test_impossible_sizes(refused: Refused, drawn: Path, words: list[str], line: str) -> None:
+    assert refused("distill", "--data", drawn, *LABELS, *words, *SMALL) == line
+    assert not Path("runs").exists()
+
+
+def test_images_smaller_than_hr_are_enlarged_and_counted(drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["teach", "--data", str(drawn), "--hr_size=20", "--train.val_fraction=0", *SMALL]) == 0
+    assert "96 of 96 images are smaller than 20 pixels: enlarged" in capsys.readouterr().err
+
+
+def test_a_student_of_one_pixel(drawn: Path) -> None:
+    assert main(["distill", "--data", str(drawn), "--lr_size=1", *LABELS, *SMALL]) == 0
+
+
+# models and teachers
+
+
+def test_unknown_models(refused: Refused, drawn: Path) -> None:
+    words = ["teach", "--data", drawn, *SMALL]
+    assert refused(*words, "--model.name=resnet8x") == "unknown model 'resnet8x'; did you mean 'resnet8x4'?"
+    assert "timm" in refused(*words, "--model.name=timm:resnet8x")
+    assert "nothing" in refused(*words, "--model.name=nothing.there:make")
+    assert not Path("runs").exists()
+
+
+def test_a_missing_teacher(refused: Refused, drawn: Path) -> None:
+    words = ["distill", "--data", drawn, *SMALL]
+    assert refused(*words, "--teacher=runs/nobody").startswith("there is no folder runs/nobody")
+    Path("empty").mkdir()
+    assert refused(*words, "--teacher=empty") == "there is no config.json in empty: not a folder that crossres saved"
+    assert refused(*words).startswith("losses.kd needs a teacher; give --teacher, or losses.kd.weight 0")
+
+
+@pytest.mark.parametrize("teacher", ["runs/mine", "runs/mine/model"])
+def test_a_run_does_not_overwrite_its_own_teacher(
+    refused: Refused, drawn: Path, drawn_teacher: Path, teacher: str
+) -> None:
+    shutil.copytree(drawn_teacher, "runs/mine")
+    before = sorted(Path("runs/mine").rglob("*"))
+    line = refused("distill", "--data", drawn, "--teacher", teacher, "--lr_size=8", "--name=mine", "--overwrite")
+    assert line == f"--overwrite would delete the teacher {teacher}, which the run needs; choose another --name"
+    assert sorted(Path("runs/mine").rglob("*")) == before
+
+
+def test_a_teacher_of_other_classes(refused: Refused, drawn_teacher: Path) -> None:
+    fill("set", disc=4, square=4)
+    line = refused("distill", "--data=set", "--teacher", drawn_teacher, *SMALL)
+    assert (
+        line == f"the teacher {drawn_teacher} knows 4 classes, the data has 2: the data's 'square' is unknown to it"
+    )
+    line = refused("evaluate", drawn_teacher, "set")
+    assert line.startswith("set: class 'square' is unknown to the model (1 of 2 classes are); it knows bar, cross,")
+
+
+def test_a_checkpoint_of_another_architecture(refused: Refused, drawn: Path, drawn_teacher: Path) -> None:
+    weights = drawn_teacher / "model" / "model.safetensors"
+    words = ["teach", "--data", drawn, *SMALL, "--model.name=resnet14", "--model.weights"]
+    line = refused(*words, weights)
+    assert line.startswith(f"the checkpoint {weights} does not fit the architecture 'resnet14': ")
+    save_file({"a": torch.ones(3)}, "other.safetensors")
+    assert "does not fit the architecture" in refused(*words, "other.safetensors")
+    torch.save([1, 2], "other.pt")
+    assert refused(*words, "other.pt") == "the checkpoint other.pt holds list, not weights by name"
+    assert refused(*words, "nowhere.pt") == "there is no checkpoint nowhere.pt"
+    assert refused(*words, drawn).startswith(f"there is no config.json in {drawn}")
+    assert not Path("runs").exists()
+
+
+def test_a_teacher_whose_config_was_changed(refused: Refused, drawn: Path, drawn_teacher: Path) -> None:
+    shutil.copytree(drawn_teacher / "model", "teacher")
+    words = ["distill", "--data", drawn, "--teacher=teacher", *SMALL]
+    architecture = json.loads(Path("teacher/config.json").read_text())["architecture"]
+    edited(Path("teacher"), architecture=architecture | {"name": "resnet20"})
+    line = "teacher/model.safetensors does not fit the architecture 'resnet20': "
+    assert refused(*words).startswith(line)
+    assert refused("evaluate", "teacher", drawn).startswith(line)
+    edited(Path("teacher"), architecture=architecture | {"name": "resnet8x"})
+    assert refused(*words) == "unknown model 'resnet8x'; did you mean 'resnet8x4'?"
+    edited(Path("teacher"), architecture=architecture, classes=["bar", "cross"])
+    assert "has a classifier of 4 classes, the encoder one of 2" in refused(*words)
+    Path("teacher/config.json").write_text("{")
+    assert refused(*words).startswith("teacher/config.json is broken: ")
+
+
+def test_a_truncated_model(refused: Refused, drawn: Path, drawn_teacher: Path) -> None:
+    shutil.copytree(drawn_teacher / "model", "teacher")
+    truncate(Path("teacher/model.safetensors"))
+    line = "teacher/model.safetensors is truncated or no safetensors file ("
+    assert refused("distill", "--data", drawn, "--teacher=teacher", *SMALL).startswith(line)
+    assert refused("evaluate", "teacher", drawn).startswith(line)
+    assert refused("teach", "--data", drawn, *SMALL, "--model.weights=teacher/model.safetensors").startswith(line)
+    Path("teacher/model.safetensors").unlink()
+    assert refused("evaluate", "teacher", drawn).startswith("there is no model.safetensors in teacher; ")
+
+
+def test_evaluate_refuses(refused: Refused, drawn: Path, drawn_teacher: Path) -> None:
+    assert refused("evaluate", "nowhere", drawn).startswith("there is no folder nowhere")
+    assert refused("evaluate", drawn_teacher, "nowhere").startswith("there is no data set 'nowhere'")
+    line = refused("evaluate", drawn_teacher, drawn, "--sizes=8,32")
+    assert line == "sizes: 32 is not within 1 and the model's hr_size 16"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_that_is_not_there(refused: Refused, drawn: Path, drawn_teacher: Path) -> None:
+    line = "device cuda: torch finds no GPU here; choose cpu or auto"
+    assert refused("teach", "--data", drawn, *SMALL, "--train.device=cuda") == line
+    assert refused("evaluate", drawn_teacher, drawn, "--device=cuda") == line
+
+
+def test_options_of_a_loss_out_of_range(refused: Refused, drawn: Path, drawn_teacher: Path) -> None:
+    words = ["distill", "--data", drawn, "--teacher", drawn_teacher, *SMALL]
+    assert refused(*words, "--losses.crrcd.tau=0") == "losses.crrcd: CRRCD: tau is 0.0, expected tau > 0"
+    line = refused(*words, "--losses.ce.label_smoothing=1")
+    assert line == "losses.ce: CE: label_smoothing is 1.0, expected 0 <= label_smoothing < 1"
+
+
+# a training that breaks off
+
+
+@dataclass
+class Interrupted:
+    """A run that was stopped by Ctrl-C after its first epochs, and what it said."""
+
+    folder: Path
+    code: int
+    said: list[str]
+
+    def copy(self, name: str) -> Path:
+        """The same run in a folder of its own; it can be resumed there."""
+        return shutil.copytree(self.folder, Path("runs") / name)
+
+
+EPOCHS = 40
+
+
+@pytest.fixture(scope="module")
+def interrupted(drawn: Path, drawn_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
+    """A real process that is trained for a while and gets a real SIGINT."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    words = ["distill", "--data", str(drawn), "--teacher", str(drawn_teacher), "--lr_size=8", *SMALL]
+    # a shell that started the tests in the background had Ctrl-C ignored: not so here
+    command = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    command += "from crossres.commands.main import main; sys.exit(main())"
+    process = subprocess.Popen(
+        [sys.executable, "-c", command, *words, f"--train.epochs={EPOCHS}"],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    said = [process.stderr.readline()]
+    process.send_signal(signal.SIGINT)
+    rest = process.communicate(timeout=60)[1]
+    return Interrupted(folder / "runs" / "student", process.returncode, [*said, *rest.splitlines(keepends=True)])
+
+
+def test_ctrl_c_says_how_to_resume(interrupted: Interrupted) -> None:
+    assert interrupted.code == 130
+    *epochs, last = interrupted.said
+    assert all(line.startswith("epoch ") for line in epochs)
+    assert last == "stopped; go on with: crossres distill --resume runs/student\n"
+    assert sorted(os.listdir(interrupted.folder)) == ["config.yaml", "metrics.jsonl", "state.pt"]
+    state = load_state(interrupted.folder / "state.pt")
+    assert 1 <= state["epoch"] < EPOCHS
+    assert state["epoch"] == len(state["rows"])
+    assert len((interrupted.folder / "metrics.jsonl").read_text().splitlines()) in (
+        state["epoch"],
+        state["epoch"] - 1,
+    )
+
+
+def test_resume_finishes_an_interrupted_run(interrupted: Interrupted) -> None:
+    run = interrupted.copy("student")
+    assert main(["distill", "--resume", str(run)]) == 0
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == list(range(1, EPOCHS + 1))
+    assert json.loads((run / "result.json").read_text())["epochs"] == EPOCHS
+    assert crossres.load(run).info["lr_size"] == 8
+
+
+@pytest.mark.parametrize("place", ["crossres.core.progress.Progress.epoch", "crossres.training.run.finish"])
+def test_ctrl_c_wherever_it_comes(
+    drawn: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    """After an epoch, and when all are done and the network is being judged."""
+    # a shell that starts the tests in the background has it ignored
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    with monkeypatch.context() as once:
+        once.setattr(place, lambda *_: signal.raise_signal(signal.SIGINT))
+        assert main(["teach", "--data", str(drawn), *SMALL]) == 130
+    signal.signal(signal.SIGINT, before)
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == "stopped; go on with: crossres teach --resume runs/teacher"
+    assert not Path("runs/teacher/result.json").exists()
+    assert main(["teach", "--resume", "runs/teacher"]) == 0
+    assert len(Path("runs/teacher/metrics.jsonl").read_text().splitlines()) == 2
+    assert Path("runs/teacher/result.json").exists()
+
+
+def test_an_existing_run_is_not_overwritten_unasked(refused: Refused, interrupted: Interrupted) -> None:
+    run = interrupted.copy("student")
+    before = (run / "state.pt").read_bytes()
+    line = refused("distill", "--config", run / "config.yaml", "--runs=runs", "--name=student")
+    assert line == "runs/student holds a run already; use --resume, --overwrite or another --name"
+    assert (run / "state.pt").read_bytes() == before
+
+
+def test_resume_refuses(refused: Refused, interrupted: Interrupted) -> None:
+    run = interrupted.copy("student")
+    line = refused("distill", "--resume", run, "--train.epochs=3")
+    assert line == "--resume takes every option from the run; leave --train.epochs=3 out"
+    assert refused("distill", "--resume", run, "--overwrite").endswith("leave --overwrite out")
+    assert refused("distill", "--resume", "runs").startswith("runs holds no run (no config.yaml); give the folder")
+    assert refused("distill", "--resume", "nowhere").startswith("nowhere holds no run")
+    assert refused("teach", "--resume", run) == f"{run} is a run of crossres distill; go on with that command"
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace("learning_rate: 0.1", "learning_rate: 0.2"))
+    line = refused("distill", "--resume", run)
+    assert line == "the state belongs to another experiment than the config; use --overwrite or another --name"
+    (run / "config.yaml").write_text(config.replace("epochs:", "epoch:"))
+    assert refused("distill", "--resume", run) == "unknown key 'train.epoch'; did you mean 'train.epochs'?"
+
+
+def test_a_truncated_state(refused: Refused, interrupted: Interrupted) -> None:
+    run = interrupted.copy("student")
+    truncate(run / "state.pt")
+    line = refused("distill", "--resume", run)
+    assert line.startswith(f"{run}/state.pt is truncated or no state of a run (")
+    assert line.endswith("use --overwrite")
+    (run / "state.pt").unlink()
+    line = refused("distill", "--resume", run)
+    assert line == f"{run}/state.pt: nothing to resume there; start the run without --resume"
+
+
+@contextmanager
+def full_disk(room: int) -> Iterator[None]:
+    """Let the kernel refuse every file above ``room`` bytes, as a full disk or a quota does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_leaves_the_earlier_state(refused: Refused, interrupted: Interrupted) -> None:
+    run = interrupted.copy("student")
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    with full_disk(2**18):
+        line = refused("distill", "--resume", run)
+    assert line == f"cannot write {run}/state.pt: File too large; nothing was changed; free some space"
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+    assert main(["distill", "--resume", str(run)]) == 0
+
+
+def test_a_full_disk_at_the_very_end_keeps_the_finished_training(
+    refused: Refused, drawn: Path, tmp_path: Path
+) -> None:
+    # the device is full only for model/
+    (tmp_path / "runs" / "teacher").mkdir(parents=True)
+    (tmp_path / "runs" / "teacher" / "model").write_text("in the way")
+    line = refused("teach", "--data", drawn, *SMALL)
+    assert line == "cannot save to runs/teacher/model: it is a file; name a folder"
+    assert load_state(tmp_path / "runs" / "teacher" / "state.pt")["epoch"] == 2
+    (tmp_path / "runs" / "teacher" / "model").unlink()
+    assert main(["teach", "--resume", "runs/teacher"]) == 0
+    assert len(load_file("runs/teacher/model/model.safetensors")) > 10
+
+
+def test_a_full_disk_from_the_start(refused: Refused, drawn: Path) -> None:
+    with full_disk(100):
+        line = refused("teach", "--data", drawn, *SMALL)
+    assert line == "cannot write runs/teacher/config.yaml: File too large; nothing was changed; free some space"
+    assert os.listdir("runs/teacher") == []
+    Path("file").write_text("")
+    line = refused("teach", "--data", drawn, *SMALL, "--runs=file")
+    assert line == "cannot write file/teacher/config.yaml: Not a directory; nothing was changed"
+
+
+@pytest.mark.parametrize("schedule", ["step", "one_cycle"])
+def test_nan_stops_the_run_and_keeps_the_last_good_state(refused: Refused, drawn: Path, schedule: str) -> None:
+    words = ["--train.learning_rate=1e6", f"--train.schedule={schedule}", "--train.epochs=60"]
+    line = refused("teach", "--data", drawn, "--augment.shift=1", *SMALL, *words)
+    assert line.startswith("losses.ce ")
+    state = load_state("runs/teacher/state.pt")
+    epoch = state["epoch"]
+    assert f" in epoch {epoch + 1}; the state of epoch {epoch} is kept: lower train.learning_rate or " in line
+    assert line.endswith("start anew with --overwrite")
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in state["distiller"].values())
+    assert not Path("runs/teacher/result.json").exists()
+    assert not Path("runs/teacher/model").exists()
+    assert refused("teach", "--resume", "runs/teacher") == line  # it is as exact as any resume
+
+
+def test_a_last_step_that_breaks_the_weights_is_not_saved(refused: Refused, drawn: Path) -> None:
+    words = [
+        "--train.batch_size=96",
+        "--losses.ce.weight=1e38",
+        "--train.learning_rate=1e6",
+        "--train.val_fraction=0",
+    ]
+    line = refused("teach", "--data", drawn, *SMALL, *words)
+    assert line.startswith("losses.ce was ")
+    assert ", then the weights became NaN or infinite in epoch 1; the state of epoch 0 is kept: " in line
+    state = load_state("runs/teacher/state.pt")
+    assert state["epoch"] == 0
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in state["distiller"].values())
+
+
+def test_nan_names_the_loss_that_became_it(refused: Refused, drawn: Path, drawn_teacher: Path) -> None:
+    words = ["--lr_size=8", "--losses.crrcd.weight=1e30", *SMALL]
+    line = refused("distill", "--data", drawn, "--teacher", drawn_teacher, *words)
+    assert line.startswith("losses.crrcd ")
+    assert "in epoch 1; the state of epoch 0 is kept: lower train.learning_rate or losses.crrcd.weight" in line
+    assert load_state("runs/student/state.pt")["epoch"] == 0
+
+
+def test_a_teacher_whose_weights_are_nan(refused: Refused, drawn: Path, drawn_teacher: Path) -> None:
+    shutil.copytree(drawn_teacher / "model", "teacher")
+    weights = load_file("teacher/model.safetensors")
+    weights["classifier.weight"][0, 0] = torch.nan
+    save_file(weights, "teacher/model.safetensors")
+    edited(Path("teacher"), model_sha256=None)
+    line = refused("distill", "--data", drawn, "--teacher=teacher", "--lr_size=8", *SMALL)
+    assert line.startswith("losses.kd failed (KD: teacher logits holds NaN or infinity")

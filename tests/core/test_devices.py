@@ -1,0 +1,115 @@
+"""Which device and precision a config means on this machine."""
+
+from __future__ import annotations
+
+import builtins
+import io
+from typing import Any
+
+import pytest
+import torch
+
+from crossres import CrossresError
+from crossres.config.options import Train
+from crossres.core.devices import Device, fast_bfloat16, resolve_device
+
+
+@pytest.fixture(autouse=True)
+def _not_under_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return a function that pretends that torch finds so many GPUs, with bfloat16 in hardware or not."""
+
+    def pretend(count: int, bfloat16: bool = True) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bfloat16)  # noqa: ARG005
+
+    return pretend
+
+
+def cpuinfo(monkeypatch: pytest.MonkeyPatch, text: str | None) -> None:
+    real = builtins.open
+
+    def fake(path: Any, *more: Any, **options: Any) -> Any:
+        if path != "/proc/cpuinfo":
+            return real(path, *more, **options)
+        if text is None:
+            raise FileNotFoundError(path)
+        return io.StringIO(text)
+
+    monkeypatch.setattr(builtins, "open", fake)
+
+
+def test_cpu() -> None:
+    device = resolve_device(Train(device="cpu", precision="float32"))
+    assert device == Device(torch.device("cpu"), "float32")
+    assert device.world_size == 1
+
+
+def test_auto_takes_a_gpu_where_there_is_one(gpus: Any) -> None:
+    gpus(0)
+    assert resolve_device(Train(device="auto")).torch == torch.device("cpu")
+    gpus(2)
+    assert resolve_device(Train(device="auto")).torch == torch.device("cuda", 0)
+    assert resolve_device(Train(device="auto")).local_devices == 1
+    assert resolve_device(Train(device="cuda", devices=2)).world_size == 2
+    assert resolve_device(Train(device="cpu")).torch == torch.device("cpu")
+
+
+def test_a_gpu_that_is_not_there(gpus: Any) -> None:
+    gpus(0)
+    with pytest.raises(CrossresError, match=r"^device cuda: torch finds no GPU here; choose cpu or auto$"):
+        resolve_device(Train(device="cuda"))
+    gpus(2)
+    with pytest.raises(CrossresError, match=r"^train\.devices 3: torch finds 2 GPUs here$"):
+        resolve_device(Train(device="cuda", devices=3))
+
+
+def test_torchrun_says_how_many_and_which(gpus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus(4)
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    device = resolve_device(Train(device="cuda", precision="float32"))
+    assert device == Device(torch.device("cuda", 3), "float32", local_devices=4, nodes=2)
+    assert device.world_size == 8
+    assert resolve_device(Train(device="cpu")).torch == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("text", "fast"),
+    [
+        ("processor : 0\nflags : fpu avx2 avx512_bf16\n", True),
+        ("flags\t\t: fpu amx_bf16 amx_tile\n", True),
+        ("flags : fpu avx2\n", False),
+        ("processor : 0\n", False),
+        (None, False),
+    ],
+)
+def test_auto_precision_follows_the_hardware(monkeypatch: pytest.MonkeyPatch, text: str | None, fast: bool) -> None:
+    cpuinfo(monkeypatch, text)
+    assert fast_bfloat16("cpu") is fast
+    expected = "bfloat16" if fast else "float32"
+    assert resolve_device(Train(device="cpu", precision="auto")).precision == expected
+    assert resolve_device(Train(device="cpu", precision="bfloat16")).precision == "bfloat16"
+    assert resolve_device(Train(device="cpu", precision="float32")).precision == "float32"
+
+
+@pytest.mark.parametrize(("bfloat16", "precision"), [(True, "bfloat16"), (False, "float32")])
+def test_auto_precision_of_a_gpu(gpus: Any, bfloat16: bool, precision: str) -> None:
+    gpus(1, bfloat16)
+    assert resolve_device(Train(device="auto", precision="auto")).precision == precision
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_autocast(precision: str, dtype: torch.dtype) -> None:
+    device = Device(torch.device("cpu"), precision)
+    for _ in range(2):  # it can be entered again and again
+        with device.autocast():
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+    assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32

@@ -1,0 +1,189 @@
+import io
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from crossres.core.errors import CrossresError
+from crossres.data.degradation import Degradation, degrade, draw, jpeg
+
+PILLOW = {
+    "area": Image.Resampling.BOX,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "nearest": Image.Resampling.NEAREST,
+}
+
+
+def photos(n: int = 4, height: int = 32, width: int = 32) -> np.ndarray:
+    """Smooth random colour images with some texture, uint8 (n, H, W, 3)."""
+    rng = np.random.default_rng(0)
+    coarse = [Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)) for _ in range(n)]
+    smooth = np.stack([np.asarray(c.resize((width, height), Image.Resampling.BICUBIC)) for c in coarse])
+    return np.clip(smooth + rng.normal(0, 8, smooth.shape), 0, 255).astype(np.uint8)
+
+
+def as_tensor(images: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+
+
+@pytest.mark.parametrize("kernel", PILLOW)
+@pytest.mark.parametrize("size", [1, 4, 7, 8, 15, 16, 32])
+def test_agrees_with_pillow(kernel, size):
+    images = photos()
+    ours = degrade(as_tensor(images), size, Degradation(kernel=kernel))
+    pillow = np.stack([np.asarray(Image.fromarray(i).resize((size, size), PILLOW[kernel])) for i in images])
+    difference = (ours - as_tensor(pillow)).abs()
+    assert difference.mean() <= 1 / 255
+    # Pillow rounds and clips to 8 bits between the two passes
+    assert difference.max() <= 8 / 255
+
+
+@pytest.mark.parametrize("kernel", ["area", "bicubic"])
+def test_not_square(kernel):
+    images = photos(height=40, width=24)
+    ours = degrade(as_tensor(images), 12, Degradation(kernel=kernel))
+    pillow = np.stack([np.asarray(Image.fromarray(i).resize((12, 12), PILLOW[kernel])) for i in images])
+    assert (ours - as_tensor(pillow)).abs().mean() <= 1 / 255
+
+
+def test_full_size_clean_changes_nothing():
+    images = as_tensor(photos())
+    assert torch.equal(degrade(images, 32), images)
+
+
+def test_output_is_eight_bit():
+    lr = degrade(as_tensor(photos()), 8, Degradation(preset="realistic"))
+    assert torch.allclose(lr * 255, (lr * 255).round(), atol=1e-4)
+    assert lr.min() >= 0
+    assert lr.max() <= 1
+
+
+def test_size_range_shrinks_each_sample_by_itself():
+    images = as_tensor(photos(64))
+    generator = torch.Generator().manual_seed(3)
+    draws = draw(64, (4, 12), Degradation(), generator)
+    assert draws.size.min() == 4
+    assert draws.size.max() == 12
+    lr = degrade(images, (4, 12), draws=draws)
+    assert lr.shape == (64, 3, 12, 12)
+    for i in (0, 5, 9):
+        size = int(draws.size[i])
+        small = degrade(images[i : i + 1], size)
+        enlarged = F.interpolate(small, (12, 12), mode="bicubic", antialias=True).clamp(0, 1)
+        assert (lr[i] - enlarged[0]).abs().mean() < 2 / 255
+
+
+def test_size_range_degrades_each_sample_at_its_own_size():
+    images = as_tensor(photos(64))
+    degradation = Degradation(blur=(0.5, 0.5), jpeg=(50, 50))
+    draws = draw(64, (4, 12), degradation, torch.Generator().manual_seed(3))
+    lr = degrade(images, (4, 12), degradation, draws=draws)
+    for i in range(16):
+        small = degrade(images[i : i + 1], int(draws.size[i]), degradation)
+        enlarged = F.interpolate(small, (12, 12), mode="bicubic", antialias=True).clamp(0, 1)
+        difference = (lr[i] - enlarged[0]).abs()
+        # a coefficient between two steps of the JPEG table may fall to the other one
+        assert difference.mean() < 1 / 255
+        assert difference.median() < 1e-4
+
+
+def test_noise_of_a_size_range_is_as_coarse_as_the_sample():
+    grey = torch.full((200, 3, 32, 32), 0.5)
+    degradation = Degradation(noise=(0.1, 0.1))
+    draws = draw(200, (4, 12), degradation, torch.Generator().manual_seed(0))
+    lr = degrade(grey, (4, 12), degradation, draws=draws) - 0.5
+
+    def neighbours(noise):
+        return float((noise[..., 1:] * noise[..., :-1]).mean() / noise.square().mean())
+
+    assert neighbours(lr[draws.size == 4]) > 0.7
+    assert abs(neighbours(lr[draws.size == 12])) < 0.1
+
+
+def test_seeded_and_sliceable():
+    images = as_tensor(photos(8))
+    realistic = Degradation(preset="realistic")
+    first = degrade(images, 8, realistic, torch.Generator().manual_seed(1))
+    again = degrade(images, 8, realistic, torch.Generator().manual_seed(1))
+    other = degrade(images, 8, realistic, torch.Generator().manual_seed(2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    quiet = Degradation(preset="realistic", noise=(0, 0))
+    draws = draw(8, (4, 8), quiet, torch.Generator().manual_seed(1))
+    whole = degrade(images, (4, 8), quiet, draws=draws)
+    halves = [degrade(images[s], (4, 8), quiet, draws=draws.part(slice(0, 8), s)) for s in (slice(0, 4), slice(4, 8))]
+    assert torch.equal(whole, torch.cat(halves))
+
+
+def test_blur_is_a_gaussian_of_lr_pixels():
+    spot = torch.zeros(1, 3, 65, 65)
+    spot[..., 32, 32] = 1
+    blurred = degrade(spot, 65, Degradation(blur=(2.0, 2.0), kernel="area"))[0, 0]
+    row = blurred[32]
+    profile = torch.exp(-((torch.arange(65) - 32.0) ** 2) / 8)
+    profile = profile / profile.sum()
+    assert torch.allclose(row, profile[32] * profile, atol=1 / 255)
+    assert torch.equal(blurred, blurred.T)  # both directions
+
+
+def test_noise_has_the_declared_deviation():
+    grey = torch.full((16, 3, 32, 32), 0.5)
+    noisy = degrade(grey, 32, Degradation(noise=(0.1, 0.1)), torch.Generator().manual_seed(0))
+    assert noisy.std().item() == pytest.approx(0.1, rel=0.03)
+
+
+def through_file(images, quality):
+    """Pillow's decoding of its own JPEG files."""
+
+    def one(image):
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling=0)
+        return np.asarray(Image.open(buffer))
+
+    return as_tensor(np.stack([one(image) for image in images]))
+
+
+@pytest.mark.parametrize("quality", [10, 40, 75, 95])
+@pytest.mark.parametrize("size", [8, 12, 16, 33])
+def test_jpeg_agrees_with_pillow(quality, size):
+    images = photos(64, size, size)
+    ours = jpeg(as_tensor(images), torch.full((64,), float(quality)))
+    pillow = through_file(images, quality)
+    difference = (ours - pillow).abs().mean((1, 2, 3))
+    # where a coefficient lies between two steps, rounding decides for the one or the other
+    assert difference.mean() <= 1.5 / 255
+    assert difference.median() <= 1.1 / 255
+    assert (ours - as_tensor(images)).abs().mean() > 0.2 / 255  # it does something
+
+
+def test_jpeg_of_saturated_colours_is_clamped_as_a_decoder_does():
+    rng = np.random.default_rng(0)
+    images = (rng.integers(0, 2, (64, 8, 8, 3)) * 255).astype(np.uint8)
+    ours = jpeg(as_tensor(images), torch.full((64,), 40.0))
+    pillow = through_file(images, 40)
+    difference = (ours - pillow).abs().mean((1, 2, 3)) * 255
+    assert difference.median() <= 1.1
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        (0, "at least 1 pixel"),
+        (33, "larger than hr_size 32"),
+        ((9, 8), "range is empty"),
+        ((0, 8), "at least 1"),
+    ],
+)
+def test_wrong_sizes(size, words):
+    with pytest.raises(CrossresError, match=words):
+        degrade(torch.zeros(1, 3, 32, 32), size)
+
+
+@pytest.mark.parametrize("wrong", [{"blur": (2, 1)}, {"noise": (0, 3)}, {"jpeg": (0, 50)}, {"jpeg": (-1, 50)}])
+def test_wrong_parameters(wrong):
+    with pytest.raises(CrossresError, match=f"degradation.{next(iter(wrong))}"):
+        Degradation(**wrong)

@@ -1,0 +1,152 @@
+"""Verification against slow loops over thresholds, on random and on tied scores."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from crossres.core.errors import CrossresError
+from crossres.evaluation.verification import (
+    auc,
+    auc_of,
+    best_threshold,
+    bootstrap,
+    eer,
+    k_fold_accuracy,
+    roc,
+    tar_at_far,
+)
+
+
+def draw(seed: int, tied: bool, count: int = 60) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    same = rng.random(count) < 0.4
+    same[:2] = [True, False]
+    scores = rng.normal(same * 1.0, 1.0)
+    return (np.round(scores * 2) / 2 if tied else scores), same
+
+
+CASES = [(seed, tied) for seed in range(4) for tied in (False, True)]
+
+
+def accepted(scores, same, threshold):
+    """(false accept rate, true accept rate), a pair at a time."""
+    fa = ta = impostors = genuine = 0
+    for score, is_same in zip(scores, same, strict=True):
+        if is_same:
+            genuine += 1
+            ta += score >= threshold
+        else:
+            impostors += 1
+            fa += score >= threshold
+    return fa / impostors, ta / genuine
+
+
+@pytest.mark.parametrize(("seed", "tied"), CASES)
+def test_every_point_of_the_roc_is_what_its_threshold_accepts(seed: int, tied: bool) -> None:
+    scores, same = draw(seed, tied)
+    points = roc(scores, same)
+    assert len(points.threshold) == len(np.unique(scores)) + 1
+    for threshold, far, tar in zip(points.threshold, points.far, points.tar, strict=True):
+        assert (far, tar) == pytest.approx(accepted(scores, same, threshold))
+
+
+@pytest.mark.parametrize(("seed", "tied"), CASES)
+def test_auc_is_the_chance_of_a_right_order(seed: int, tied: bool) -> None:
+    scores, same = draw(seed, tied)
+    wins = [1.0 if a > b else 0.5 if a == b else 0.0 for a in scores[same] for b in scores[~same]]
+    assert auc(scores, same) == pytest.approx(np.mean(wins))
+
+
+@pytest.mark.parametrize(("seed", "tied"), CASES)
+@pytest.mark.parametrize("far", [0.0, 0.05, 0.1, 0.5, 1.0])
+def test_tar_at_far(seed: int, tied: bool, far: float) -> None:
+    scores, same = draw(seed, tied)
+    found = [accepted(scores, same, t) for t in [*scores, np.inf]]
+    expected = max(tar for its_far, tar in found if its_far <= far)
+    point = tar_at_far(scores, same, far)
+    assert point.tar == pytest.approx(expected)
+    assert accepted(scores, same, point.threshold)[1] == pytest.approx(expected)
+    assert accepted(scores, same, point.threshold)[0] <= far
+    assert point.too_few == (int((~same).sum()) * far < 10)
+
+
+@pytest.mark.parametrize(("seed", "tied"), CASES)
+def test_eer_lies_where_the_two_errors_cross(seed: int, tied: bool) -> None:
+    scores, same = draw(seed, tied)
+    points = sorted((accepted(scores, same, t) for t in {*scores, np.inf}), key=lambda p: (p[0], p[1]))
+    for (far, tar), (next_far, next_tar) in pairwise(points):
+        if next_far >= 1 - next_tar:
+            steps = np.linspace(0, 1, 200_001)
+            fars, frrs = far + steps * (next_far - far), 1 - (tar + steps * (next_tar - tar))
+            expected = fars[np.argmin(abs(fars - frrs))]
+            break
+    assert eer(scores, same) == pytest.approx(expected, abs=1e-4)
+
+
+def test_eer_of_perfect_and_of_reversed_scores() -> None:
+    same = np.array([True, True, False, False])
+    assert eer([4.0, 3, 2, 1], same) == 0
+    assert eer([1.0, 2, 3, 4], same) == 1
+    assert eer([1.0, 1, 1, 1], same) == 0.5
+
+
+@pytest.mark.parametrize(("seed", "tied"), CASES)
+def test_folds_are_judged_at_the_others_threshold(seed: int, tied: bool) -> None:
+    scores, same = draw(seed, tied, 100)
+    fold = np.arange(100) % 10
+    result = k_fold_accuracy(scores, same, fold)
+    for name in range(10):
+        inside = fold == name
+        others, truth = scores[~inside], same[~inside]
+        edges = sorted(set(others))
+        candidates = [edges[0] - 1, *((a + b) / 2 for a, b in pairwise(edges)), edges[-1] + 1]
+        right = [sum((s >= t) == bool(y) for s, y in zip(others, truth, strict=True)) for t in candidates]
+        threshold = result.thresholds[name]
+        assert sum((s >= threshold) == bool(y) for s, y in zip(others, truth, strict=True)) == max(right)
+        hits = [(s >= threshold) == bool(y) for s, y in zip(scores[inside], same[inside], strict=True)]
+        assert result.folds[name] == pytest.approx(100 * np.mean(hits))
+    assert result.mean == pytest.approx(np.mean(result.folds))
+    assert result.error == pytest.approx(np.std(result.folds, ddof=1) / 10**0.5)
+
+
+def test_the_middle_one_of_the_best_thresholds_is_taken() -> None:
+    assert best_threshold([0.9, 0.8, 0.2, 0.1], np.array([True, True, False, False])) == pytest.approx(0.5)
+
+
+def test_an_interval_holds_the_measure() -> None:
+    scores, same = draw(0, False, 300)
+    ((low, high),) = bootstrap(scores, same, lambda points: [auc_of(points)], resamples=200)
+    assert low < auc(scores, same) < high
+    assert 0 < high - low < 0.2
+
+
+@pytest.mark.parametrize(
+    ("scores", "same", "line"),
+    [
+        ([0.5, float("nan")], [True, False], r"the score of pair 1 is nan; look for a NaN embedding"),
+        ([0.5, 0.4], [True, True], r"there is no impostor pair among 2"),
+        ([0.5, 0.4], [False, False], r"there is no genuine pair among 2"),
+        ([0.5], [True, False], r"needs scores \(N,\) and same"),
+        ([0.5, 0.4], [1, 0], r"needs scores \(N,\) and same \(N,\) bool"),
+    ],
+)
+def test_what_is_no_protocol_is_said_in_one_line(scores, same, line: str) -> None:
+    with pytest.raises(CrossresError, match=rf"^verification: {line}[^\n]*$"):
+        roc(scores, np.asarray(same))
+
+
+def test_rates_and_folds_out_of_range() -> None:
+    scores, same = draw(0, False)
+    with pytest.raises(CrossresError, match=r"^a false accept rate lies within 0..1, got 2$"):
+        tar_at_far(scores, same, 2)
+    with pytest.raises(CrossresError, match=r"^accuracy over folds needs at least 2 folds"):
+        k_fold_accuracy(scores, same, np.zeros(len(scores), int))
+
+
+def test_the_best_threshold_separates_neighbouring_doubles() -> None:
+    scores = np.array([np.nextafter(1.0, 2.0), 1.0])
+    threshold = best_threshold(scores, np.array([True, False]))
+    assert ((scores >= threshold) == [True, False]).all()

@@ -1,0 +1,204 @@
+"""Two processes with half of each batch learn what one process learns with the whole (gloo, on the CPU)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+STEPS = 20  # 96 images less none for validation, 24 a batch, 5 epochs
+
+# What both sides run: each config in turn, in one process group.
+SCRIPT = """
+import json, sys
+import torch
+torch.set_num_threads(1)
+from crossres.commands.main import main
+
+for words in json.load(open(sys.argv[1])):
+    if main(words):
+        sys.exit(f"failed: {words}")
+"""
+
+# A student of the user's own, without batch norm: its outputs do not depend on who shares its batch. Its activation
+# is smooth: at the edge of a relu the last bit of a sum, which may depend on where memory lies, decides a gradient.
+NETWORK = """
+from torch import nn
+
+def plain(num_classes):
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.GroupNorm(4, 16), nn.GELU(),
+        nn.Conv2d(16, 24, 3, stride=2, padding=1), nn.GroupNorm(4, 24), nn.GELU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, num_classes),
+    )
+"""
+
+CE, KD = ["--losses.ce.weight=1"], ["--losses.kd.weight=1"]
+NO_CE, NO_KD, NO_CRRCD = (f"--losses.{name}.weight=0" for name in ("ce", "kd", "crrcd"))
+CRRCD = ["--losses.crrcd.weight=1", "--losses.crrcd.anchors=5", "--losses.crrcd.width=16"]
+QUEUE = ["--losses.crrcd.negatives=queue", "--losses.crrcd.queue_size=60"]
+CRD = ["--losses.crd.weight=1", "--losses.crd.width=16", NO_CRRCD]
+
+RUNS: dict[str, list[str]] = {
+    "crrcd-queue": [*CE, *KD, *CRRCD, *QUEUE, "--augment.shift=1", "--train.ema=0.9"],
+    "crd-batch": [*CE, NO_KD, *CRD],
+    "crd-bank": [*CE, NO_KD, *CRD, "--losses.crd.form=bank", "--losses.crd.negatives=32"],
+    "live-noise": [*CE, *KD, *CRRCD, "--teacher_cache=false", "--degradation.preset=realistic", "--lr_size=[6,8]"],
+    # no loss reads the classifier: DDP must neither wait for its gradient nor let it decay
+    "embedding-only": [
+        NO_CE,
+        NO_KD,
+        *CRRCD,
+        "--train.optimizer=adamw",
+        "--train.learning_rate=0.003",
+        "--train.weight_decay=0.5",
+    ],
+    "no-teacher": [*CE, NO_KD, NO_CRRCD, "--images.memory_mb=0", "--images.workers=0"],
+    # of 5 epochs fsp trains alone for two and a half
+    "maps-staged": [
+        *CE,
+        NO_KD,
+        NO_CRRCD,
+        "--losses.fsp.weight=5",
+        "--losses.fsp.pretrain=0.5",
+        "--losses.sp.weight=10",
+        '--stages.teacher=["layer1", "layer2"]',
+        '--stages.student=["2", "5"]',
+    ],
+    "margin-by-class": [
+        *CE,
+        NO_KD,
+        NO_CRRCD,
+        "--losses.adaface.weight=1",
+        "--losses.cosface.weight=1",
+        "--train.images_per_class=3",
+    ],
+    "bfloat16": [*CE, *KD, *CRRCD, *QUEUE, "--train.precision=bfloat16"],
+}
+
+
+@pytest.fixture(scope="module")
+def folders(
+    drawn: Path, drawn_teacher: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[int, Path], str]:
+    """Run everything with 1 and with 2 processes; return the folders of the runs and what 2 processes said."""
+    root = tmp_path_factory.mktemp("distributed")
+    (root / "plain_net.py").write_text(NETWORK)
+    (root / "script.py").write_text(SCRIPT)
+    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    path = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment |= {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    said = ""
+    for processes in (1, 2):
+        words = [
+            [
+                "distill",
+                f"--data={drawn}",
+                f"--runs={root / str(processes)}",
+                f"--name={name}",
+                f"--teacher={drawn_teacher}",
+                "--model.name=plain_net:plain",
+                "--hr_size=16",
+                "--train.epochs=5",
+                "--train.batch_size=24",
+                "--train.learning_rate=0.03",
+                "--train.val_fraction=0",
+                "--train.device=cpu",
+                *([] if "--train.precision=bfloat16" in options else ["--train.precision=float32"]),
+                *([] if "--lr_size=[6,8]" in options else ["--lr_size=8"]),
+                *options,
+            ]
+            for name, options in RUNS.items()
+        ]
+        todo = root / f"{processes}.json"
+        todo.write_text(json.dumps(words))
+        launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        command = [sys.executable, *(launch if processes > 1 else []), str(root / "script.py"), str(todo)]
+        said = run(command, env=environment, cwd=root)
+    return {processes: root / str(processes) for processes in (1, 2)}, said
+
+
+def run(command: list[str], **how: Any) -> str:
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **how)
+    try:
+        said, _ = process.communicate(timeout=300)
+    except subprocess.TimeoutExpired:
+        process.terminate()  # and not kill: torchrun then ends its workers
+        said, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, said[-4000:]
+    return said
+
+
+def state(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = torch.load(folder / "state.pt", weights_only=True)
+    return found
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_two_processes_learn_what_one_learns(folders: tuple[dict[int, Path], str], name: str) -> None:
+    one, two = (state(folders[0][processes] / name) for processes in (1, 2))
+    assert one["distiller"].keys() == two["distiller"].keys()
+    for key, value in one["distiller"].items():
+        other = two["distiller"][key]
+        if not value.is_floating_point():  # a queue's labels and pointer
+            assert torch.equal(other, value), key
+        elif name == "bfloat16":  # the halves' gradients are rounded, each by up to one part in 256, and added
+            assert (other - value).norm() <= 0.02 * value.norm(), key
+        else:
+            torch.testing.assert_close(other, value, rtol=0, atol=1e-5, equal_nan=True, msg=key)
+    if one["average"] is not None:
+        for key, value in one["average"].items():
+            torch.testing.assert_close(two["average"][key], value, rtol=0, atol=1e-5, msg=key)
+
+
+def test_it_was_trained_at_all(folders: tuple[dict[int, Path], str]) -> None:
+    for name in RUNS:
+        found = [state(folders[0][processes] / name) for processes in (1, 2)]
+        steps = [s["scheduler"]["last_epoch"] for s in found]
+        assert steps == [STEPS, STEPS], name
+        rows = found[1]["rows"]
+        # of losses that are still on: one with a stage of its own is over, and the others began after it
+        on = [loss for loss, value in rows[-1]["losses"].items() if value]
+        sums = [sum(row["losses"][loss] for loss in on) for row in rows]
+        assert sums[-1] < max(sums), name
+
+
+@pytest.mark.parametrize("name", [name for name in RUNS if name != "bfloat16"])
+def test_the_metrics_are_of_the_whole_batch(folders: tuple[dict[int, Path], str], name: str) -> None:
+    one, two = (state(folders[0][processes] / name)["rows"] for processes in (1, 2))
+    assert len(one) == len(two) == 5
+    for ours, theirs in zip(one, two, strict=True):
+        assert theirs["losses"] == pytest.approx(ours["losses"], abs=1e-4)
+        assert theirs["train_top1"] == pytest.approx(ours["train_top1"], abs=1e-9)
+    results = [json.loads((folders[0][p] / name / "result.json").read_text()) for p in (1, 2)]
+    assert results[0]["top1_last"] == results[1]["top1_last"]
+    assert [r["machine"]["processes"] for r in results] == [1, 2]
+
+
+def test_one_process_speaks_and_writes_for_all(folders: tuple[dict[int, Path], str]) -> None:
+    said = folders[1]
+    assert said.count("epoch 5/5") == len(RUNS)
+    for name in RUNS:
+        lines = (folders[0][2] / name / "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3, 4, 5]
+
+
+def test_an_error_of_one_process_ends_all_without_a_stack_trace(drawn: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()  # only the first process writes, and it cannot
+    words = ["teach", f"--data={drawn}", "--train.epochs=1", "--train.devices=2", "--train.device=cpu", "--runs=file"]
+    command = [sys.executable, "-m", "crossres.commands.main", *words]
+    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    said = subprocess.run(
+        command, cwd=tmp_path, env=environment | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=120
+    )
+    assert said.returncode == 2
+    assert "Traceback" not in said.stderr
+    lines = said.stderr.splitlines()
+    assert "crossres: cannot write file/teacher/config.yaml: Not a directory; nothing was changed" in lines
+    assert all(line.startswith("crossres") for line in lines)
