@@ -17,13 +17,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from crossres.config.options import Train, base_name
-from crossres.core.devices import resolve_device
+from crossres.core.devices import commit, machine, resolve_device, versions
 from crossres.core.files import write_json
 from crossres.models.encoder import Encoder
 from crossres.models.onnx_copy import onnx_copy
 from crossres.models.onnx_teacher import OnnxBackbone, OnnxInput
 from crossres.models.teachers import read_teacher
-from crossres.training.result import commit, machine, versions
 
 BATCH = 64
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from crossres.config.options import Train, base_name
-from crossres.core.devices import resolve_device
+from crossres.core.devices import commit, machine, resolve_device, versions
 from crossres.core.files import write_json
 from crossres.deploy.export import export
 from crossres.deploy.onnx_file import onnx_model, write_onnx
@@ -31,7 +31,6 @@ from crossres.models.encoder import Encoder, build_encoder
 from crossres.models.onnx_teacher import OnnxBackbone, OnnxInput
 from crossres.models.pretrained import from_pretrained
 from crossres.models.teachers import read_teacher
-from crossres.training.result import commit, machine, versions
 
 BATCHES = (1, 64)
 #: What an edge CPU would run instead of a student, and the side it reads.

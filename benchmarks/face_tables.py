@@ -9,8 +9,8 @@ from statistics import mean, stdev
 from typing import Any
 
 from crossres.bench.tables import label
+from crossres.core.files import unpack
 from crossres.evaluation.statistics import mcnemar
-from crossres.training.result import unpack
 
 #: The protocol of the grids that reads the HR side with the teacher.
 GALLERY = "teacher's gallery"

@@ -118,8 +118,7 @@ def main() -> None:
         measured["own_identity_first"] = 100 * float(np.mean([a == b for a, b in zip(found, own, strict=True)]))
     # only here: they import torch, whose memory is not the gallery's
     from crossres.config.options import Train
-    from crossres.core.devices import resolve_device
-    from crossres.training.result import commit, machine, versions
+    from crossres.core.devices import commit, machine, resolve_device, versions
 
     cpu = resolve_device(Train(device="cpu", precision="float32"))
     document = {

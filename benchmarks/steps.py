@@ -23,7 +23,7 @@ import torch
 
 from crossres.bench.grid import read_grid
 from crossres.config.options import Train
-from crossres.core.devices import resolve_device
+from crossres.core.devices import commit, machine, resolve_device, versions
 from crossres.core.files import write_json
 from crossres.data.images import ArrayItems, ImageSet
 from crossres.data.loader import Loader
@@ -35,7 +35,6 @@ from crossres.models.small_maps import fast_weight_gradients
 from crossres.models.stages import capture_maps, paired_stages
 from crossres.training.distiller import Distiller, build_losses
 from crossres.training.loop import optimizer_of
-from crossres.training.result import commit, machine, versions
 
 BATCH = 128
 IMAGES = 20_000

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 
 from crossres.bench.comparison import comma_separated, compare, current, latex, markdown, rank_table, ranks, sentence
+from crossres.bench.figures import draw_comparison
 from crossres.core.errors import CrossresError
-from crossres.evaluation.figures import draw_comparison
+from crossres.core.files import pack, unpack
 from crossres.evaluation.statistics import mcnemar, wilson
-from crossres.training.result import pack, unpack
 
 COUNT = 40
 

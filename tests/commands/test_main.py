@@ -170,7 +170,8 @@ def test_info_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_missing_extra_says_what_to_install(tmp_path: Path) -> None:
-    code = "import sys; sys.modules['lightning_fabric'] = None; from crossres.commands.main import main; sys.exit(main(['teach']))"
+    code = "import sys; sys.modules['lightning_fabric'] = None; from crossres.commands import main as m; "
+    code += "sys.exit(m.main(['teach']))"
     said = python("-c", code, cwd=tmp_path)
     assert said.returncode == 2
     assert said.stderr == "crossres: lightning_fabric is missing: pip install 'crossres[train]'\n"

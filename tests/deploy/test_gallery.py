@@ -20,8 +20,7 @@ import pytest
 import crossres
 from crossres.core.errors import CrossresError
 from crossres.deploy import gallery_file
-from crossres.deploy.gallery import Gallery, Match, unit
-from crossres.deploy.gallery_facts import Model
+from crossres.deploy.gallery import Gallery, Match, Model, unit
 from crossres.evaluation.identification import open_set
 from crossres.evaluation.verification import tar_at_far
 

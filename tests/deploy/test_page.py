@@ -23,11 +23,10 @@ import torch
 from PIL import Image
 
 import crossres
-from crossres.commands.gallery import model_of
 from crossres.commands.main import main
 from crossres.core.errors import CrossresError
 from crossres.deploy.answers import LEAST, at_side, load, read_upload
-from crossres.deploy.gallery import Gallery
+from crossres.deploy.gallery import Gallery, model_of
 from crossres.deploy.recognizer import Recognizer
 from crossres.deploy.samples import samples
 from crossres.deploy.torch_engine import deploy

@@ -18,9 +18,8 @@ import torch
 from PIL import Image
 
 import crossres
-from crossres.commands.gallery import model_of
 from crossres.deploy.answers import at_side
-from crossres.deploy.gallery import Gallery
+from crossres.deploy.gallery import Gallery, model_of
 from crossres.deploy.recognizer import Recognizer
 from crossres.models import build_encoder, save_pretrained
 

@@ -16,8 +16,8 @@ from crossres.data.degradation import Degradation, degrade
 from crossres.data.faces import Search, draw_pairs, first_image_search
 from crossres.data.images import ArrayItems, ImageSet
 from crossres.evaluation import faces
-from crossres.evaluation.face_figures import draw_faces
 from crossres.evaluation.faces import evaluate_faces
+from crossres.evaluation.figures import draw_faces
 from crossres.evaluation.protocols import identify, verify
 from crossres.models.encoder import Encoder
 

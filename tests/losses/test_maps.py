@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from crossres.losses import AB, ASKD, AT, FSKD, FSP, FT, NST, SP, VID, FitNet, MapLoss, ReviewKD
-from crossres.losses.base import resized
+from crossres.losses.maps import resized
 
 B = 3
 #: a teacher at 8 x 8 and a student at 4 x 4, of other widths

@@ -146,7 +146,7 @@ def write_comparison(grid: Grid, rows: list[Row], results: list[Document], left_
     Beside it ``ranks.md`` of several settings, ``transfer.md`` and ``sizes.md`` of students that were judged
     elsewhere (of one seed).
     """
-    from crossres.evaluation.figures import draw_comparison
+    from crossres.bench.figures import draw_comparison
 
     for ending, render in FORMATS.items():
         _write(grid.folder / f"comparison.{ending}", render(rows, grid.baseline))

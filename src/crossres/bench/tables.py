@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from crossres.config.options import Distill, Faces, to_dict
 from crossres.core.errors import CrossresError
-from crossres.training.result import unpack
+from crossres.core.files import unpack
 
 #: Two-sided 95 % quantile of Student's t for 1, 2, ... degrees of freedom; beyond the table the normal's.
 _T95 = (

@@ -20,8 +20,7 @@ from crossres.core.progress import Progress
 from crossres.data.degradation import Degradation, read_degradation
 from crossres.evaluation.embedding import sizes_of
 from crossres.evaluation.face_protocols import DRAWN, HELD_OUT, read_protocols, read_threshold_pairs
-from crossres.evaluation.face_scores import Scored, write_scores
-from crossres.evaluation.faces import evaluate_faces
+from crossres.evaluation.faces import Scored, evaluate_faces, write_scores
 from crossres.evaluation.protocols import FARS, FPIRS
 from crossres.models.encoder import Encoder
 from crossres.models.onnx_teacher import OnnxInput, read_onnx_input
@@ -171,7 +170,7 @@ def evaluate_faces_command(words: list[str]) -> None:
     result["precision"] = device.precision
 
     def draw(path: str) -> None:
-        from crossres.evaluation.face_figures import draw_faces
+        from crossres.evaluation.figures import draw_faces
 
         draw_faces(result, path)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,10 @@ import numpy as np
 
 from crossres.commands.parser import CommandParser
 from crossres.core.errors import CrossresError
-from crossres.deploy.gallery import Gallery, unit
-from crossres.deploy.gallery_facts import Model, Threshold
-from crossres.deploy.gallery_file import alone, is_name
+from crossres.deploy.gallery import Gallery, Model, Threshold, check_similarity, model_of, people_in, unit
+from crossres.deploy.gallery_file import alone
 from crossres.deploy.index import Floats
-from crossres.deploy.photos import ENDINGS, photos_below
+from crossres.deploy.photos import photos_below
 from crossres.deploy.recognizer import Answer, Recognizer
 
 
@@ -202,52 +201,6 @@ def verify_command(words: list[str]) -> None:
     said = "" if same is None else f": {'same' if same else 'not the same'} (threshold {threshold:.4f})"
     flagged = [f"{answer.name}{_marks(answer)}" for answer in answers if answer.flags]
     _tell(chosen.json, document, [f"similarity {similarity:.4f}{said}", *flagged], [note])
-
-
-def check_similarity(threshold: float) -> None:
-    """Refuse what no similarity of two embeddings can be.
-
-    Raises:
-        CrossresError: not within -1..1.
-    """
-    if not -1 <= threshold <= 1:
-        raise CrossresError(f"--threshold: a similarity lies within -1..1, got {threshold:g}")
-
-
-def people_in(folder: Path, *, flat: bool = False) -> list[tuple[str, Path]]:
-    """Return the photos of a folder, each with the name of its identity.
-
-    That is the name of the folder it lies in; without such folders, or if flat, its own without the ending.
-
-    Raises:
-        CrossresError: no folder, no image, images beside folders, or a name that is none.
-    """
-    if not folder.is_dir():
-        raise CrossresError(f"{folder}: not a folder")
-    inside = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    loose = [(entry.stem, entry) for entry in inside if entry.is_file() and entry.suffix.lower() in ENDINGS]
-    below = [(entry.name, photo) for entry in inside if entry.is_dir() for photo in photos_below(entry)]
-    if loose and below and not flat:
-        raise CrossresError(f"{folder}: {len(loose)} images lie beside its folders; --flat takes those alone")
-    people = loose if flat or not below else below
-    if not people:
-        raise CrossresError(f"{folder}: there is no image in it ({', '.join(ENDINGS)})")
-    for name, photo in people:
-        if not is_name(name):
-            raise CrossresError(f"{str(photo)!a}: {name!a:.80} cannot name an identity; rename it")
-    return people
-
-
-def model_of(recognizer: Recognizer) -> Model:
-    """Return which model it is, and of a student that was taught its teacher's embeddings, which teacher it was."""
-    about = recognizer.facts.about
-    # the file of an export has another digest than the weights in it
-    spaces = [str(about.get("weights_sha256", recognizer.digest))]
-    teacher = about.get("teacher")
-    if isinstance(teacher, Mapping) and "cosine" in str(about.get("method")).split("+"):
-        spaces.append(str(teacher.get("sha256")))
-    path = Path(recognizer.source).resolve()
-    return Model(path.parent.name if path.name == "model" else path.name, tuple(spaces))
 
 
 class _Photos:

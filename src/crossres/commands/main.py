@@ -241,7 +241,7 @@ def _transfer(words: list[str]) -> None:
 
 
 def _export(words: list[str]) -> None:
-    from crossres.deploy.export import export_command
+    from crossres.commands.export import export_command
 
     export_command(words)
 
@@ -277,7 +277,7 @@ def _verify(words: list[str]) -> None:
 
 
 def _page(words: list[str]) -> None:
-    from crossres.deploy.page import page_command
+    from crossres.commands.page import page_command
 
     page_command(words)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from crossres.commands.parser import CommandParser
 from crossres.core.errors import CrossresError
-from crossres.deploy.recognizer import Answer, Recognizer
+from crossres.deploy.recognizer import Recognizer, document_of
 
 
 def predict_command(words: list[str]) -> None:
@@ -50,19 +50,6 @@ def predict_command(words: list[str]) -> None:
         print("{photos} photos: {flagged} flagged, {unreadable} unreadable".format(**counts), file=sys.stderr)
     if counts["unreadable"] == counts["photos"]:
         raise CrossresError("none of the photos could be read")
-
-
-def document_of(answer: Answer, recognizer: Recognizer, top: int) -> dict[str, Any]:
-    """Return an answer as ``crossres predict --json`` and the page's API give it."""
-    found = answer.top(recognizer.facts, top)
-    return {
-        "photo": answer.name,
-        "label": answer.label,
-        "probability": answer.probability,
-        "top": [{"label": label, "probability": probability} for label, probability in found],
-        "flags": list(answer.flags),
-        "error": answer.error,
-    }
 
 
 def _line(row: dict[str, Any]) -> str:

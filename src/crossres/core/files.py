@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import errno
 import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from crossres.core.errors import CrossresError
+
+if TYPE_CHECKING:
+    pass
 
 
 def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> None:
@@ -49,7 +58,6 @@ def write_json(path: str | Path, document: Any) -> None:
 
 def save_state(path: str | Path, state: dict[str, Any]) -> None:
     """Write a run's state atomically."""
-    import torch
 
     write_atomically(path, lambda f: torch.save(state, f))
 
@@ -60,7 +68,6 @@ def load_state(path: str | Path) -> dict[str, Any]:
     Raises:
         CrossresError: no such file, or one that is truncated or of another kind.
     """
-    import torch
 
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
@@ -72,3 +79,14 @@ def load_state(path: str | Path) -> dict[str, Any]:
         reason = str(error).split("\n")[0]
         raise CrossresError(f"{path} is truncated or no state of a run ({reason}); use --overwrite") from None
     return state
+
+
+def pack(right: Tensor) -> str:
+    """Write bool (N,) as base64 of its bits, eight to a byte, the first the highest."""
+    return base64.b64encode(np.packbits(right.cpu().numpy()).tobytes()).decode()
+
+
+def unpack(text: str, count: int) -> npt.NDArray[np.bool_]:
+    """Read what `pack` wrote of ``count`` images."""
+    bits = np.frombuffer(base64.b64decode(text), dtype=np.uint8)
+    return np.unpackbits(bits, count=count).astype(bool)

@@ -101,3 +101,7 @@ def split_by_seed(whole: ImageSet, split: Split, fraction: float, seed: int) -> 
             f"bring a test split"
         )
     return whole.subset(held)
+
+
+#: The validation split is the same for every training seed: runs are paired and share the teacher's cache.
+SPLIT_SEED = 0

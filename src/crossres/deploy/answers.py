@@ -10,14 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from crossres.commands.gallery import check_similarity, model_of
-from crossres.commands.predict import document_of
 from crossres.core.errors import CrossresError
 from crossres.deploy.facts import Facts
-from crossres.deploy.gallery import Gallery, Match, unit
-from crossres.deploy.gallery_facts import Model, Threshold
+from crossres.deploy.gallery import Gallery, Match, Model, Threshold, check_similarity, model_of, unit
 from crossres.deploy.photos import Pixels, read_photo
-from crossres.deploy.recognizer import Answer, Recognizer
+from crossres.deploy.recognizer import Answer, Recognizer, document_of
 
 #: Smallest side that a photo is brought to.
 LEAST = 4

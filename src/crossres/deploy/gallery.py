@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import cast, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from crossres.core.errors import CrossresError, nearest
 from crossres.deploy import gallery_file
-from crossres.deploy.gallery_facts import Model, Threshold, read_model, read_threshold
 from crossres.deploy.gallery_file import MOST_NAME, is_name
 from crossres.deploy.index import Floats, Index, Kind
+from crossres.deploy.photos import ENDINGS, photos_below
+from crossres.deploy.recognizer import Recognizer
 from crossres.evaluation.verification import FEW, tar_at_far
 
 FORMAT = "crossres gallery 1"
@@ -290,3 +292,123 @@ class Gallery:
 
     def _joined(self) -> Floats:
         return np.concatenate([np.zeros((0, self.width), np.float32), *self._rows.values()])
+
+
+def check_similarity(threshold: float) -> None:
+    """Refuse what no similarity of two embeddings can be.
+
+    Raises:
+        CrossresError: not within -1..1.
+    """
+    if not -1 <= threshold <= 1:
+        raise CrossresError(f"--threshold: a similarity lies within -1..1, got {threshold:g}")
+
+
+def people_in(folder: Path, *, flat: bool = False) -> list[tuple[str, Path]]:
+    """Return the photos of a folder, each with the name of its identity.
+
+    That is the name of the folder it lies in; without such folders, or if flat, its own without the ending.
+
+    Raises:
+        CrossresError: no folder, no image, images beside folders, or a name that is none.
+    """
+    if not folder.is_dir():
+        raise CrossresError(f"{folder}: not a folder")
+    inside = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    loose = [(entry.stem, entry) for entry in inside if entry.is_file() and entry.suffix.lower() in ENDINGS]
+    below = [(entry.name, photo) for entry in inside if entry.is_dir() for photo in photos_below(entry)]
+    if loose and below and not flat:
+        raise CrossresError(f"{folder}: {len(loose)} images lie beside its folders; --flat takes those alone")
+    people = loose if flat or not below else below
+    if not people:
+        raise CrossresError(f"{folder}: there is no image in it ({', '.join(ENDINGS)})")
+    for name, photo in people:
+        if not is_name(name):
+            raise CrossresError(f"{str(photo)!a}: {name!a:.80} cannot name an identity; rename it")
+    return people
+
+
+def model_of(recognizer: Recognizer) -> Model:
+    """Return which model it is, and of a student that was taught its teacher's embeddings, which teacher it was."""
+    about = recognizer.facts.about
+    # the file of an export has another digest than the weights in it
+    spaces = [str(about.get("weights_sha256", recognizer.digest))]
+    teacher = about.get("teacher")
+    if isinstance(teacher, Mapping) and "cosine" in str(about.get("method")).split("+"):
+        spaces.append(str(teacher.get("sha256")))
+    path = Path(recognizer.source).resolve()
+    return Model(path.parent.name if path.name == "model" else path.name, tuple(spaces))
+
+
+@dataclass(frozen=True)
+class Model:
+    """Which model makes embeddings.
+
+    Attributes:
+        name: for people.
+        spaces: digests of the models whose space its embeddings lie in: its own first, then that of a teacher whose
+            embeddings it was taught to hit.
+
+    Raises:
+        CrossresError: a name or a digest that a gallery's file would not take.
+    """
+
+    name: str
+    spaces: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.spaces or not all(map(is_name, (self.name, *self.spaces))):
+            raise CrossresError(f"the model {self.name!a:.80} has no printable name, or no digest; rename its folder")
+
+    @property
+    def digest(self) -> str:
+        """Of the model itself."""
+        return self.spaces[0]
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Which similarity is enough.
+
+    Attributes:
+        similarity: at or above it a match counts.
+        rate: share of false positives asked for: of strangers (FPIR), or of impostor pairs (FAR).
+        count: strangers or impostor pairs that it was measured on.
+        too_few: fewer than ten false positives are expected among them, so the rate is unsure.
+        identities: in the gallery at that time; 0 for pairs, whose threshold does not depend on them.
+        model: digest of the model of the probes; None where embeddings were given without one.
+    """
+
+    similarity: float
+    rate: float
+    count: int
+    too_few: bool
+    identities: int
+    model: str | None
+
+
+def read_model(tree: Mapping[str, Any] | None) -> Model | None:
+    """Return what `dataclasses.asdict` made of a model; None for none.
+
+    Raises:
+        CrossresError, KeyError, TypeError: it is broken.
+    """
+    if tree is None:
+        return None
+    return Model(tree["name"], tuple(tree["spaces"]))
+
+
+def read_threshold(tree: Mapping[str, Any] | None) -> Threshold | None:
+    """Return what `dataclasses.asdict` made of a threshold; None for none.
+
+    Raises:
+        TypeError, ValueError: it is broken.
+    """
+    if tree is None:
+        return None
+    found = Threshold(**tree)
+    numbers = (found.similarity, found.rate, found.count, found.identities)
+    sound = all(isinstance(value, (int, float)) and math.isfinite(value) for value in numbers)
+    if not sound or not isinstance(found.too_few, bool) or not (found.model is None or is_name(found.model)):
+        raise ValueError
+    return found

@@ -227,3 +227,16 @@ class OnnxEngine:
             return dict(zip(self.outputs, self.session.run(None, {INPUT: photos}), strict=True))
         except Exception as error:  # onnxruntime has a class of its own for each of its errors
             raise CrossresError(f"onnxruntime cannot run the model ({' '.join(str(error).split())[:160]})") from None
+
+
+def document_of(answer: Answer, recognizer: Recognizer, top: int) -> dict[str, Any]:
+    """Return an answer as ``crossres predict --json`` and the page's API give it."""
+    found = answer.top(recognizer.facts, top)
+    return {
+        "photo": answer.name,
+        "label": answer.label,
+        "probability": answer.probability,
+        "top": [{"label": label, "probability": probability} for label, probability in found],
+        "flags": list(answer.flags),
+        "error": answer.error,
+    }

@@ -16,8 +16,7 @@ from crossres.data.faces import Search, draw_pairs, first_image_search, hold_out
 from crossres.data.images import ImageSet, left_out
 from crossres.data.pairs import Pairs, read_bin, read_pairs
 from crossres.data.readers import read
-from crossres.data.splits import OwnSplits, Split
-from crossres.training.task import SPLIT_SEED
+from crossres.data.splits import SPLIT_SEED, OwnSplits, Split
 
 #: Pairs that are drawn where no list is given.
 DRAWN = 6000

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from crossres.core.errors import CrossresError
+from crossres.core.files import write_atomically
 from crossres.data.degradation import Degradation
 from crossres.data.faces import Search
 from crossres.data.images import ImageSet
@@ -213,3 +216,40 @@ def _used(
         gallery, probes = (np.searchsorted(used, side) for side in (search.gallery, search.probes))
         search = replace(search, gallery=gallery, probes=probes)
     return images.subset(used), pairs, search
+
+
+#: How pairs were read (hr-hr, hr-lr, lr-lr or native), side of the smaller images in pixels, similarities (N,).
+Scored = tuple[str, int, npt.NDArray[np.float64]]
+
+
+COLUMNS = ("left", "right", "same", "fold", "sides", "size", "similarity")
+
+
+def write_scores(path: str | Path, images: ImageSet, pairs: Pairs, rows: Sequence[Scored]) -> None:
+    """Write a line a pair and row: the columns of a list of pairs, and what they were found to be.
+
+    Args:
+        path: of the CSV, written atomically; similarities are written so that they read back exactly.
+        images: that the pairs name.
+        pairs: of N pairs.
+        rows: the similarities at each of the sides and sizes.
+
+    Raises:
+        CrossresError: the file cannot be written.
+    """
+    listed = [
+        (images.path(left) or images.where(left), images.path(right) or images.where(right), int(same), fold)
+        for left, right, same, fold in zip(
+            pairs.left.tolist(), pairs.right.tolist(), pairs.same.tolist(), pairs.fold.tolist(), strict=True
+        )
+    ]
+
+    def write(file: IO[bytes]) -> None:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        lines = csv.writer(text, lineterminator="\n")
+        lines.writerow(COLUMNS)
+        for sides, size, scores in rows:
+            lines.writerows((*pair, sides, size, score) for pair, score in zip(listed, scores.tolist(), strict=True))
+        text.detach()  # flushes, and leaves the file open to who opened it
+
+    write_atomically(path, write)

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from crossres.bench.comparison import MEASURES
 from crossres.core.files import write_atomically
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from crossres.bench.comparison import Row
 
 BLUE, RED, GREY = "#2f5d8a", "#c8553d", "#8a8f98"
 #: Of methods, far apart also for those who see fewer colours (Okabe & Ito); then another marker.
@@ -75,114 +68,79 @@ def draw_curve(axes: Any, curves: dict[str, list[dict[str, float]]], trained: An
     axes.legend(frameon=False)
 
 
-def draw_comparison(rows: Sequence[Row], baseline: str, folder: Path) -> list[Path]:
-    """Draw a comparison of methods; what the rows do not hold is left out.
-
-    ``accuracy.png``: accuracy against resolution, where there are two sizes; ``cost.png``: gain over the baseline
-    against the cost of a step; ``curves.png``: validation accuracy over the epochs.
-
-    Args:
-        rows: of `crossres.bench.comparison.compare`.
-        baseline: the method that gains are counted from.
-        folder: gets the PNGs, each written atomically.
-
-    Returns:
-        The files written.
-    """
-    from matplotlib.figure import Figure
-
-    drawn: list[Path] = []
-    if not rows:
-        return drawn
-    measure, _, watched = MEASURES[rows[0].measure]
-    settings = list(dict.fromkeys(row.setting for row in rows))
-    methods = list(dict.fromkeys(row.method for row in sorted(rows, key=lambda row: -row.mean)))
-    style = {
-        method: {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i // len(COLOURS) % len(MARKERS)]}
-        for i, method in enumerate(methods)
-    }
-
-    def save(figure: Figure, name: str) -> None:
-        path = folder / name
-        write_atomically(path, lambda file: figure.savefig(file, format="png"))
-        drawn.append(path)
-
-    by_panel: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        by_panel[row.panel].append(row)
-    if any(len({row.size for row in members}) > 1 for members in by_panel.values()):
-        figure = Figure(figsize=(5.6 * len(by_panel) + 1.6, 4.8), layout="constrained", dpi=150)
-        for axes, (panel, members) in zip(
-            figure.subplots(1, len(by_panel), squeeze=False)[0], by_panel.items(), strict=True
-        ):
-            for method in methods:
-                points = sorted((row.size, row.mean, row.deviation or 0) for row in members if row.method == method)
-                if points:
-                    x, y, spread = zip(*points, strict=True)
-                    axes.errorbar(x, y, yerr=spread, label=method, linewidth=1.3, capsize=3, **style[method])
-            sides = sorted({row.size for row in members})
-            axes.set_xticks(sides, [f"{side}x{side}" for side in sides])
-            _plain(axes, title=panel, xlabel="LR images", ylabel=f"test {measure}, %")
-        axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
-        save(figure, "accuracy.png")
-    priced = [row for row in rows if row.gain is not None and row.cost is not None]
-    if priced:
-        figure, panels = _panels(settings)
-        for axes, setting in zip(panels, settings, strict=True):
-            shown = [row for row in priced if row.setting == setting]
-            lowest = _lowest([row.gain for row in shown if row.gain is not None])
-            for row in shown:
-                assert row.gain is not None
-                label = row.method
-                if row.gain < lowest:
-                    # at the edge with its number, or all others would be one heap
-                    label = f"{row.method} ({row.gain:+.1f}, below)"
-                error = None if row.gain < lowest else row.half
-                place = (row.cost, max(row.gain, lowest))
-                axes.errorbar(*place, yerr=error, capsize=3, linestyle="", label=label, **style[row.method])
-            axes.axhline(0, color=GREY, linewidth=1)
-            if shown:
-                axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
-            _plain(
-                axes,
-                title=setting,
-                xlabel=f"training step, in steps of {baseline}",
-                ylabel=f"gain over {baseline}, points",
-            )
-        save(figure, "cost.png")
-    if any(row.epochs for row in rows):
-        figure, panels = _panels(settings)
-        for axes, setting in zip(panels, settings, strict=True):
-            for row in (row for row in rows if row.setting == setting and row.epochs):
-                colour = style[row.method]["color"]
-                line = LINES[MARKERS.index(style[row.method]["marker"]) % len(LINES)]
-                epochs = range(1, len(row.epochs) + 1)
-                axes.plot(epochs, row.epochs, line, color=colour, linewidth=1.2, label=row.method)
-            _plain(axes, title=setting, xlabel="epoch", ylabel=f"validation {watched}, %")
-            axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
-        save(figure, "curves.png")
-    return drawn
-
-
-def _lowest(gains: Sequence[float]) -> float:
-    """Return the lowest gain that is drawn at its place: three times the middle half's range below that half."""
-    import numpy as np
-
-    if not gains:
-        return 0.0
-    low, high = np.quantile(gains, [0.25, 0.75])
-    inside = [gain for gain in gains if gain >= low - 3 * max(high - low, 0.5)]
-    return min(inside)
-
-
-def _panels(settings: Sequence[str]) -> tuple[Figure, list[Any]]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.8 * len(settings), 5.0), layout="constrained", dpi=150)
-    return figure, list(figure.subplots(1, len(settings), squeeze=False)[0])
-
-
 def _plain(axes: Any, **texts: str) -> None:
     axes.set(**texts)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+STROKES = {"hr-hr": ":", "hr-lr": "--", "lr-lr": "-", "native": "-"}
+
+
+def draw_faces(result: dict[str, Any], path: str | Path) -> None:
+    """Draw ROC and DET and, where people were looked for, CMC and open set of `evaluate_faces`' result, a line a row.
+
+    Args:
+        result: what ``crossres faces evaluate --json`` prints.
+        path: of the PNG, written atomically.
+    """
+    from matplotlib.figure import Figure
+
+    parts = [part for part in ("verification", "identification") if any(part in row for row in result["rows"])]
+    figure = Figure(figsize=(11, 0.4 + 4.2 * len(parts)), layout="constrained", dpi=150)
+    panels: dict[str, Any] = dict(zip(parts, figure.subplots(len(parts), 2, squeeze=False), strict=True))
+    sizes = list(dict.fromkeys(row["size"] for row in result["rows"]))
+    # limits come first: a logarithmic axis finds none itself where all lines lie at 0
+    for part, prepare in (("verification", _for_verification), ("identification", _for_identification)):
+        if part in panels:
+            left, right = panels[part]
+            prepare(left, right, [row[part] for row in result["rows"] if part in row])
+    for row in result["rows"]:
+        at = f" {row['size']}x{row['size']}" if row["size"] else ""
+        style = {
+            "color": COLOURS[sizes.index(row["size"]) % len(COLOURS)],
+            "linestyle": STROKES[row["sides"]],
+            "label": f"{row['sides'].upper()}{at}",
+        }
+        if "verification" in row:
+            roc, det = panels["verification"]
+            far, tar = (row["verification"]["roc"][name] for name in ("far", "tar"))
+            roc.plot(far, [100 * share for share in tar], drawstyle="steps-post", **style)
+            det.plot(far, [1 - share for share in tar], drawstyle="steps-post", **style)
+        if "identification" in row:
+            cmc, searched = panels["identification"]
+            found = row["identification"]
+            cmc.plot(range(1, len(found["cmc"]) + 1), found["cmc"], **style)
+            if curve := found["open_set_curve"]:
+                searched.plot(curve["fpir"], curve["tpir"], drawstyle="steps-post", **style)
+    for each in figure.axes:
+        each.grid(alpha=0.25)
+        each.spines[["top", "right"]].set_visible(False)
+        each.legend(frameon=False, loc="best")
+    figure.suptitle(f"{result['model']} on {result['dataset']}", parse_math=False)
+    write_atomically(path, lambda file: figure.savefig(file, format="png"))
+
+
+def _for_verification(roc: Any, det: Any, found: Sequence[dict[str, Any]]) -> None:
+    far, fnmr = (_rates([each["pairs"][kind] for each in found]) for kind in ("impostor", "genuine"))
+    roc.set(xscale="log", xlim=far, xlabel="false accept rate", ylim=(0, 100), ylabel="true accept rate, %")
+    roc.set_title("Verification")
+    det.set(xscale="log", xlim=far, xlabel="false match rate (false accept rate)")
+    det.set(yscale="log", ylim=fnmr, ylabel="false non-match rate (1 - true accept rate)")
+    det.set_title("Verification, detection error tradeoff")
+
+
+def _for_identification(cmc: Any, searched: Any, found: Sequence[dict[str, Any]]) -> None:
+    cmc.set(xlabel="rank", ylabel="found, %", ylim=(0, 100), title="Identification, closed set")
+    cmc.set_xlim(1, max(2, *(len(each["cmc"]) for each in found)))
+    if not found[0]["strangers"]:  # all rows look for the same people
+        searched.remove()
+        return
+    searched.set(xscale="log", xlim=_rates([each["strangers"] for each in found]))
+    searched.set(xlabel="false positive identification rate", ylabel="true positive identification rate, %")
+    searched.set(ylim=(0, 100), title="Identification, open set, rank 1")
+
+
+def _rates(counts: Sequence[int]) -> tuple[float, float]:
+    """Return the limits of an axis of rates: from one of as many as there are."""
+    return min(0.1, 1 / min(counts)), 1.0

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from crossres.core.files import pack
 from crossres.data.faces import Search
 from crossres.data.pairs import Pairs
 from crossres.evaluation.identification import (
@@ -34,7 +35,6 @@ from crossres.evaluation.verification import (
     roc,
     tar_of,
 )
-from crossres.training.result import pack
 
 Floats = npt.NDArray[np.float64]
 FARS = (1e-1, 1e-2, 1e-3, 1e-4)

@@ -10,7 +10,7 @@ from crossres.losses.adaface import AdaFace
 from crossres.losses.arcface import ArcFace
 from crossres.losses.askd import ASKD
 from crossres.losses.at import AT
-from crossres.losses.base import Loss, MapLoss
+from crossres.losses.base import Loss
 from crossres.losses.cc import CC
 from crossres.losses.ce import CE
 from crossres.losses.cosface import CosFace
@@ -26,6 +26,7 @@ from crossres.losses.fsp import FSP
 from crossres.losses.ft import FT
 from crossres.losses.horkd import HORKD
 from crossres.losses.kd import KD
+from crossres.losses.maps import MapLoss
 from crossres.losses.nst import NST
 from crossres.losses.octuplet import Octuplet
 from crossres.losses.pkt import PKT

@@ -7,8 +7,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from crossres.losses.base import MapLoss, Shape, at_rest
-from crossres.losses.options import demand
+from crossres.losses.base import Shape, at_rest, demand
+from crossres.losses.maps import MapLoss
 
 
 class AB(MapLoss):

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from crossres.losses.base import demand
 from crossres.losses.margin import NEAR_ONE, MarginHead
-from crossres.losses.options import demand
 
 
 class AdaFace(MarginHead):

@@ -7,9 +7,9 @@ from typing import Literal
 
 from torch import Tensor
 
-from crossres.losses.base import MapLoss, Shape
+from crossres.losses.base import Shape, demand
 from crossres.losses.contrast import unit
-from crossres.losses.options import demand
+from crossres.losses.maps import MapLoss
 
 
 class AT(MapLoss):

@@ -6,9 +6,8 @@ import math
 
 from torch import Tensor
 
-from crossres.losses.base import Loss
+from crossres.losses.base import Loss, demand
 from crossres.losses.contrast import unit
-from crossres.losses.options import demand
 
 
 class CC(Loss):

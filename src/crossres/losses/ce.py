@@ -7,8 +7,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from crossres.losses.base import Loss
-from crossres.losses.options import demand
+from crossres.losses.base import Loss, demand
 
 
 class CE(Loss):

@@ -7,9 +7,8 @@ from typing import Any, ClassVar, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossres.losses.base import Loss
+from crossres.losses.base import Loss, demand
 from crossres.losses.contrast import unit
-from crossres.losses.options import demand
 from crossres.losses.relations import Relation, relational_contrast
 
 

@@ -9,9 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossres.losses.base import Loss
+from crossres.losses.base import Loss, demand
 from crossres.losses.contrast import contrast, identities, may_contrast, unit
-from crossres.losses.options import demand
 from crossres.losses.queue import Queue
 
 

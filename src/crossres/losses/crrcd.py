@@ -6,9 +6,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from crossres.losses.base import Loss
+from crossres.losses.base import Loss, demand
 from crossres.losses.contrast import unit
-from crossres.losses.options import demand
 from crossres.losses.queue import Queue
 from crossres.losses.relations import Relation, relational_contrast
 

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from crossres.losses.base import Loss
-from crossres.losses.options import demand
+from crossres.losses.base import Loss, demand
 
 
 class DKD(Loss):

@@ -8,8 +8,8 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossres.losses.base import MapLoss, Shape
-from crossres.losses.options import demand
+from crossres.losses.base import Shape, demand
+from crossres.losses.maps import MapLoss
 
 
 class FitNet(MapLoss):

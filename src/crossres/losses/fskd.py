@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from crossres.losses.base import ProjectedMapLoss
 from crossres.losses.contrast import unit
+from crossres.losses.maps import ProjectedMapLoss
 
 
 class FSKD(ProjectedMapLoss):

@@ -9,8 +9,8 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
-from crossres.losses.base import ProjectedMapLoss, Shape, at_rest
-from crossres.losses.options import demand
+from crossres.losses.base import Shape, at_rest, demand
+from crossres.losses.maps import ProjectedMapLoss
 
 
 class FSP(ProjectedMapLoss):

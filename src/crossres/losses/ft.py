@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossres.losses.base import MapLoss, Shape, at_rest
+from crossres.losses.base import Shape, at_rest, demand
 from crossres.losses.contrast import unit
-from crossres.losses.options import demand
+from crossres.losses.maps import MapLoss
 
 
 class FT(MapLoss):

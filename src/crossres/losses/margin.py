@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossres.losses.base import Loss
-from crossres.losses.options import demand
+from crossres.losses.base import Loss, demand
 
 #: A cosine nearer to 1 than this has an angle whose derivative is not usable.
 NEAR_ONE = 1e-6

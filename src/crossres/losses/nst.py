@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from crossres.losses.base import MapLoss
 from crossres.losses.contrast import unit
+from crossres.losses.maps import MapLoss
 
 
 class NST(MapLoss):

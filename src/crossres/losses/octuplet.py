@@ -7,8 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from crossres.losses.base import Loss
-from crossres.losses.options import demand
+from crossres.losses.base import Loss, demand
 
 
 class Octuplet(Loss):

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossres.losses.base import MapLoss, Shape
-from crossres.losses.options import demand
+from crossres.losses.base import Shape, demand
+from crossres.losses.maps import MapLoss
 
 #: Sides of the pooled levels of the hierarchical context loss, beside the map itself.
 LEVELS = (4, 2, 1)

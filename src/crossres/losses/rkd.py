@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from crossres.losses.base import Loss
+from crossres.losses.base import Loss, demand
 from crossres.losses.geometry import angles, distances
-from crossres.losses.options import demand
 
 
 class RKD(Loss):

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossres.losses.base import MapLoss, Shape
-from crossres.losses.options import demand
+from crossres.losses.base import Shape, demand
+from crossres.losses.maps import MapLoss
 
 
 class VID(MapLoss):

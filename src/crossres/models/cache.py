@@ -20,7 +20,7 @@ from crossres.core.errors import CrossresError
 from crossres.core.files import write_atomically
 from crossres.core.types import Outputs
 from crossres.data.loader import Loader
-from crossres.losses.base import resized
+from crossres.losses.maps import resized
 from crossres.models.encoder import Encoder
 from crossres.models.weights import weights_sha256
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crossres.config.options import to_yaml
+from crossres.core.devices import machine
 from crossres.core.progress import clock
 from crossres.data.images import ImageSet
 from crossres.report.content import Run
@@ -18,7 +19,6 @@ from crossres.report.page import Cell, Drawing, Part, Table
 from crossres.report.seen import Answers
 from crossres.report.space import Kept, first_of, flat, kept, largest_classes, relations
 from crossres.report.speed import BATCHES, Effort
-from crossres.training.result import machine
 
 #: Classes in colour on a map, images of each there and in a matrix, images whose relations are compared.
 CLASSES, ON_MAP, IN_MATRIX, RELATED = 8, 40, 12, 2000

@@ -6,16 +6,16 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from crossres.config.options import Teach
+from crossres.core.files import pack
 from crossres.core.progress import Progress
 from crossres.data.images import ImageSet, left_out
 from crossres.data.loader import Loader
-from crossres.data.splits import require_classes, stratified_split
+from crossres.data.splits import SPLIT_SEED, require_classes, stratified_split
 from crossres.evaluation.accuracy import right_at_1, topk_accuracy
 from crossres.evaluation.classification import predict
 from crossres.losses import LOSSES
 from crossres.models.encoder import Encoder
-from crossres.training.result import pack
-from crossres.training.task import SPLIT_SEED, Autocast, Task, read_split
+from crossres.training.task import Autocast, Task, read_split
 
 
 class Classification(Task):

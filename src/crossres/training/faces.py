@@ -13,13 +13,13 @@ from crossres.data.images import ImageSet, left_out
 from crossres.data.loader import Loader
 from crossres.data.pairs import Pairs, read_pairs
 from crossres.data.readers import read_unlabelled
-from crossres.data.splits import OwnSplits
+from crossres.data.splits import SPLIT_SEED, OwnSplits
 from crossres.evaluation.embedding import embed
 from crossres.evaluation.protocols import identify, similarities, verify
 from crossres.evaluation.verification import best_threshold
 from crossres.losses import LOSSES
 from crossres.models.encoder import Encoder
-from crossres.training.task import SPLIT_SEED, Autocast, Task, read_split
+from crossres.training.task import Autocast, Task, read_split
 
 
 class FaceTask(Task):

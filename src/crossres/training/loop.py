@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,43 +18,13 @@ from crossres.core.errors import CrossresError
 from crossres.core.files import save_state, write_atomically
 from crossres.core.progress import Progress
 from crossres.core.types import Batch, Outputs
-from crossres.data.loader import Loader
-from crossres.models.cache import TeacherCache
 from crossres.models.encoder import Encoder
 from crossres.models.small_maps import fast_weight_gradients
-from crossres.training.distiller import Distiller, LossError
-from crossres.training.task import Task
+from crossres.training.distiller import LossError
+from crossres.training.run_state import Experiment, History
 
 #: Steps between two looks at the losses; on a GPU each look waits for the device.
 LOOK_EVERY = 25
-
-
-@dataclass
-class Experiment:
-    """Everything a run needs, read and checked before its first step."""
-
-    config: Teach
-    task: Task
-    student: Encoder
-    teacher: Encoder | None
-    cache: TeacherCache | None
-    distiller: Distiller
-    train: Loader
-    val: Loader | None
-    test: Loader
-    facts: dict[str, Any]
-
-
-@dataclass
-class History:
-    """What a training leaves behind for its result."""
-
-    last: dict[str, Tensor]
-    best: dict[str, Tensor]
-    best_epoch: int
-    seconds: float
-    images_per_second: float
-    epochs: list[dict[str, Any]]
 
 
 class Fit:

@@ -14,7 +14,7 @@ import torch
 from lightning_fabric import Fabric
 
 from crossres.config.options import Distill, Model, Teach
-from crossres.core.devices import Device
+from crossres.core.devices import Device, commit
 from crossres.core.errors import CrossresError
 from crossres.core.progress import Progress
 from crossres.data.decode import Fit as FitTo
@@ -22,6 +22,7 @@ from crossres.data.degradation import Size, check_size
 from crossres.data.images import ImageSet
 from crossres.data.loader import Loader
 from crossres.data.look import extremes
+from crossres.data.splits import SPLIT_SEED
 from crossres.losses import LOSSES, Loss, MapLoss
 from crossres.losses.base import Shape
 from crossres.models.cache import CachedMaps, cached_outputs
@@ -34,10 +35,9 @@ from crossres.models.stored import StoredBackbone, stored_outputs
 from crossres.models.teachers import frozen_teacher, order_classes, read_teacher
 from crossres.models.weights import fit_weights, load_weights, weights_sha256
 from crossres.training.distiller import Distiller, build_losses
-from crossres.training.loop import Experiment
 from crossres.training.processes import Gather
-from crossres.training.result import commit
-from crossres.training.task import SPLIT_SEED, Task
+from crossres.training.run_state import Experiment
+from crossres.training.task import Task
 
 #: hr_size of images that differ in size, where nobody chooses one.
 MIXED = 32

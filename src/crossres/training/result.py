@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import os
-import platform
-import subprocess
-import sys
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from crossres.config import options as configs
 from crossres.config.options import Distill, Teach
-from crossres.core.devices import Device
+from crossres.core.devices import Device, machine, peak_memory_mb, versions
 from crossres.core.files import write_json
 from crossres.data.loader import Loader
 from crossres.losses import LOSSES
@@ -28,20 +18,8 @@ from crossres.models.encoder import Encoder
 from crossres.models.pretrained import save_pretrained
 
 if TYPE_CHECKING:
-    from crossres.training.loop import History
+    from crossres.training.run_state import History
     from crossres.training.task import Task
-
-PACKAGES = (
-    "crossres",
-    "torch",
-    "torchvision",
-    "timm",
-    "lightning-fabric",
-    "numpy",
-    "pillow",
-    "pyarrow",
-    "onnxruntime",
-)
 
 
 def finish(
@@ -138,75 +116,3 @@ def finish(
     save_pretrained(student, config.folder / "model", info=info)
     write_json(config.folder / "result.json", document)
     return document
-
-
-def pack(right: Tensor) -> str:
-    """Write bool (N,) as base64 of its bits, eight to a byte, the first the highest."""
-    return base64.b64encode(np.packbits(right.cpu().numpy()).tobytes()).decode()
-
-
-def unpack(text: str, count: int) -> npt.NDArray[np.bool_]:
-    """Read what `pack` wrote of ``count`` images."""
-    bits = np.frombuffer(base64.b64decode(text), dtype=np.uint8)
-    return np.unpackbits(bits, count=count).astype(bool)
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that decide a number."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def machine(device: Device) -> dict[str, Any]:
-    """Return what a run was measured on."""
-    gpu = device.torch.type == "cuda"
-    return {
-        "device": device.torch.type,
-        "processor": torch.cuda.get_device_name(device.torch) if gpu else _processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "processes": device.world_size,
-        "system": f"{platform.system()} {platform.machine()}",
-    }
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo") as file:
-            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or "unknown"
-
-
-def peak_memory_mb() -> float | None:
-    """Return the largest resident memory of this process so far, in MB; None where the system does not say."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def commit() -> str | None:
-    """Return the commit of the source that runs, with ``+`` where it is changed; None outside a checkout."""
-    here = Path(__file__).resolve().parents[1]
-
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(here), *words], capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-
-    try:
-        # an installed copy inside somebody's checkout is not that checkout's source
-        if not git("ls-files", "--", "__init__.py"):
-            return None
-        changed = git("status", "--porcelain", "--", str(here))
-        return git("rev-parse", "HEAD") + ("+" if changed else "")
-    except (OSError, subprocess.SubprocessError):
-        return None

@@ -17,8 +17,6 @@ from crossres.data.splits import Split
 from crossres.models.encoder import Encoder
 
 Autocast = Callable[[], AbstractContextManager[Any]]
-#: The validation split is the same for every training seed: runs are paired and share the teacher's cache.
-SPLIT_SEED = 0
 
 
 class Task(ABC):
