@@ -28,7 +28,8 @@ from crossres.deploy.onnx_file import onnx_model, write_onnx
 from crossres.deploy.recognizer import Engine, OnnxEngine
 from crossres.deploy.torch_engine import TorchEngine, deploy
 from crossres.models.encoder import Encoder, build_encoder
-from crossres.models.onnx_teacher import OnnxBackbone, OnnxInput
+from crossres.models.onnx_input import OnnxInput
+from crossres.models.onnx_teacher import OnnxBackbone
 from crossres.models.pretrained import from_pretrained
 from crossres.models.teachers import read_teacher
 

@@ -29,8 +29,8 @@ from crossres.data.images import ArrayItems, ImageSet
 from crossres.data.loader import Loader
 from crossres.losses import LOSSES
 from crossres.losses.base import Shape
-from crossres.models import build_encoder
 from crossres.models.cache import TeacherCache
+from crossres.models.encoder import build_encoder
 from crossres.models.small_maps import fast_weight_gradients
 from crossres.models.stages import capture_maps, paired_stages
 from crossres.training.distiller import Distiller, build_losses

@@ -23,7 +23,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Augment": ("crossres.config.options", "Augment"),
     "CrossresError": ("crossres.core.errors", "CrossresError"),
-    "Degradation": ("crossres.data.degradation", "Degradation"),
+    "Degradation": ("crossres.data.degrade", "Degradation"),
     "Distill": ("crossres.config.options", "Distill"),
     "Faces": ("crossres.config.options", "Faces"),
     "Gallery": ("crossres.deploy.gallery", "Gallery"),

@@ -15,7 +15,9 @@ from PIL import Image
 
 from crossres.commands.main import main
 from crossres.deploy.gallery import Gallery
-from crossres.models import build_encoder, from_pretrained, save_pretrained, weights_sha256
+from crossres.models.encoder import build_encoder
+from crossres.models.pretrained import from_pretrained, save_pretrained
+from crossres.models.weights import weights_sha256
 
 KNOWN = ("bar", "cross", "disc")
 

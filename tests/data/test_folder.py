@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from crossres.core.errors import CrossresError
-from crossres.data import ImageSet, read
 from crossres.data.folder import SUFFIXES
+from crossres.data.images import ImageSet
+from crossres.data.readers import read
 
 
 def fill(root: Path, **counts: int) -> Path:

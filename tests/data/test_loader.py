@@ -12,7 +12,7 @@ from PIL import Image
 
 from crossres import CrossresError, Degradation, read
 from crossres.core.types import Batch
-from crossres.data.degradation import degrade
+from crossres.data.degrade import degrade
 from crossres.data.images import ArrayItems, ImageSet
 from crossres.data.loader import Loader, recoloured, shift_and_flip, zoomed
 

@@ -16,7 +16,9 @@ import pytest
 from PIL import Image
 
 from crossres.core.errors import CrossresError
-from crossres.data import ImageSet, packed, read
+from crossres.data import packed
+from crossres.data.images import ImageSet
+from crossres.data.readers import read
 
 
 def png(value: int) -> bytes:

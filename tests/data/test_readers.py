@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from crossres.core.errors import CrossresError
-from crossres.data import read, readers
-from crossres.data.readers import read_unlabelled
+from crossres.data import readers
+from crossres.data.readers import read, read_unlabelled
 
 torchvision_sets = pytest.importorskip("torchvision.datasets")
 

@@ -23,8 +23,9 @@ from crossres.deploy.export import export
 from crossres.deploy.parity import Parity, compare, demand
 from crossres.deploy.recognizer import Recognizer
 from crossres.deploy.torch_engine import deploy
-from crossres.models import build_encoder, save_pretrained
-from crossres.models.onnx_teacher import OnnxInput
+from crossres.models.encoder import build_encoder
+from crossres.models.onnx_input import OnnxInput
+from crossres.models.pretrained import save_pretrained
 from crossres.models.stored import stored_outputs
 from crossres.models.teachers import read_teacher
 

@@ -30,7 +30,8 @@ from crossres.deploy.gallery import Gallery, model_of
 from crossres.deploy.recognizer import Recognizer
 from crossres.deploy.samples import samples
 from crossres.deploy.torch_engine import deploy
-from crossres.models import build_encoder, from_pretrained, save_pretrained
+from crossres.models.encoder import build_encoder
+from crossres.models.pretrained import from_pretrained, save_pretrained
 
 RNG = np.random.default_rng(0)
 served_only = pytest.mark.skipif(find_spec("gradio") is None, reason="the page needs gradio (crossres[page])")

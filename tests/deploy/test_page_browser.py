@@ -21,7 +21,8 @@ import crossres
 from crossres.deploy.answers import at_side
 from crossres.deploy.gallery import Gallery, model_of
 from crossres.deploy.recognizer import Recognizer
-from crossres.models import build_encoder, save_pretrained
+from crossres.models.encoder import build_encoder
+from crossres.models.pretrained import save_pretrained
 
 if find_spec("gradio") is None or find_spec("playwright") is None:
     pytest.skip("a page in a browser needs gradio and playwright", allow_module_level=True)

@@ -27,8 +27,8 @@ from crossres.deploy.facts import Facts, facts_of, from_json
 from crossres.deploy.photos import ENDINGS, MOST_PIXELS, flags, read_photo
 from crossres.deploy.recognizer import Recognizer
 from crossres.deploy.torch_engine import deploy
-from crossres.models import from_pretrained
 from crossres.models.onnx_session import onnx_sha256
+from crossres.models.pretrained import from_pretrained
 
 RNG = np.random.default_rng(0)
 FACTS = Facts("classification", ("a", "b"), (8, 8), 32, "crop", "bicubic", 16)

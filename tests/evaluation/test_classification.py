@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from crossres import CrossresError, Degradation, read, wrap
-from crossres.data.degradation import degrade
+from crossres.data.degrade import degrade
 from crossres.data.images import ArrayItems, ImageSet
 from crossres.data.loader import Loader
 from crossres.evaluation.classification import evaluate, predict

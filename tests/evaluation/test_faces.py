@@ -12,7 +12,8 @@ from PIL import Image
 from torch import nn
 
 from crossres.core.errors import CrossresError
-from crossres.data.degradation import Degradation, degrade
+from crossres.data.degradation import Degradation
+from crossres.data.degrade import degrade
 from crossres.data.faces import Search, draw_pairs, first_image_search
 from crossres.data.images import ArrayItems, ImageSet
 from crossres.evaluation import faces

@@ -264,7 +264,8 @@ def test_an_encoder_needs_no_architecture():
 
 
 def test_a_compiled_encoder_captures_and_saves(tmp_path):
-    from crossres.models import from_pretrained, save_pretrained, weights_sha256
+    from crossres.models.pretrained import from_pretrained, save_pretrained
+    from crossres.models.weights import weights_sha256
 
     encoder = small()
     encoder.capture("layer1")

@@ -12,7 +12,8 @@ import torch
 from crossres.core.errors import CrossresError
 from crossres.models import onnx_copy as onnx_copies
 from crossres.models.onnx_copy import onnx_copy
-from crossres.models.onnx_teacher import OnnxInput, onnx_encoder
+from crossres.models.onnx_input import OnnxInput
+from crossres.models.onnx_teacher import onnx_encoder
 from crossres.models.pretrained import from_pretrained, save_pretrained
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")

@@ -13,7 +13,8 @@ import torch
 
 from crossres.commands.main import main
 from crossres.core.errors import CrossresError
-from crossres.models.onnx_teacher import OnnxInput, onnx_encoder, read_onnx_input
+from crossres.models.onnx_input import OnnxInput, read_onnx_input
+from crossres.models.onnx_teacher import onnx_encoder
 from crossres.models.weights import weights_sha256
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")

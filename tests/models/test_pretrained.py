@@ -14,7 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from crossres.core.errors import CrossresError
-from crossres.models import build_encoder, from_pretrained, push_to_hub, save_pretrained, weights_sha256, wrap
+from crossres.models.encoder import build_encoder, wrap
+from crossres.models.pretrained import from_pretrained, push_to_hub, save_pretrained
+from crossres.models.weights import weights_sha256
 
 CLASSES = ("ant", "bee", "cat")
 INFO = {"lr_size": 8, "hr_size": 32, "degradation": {"name": "area"}, "results": {"test": {"top1": 61.25}}}
@@ -292,7 +294,8 @@ def test_weights_of_another_file(saved):
 
 
 def test_the_digest_is_the_same_in_another_process(saved):
-    code = f"from crossres.models import *; print(weights_sha256(from_pretrained({str(saved)!r})))"
+    imports = "from crossres import load; from crossres.models.weights import weights_sha256"
+    code = f"{imports}; print(weights_sha256(load({str(saved)!r})))"
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     found = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert found.stdout.strip() == weights_sha256(from_pretrained(saved))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from crossres.models import build_encoder
+from crossres.models.encoder import build_encoder
 from crossres.models.small_maps import fast_weight_gradients
 
 

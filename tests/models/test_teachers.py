@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from crossres.core.errors import CrossresError
-from crossres.models import build_encoder, from_pretrained, frozen_teacher, save_pretrained
+from crossres.models.encoder import build_encoder
+from crossres.models.pretrained import from_pretrained, save_pretrained
+from crossres.models.teachers import frozen_teacher
 
 CLASSES = ("ant", "bee", "cat")
 

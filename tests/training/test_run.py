@@ -27,7 +27,7 @@ from crossres import (
 from crossres.bench.tables import method_table
 from crossres.commands.main import main
 from crossres.config.options import Augment, Degradation, Images, Model, Train
-from crossres.data.degradation import degrade
+from crossres.data.degrade import degrade
 from crossres.data.loader import Loader
 from crossres.models.encoder import Encoder, build_encoder
 from crossres.models.pretrained import save_pretrained

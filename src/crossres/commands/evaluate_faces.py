@@ -23,7 +23,7 @@ from crossres.evaluation.face_protocols import DRAWN, HELD_OUT, read_protocols, 
 from crossres.evaluation.faces import Scored, evaluate_faces, write_scores
 from crossres.evaluation.protocols import FARS, FPIRS
 from crossres.models.encoder import Encoder
-from crossres.models.onnx_teacher import OnnxInput, read_onnx_input
+from crossres.models.onnx_input import OnnxInput, read_onnx_input
 from crossres.models.stored import StoredBackbone, is_stored
 from crossres.models.teachers import read_teacher
 from crossres.models.weights import weights_sha256

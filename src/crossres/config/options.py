@@ -16,7 +16,7 @@ from crossres.data.degradation import Degradation, check_size
 from crossres.losses import LOSSES
 from crossres.losses.base import COMMON
 from crossres.models.encoder import ONNX
-from crossres.models.onnx_teacher import OnnxInput
+from crossres.models.onnx_input import OnnxInput
 
 #: More stages than a network has: how many maps there are is known when the networks are.
 MANY_STAGES = 64

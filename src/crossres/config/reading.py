@@ -19,7 +19,7 @@ from crossres.config.options import Augment, Distill, Faces, Images, Model, Stag
 from crossres.core.errors import CrossresError, nearest
 from crossres.data.degradation import Degradation
 from crossres.losses import LOSSES, Loss
-from crossres.models.onnx_teacher import OnnxInput
+from crossres.models.onnx_input import OnnxInput
 
 Config = TypeVar("Config", bound=Teach)
 

@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from crossres.core.errors import CrossresError
 from crossres.core.types import Batch
-from crossres.data.degradation import Degradation, Draws, Size, degrade, draw
+from crossres.data.degradation import Degradation, Size
+from crossres.data.degrade import Draws, degrade, draw
 
 if TYPE_CHECKING:
     from crossres.data.images import ImageSet

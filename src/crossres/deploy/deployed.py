@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from crossres.data.degradation import resize_matrix
+from crossres.data.degrade import resize_matrix
 from crossres.deploy.facts import Facts
 from crossres.models.encoder import Encoder
 
@@ -99,7 +99,7 @@ class Deployed(nn.Module):
 def resampling(pixel: Tensor, window: Window, side: int, kernel: str) -> Tensor:
     """Return the matrix (side, n) that resamples a window of an axis; what the window leaves out of the result is 0.
 
-    The weights are those of `crossres.data.degradation.resize_matrix` (Pillow's ``Image.resize`` with a box), made of
+    The weights are those of `crossres.data.degrade.resize_matrix` (Pillow's ``Image.resize`` with a box), made of
     tensors so that the axis may have any length in an exported graph.
 
     Args:

@@ -11,7 +11,8 @@ from crossres.deploy.facts import facts_of
 from crossres.deploy.photos import Pixels
 from crossres.deploy.recognizer import Floats
 from crossres.models.encoder import Encoder
-from crossres.models.onnx_teacher import OnnxBackbone, OnnxInput, read_onnx_input
+from crossres.models.onnx_input import OnnxInput, read_onnx_input
+from crossres.models.onnx_teacher import OnnxBackbone
 from crossres.models.teachers import read_teacher
 from crossres.models.weights import weights_sha256
 

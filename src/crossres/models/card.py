@@ -9,9 +9,9 @@ import yaml
 
 _USE = """```python
 import torch
-from crossres.models import from_pretrained
+import crossres
 
-encoder = from_pretrained("FOLDER_OR_HUB_ID")
+encoder = crossres.load("FOLDER_OR_HUB_ID")
 outputs = encoder(torch.rand(1, 3, {size}, {size}))  # images in 0..1; resizing and normalisation are inside
 ```"""
 

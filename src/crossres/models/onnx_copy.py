@@ -13,7 +13,8 @@ from torch import nn
 
 from crossres.core.errors import CrossresError
 from crossres.models.encoder import Encoder
-from crossres.models.onnx_teacher import OnnxBackbone, OnnxInput, onnx_encoder
+from crossres.models.onnx_input import OnnxInput
+from crossres.models.onnx_teacher import OnnxBackbone, onnx_encoder
 
 #: name of such a network in an architecture
 COPY = "onnx-copy"

@@ -26,7 +26,7 @@ from crossres.core.errors import CrossresError
 from crossres.models.card import render_card
 from crossres.models.encoder import Encoder, build_encoder, wrap
 from crossres.models.onnx_copy import COPY, onnx_copy
-from crossres.models.onnx_teacher import OnnxInput
+from crossres.models.onnx_input import OnnxInput
 from crossres.models.weights import fit_weights, plain_state, read_safetensors, weights_sha256
 
 __all__ = ["from_pretrained", "push_to_hub", "save_pretrained", "weights_sha256"]

@@ -19,7 +19,7 @@ from crossres.data.loader import Loader
 from crossres.data.pairs import Pairs
 from crossres.evaluation.embedding import sizes_of
 from crossres.models.encoder import Encoder
-from crossres.models.onnx_teacher import OnnxInput
+from crossres.models.onnx_input import OnnxInput
 from crossres.models.pretrained import from_pretrained
 from crossres.models.stored import StoredBackbone, stored_outputs
 from crossres.models.teachers import frozen_teacher, read_teacher

@@ -17,7 +17,7 @@ from crossres.evaluation.faces import evaluate_faces
 from crossres.evaluation.protocols import identify, similarities, verify
 from crossres.evaluation.verification import best_threshold
 from crossres.models.encoder import Encoder
-from crossres.models.onnx_teacher import OnnxInput
+from crossres.models.onnx_input import OnnxInput
 from crossres.models.teachers import read_teacher
 from crossres.report.content import Run, Sources, Teacher
 from crossres.report.drawing import Curve, draw_curves, draw_histograms

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 from crossres.core.errors import CrossresError
-from crossres.data.degradation import Degradation, degrade, draw, jpeg
+from crossres.data.degradation import Degradation
+from crossres.data.degrade import degrade, draw, jpeg
 
 PILLOW = {
     "area": Image.Resampling.BOX,
