@@ -58,7 +58,6 @@ VARIANTS = {
     "tau-0.2": ["--losses.crrcd.tau", "0.2"],
     "tau-0.05": ["--losses.crrcd.tau", "0.05"],
     "sigmoid-critic": ["--losses.crrcd.critic", "sigmoid"],
-    "queue-of-negatives": ["--losses.crrcd.negatives", "queue", "--losses.crrcd.queue_size", "512"],
     "same-class-negatives": ["--losses.crrcd.same_class_negatives", "true"],
     "anchors-64": ["--losses.crrcd.anchors", "64"],
     "anchors-4": ["--losses.crrcd.anchors", "4"],

@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=30, help="of each measurement; the median counts")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    device = resolve_device(Train(device="cpu", precision="float32"))
+    device = resolve_device("cpu", "float32")
     encoders = {model: read_teacher(model, OnnxInput()).eval() for model in chosen.models}
     times: dict[tuple[str, int], list[float]] = {}
     for repeat in range(chosen.repeats + 2):

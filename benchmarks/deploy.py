@@ -126,7 +126,7 @@ def main() -> None:
                 "images_per_second": round(1000 / of_batch, 1),
             }
             print(f"{name:56} {of_one:8.3f} ms  {of_batch:8.3f} ms in a batch of {BATCHES[1]}")
-    device = resolve_device(Train(device="cpu", precision="float32"))
+    device = resolve_device("cpu", "float32")
     write_json(
         chosen.out,
         {"rows": rows, "batch": BATCHES[1], "machine": machine(device), "versions": versions(), "commit": commit()},

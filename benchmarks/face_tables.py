@@ -9,7 +9,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from crossres.bench.tables import label
-from crossres.core.files import unpack
+from crossres.core.files import decode_bits
 from crossres.evaluation.statistics import mcnemar
 
 #: The protocol of the grids that reads the HR side with the teacher.
@@ -146,7 +146,7 @@ def _p(row: Row, other: Row) -> float:
     """McNemar's p of two sets of answers to the same pairs."""
     counts = row["verification"]["pairs"]
     total = counts["genuine"] + counts["impostor"]
-    ours, theirs = (unpack(one["verification"]["right"], total) for one in (row, other))
+    ours, theirs = (decode_bits(one["verification"]["right"], total) for one in (row, other))
     return mcnemar(ours, theirs).p
 
 

@@ -120,7 +120,7 @@ def main() -> None:
     from crossres.config.options import Train
     from crossres.core.devices import commit, machine, resolve_device, versions
 
-    cpu = resolve_device(Train(device="cpu", precision="float32"))
+    cpu = resolve_device("cpu", "float32")
     document = {
         "count": count,
         "identities": identities,

@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 
 from crossres.bench.grid import read_grid
+from crossres.config.methods import METHODS
 from crossres.core.files import write_atomically
 from crossres.losses import LOSSES
+from crossres.losses.options import loss_options, reads
 
 GRID = Path("recipes/cifar100/methods-8x8.yaml")
 #: A page for each kind of outputs that losses read.
@@ -32,7 +34,7 @@ def page(title: str, names: list[str], costs: dict[str, dict[int, float]]) -> st
 
 def body(name: str) -> str:
     """The docstring up to its arguments, as Markdown with formulas."""
-    text = inspect.cleandoc(LOSSES[name].__doc__ or "").partition("\nArgs:")[0]
+    text = re.split(r"\n(?:Args|Shapes|Raises):\n", inspect.cleandoc(LOSSES[name].__doc__ or ""))[0]
     text = re.sub(r"\.\. math:: (.+)", r".. math::\n    \1", text)
 
     def formula(found: re.Match[str]) -> str:
@@ -48,13 +50,10 @@ def body(name: str) -> str:
 
 def options(name: str) -> str:
     """Each keyword with its default and what the docstring says of it."""
-    said = re.search(r"\nArgs:\n(.*?)(?=\n\S|\Z)", inspect.cleandoc(LOSSES[name].__doc__ or ""), re.S)
-    meanings = dict(re.findall(r"^    (\w+): (.*?)(?=^    \w+: |\Z)", said[1] if said else "", re.S | re.M))
     lines = ["| option | default | meaning |", "|---|---|---|"]
-    for key, parameter in inspect.signature(LOSSES[name]).parameters.items():
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
-            meaning = " ".join(meanings[key].split()).replace("``", "`").replace("|", "\\|")
-            lines.append(f"| `{key}` | {parameter.default} | {meaning} |")
+    for option in loss_options(name):
+        meaning = option.help.replace("``", "`").replace("|", "\\|")
+        lines.append(f"| `{option.name}` | {option.default} | {meaning} |")
     return "\n".join(lines) if len(lines) > 2 else "No options."
 
 
@@ -62,7 +61,8 @@ def cost(name: str, costs: dict[str, dict[int, float]]) -> str:
     """The step of the grid's methods that use the loss."""
     lines = []
     for method, given in read_grid(GRID).methods.items():
-        losses = {loss: options or {} for loss, options in given.items() if loss != "options"}
+        named = given if isinstance(given, str) else given.get("method")
+        losses = METHODS[named] if named else {loss: o or {} for loss, o in given.items() if loss != "options"}
         if method in costs and list(losses)[-1] == name and len(losses) <= 2:
             ratios = ", ".join(f"{ratio:.2f} at {size}x{size}" for size, ratio in sorted(costs[method].items()))
             weights = ", ".join(f"`{loss}` {options.get('weight', 1):g}" for loss, options in losses.items())
@@ -78,7 +78,7 @@ def main() -> None:
     for row in json.loads(Path("results/bench/steps.json").read_text()):
         costs.setdefault(row["method"], {})[row["lr_size"]] = row["ratio_to_ce"]
     for family, title in FAMILIES.items():
-        names = [name for name, loss in LOSSES.items() if loss.reads == family]
+        names = [name for name in LOSSES if reads(name) == family]
         path = Path("docs/methods") / f"{family}.md"
         text = page(title, names, costs)
         if chosen.check and (not path.exists() or path.read_text() != text):

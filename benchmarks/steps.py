@@ -42,7 +42,6 @@ CLASSES = [str(i) for i in range(100)]
 #: Beside the methods of the grid.
 FORMS: dict[str, dict[str, dict[str, Any]]] = {
     "crrcd (sigmoid critic)": {"ce": {}, "kd": {}, "crrcd": {}},
-    "crrcd (queue of 4096)": {"ce": {}, "kd": {}, "crrcd": {"negatives": "queue"}},
     "crd (bank, 16384 negatives)": {"ce": {}, "crd": {"form": "bank"}},
 }
 

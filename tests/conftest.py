@@ -52,7 +52,9 @@ def drawn_teacher(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         hr_size=16,
         augment=Augment(shift=1, flip=True),
         model=Model(name="resnet8"),
-        train=Train(epochs=4, batch_size=24, precision="float32", device="cpu"),
+        train=Train(epochs=4, batch_size=24),
+        precision="float32",
+        device="cpu",
     )
     teach(config, quiet=True)
     return config.folder

@@ -1,6 +1,7 @@
-"""The layout of the package: twelve rooms, and imports that run downwards only."""
+"""The layout of the package: twelve rooms, imports that run downwards only, short files, plain names."""
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
 
 import crossres
@@ -24,14 +25,14 @@ ROOMS = (
 
 def imported(path: Path) -> set[str]:
     """Return the modules of crossres that a file imports, wherever in the file."""
-    found = set()
+    names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("crossres"):
             modules = {node.module} | {f"{node.module}.{name.name}" for name in node.names}
-            found |= {m for m in modules if (PACKAGE.parent / m.replace(".", "/")).with_suffix(".py").exists()}
+            names |= {m for m in modules if (PACKAGE.parent / m.replace(".", "/")).with_suffix(".py").exists()}
         elif isinstance(node, ast.Import):
-            found |= {name.name for name in node.names if name.name.startswith("crossres.")}
-    return found
+            names |= {name.name for name in node.names if name.name.startswith("crossres.")}
+    return names
 
 
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -63,3 +64,40 @@ def test_no_circles() -> None:
         for name in free:
             del left[name]
     assert left == {}
+
+
+def test_no_file_is_long() -> None:
+    lines = {module(path): len(path.read_text().splitlines()) for path in FILES}
+    assert {name: count for name, count in lines.items() if count > 350} == {}
+
+
+def test_no_function_is_long() -> None:
+    """Signature, docstring and body together."""
+    lines = {
+        f"{module(path)}.{node.name}": (node.end_lineno or 0) - node.lineno + 1
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert {name: count for name, count in lines.items() if count > 60} == {}
+
+
+def identifiers(path: Path) -> Iterator[tuple[str, int]]:
+    """Yield the names that a file defines or uses, each with its line."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        for field in ("id", "attr", "arg", "name", "asname"):
+            name = getattr(node, field, None)
+            if isinstance(name, str):
+                yield name, getattr(node, "lineno", 0)
+
+
+def test_a_name_says_what_it_holds() -> None:
+    """No variable, argument, attribute or function is called said, told, asked, wanted or found."""
+    vague = {"said", "told", "asked", "wanted", "found"}
+    names = {
+        f"{module(path)}:{line}: {name}"
+        for path in FILES
+        for name, line in identifiers(path)
+        if vague & set(name.lower().split("_"))
+    }
+    assert sorted(names) == []

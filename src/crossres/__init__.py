@@ -6,67 +6,59 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from crossres.config.options import Augment, Distill, Faces, Images, Model, Teach, Train
+    from crossres.config.deployment import Embed, Enroll, Export, Identify, Predict, Verify
+    from crossres.config.experiment import Distill, Faces, Teach
+    from crossres.config.judging import Evaluate, EvaluateFaces, Transfer
+    from crossres.config.options import Augment, Columns, Images, Model, Stages, TestImages, Train
     from crossres.core.errors import CrossresError
     from crossres.data.degradation import Degradation
     from crossres.data.readers import read
+    from crossres.deploy.bulk import embed, predict
+    from crossres.deploy.enrolment import enroll, identify, verify
     from crossres.deploy.export import export
     from crossres.deploy.gallery import Gallery
     from crossres.deploy.recognizer import Recognizer
+    from crossres.evaluation.classification import evaluate
+    from crossres.evaluation.faces import evaluate_faces
+    from crossres.evaluation.transfer import transfer
     from crossres.models.encoder import Encoder, build_encoder, wrap
+    from crossres.models.onnx_input import OnnxInput
     from crossres.models.pretrained import from_pretrained as load
-    from crossres.training.run import distill, teach
+    from crossres.training.run import distill, distill_faces, teach
 
 __version__ = "0.1.0"
 
 # Looked up at first use: `import crossres` and `crossres --help` load none of the heavy packages.
 _HOME = {
-    "Augment": ("crossres.config.options", "Augment"),
-    "CrossresError": ("crossres.core.errors", "CrossresError"),
-    "Degradation": ("crossres.data.degrade", "Degradation"),
-    "Distill": ("crossres.config.options", "Distill"),
-    "Faces": ("crossres.config.options", "Faces"),
-    "Gallery": ("crossres.deploy.gallery", "Gallery"),
-    "Encoder": ("crossres.models.encoder", "Encoder"),
-    "Images": ("crossres.config.options", "Images"),
-    "Model": ("crossres.config.options", "Model"),
-    "Recognizer": ("crossres.deploy.recognizer", "Recognizer"),
-    "Teach": ("crossres.config.options", "Teach"),
-    "Train": ("crossres.config.options", "Train"),
-    "build_encoder": ("crossres.models.encoder", "build_encoder"),
-    "export": ("crossres.deploy.export", "export"),
-    "distill": ("crossres.training.run", "distill"),
-    "load": ("crossres.models.pretrained", "from_pretrained"),
-    "read": ("crossres.data.readers", "read"),
-    "teach": ("crossres.training.run", "teach"),
-    "wrap": ("crossres.models.encoder", "wrap"),
+    **dict.fromkeys(("Embed", "Enroll", "Export", "Identify", "Predict", "Verify"), "config.deployment"),
+    **dict.fromkeys(("Distill", "Faces", "Teach"), "config.experiment"),
+    **dict.fromkeys(("Evaluate", "EvaluateFaces", "Transfer"), "config.judging"),
+    **dict.fromkeys(("Augment", "Columns", "Images", "Model", "Stages", "TestImages", "Train"), "config.options"),
+    "CrossresError": "core.errors",
+    "Degradation": "data.degradation",
+    "read": "data.readers",
+    **dict.fromkeys(("embed", "predict"), "deploy.bulk"),
+    **dict.fromkeys(("enroll", "identify", "verify"), "deploy.enrolment"),
+    "export": "deploy.export",
+    "Gallery": "deploy.gallery",
+    "Recognizer": "deploy.recognizer",
+    "evaluate": "evaluation.classification",
+    "evaluate_faces": "evaluation.faces",
+    "transfer": "evaluation.transfer",
+    **dict.fromkeys(("Encoder", "build_encoder", "wrap"), "models.encoder"),
+    "OnnxInput": "models.onnx_input",
+    "load": "models.pretrained",
+    **dict.fromkeys(("distill", "distill_faces", "teach"), "training.run"),
 }
 
-__all__ = [
-    "Augment",
-    "CrossresError",
-    "Degradation",
-    "Distill",
-    "Encoder",
-    "Faces",
-    "Gallery",
-    "Images",
-    "Model",
-    "Recognizer",
-    "Teach",
-    "Train",
-    "build_encoder",
-    "distill",
-    "export",
-    "load",
-    "read",
-    "teach",
-    "wrap",
-]
+__all__ = [*sorted(_HOME)]  # noqa: PLE0605 one list, not two
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, attribute = _HOME[name]
-    return getattr(import_module(module), attribute)
+    return getattr(import_module(f"crossres.{_HOME[name]}"), "from_pretrained" if name == "load" else name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

@@ -15,7 +15,7 @@ from PIL import Image
 from crossres.bench.comparison import comma_separated, compare, current, latex, markdown, rank_table, ranks, sentence
 from crossres.bench.figures import draw_comparison
 from crossres.core.errors import CrossresError
-from crossres.core.files import pack, unpack
+from crossres.core.files import encode_bits, decode_bits
 from crossres.evaluation.statistics import mcnemar, wilson
 
 COUNT = 40
@@ -33,7 +33,7 @@ def result(method: str, seed: int, right: Any, size: int = 8, **more: Any) -> di
         "seed": seed,
         "images": {"test": COUNT},
         "top1_last": 100 * float(right.mean()),
-        "right_last": pack(torch.from_numpy(right)),
+        "right_last": encode_bits(torch.from_numpy(right)),
         "images_per_second": {"ce": 1000.0}.get(method, 800.0),
         "val_top1_by_epoch": [10.0 + seed, 20.0 + seed],
         **more,
@@ -46,7 +46,7 @@ def first(count: int) -> Any:
 
 def test_bits_come_back() -> None:
     right = np.random.default_rng(0).random(COUNT - 3) < 0.5
-    assert np.array_equal(unpack(pack(torch.from_numpy(right)), COUNT - 3), right)
+    assert np.array_equal(decode_bits(encode_bits(torch.from_numpy(right)), COUNT - 3), right)
 
 
 def test_rows_hold_mean_spread_gain_and_tests() -> None:

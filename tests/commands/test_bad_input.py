@@ -28,7 +28,7 @@ from crossres.core.files import load_state
 
 Refused = Callable[..., str]
 
-SMALL = ["--model.name=resnet8", "--train.epochs=2", "--train.batch_size=24", "--train.precision=float32"]
+SMALL = ["--model.name=resnet8", "--train.epochs=2", "--train.batch_size=24", "--precision=float32"]
 LABELS = ["--losses.kd.weight=0", "--losses.crrcd.weight=0"]
 
 
@@ -258,7 +258,7 @@ def test_evaluate_refuses(refused: Refused, drawn: Path, drawn_teacher: Path) ->
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_gpu_that_is_not_there(refused: Refused, drawn: Path, drawn_teacher: Path) -> None:
     line = "device cuda: torch finds no GPU here; choose cpu or auto"
-    assert refused("teach", "--data", drawn, *SMALL, "--train.device=cuda") == line
+    assert refused("teach", "--data", drawn, *SMALL, "--device=cuda") == line
     assert refused("evaluate", drawn_teacher, drawn, "--device=cuda") == line
 
 

@@ -28,7 +28,7 @@ from crossres.models.weights import weights_sha256
 Refused = Callable[..., str]
 Printed = pytest.CaptureFixture[str]
 
-SMALL = ["--model.name=resnet8", "--train.epochs=2", "--train.batch_size=24", "--train.precision=float32"]
+SMALL = ["--model.name=resnet8", "--train.epochs=2", "--train.batch_size=24", "--precision=float32"]
 TIMES = ("seconds", "images_per_second", "peak_memory_mb")
 
 
@@ -382,7 +382,7 @@ def test_evaluate_in_bfloat16_on_the_training_split(student: Path, drawn: Path, 
 
 def test_the_commands_print_nothing_but_their_own_lines(drawn: Path, tmp_path: Path) -> None:
     """In a process of its own, where no test framework swallows warnings and libraries' notes."""
-    words = ["--data", str(drawn), *SMALL, "--train.precision=bfloat16", "--train.device=cpu", "--train.ema=0.5"]
+    words = ["--data", str(drawn), *SMALL, "--precision=bfloat16", "--device=cpu", "--train.ema=0.5"]
     words += ["--images.memory_mb=0", "--images.workers=64"]
     said = crossres_command("teach", *words, cwd=tmp_path)
     assert said.returncode == 0
@@ -442,7 +442,7 @@ def test_three_commands_from_own_images_to_an_evaluation(
             image.save(f"fruit/{kind}/{i}.{('png', 'jpg', 'gif', 'webp')[i % 4]}")
     Path("fruit", "plums", "shot.heic").write_bytes(b"?")
     assert main(["teach", "--data=fruit", "--hr_size=16", *SMALL]) == 0
-    assert "fruit: 1 files or folders are no known images or splits: fruit/plums/shot.heic" in capsys.readouterr().err
+    assert "fruit: 1 files or folders are not known images or splits: fruit/plums/shot.heic" in capsys.readouterr().err
     assert main(["distill", "--data=fruit", "--teacher=runs/teacher", "--lr_size=8", *SMALL]) == 0
     capsys.readouterr()
     assert main(["evaluate", "runs/student", "fruit", "--json"]) == 0

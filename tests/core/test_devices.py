@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from crossres import CrossresError
-from crossres.config.options import Train
 from crossres.core.devices import Device, fast_bfloat16, resolve_device
 
 
@@ -46,28 +45,28 @@ def cpuinfo(monkeypatch: pytest.MonkeyPatch, text: str | None) -> None:
 
 
 def test_cpu() -> None:
-    device = resolve_device(Train(device="cpu", precision="float32"))
+    device = resolve_device("cpu", precision="float32")
     assert device == Device(torch.device("cpu"), "float32")
     assert device.world_size == 1
 
 
 def test_auto_takes_a_gpu_where_there_is_one(gpus: Any) -> None:
     gpus(0)
-    assert resolve_device(Train(device="auto")).torch == torch.device("cpu")
+    assert resolve_device("auto").torch == torch.device("cpu")
     gpus(2)
-    assert resolve_device(Train(device="auto")).torch == torch.device("cuda", 0)
-    assert resolve_device(Train(device="auto")).local_devices == 1
-    assert resolve_device(Train(device="cuda", devices=2)).world_size == 2
-    assert resolve_device(Train(device="cpu")).torch == torch.device("cpu")
+    assert resolve_device("auto").torch == torch.device("cuda", 0)
+    assert resolve_device("auto").local_devices == 1
+    assert resolve_device("cuda", devices=2).world_size == 2
+    assert resolve_device("cpu").torch == torch.device("cpu")
 
 
 def test_a_gpu_that_is_not_there(gpus: Any) -> None:
     gpus(0)
     with pytest.raises(CrossresError, match=r"^device cuda: torch finds no GPU here; choose cpu or auto$"):
-        resolve_device(Train(device="cuda"))
+        resolve_device("cuda")
     gpus(2)
     with pytest.raises(CrossresError, match=r"^train\.devices 3: torch finds 2 GPUs here$"):
-        resolve_device(Train(device="cuda", devices=3))
+        resolve_device("cuda", devices=3)
 
 
 def test_torchrun_says_how_many_and_which(gpus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,10 +74,10 @@ def test_torchrun_says_how_many_and_which(gpus: Any, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("WORLD_SIZE", "8")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     monkeypatch.setenv("LOCAL_RANK", "3")
-    device = resolve_device(Train(device="cuda", precision="float32"))
+    device = resolve_device("cuda", precision="float32")
     assert device == Device(torch.device("cuda", 3), "float32", local_devices=4, nodes=2)
     assert device.world_size == 8
-    assert resolve_device(Train(device="cpu")).torch == torch.device("cpu")
+    assert resolve_device("cpu").torch == torch.device("cpu")
 
 
 @pytest.mark.parametrize(
@@ -95,15 +94,15 @@ def test_auto_precision_follows_the_hardware(monkeypatch: pytest.MonkeyPatch, te
     cpuinfo(monkeypatch, text)
     assert fast_bfloat16("cpu") is fast
     expected = "bfloat16" if fast else "float32"
-    assert resolve_device(Train(device="cpu", precision="auto")).precision == expected
-    assert resolve_device(Train(device="cpu", precision="bfloat16")).precision == "bfloat16"
-    assert resolve_device(Train(device="cpu", precision="float32")).precision == "float32"
+    assert resolve_device("cpu", precision="auto").precision == expected
+    assert resolve_device("cpu", precision="bfloat16").precision == "bfloat16"
+    assert resolve_device("cpu", precision="float32").precision == "float32"
 
 
 @pytest.mark.parametrize(("bfloat16", "precision"), [(True, "bfloat16"), (False, "float32")])
 def test_auto_precision_of_a_gpu(gpus: Any, bfloat16: bool, precision: str) -> None:
     gpus(1, bfloat16)
-    assert resolve_device(Train(device="auto", precision="auto")).precision == precision
+    assert resolve_device("auto", precision="auto").precision == precision
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])

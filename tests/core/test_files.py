@@ -132,5 +132,5 @@ def test_a_file_of_another_kind_is_refused_and_never_executed(
         torch.save(content, path)
     with pytest.raises(CrossresError) as error:
         load_state(path)
-    assert "no state of a run" in one_line(error)
+    assert "not the state of a run" in one_line(error)
     assert not (tmp_path / "sprung").exists()

@@ -163,7 +163,7 @@ def test_folders(tmp_path: Path) -> None:
     assert images.image(int(search.probes[0])).shape == (8, 8, 3)
     assert images.name == tmp_path.name
     picture(tmp_path / "probes" / "loose.png")
-    with pytest.raises(CrossresError, match=r"loose.png lies in no person's folder; move it to probes/PERSON/$"):
+    with pytest.raises(CrossresError, match=r"loose.png is not in a person's folder; move it to probes/PERSON/$"):
         read_face_set("folders", tmp_path)
     with pytest.raises(CrossresError, match=r"gallery is missing: a folder for each person goes into it$"):
         read_face_set("folders", tmp_path / "gallery")
@@ -232,7 +232,7 @@ def test_what_is_not_in_its_layout_is_said_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(CrossresError, match=r"validation.csv, line 2: cannot be read as a face \(.*'x'.*\)$"):
         read_face_set("uccs", sets["uccs"])
     (sets["uccs"] / "validation.csv").write_text(f"FILE,SUBJECT_ID\n{'b' * 200_000},1\n")
-    with pytest.raises(CrossresError, match=r"validation.csv: not a CSV file$"):
+    with pytest.raises(CrossresError, match=r"validation.csv: not a CSV file \(field larger than"):
         read_face_set("uccs", sets["uccs"])
     (sets["uccs"] / "validation.csv").write_text("SUBJECT_ID,FACE_X,FACE_Y,FACE_WIDTH,FACE_HEIGHT,FILE\n4,1,1,2,2\n")
     with pytest.raises(CrossresError, match=r"validation.csv, line 2: cannot be read as a face"):
@@ -255,7 +255,9 @@ def test_the_command_judges_them_as_they_are(
     assert main([str(word) for word in words]) == 0
     assert "rank-1 %" in capsys.readouterr().out
     assert refused(*words, "--pairs", "p.csv").endswith("has its own gallery and probes; leave --pairs out")
-    assert "would be others; leave --corrupt out" in refused(*words, "--corrupt", "skip")
+    assert "its gallery and probes need every image; leave --images.corrupt out" in refused(
+        *words, "--images.corrupt", "skip"
+    )
 
 
 def test_tinyface_prints_ranks_over_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

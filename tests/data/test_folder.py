@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from crossres.core.errors import CrossresError
-from crossres.data.folder import SUFFIXES
+from crossres.data.folder import IMAGE_SUFFIXES
 from crossres.data.images import ImageSet
 from crossres.data.readers import read
 
@@ -112,12 +112,12 @@ def test_only_images_count(tmp_path: Path) -> None:
 def test_every_suffix_is_read(tmp_path: Path) -> None:
     fill(tmp_path, train__b=1, test__a=1)
     (tmp_path / "train" / "a").mkdir()
-    for suffix in SUFFIXES:
+    for suffix in IMAGE_SUFFIXES:
         image = Image.new("L" if suffix == ".pgm" else "RGB", (4, 4))
         image.save(tmp_path / "train" / "a" / f"x{suffix}")
     images = read(tmp_path, split="train", corrupt="skip")
-    assert images.class_counts.tolist() == [len(SUFFIXES), 1]
-    assert images.pixels(4).shape == (len(SUFFIXES) + 1, 3, 4, 4)
+    assert images.class_counts.tolist() == [len(IMAGE_SUFFIXES), 1]
+    assert images.pixels(4).shape == (len(IMAGE_SUFFIXES) + 1, 3, 4, 4)
     assert images.skipped == []
 
 
@@ -145,7 +145,7 @@ def test_missing_folder_suggests_the_nearest(tmp_path: Path) -> None:
     fails(tmp_path / "flower", "no data set .*flower'; did you mean 'flowers'")
     fails(tmp_path / "zzzzqqqq", "a folder, a parquet file or one of digits, cifar10")
     (tmp_path / "a.zip").write_bytes(b"")
-    fails(tmp_path / "a.zip", "is no parquet file")
+    fails(tmp_path / "a.zip", "is not a parquet file")
 
 
 def test_corrupt_files(tmp_path: Path) -> None:

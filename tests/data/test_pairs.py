@@ -14,21 +14,26 @@ from PIL import Image
 
 from crossres.core.errors import CrossresError
 from crossres.data.images import ImageSet
-from crossres.data.pairs import EncodedItems, read_bin, read_pairs
+from crossres.data.packed import EncodedItems
+from crossres.data.pairs import read_bin, read_pairs
 from crossres.data.readers import read
 
 NAMES = ["Ann_0001.jpg", "Ann_0002.jpg", "Bob_0001.jpg", "Bob_0012.jpg", "Cat_0001.jpg"]
 
 
 class Named(EncodedItems):
+    """Pictures in memory that have file names."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__([picture(i) for i in range(len(names))], "test")
+        self.names = names
+
     def path(self, row: int) -> str:
         return self.names[row]
 
 
 def images(names: list[str] = NAMES) -> ImageSet:
-    items = Named([picture(i) for i in range(len(names))], "test")
-    items.names = names
-    return ImageSet(items, np.zeros(len(names), int), ["?"], "test")
+    return ImageSet(Named(names), np.zeros(len(names), int), ["?"], "test")
 
 
 def picture(seed: int) -> bytes:
@@ -105,8 +110,8 @@ def test_csv_by_path_name_or_stem(tmp_path: Path) -> None:
         ("p.txt", "Ann 1 2\n", r"its first line should be the number of pairs"),
         ("p.txt", "1\nAnn\t1\t2\n", r"1 pairs, but its first line promises 2"),
         ("p.txt", "1\nAnn\t1\t2\nAnn\t1\tBob\t3\n", r", line 3: there is no image 'Bob_0003' among 5"),
-        ("p.txt", "1\nAnn\tx\t2\nAnn\t1\tBob\t1\n", r", line 2: 'Ann\tx\t2' is no pair of LFW"),
-        ("p.csv", "left,right\n", r"has no column 'same'; a list of pairs has"),
+        ("p.txt", "1\nAnn\tx\t2\nAnn\t1\tBob\t1\n", r", line 2: 'Ann\tx\t2' is not a pair of LFW"),
+        ("p.csv", "left,right\n", r"has no column 'same'; expected left, right, same"),
         ("p.csv", "left,right,same\nAnn_0001,Bob_0001,maybe\n", r", line 2: expected left, right and same"),
         ("p.csv", "left,right,same\n", r"holds no pair"),
         ("p.csv", "left,right,same,fold\nAnn_0001,Bob_0001,1,x\n", r", line 2: fold is 'x', expected a number"),

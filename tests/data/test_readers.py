@@ -31,7 +31,8 @@ def fails(match: str, source: str = "cifar10", **options: Any) -> None:
 
 
 def test_importing_is_light() -> None:
-    code = "import sys, crossres.data; sys.exit('torch' in sys.modules or 'pyarrow' in sys.modules)"
+    heavy = "{'torch', 'pyarrow', 'scipy', 'torchvision'} & set(sys.modules)"
+    code = f"import sys, crossres.data.readers, crossres.data.face_sets; sys.exit(bool({heavy}))"
     source = str(Path(readers.__file__).parents[2])
     done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": source})
     assert done.returncode == 0
@@ -127,7 +128,7 @@ def test_a_folder_may_have_the_name_of_a_set(tmp_path: Path, monkeypatch: pytest
 
 def test_wrong_words() -> None:
     fails("did you mean 'cifar10'", "cifar-10")
-    fails("unknown split 'val'", split="val")
+    fails("split is 'val'; it should be train or test or all", split="val")
     fails("corrupt is 'ignore'; it should be refuse or skip", corrupt="ignore")
 
 

@@ -1,4 +1,4 @@
-"""A student trained for a moment, its export, and photos."""
+"""A student trained for a moment, its export, and an untrained encoder of faces."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from crossres import Distill, distill
-from crossres.config.options import Model, Train
+from crossres import Distill, Export, Train, build_encoder, distill, export
+from crossres.config.options import Model
+from crossres.models.pretrained import save_pretrained
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +22,9 @@ def student(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         lr_size=8,
         model=Model(name="resnet8"),
         losses={"ce": {"weight": 1}},
-        train=Train(epochs=6, batch_size=24, precision="float32", device="cpu"),
+        train=Train(epochs=6, batch_size=24),
+        precision="float32",
+        device="cpu",
     )
     distill(config, quiet=True)
     return config.folder
@@ -30,6 +33,18 @@ def student(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def onnx_file(student: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same as an ONNX file."""
-    from crossres.deploy.export import export
+    path = tmp_path_factory.mktemp("exports") / "student.onnx"
+    export(Export(model=str(student), out=str(path)))
+    return path
 
-    return export(student, tmp_path_factory.mktemp("exports") / "student.onnx").path
+
+@pytest.fixture(scope="session")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an untrained encoder of faces at 8x8, without classes."""
+    import torch
+
+    torch.manual_seed(0)
+    encoder = build_encoder("resnet8", classes=(), input_size=8)
+    folder = tmp_path_factory.mktemp("encoders") / "faces"
+    save_pretrained(encoder.eval(), folder, info={"task": "faces", "lr_size": 8, "hr_size": 16})
+    return folder

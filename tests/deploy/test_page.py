@@ -20,16 +20,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from crossres.deploy.answers import LEAST, at_side, load, read_upload
+from crossres.deploy.samples import samples
+from crossres.deploy.torch_engine import deploy
 from PIL import Image
 
 import crossres
 from crossres.commands.main import main
 from crossres.core.errors import CrossresError
-from crossres.deploy.answers import LEAST, at_side, load, read_upload
 from crossres.deploy.gallery import Gallery, model_of
 from crossres.deploy.recognizer import Recognizer
-from crossres.deploy.samples import samples
-from crossres.deploy.torch_engine import deploy
 from crossres.models.encoder import build_encoder
 from crossres.models.pretrained import from_pretrained, save_pretrained
 

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from crossres.deploy.answers import at_side
 from PIL import Image
 
 import crossres
-from crossres.deploy.answers import at_side
 from crossres.deploy.gallery import Gallery, model_of
 from crossres.deploy.recognizer import Recognizer
 from crossres.models.encoder import build_encoder

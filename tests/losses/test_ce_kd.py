@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from crossres.losses import CE, KD
+from crossres.losses.ce import CE
+from crossres.losses.kd import KD
 
 
 def softmax(row: list[float], temperature: float = 1.0) -> list[float]:

@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from crossres.losses import Cosine, Similarity
+from crossres.losses.cosine import Cosine
+from crossres.losses.similarity import Similarity
 
 SIZE = 6
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from crossres.losses import CRCD, CRCDGradient
+from crossres.losses.crcd import CRCD, CRCDGradient
 
 TEACHER, STUDENT, SIZE, CLASSES = 7, 5, 7, 4
 LABEL = torch.tensor([0, 1, 2, 0, 1, 3, 0])

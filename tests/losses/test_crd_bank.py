@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from crossres.losses import CRD
+from crossres.losses.crd import CRD
 
 TEACHER, STUDENT, WIDTH = 7, 5, 4
 EPS = 1e-7

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from crossres.losses import CRRCD
+from crossres.losses.crrcd import CRRCD
 
 TEACHER, STUDENT, SIZE = 7, 5, 8
 LABEL = torch.tensor([0, 1, 2, 0, 1, 2, 0, 0])
@@ -26,8 +26,8 @@ def relation(first_a, first_b, layers, a, b):
     return out / torch.sqrt((out * out).sum())
 
 
-def naive(loss: CRRCD, teacher, student, label, anchors, *, past=(), sigmoid, mean, same_class, both=False):
-    """The equation, a pair and a negative at a time; ``past`` holds (embedding, label) of the queue."""
+def naive(loss: CRRCD, teacher, student, label, anchors, *, sigmoid, mean, same_class, both=False):
+    """The equation, a pair and a negative at a time."""
     weight = {name: value.double() for name, value in loss.named_parameters()}
 
     def stack(module):
@@ -36,8 +36,6 @@ def naive(loss: CRRCD, teacher, student, label, anchors, *, past=(), sigmoid, me
     shared = weight["teacher_relation.anchor.weight"]
     for_a, for_b = weight["cross_relation.anchor.weight"], weight["cross_relation.other.weight"]
     size = len(student)
-    others = [(k, student[k], None if label is None else int(label[k])) for k in range(size)]
-    others += [(None, embedding, its_label) for embedding, its_label in past]
 
     def one(positive, negatives):
         if not sigmoid:
@@ -57,14 +55,13 @@ def naive(loss: CRRCD, teacher, student, label, anchors, *, past=(), sigmoid, me
             v = relation(for_a, for_b, stack("cross_relation"), teacher[i], student[j])
             positive = u @ v / loss.tau
             negatives, back = [], []
-            for k, embedding, its_label in others:
-                if k in (i, j) or (label is not None and not same_class and its_label == int(label[j])):
+            for k in range(size):
+                if k in (i, j) or (label is not None and not same_class and label[k] == label[j]):
                     continue
-                w = relation(for_a, for_b, stack("cross_relation"), teacher[i], embedding)
+                w = relation(for_a, for_b, stack("cross_relation"), teacher[i], student[k])
                 negatives.append(u @ w / loss.tau)
-                if k is not None:
-                    w = relation(shared, shared, stack("teacher_relation"), teacher[i], teacher[k])
-                    back.append(v @ w / loss.tau)
+                w = relation(shared, shared, stack("teacher_relation"), teacher[i], teacher[k])
+                back.append(v @ w / loss.tau)
             total, pairs = total + one(positive, negatives) + (one(positive, back) if both else 0), pairs + 1
     return total / pairs
 
@@ -134,67 +131,23 @@ def test_without_labels_every_other_sample_is_a_negative(critic) -> None:
     assert not torch.equal(loss(teacher, student), loss(teacher, student, LABEL))
 
 
-@pytest.mark.parametrize("same_class", [False, True])
 @pytest.mark.parametrize("critic", ["sigmoid", "softmax"])
-def test_queue_equals_the_explicit_loop_from_empty_to_overwritten(critic, same_class) -> None:
+def test_an_image_is_not_a_negative_of_its_own_copy(critic) -> None:
     torch.manual_seed(0)
-    loss = CRRCD(
-        TEACHER,
-        STUDENT,
-        width=6,
-        hidden=12,
-        anchors=0,
-        critic=critic,
-        negatives="queue",
-        queue_size=11,
-        same_class_negatives=same_class,
-    )
-    past: list = []
-    for step in range(4):
-        teacher, student = pair_of_batches(step, size=5)
-        label = LABEL[step : step + 5]
-        student.requires_grad_()
-        value = loss(teacher, student, label)
-        doubled = student.detach().double().requires_grad_()
-        options = {"sigmoid": critic == "sigmoid", "mean": True, "same_class": same_class}
-        expected = naive(loss, teacher.double(), doubled, label, range(5), past=past, **options)
-        compare(loss, value, expected, student, doubled)
-        past = (past + list(zip(doubled.detach(), label.tolist(), strict=True)))[-11:]
-    assert loss.queue is not None
-    assert loss.queue.filled.all()
-    assert int(loss.queue.pointer) == 20 % 11
-
-
-def test_queue_never_holds_the_pair_s_own_images_against_it() -> None:
-    torch.manual_seed(0)
-    options = {"width": 6, "hidden": 4, "anchors": 0, "same_class_negatives": True}
-    queued = CRRCD(TEACHER, STUDENT, negatives="queue", queue_size=SIZE, **options)
-    plain = CRRCD(TEACHER, STUDENT, **options)
-    plain.load_state_dict(queued.state_dict(), strict=False)
+    loss = CRRCD(TEACHER, STUDENT, width=6, hidden=12, anchors=0, critic=critic, same_class_negatives=True)
     teacher, student = pair_of_batches(size=2)
+    twice = [torch.cat([x, x]) for x in (teacher, student)]
     index = torch.tensor([4, 9])
-    # Two images, twice: the queue holds nothing but the pair (i, j) itself, so there is no negative.
-    first, second = queued(teacher, student, None, index), queued(teacher, student, None, index)
-    assert torch.equal(first, second)
-    torch.testing.assert_close(first, plain(teacher, student))
-    # Without an index nobody can tell, and the past ones count.
-    assert not torch.equal(queued(teacher, student), first)
+    # two images, each twice: a pair (i, j) of them has no negative
+    value = loss(*twice, None, torch.cat([index, index]))
+    torch.testing.assert_close(value, loss(teacher, student, None, index))
+    # without an index the copies are images of their own
+    assert not torch.equal(loss(*twice), value)
 
 
-def test_queue_smaller_than_the_batch_keeps_the_last() -> None:
-    loss = CRRCD(TEACHER, STUDENT, negatives="queue", queue_size=3)
-    teacher, student = pair_of_batches()
-    loss(teacher, student, LABEL, torch.arange(SIZE))
-    assert loss.queue is not None
-    assert torch.equal(loss.queue.entries, student[-3:])
-    assert loss.queue.label.tolist() == LABEL[-3:].tolist()
-    assert loss.queue.identity.tolist() == [5, 6, 7]
-
-
-@pytest.mark.parametrize("negatives", ["batch", "queue"])
 @pytest.mark.parametrize("critic", ["sigmoid", "softmax"])
-def test_batch_of_one_is_zero_with_a_gradient(critic, negatives) -> None:
-    loss = CRRCD(TEACHER, STUDENT, critic=critic, negatives=negatives, queue_size=4)
+def test_batch_of_one_is_zero_with_a_gradient(critic) -> None:
+    loss = CRRCD(TEACHER, STUDENT, critic=critic)
     for step in range(2):
         teacher, student = pair_of_batches(step, size=1)
         value = loss(teacher, student.requires_grad_(), LABEL[:1])
@@ -269,12 +222,3 @@ def test_widths_and_depth_mean_what_they_say() -> None:
     assert shapes(1) == [(6, TEACHER), (6, STUDENT)]
     assert shapes(2) == [(9, TEACHER), (9, STUDENT), (6, 9)]
     assert shapes(3) == [(9, TEACHER), (9, STUDENT), (9, 9), (6, 9)]
-
-
-def test_unit_embeddings_are_brought_to_length_1_first() -> None:
-    teacher, student = pair_of_batches()
-    plain, unit = (CRRCD(TEACHER, STUDENT, anchors=0, unit_embeddings=given) for given in (False, True))
-    unit.load_state_dict(plain.state_dict())
-    of_length_1 = [x / x.norm(dim=1, keepdim=True) for x in (teacher, student)]
-    assert unit(teacher, student, LABEL).item() == pytest.approx(plain(*of_length_1, LABEL).item(), rel=1e-6)
-    assert unit(3 * teacher, 0.2 * student, LABEL).item() == pytest.approx(unit(teacher, student, LABEL).item())

@@ -7,7 +7,9 @@ import math
 import pytest
 import torch
 
-from crossres.losses import DIST, DKD, KD
+from crossres.losses.dist import DIST
+from crossres.losses.dkd import DKD
+from crossres.losses.kd import KD
 
 CLASSES, SIZE = 5, 4
 LABEL = torch.tensor([0, 4, 2, 2])

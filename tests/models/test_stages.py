@@ -69,7 +69,9 @@ def test_a_network_that_shows_its_embedding_only() -> None:
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return images.mean((2, 3))
 
-    with pytest.raises(CrossresError, match=r"^'wrapped' shows no maps, only its embedding; choose losses that"):
+    with pytest.raises(
+        CrossresError, match=r"^'wrapped' has no feature maps, only its embedding; choose losses that"
+    ):
         stage_paths(wrap(Closed(), classes=(), input_size=8))
 
 
@@ -79,5 +81,5 @@ def test_a_network_whose_stages_nobody_knows() -> None:
     with pytest.raises(CrossresError, match=r"^the stages of 'wrapped' are not known; name its modules in stages"):
         stage_paths(own)
     assert capture_maps(own, ["0"], 8) == [(4, 6, 6)]
-    with pytest.raises(CrossresError, match=r"^stages: '2' gives \(1, 4\), no map"):
+    with pytest.raises(CrossresError, match=r"^stages: '2' returns \(1, 4\), not a map"):
         capture_maps(own, ["2"], 8)

@@ -22,7 +22,7 @@ from crossres.training.loop import optimizer_of
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU here")
 
 COUNT, CLASSES = 96, [str(i) for i in range(5)]
-OPTIONS: dict[str, dict[str, Any]] = {"crd": {"form": "bank", "negatives": 64}, "crrcd": {"negatives": "queue"}}
+OPTIONS: dict[str, dict[str, Any]] = {"crd": {"form": "bank", "negatives": 64}}
 
 
 @pytest.mark.parametrize("name", LOSSES)

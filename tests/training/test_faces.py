@@ -309,7 +309,7 @@ def test_the_commands(crowd: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     np.savez(tmp_path / "stored.npz", path=np.array(names), embedding=values)
     words = ["faces", "distill", "--data", crowd, "--hr_size", 16, "--lr_size", 8, "--runs", tmp_path]
     words += ["--train.epochs", 2, "--train.batch_size", 16, "--train.val_fraction", 0.25]
-    words += ["--model.name", "mobilefacenet", "--train.device", "cpu", "--train.precision", "float32"]
+    words += ["--model.name", "mobilefacenet", "--device", "cpu", "--precision", "float32"]
     words += ["--pairs", pairs, "--teacher", tmp_path / "stored.npz", "--name", "student"]
     assert main([str(word) for word in words]) == 0
     said = capsys.readouterr()

@@ -42,11 +42,10 @@ def plain(num_classes):
 CE, KD = ["--losses.ce.weight=1"], ["--losses.kd.weight=1"]
 NO_CE, NO_KD, NO_CRRCD = (f"--losses.{name}.weight=0" for name in ("ce", "kd", "crrcd"))
 CRRCD = ["--losses.crrcd.weight=1", "--losses.crrcd.anchors=5", "--losses.crrcd.width=16"]
-QUEUE = ["--losses.crrcd.negatives=queue", "--losses.crrcd.queue_size=60"]
 CRD = ["--losses.crd.weight=1", "--losses.crd.width=16", NO_CRRCD]
 
 RUNS: dict[str, list[str]] = {
-    "crrcd-queue": [*CE, *KD, *CRRCD, *QUEUE, "--augment.shift=1", "--train.ema=0.9"],
+    "crrcd": [*CE, *KD, *CRRCD, "--augment.shift=1", "--train.ema=0.9"],
     "crd-batch": [*CE, NO_KD, *CRD],
     "crd-bank": [*CE, NO_KD, *CRD, "--losses.crd.form=bank", "--losses.crd.negatives=32"],
     "live-noise": [*CE, *KD, *CRRCD, "--teacher_cache=false", "--degradation.preset=realistic", "--lr_size=[6,8]"],
@@ -79,7 +78,7 @@ RUNS: dict[str, list[str]] = {
         "--losses.cosface.weight=1",
         "--train.images_per_class=3",
     ],
-    "bfloat16": [*CE, *KD, *CRRCD, *QUEUE, "--train.precision=bfloat16"],
+    "bfloat16": [*CE, *KD, *CRRCD, "--precision=bfloat16"],
 }
 
 
@@ -109,8 +108,8 @@ def folders(
                 "--train.batch_size=24",
                 "--train.learning_rate=0.03",
                 "--train.val_fraction=0",
-                "--train.device=cpu",
-                *([] if "--train.precision=bfloat16" in options else ["--train.precision=float32"]),
+                "--device=cpu",
+                *([] if "--precision=bfloat16" in options else ["--precision=float32"]),
                 *([] if "--lr_size=[6,8]" in options else ["--lr_size=8"]),
                 *options,
             ]
@@ -146,7 +145,7 @@ def test_two_processes_learn_what_one_learns(folders: tuple[dict[int, Path], str
     assert one["distiller"].keys() == two["distiller"].keys()
     for key, value in one["distiller"].items():
         other = two["distiller"][key]
-        if not value.is_floating_point():  # a queue's labels and pointer
+        if not value.is_floating_point():  # counts
             assert torch.equal(other, value), key
         elif name == "bfloat16":  # the halves' gradients are rounded, each by up to one part in 256, and added
             assert (other - value).norm() <= 0.02 * value.norm(), key
@@ -191,7 +190,7 @@ def test_one_process_speaks_and_writes_for_all(folders: tuple[dict[int, Path], s
 
 def test_an_error_of_one_process_ends_all_without_a_stack_trace(drawn: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()  # only the first process writes, and it cannot
-    words = ["teach", f"--data={drawn}", "--train.epochs=1", "--train.devices=2", "--train.device=cpu", "--runs=file"]
+    words = ["teach", f"--data={drawn}", "--train.epochs=1", "--devices=2", "--device=cpu", "--runs=file"]
     command = [sys.executable, "-m", "crossres.commands.main", *words]
     environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     said = subprocess.run(

@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
-from crossres.bench.tables import differences, label, paired_gain, require_one_experiment, right_answers, tests_of
+from crossres.bench.results import (
+    Document,
+    differences,
+    method_of,
+    paired_by_seed,
+    paired_gain,
+    read_results,
+    require_one_experiment,
+    right_answers,
+    tests_of,
+)
 from crossres.evaluation.statistics import bootstrap_interval, mcnemar, mean_ranks, wilson
 
-#: What the columns of a comparison are, in the order of its cells.
-LEGEND = (
-    "{measure} in % on the test {tests} after the last epoch, mean ± standard deviation over the seeds; 95 % "
-    "interval of that mean by the bootstrap over seeds (of three seeds it spans at most their range), with one seed "
-    "Wilson's over the test {tests}, which says nothing of another training; gain over "
-    "{baseline} paired by seed, over those that both "
-    "have, ± half its 95 % interval (Student's t over the seeds, but never less than other test "
-    "{tests} would move it); of many methods one in twenty leaves such an interval by chance; p: McNemar's exact "
-    "test on the same test {tests}, the largest over the seeds; cost: a training step in steps of {baseline}."
-)
-#: What methods are compared by, as tables call it, what it is counted over, and what chooses the epoch.
+#: What methods are compared by: its name in tables, what it is counted over, and what chooses the epoch.
 MEASURES = {"top1": ("top-1", "images", "top-1"), "accuracy": ("accuracy", "pairs", "AUC")}
 #: Below this probability a difference on the test images counts as more than chance.
 SIGNIFICANT = 0.05
+#: Time of a training step by (student, LR size, method), in steps of labels alone.
+Costs = Mapping[tuple[str, int, str], float]
 
 
 @dataclass(frozen=True)
-class Row:
+class MethodScore:
     """One method in one setting.
 
     Attributes:
@@ -46,7 +46,7 @@ class Row:
         half: half the 95 % interval of the gain: Student's t over the seeds, but never less than the test images
             allow (two seeds may agree by chance); None with fewer than two pairs.
         p: the largest of McNemar's p over the seeds; None where the results do not say which images were right.
-        cost: its step in steps of the baseline; None where nobody measured it.
+        cost: its step in steps of the baseline; None where it was not measured.
         epochs: what chooses the epoch, on the validation images after each, mean over the seeds; empty where not
             recorded.
         tests: how many images or pairs it was tested on; None where not recorded.
@@ -65,7 +65,7 @@ class Row:
     p: float | None
     cost: float | None
     epochs: Sequence[float]
-    tests: int | None = None
+    tests: int | None
 
     @property
     def mean(self) -> float:
@@ -94,41 +94,62 @@ class Row:
         return None if self.p is None else self.p >= SIGNIFICANT
 
 
-def compare(
-    results: Sequence[Mapping[str, Any]],
-    baseline: str = "ce",
-    costs: Mapping[tuple[str, int, str], float] | None = None,
-) -> list[Row]:
+@dataclass(frozen=True)
+class Comparison:
+    """What lies in a folder of results, beside a baseline.
+
+    Attributes:
+        baseline: the method that gains are counted from.
+        scores: of `compare_methods`.
+        results: the documents that they are of.
+        left_out: a line for each result that cannot be compared.
+    """
+
+    baseline: str
+    scores: Sequence[MethodScore]
+    results: Sequence[Document]
+    left_out: Sequence[str]
+
+
+def compare_folder(folder: Path, baseline: str, costs: Costs | None = None) -> Comparison:
+    """Compare the methods whose results lie in a folder; grids that write into one folder are one comparison."""
+    results, left_out = comparable(read_results(folder), baseline)
+    return Comparison(baseline, compare_methods(results, baseline, costs), results, left_out)
+
+
+def compare_methods(
+    results: Sequence[Document], baseline: str = "ce", costs: Costs | None = None
+) -> list[MethodScore]:
     """Set methods beside a baseline, setting by setting, the best first.
 
     Args:
-        results: ``result.json`` documents, of a grid or not; of weights tried `tuned` ones count.
+        results: ``result.json`` documents, of a grid or not; of weights tried `best_factor` ones count.
         baseline: a method's name.
-        costs: step time by (student, size, method) relative to the bare step; the runs' own speed by default.
+        costs: of steps; the runs' own speed by default.
 
     Raises:
         CrossresError: results of one row or setting that are not one experiment but for seed and method.
     """
-    settings: dict[tuple[str, str], dict[str, list[Mapping[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    settings: dict[tuple[str, str], dict[str, list[Document]]] = defaultdict(lambda: defaultdict(list))
     for result in results:
-        settings[_setting(result)][label(result)].append(result)
-    rows = []
-    for place, tried in settings.items():
-        methods = {method: tuned(members) for method, members in tried.items()}
+        settings[_setting(result)][method_of(result)].append(result)
+    scores = []
+    for setting, tried in settings.items():
+        methods = {method: best_factor(members) for method, members in tried.items()}
         for members in methods.values():
             require_one_experiment(members)
         base = methods.get(baseline, [])
-        found = [_row(place, method, members, base, costs) for method, members in methods.items()]
-        rows += sorted(found, key=lambda row: -row.mean)
-    return rows
+        rows = [_score(setting, method, members, base, costs) for method, members in methods.items()]
+        scores += sorted(rows, key=lambda row: -row.mean)
+    return scores
 
 
-def current(results: Sequence[Mapping[str, Any]], baseline: str) -> tuple[list[Mapping[str, Any]], list[str]]:
+def comparable(results: Sequence[Document], baseline: str) -> tuple[list[Document], list[str]]:
     """Return the results that can be compared with the baseline of their setting, and a line for each other one.
 
     A folder may hold runs of a grid that has been changed since; the baseline's were run anew with it.
     """
-    base = {_setting(result): result for result in results if label(result) == baseline}
+    base = {_setting(result): result for result in results if method_of(result) == baseline}
     kept, lines = [], []
     for result in results:
         other = base.get(_setting(result))
@@ -140,9 +161,9 @@ def current(results: Sequence[Mapping[str, Any]], baseline: str) -> tuple[list[M
     return kept, lines
 
 
-def tuned(members: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+def best_factor(members: Sequence[Document]) -> Sequence[Document]:
     """Return the results of one method's weights that were best on the validation images, mean over the seeds."""
-    factors: dict[float | None, list[Mapping[str, Any]]] = defaultdict(list)
+    factors: dict[float | None, list[Document]] = defaultdict(list)
     for result in members:
         factors[result.get("grid", {}).get("factor")].append(result)
     if len(factors) == 1:
@@ -151,49 +172,48 @@ def tuned(members: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
     seeds = set.intersection(*({result["seed"] for result in tried} for tried in factors.values()))
     if not seeds:
         return max(factors.values(), key=len)
-    factors = {factor: [r for r in tried if r["seed"] in seeds] for factor, tried in factors.items()}
-    return max(factors.values(), key=lambda tried: mean(_of_validation(result) for result in tried))
+    shared = [[result for result in tried if result["seed"] in seeds] for tried in factors.values()]
+    return max(shared, key=lambda tried: mean(r[f"{r.get('chosen_by', 'val_top1')}_last"] for r in tried))
 
 
-def _of_validation(result: Mapping[str, Any]) -> float:
-    return float(result[f"{result.get('chosen_by', 'val_top1')}_last"])
-
-
-def _row(
-    place: tuple[str, str],
+def _score(
+    setting: tuple[str, str],
     method: str,
-    members: Sequence[Mapping[str, Any]],
-    base: Sequence[Mapping[str, Any]],
-    costs: Mapping[tuple[str, int, str], float] | None,
-) -> Row:
-    of_seed = {result["seed"]: result for result in base}
-    pairs = [(result, of_seed[result["seed"]]) for result in members if result["seed"] in of_seed]
-    gain = half = p = None
-    measure = members[0].get("compared_by", "top1")
-    chosen_by = members[0].get("chosen_by", "val_top1")
-    if pairs and members[0] is not base[0]:
+    members: Sequence[Document],
+    base: Sequence[Document],
+    costs: Costs | None,
+) -> MethodScore:
+    first, pairs = members[0], paired_by_seed(members, base)
+    measure, size = first.get("compared_by", "top1"), first["lr_size"]
+    side = size if isinstance(size, int) else max(size)
+    gain = half = p = cost = None
+    if pairs and first is not base[0]:
         gain, half = paired_gain(members, base, f"{measure}_last")
         p = max((mcnemar(ours, theirs).p for ours, theirs in right_answers(pairs)), default=None)
-    size = _largest(members[0]["lr_size"])
-    student = members[0]["student"]["name"]
-    if costs is None:
-        cost = mean(b["images_per_second"] / a["images_per_second"] for a, b in pairs) if pairs else None
-    else:
-        cost = costs.get((student, size, method))
-    curves = [result.get(f"{chosen_by}_by_epoch") or [] for result in members]
-    epochs = [mean(column) for column in zip(*curves, strict=False)]
-    score = {result["seed"]: result[f"{measure}_last"] for result in sorted(members, key=lambda r: r["seed"])}
-    factor = members[0].get("grid", {}).get("factor")
-    panel, setting = place
-    tests = tests_of(members[0])
-    return Row(setting, panel, size, method, factor, measure, score, len(pairs), gain, half, p, cost, epochs, tests)
+    if costs is not None:
+        cost = costs.get((first["student"]["name"], side, method))
+    elif pairs:
+        cost = mean(theirs["images_per_second"] / ours["images_per_second"] for ours, theirs in pairs)
+    curves = [result.get(f"{first.get('chosen_by', 'val_top1')}_by_epoch") or [] for result in members]
+    return MethodScore(
+        panel=setting[0],
+        setting=setting[1],
+        size=side,
+        method=method,
+        factor=first.get("grid", {}).get("factor"),
+        measure=measure,
+        score={result["seed"]: result[f"{measure}_last"] for result in sorted(members, key=lambda r: r["seed"])},
+        pairs=len(pairs),
+        gain=gain,
+        half=half,
+        p=p,
+        cost=cost,
+        epochs=[mean(column) for column in zip(*curves, strict=False)],
+        tests=tests_of(first),
+    )
 
 
-def _largest(size: Any) -> int:
-    return size if isinstance(size, int) else max(size)
-
-
-def _setting(result: Mapping[str, Any]) -> tuple[str, str]:
+def _setting(result: Document) -> tuple[str, str]:
     """Return the setting without and with its size."""
     size, place = result["lr_size"], result.get("grid", {})
     lr = f"{size}x{size}" if isinstance(size, int) else "-".join(f"{side}x{side}" for side in size)
@@ -203,8 +223,25 @@ def _setting(result: Mapping[str, Any]) -> tuple[str, str]:
     return " ".join([student, *teacher, *degradation]), " ".join([student, *teacher, lr, *degradation])
 
 
-def sentence(row: Row, baseline: str) -> str:
-    """Say in words what a row's gain is worth."""
+def ranks(scores: Sequence[MethodScore]) -> dict[str, float]:
+    """Return each method's mean rank over the settings, of the methods that all settings have, best first."""
+    means: dict[str, dict[str, float]] = defaultdict(dict)
+    for row in scores:
+        means[row.setting][row.method] = row.mean
+    return mean_ranks(means)
+
+
+def sentences(scores: Sequence[MethodScore], baseline: str) -> list[str]:
+    """Return a sentence for each method beside the baseline, and the mean ranks where there are several settings."""
+    lines = [sentence(row, baseline) for row in scores if row.method != baseline]
+    if len({row.setting for row in scores}) > 1 and (order := ranks(scores)):
+        listed = ", ".join(f"{method} {rank:.1f}" for method, rank in order.items())
+        lines.append(f"Mean rank over the settings, of the methods that all have (1 is best): {listed}.")
+    return lines
+
+
+def sentence(row: MethodScore, baseline: str) -> str:
+    """Say in words what a method's gain is worth."""
     if row.gain is None:
         return f"{row.method} ({row.setting}): not compared with {baseline}."
     where = f"{row.method} ({row.setting}): {row.gain:+.2f} points against {baseline}"
@@ -215,112 +252,9 @@ def sentence(row: Row, baseline: str) -> str:
     if row.p is None:
         return f"{where} with one seed: nothing says whether that is noise."
     verdict = "within noise" if row.is_noise else "more than chance on these test images"
-    return f"{where}, {verdict} (McNemar p {_probability(row.p)}); one seed says nothing of another training."
+    return f"{where}, {verdict} (McNemar p {probability(row.p)}); one seed says nothing of another training."
 
 
-def _probability(p: float) -> str:
+def probability(p: float) -> str:
+    """Write a probability, also one that a float cannot hold."""
     return f"{p:.2g}" if p else "< 1e-300"
-
-
-def ranks(rows: Sequence[Row]) -> dict[str, float]:
-    """Return each method's mean rank over the settings, of the methods that all settings have."""
-    scores: dict[str, dict[str, float]] = defaultdict(dict)
-    for row in rows:
-        scores[row.setting][row.method] = row.mean
-    return mean_ranks(scores)
-
-
-def cells(row: Row) -> list[str]:
-    """Return what a table says of a row, a cell for each of `titles`."""
-    interval, gain = row.interval, ""
-    if row.gain is not None:
-        spread = f" ± {row.half:.2f}" if row.half is not None else ""
-        gain = f"{row.gain:+.2f}{spread}{' (within noise)' if row.is_noise else ''}"
-    return [
-        row.setting,
-        row.method + (f" (weight x {row.factor:g})" if row.factor is not None else ""),
-        f"{row.mean:.2f}" + (f" ± {row.deviation:.2f}" if row.deviation is not None else ""),
-        f"{interval[0]:.2f} to {interval[1]:.2f}" if interval else "",
-        gain,
-        "" if row.p is None else _probability(row.p),
-        "" if row.cost is None else f"{row.cost:.2f}",
-        ", ".join(map(str, row.score)),
-    ]
-
-
-def _measure(rows: Sequence[Row]) -> str:
-    return rows[0].measure if rows else "top1"
-
-
-def legend(rows: Sequence[Row], baseline: str) -> str:
-    """Say what the columns of a comparison are."""
-    measure, tests, _ = MEASURES[_measure(rows)]
-    return LEGEND.format(baseline=baseline, measure=measure, tests=tests)
-
-
-def titles(rows: Sequence[Row], baseline: str) -> list[str]:
-    """Return the names of the columns."""
-    measure, *_ = MEASURES[_measure(rows)]
-    return ["setting", "method", measure, "95 % interval", f"gain over {baseline}", "p", "cost", "seeds"]
-
-
-def markdown(rows: Sequence[Row], baseline: str) -> str:
-    """Return a Markdown table."""
-    head = titles(rows, baseline)
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    table = [[cell.replace("|", "\\|") for cell in cells(row)] for row in rows]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in table)])
-
-
-def latex(rows: Sequence[Row], baseline: str) -> str:
-    """Return a LaTeX table for the package booktabs, a rule between two settings."""
-    lines = [r"\begin{tabular}{llrlrrrl}", r"\toprule", _latex_line(titles(rows, baseline)), r"\midrule"]
-    for before, row in zip([None, *rows], rows, strict=False):
-        if before is not None and before.setting != row.setting:
-            lines.append(r"\midrule")
-        lines.append(_latex_line(cells(row)))
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
-
-
-def _latex_line(texts: Sequence[str]) -> str:
-    special = {letter: f"\\{letter}" for letter in "%_&#${}"} | {letter: f"${letter}$" for letter in "<>|"}
-    special |= {"±": r"$\pm$", "\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
-    escaped = ["".join(special.get(letter, letter) for letter in text) for text in texts]
-    return " & ".join(escaped) + r" \\"
-
-
-def comma_separated(rows: Sequence[Row], baseline: str) -> str:  # noqa: ARG001
-    """Return CSV with a line for each row and plain numbers, for a spreadsheet or pandas."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    measure = _measure(rows)
-    names = ["setting", "lr_size", "method", "factor", "seeds", measure, f"{measure}_std"]
-    names += ["interval_low", "interval_high"]
-    writer.writerow([*names, "gain", "gain_half_interval", "mcnemar_p", "cost", "within_noise"])
-    for row in rows:
-        low, high = row.interval or (None, None)
-        first = [row.setting, row.size, row.method, row.factor, len(row.score), row.mean, row.deviation, low, high]
-        writer.writerow([*first, row.gain, row.half, row.p, row.cost, row.is_noise])
-    return file.getvalue()
-
-
-#: How a comparison is written, by the ending of its file.
-FORMATS: dict[str, Callable[[Sequence[Row], str], str]] = {"md": markdown, "tex": latex, "csv": comma_separated}
-
-
-def rank_table(rows: Sequence[Row]) -> str:
-    """Return a Markdown table of the methods that all settings have: rank among them in each, mean rank, best first.
-
-    Empty where there is one setting alone.
-    """
-    settings = list(dict.fromkeys(row.setting for row in rows))
-    found = ranks(rows) if len(settings) > 1 else {}
-    if not found:
-        return ""
-    shared = [row for row in rows if row.method in found]
-    each = {name: mean_ranks({name: {r.method: r.mean for r in shared if r.setting == name}}) for name in settings}
-    lines = [f"| {' | '.join(['method', *settings, 'mean rank'])} |", "|---" * (len(settings) + 2) + "|"]
-    for method, rank in sorted(found.items(), key=lambda item: item[1]):
-        cells = [method.replace("|", "\\|"), *(f"{each[name][method]:g}" for name in settings), f"{rank:.2f}"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)

@@ -1,259 +1,132 @@
-"""Results as a table: mean and spread over seeds, and what a method gains over its baseline."""
+"""Comparisons as Markdown, LaTeX and CSV."""
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import cache
-from math import isnan, sqrt
+import csv
+import io
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from statistics import mean, stdev
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
+from crossres.bench.comparison import MEASURES, Comparison, MethodScore, probability, ranks, sentences
+from crossres.bench.results import Document, method_of
+from crossres.core.files import write_atomically
+from crossres.evaluation.statistics import mean_ranks
 
-from crossres.config.options import Distill, Faces, to_dict
-from crossres.core.errors import CrossresError
-from crossres.core.files import unpack
-
-#: Two-sided 95 % quantile of Student's t for 1, 2, ... degrees of freedom; beyond the table the normal's.
-_T95 = (
-    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
-    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
-    *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
+#: What the columns of a comparison are, in the order of `cells`.
+LEGEND = (
+    "{measure} in % on the test {tests} after the last epoch, mean ± standard deviation over the seeds; 95 % "
+    "interval of that mean by the bootstrap over seeds (of three seeds it spans at most their range), with one seed "
+    "Wilson's over the test {tests}, which says nothing of another training; gain over "
+    "{baseline} paired by seed, over those that both "
+    "have, ± half its 95 % interval (Student's t over the seeds, but never less than other test "
+    "{tests} would move it); of many methods one in twenty leaves such an interval by chance; p: McNemar's exact "
+    "test on the same test {tests}, the largest over the seeds; cost: a training step in steps of {baseline}."
 )
-
-
-#: What the two ± of `method_table` are.
-SPREAD = (
-    "± after an accuracy is the standard deviation over the seeds, after a gain half its 95 % interval (Student's t, "
-    "paired by seed, but never less than other test images would move it)."
-)
-
-#: What a method is made of.
-_METHOD = ("losses", "teacher", "teacher_name", "teacher_cache", "teacher_views", "onnx_input", "stages")
-
-
-#: name in ``unseen`` of a grid whose curve over sizes is tabulated
+#: Name in ``unseen`` of a grid whose curve over sizes is tabulated.
 OTHER_SIZES = "other sizes"
 
 
-def read_results(folder: str | Path) -> list[dict[str, Any]]:
-    """Read every ``result.json`` document of the distillations in a folder, sorted by file name.
+def _measure(scores: Sequence[MethodScore]) -> str:
+    return scores[0].measure if scores else "top1"
 
-    Raises:
-        CrossresError: no such folder, or a file that is no JSON, by name.
+
+def legend(scores: Sequence[MethodScore], baseline: str) -> str:
+    """Say what the columns of a comparison are."""
+    measure, tests, _ = MEASURES[_measure(scores)]
+    return LEGEND.format(baseline=baseline, measure=measure, tests=tests)
+
+
+def titles(scores: Sequence[MethodScore], baseline: str) -> list[str]:
+    """Return the names of a comparison's columns."""
+    measure, *_ = MEASURES[_measure(scores)]
+    return ["setting", "method", measure, "95 % interval", f"gain over {baseline}", "p", "cost", "seeds"]
+
+
+def cells(row: MethodScore) -> list[str]:
+    """Return what a table says of a method, a cell for each of `titles`."""
+    interval, gain = row.interval, ""
+    if row.gain is not None:
+        spread = f" ± {row.half:.2f}" if row.half is not None else ""
+        gain = f"{row.gain:+.2f}{spread}{' (within noise)' if row.is_noise else ''}"
+    return [
+        row.setting,
+        row.method + (f" (weight x {row.factor:g})" if row.factor is not None else ""),
+        f"{row.mean:.2f}" + (f" ± {row.deviation:.2f}" if row.deviation is not None else ""),
+        f"{interval[0]:.2f} to {interval[1]:.2f}" if interval else "",
+        gain,
+        "" if row.p is None else probability(row.p),
+        "" if row.cost is None else f"{row.cost:.2f}",
+        ", ".join(map(str, row.score)),
+    ]
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    head, *lines = [f"| {' | '.join(row)} |" for row in (heads, *escaped)]
+    return "\n".join([head, "|---" * len(heads) + "|", *lines])
+
+
+def markdown(scores: Sequence[MethodScore], baseline: str) -> str:
+    """Return a comparison as a Markdown table."""
+    return table(titles(scores, baseline), map(cells, scores))
+
+
+def latex(scores: Sequence[MethodScore], baseline: str) -> str:
+    """Return a comparison as a LaTeX table for the package booktabs, a rule between two settings."""
+    lines = [r"\begin{tabular}{llrlrrrl}", r"\toprule", _latex_line(titles(scores, baseline)), r"\midrule"]
+    for before, row in zip([None, *scores], scores, strict=False):
+        if before is not None and before.setting != row.setting:
+            lines.append(r"\midrule")
+        lines.append(_latex_line(cells(row)))
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
+
+
+def _latex_line(texts: Sequence[str]) -> str:
+    special = {letter: f"\\{letter}" for letter in "%_&#${}"} | {letter: f"${letter}$" for letter in "<>|"}
+    special |= {"±": r"$\pm$", "\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
+    return " & ".join("".join(special.get(letter, letter) for letter in text) for text in texts) + r" \\"
+
+
+def comma_separated(scores: Sequence[MethodScore], baseline: str) -> str:  # noqa: ARG001
+    """Return a comparison as CSV with a line for each method and plain numbers, for a spreadsheet or pandas."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    measure = _measure(scores)
+    names = ["setting", "lr_size", "method", "factor", "seeds", measure, f"{measure}_std"]
+    names += ["interval_low", "interval_high"]
+    writer.writerow([*names, "gain", "gain_half_interval", "mcnemar_p", "cost", "within_noise"])
+    for row in scores:
+        low, high = row.interval or (None, None)
+        first = [row.setting, row.size, row.method, row.factor, len(row.score), row.mean, row.deviation, low, high]
+        writer.writerow([*first, row.gain, row.half, row.p, row.cost, row.is_noise])
+    return file.getvalue()
+
+
+#: How a comparison is written, by the ending of its file.
+FORMATS: dict[str, Callable[[Sequence[MethodScore], str], str]] = {
+    "md": markdown,
+    "tex": latex,
+    "csv": comma_separated,
+}
+
+
+def rank_table(scores: Sequence[MethodScore]) -> str:
+    """Return a Markdown table of the methods that all settings have: rank among them in each, mean rank, best first.
+
+    Empty where there is one setting alone.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise CrossresError(f"no such folder: {folder}")
-    found = []
-    for path in sorted(folder.glob("*.json")):
-        try:
-            document = json.loads(path.read_text())
-        except ValueError as error:
-            raise CrossresError(f"{path}: not JSON: {error}") from None
-        if document.get("task") in ("distill", "faces distill"):
-            found.append(document)
-    return found
-
-
-def method_table(results: Iterable[Mapping[str, Any]], baselines: Sequence[str] = ("ce",)) -> str:
-    """Return a Markdown table of top-1 on the test set: a row per student, size and method.
-
-    Accuracies are those of the last epoch and of the epoch that was best on the validation split, as mean and
-    sample standard deviation over the seeds. The gain over a baseline is that of the last epoch, paired by seed,
-    with a 95 % interval (Student's t) where there are at least two pairs.
-
-    Args:
-        results: ``result.json`` documents.
-        baselines: the methods the gains are counted from, by their names in the table: a loss whose weight
-            decays is another method.
-
-    Raises:
-        CrossresError: two results of one row have the same seed or differ in more than the seed, or a row differs
-            from its baseline in more than the method.
-    """
-    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = defaultdict(list)
-    for result in results:
-        if "top1_last" not in result:
-            raise CrossresError(f"'{result.get('name')}' is no run of a classifier; tabulate it apart")
-        key = (result["student"]["name"], str(result["lr_size"]), label(result))
-        groups[key].append(result)
-    for members in groups.values():
-        require_one_experiment(members)
-    gains = [f"gain over {baseline}" for baseline in baselines]
-    titles = ["student", "LR size", "method", "top-1 last epoch", "top-1 best on val.", "top-5 last", *gains, "seeds"]
-    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
-    for key in sorted(groups, key=_order):
-        student, size, method = key
-        members = groups[key]
-        cells = [student, f"{size}x{size}", method]
-        cells += [_spread([r[key] for r in members]) for key in ("top1_last", "top1_best_val", "top5_last")]
-        for baseline in baselines:
-            base = groups.get((student, size, baseline), [])
-            cells.append("" if method == baseline else _difference(members, base))
-        cells.append(", ".join(str(seed) for seed in sorted(r["seed"] for r in members)))
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def require_one_experiment(results: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse results that are not one experiment with several seeds.
-
-    Raises:
-        CrossresError: two of one seed, or two that differ in more than the seed, by their names.
-    """
-    for i, result in enumerate(results):
-        for other in results[:i]:
-            if other["seed"] == result["seed"] or _experiment(other) != _experiment(result):
-                raise CrossresError(
-                    f"'{other.get('name')}' and '{result.get('name')}' are not one experiment with two seeds; "
-                    "tabulate them apart"
-                )
-
-
-def paired_gain(
-    results: Sequence[Mapping[str, Any]], baseline: Sequence[Mapping[str, Any]], key: str = "top1_last"
-) -> tuple[float, float | None]:
-    """Return the mean difference to the baseline's runs of the same seeds and half its 95 % interval.
-
-    The interval is Student's t over the seeds, but never less than the test images allow, where the results say
-    which of them were right: two seeds may agree by chance. It is None with fewer than two pairs; the difference is
-    NaN with none.
-
-    Args:
-        results: one method's documents, a seed each.
-        baseline: the other method's.
-        key: what is compared; a value on the validation images has no part of the test images in its interval.
-
-    Raises:
-        CrossresError: the two differ in more than the method: in data, sizes, schedule or augmentation.
-    """
-    for result, other in zip(results[:1], baseline[:1], strict=False):
-        if unlike := differences(result, other):
-            raise CrossresError(
-                f"'{result.get('name')}' and '{other.get('name')}' differ in {', '.join(unlike)} beside the method; "
-                "tabulate them apart"
-            )
-    of_seed = {r["seed"]: r for r in baseline}
-    pairs = [(r, of_seed[r["seed"]]) for r in results if r["seed"] in of_seed]
-    gains = [ours[key] - theirs[key] for ours, theirs in pairs]
-    if not gains:
-        return float("nan"), None
-    if len(gains) < 2:
-        return gains[0], None
-    quantile = _T95[len(gains) - 2] if len(gains) - 2 < len(_T95) else 1.96
-    half = quantile * stdev(gains) / sqrt(len(gains))
-    right = [] if key.startswith("val_") else right_answers(pairs)
-    if right:
-        of_images = np.mean([ours.astype(float) - theirs for ours, theirs in right], axis=0)
-        half = max(half, 196 * float(np.std(of_images, ddof=1)) / sqrt(len(of_images)))
-    return mean(gains), half
-
-
-def right_answers(
-    pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]],
-) -> list[tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]:
-    """Return which test images each of a pair of documents has right, two bool (N,); empty where one does not say."""
-    if not all("right_last" in result for pair in pairs for result in pair):
-        return []
-    answers = []
-    for ours, theirs in pairs:
-        count = tests_of(ours)
-        assert count is not None  # who says which were right says how many there were
-        answers.append((unpack(ours["right_last"], count), unpack(theirs["right_last"], count)))
-    return answers
-
-
-def tests_of(result: Mapping[str, Any]) -> int | None:
-    """Return how many images or pairs a run was tested on; None where its document does not say."""
-    count: int | None = result.get("tests_last") or result.get("images", {}).get("test")
-    return count
-
-
-def label(result: Mapping[str, Any]) -> str:
-    """Name the method as its grid does; else by its losses, and which of their weights fall to 0."""
-    if named := result.get("grid", {}).get("method"):
-        return str(named)
-    losses = result.get("losses", {})
-    names = result["method"].split("+")
-    return "+".join(f"{name} (decays)" if losses.get(name, {}).get("decay") else name for name in names)
-
-
-def differences(result: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Return in what two runs differ beside the method and the options it brings along in its grid, by name."""
-    brought = {name for one in (result, other) for name in one.get("grid", {}).get("options", ())}
-    ours, theirs = _setting(result, brought), _setting(other, brought)
-    return sorted(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))
-
-
-def _experiment(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what seeds of one experiment have in common."""
-    config = _config(result)
-    method = {key: config.get(key) for key in _METHOD}
-    return {**_setting(result), **_set(method), "teacher": (result.get("teacher") or {}).get("sha256")}
-
-
-def _setting(result: Mapping[str, Any], brought: Collection[str] = ()) -> dict[str, Any]:
-    """Return what compared methods have in common: everything but losses, teacher and what is ``brought``."""
-    no_matter = ("name", "runs", "cache_dir", "data", "hr_size", *_METHOD)
-    config = {k: v for k, v in _config(result).items() if k not in no_matter}
-    for name in brought:
-        *parts, leaf = name.split(".")
-        part = config
-        for key in parts:
-            part = part.get(key, {})
-        part.pop(leaf, None)
-    # what it starts from counts by its digest
-    config["model"] = {k: v for k, v in config.get("model", {}).items() if k != "weights"}
-    train = {k: v for k, v in config.pop("train", {}).items() if k != "seed"}
-    same = {key: result.get(key) for key in ("hr_size", "data_sha256", "precision", "start_sha256")}
-    return {**_set(config), "train": _set(train), **same}
-
-
-def _config(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a run's options; one that a version did not know yet has its default."""
-    known = _defaults(result.get("task"))
-    given = {**known, **result.get("config", {})}
-    parts = {key: {**known[key], **given[key]} for key in known if isinstance(known[key], Mapping) and given[key]}
-    return {**given, **parts}
-
-
-@cache
-def _defaults(task: str | None) -> dict[str, Any]:
-    return to_dict(Faces() if task == "faces distill" else Distill())
-
-
-def _set(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Drop what is off: an option of a loss that a version did not know yet equals one that is not used."""
-    inner = {key: _set(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
-    return {key: value for key, value in inner.items() if value not in (None, False, 0, {})}
-
-
-def _difference(members: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]]) -> str:
-    gain, half = paired_gain(members, base)
-    if isnan(gain):
+    settings = list(dict.fromkeys(row.setting for row in scores))
+    order = ranks(scores) if len(settings) > 1 else {}
+    if not order:
         return ""
-    if half is None:
-        return f"{gain:+.2f} (1 seed)"
-    return f"{gain:+.2f} ± {half:.2f}{' (within noise)' if abs(gain) < half else ''}"
+    means = {name: {r.method: r.mean for r in scores if r.setting == name and r.method in order} for name in settings}
+    each = [mean_ranks({name: means[name]}) for name in settings]
+    rows = [[method, *(f"{own[method]:g}" for own in each), f"{rank:.2f}"] for method, rank in order.items()]
+    return table(["method", *settings, "mean rank"], rows)
 
 
-def _spread(values: Sequence[float]) -> str:
-    if len(values) == 1:
-        return f"{values[0]:.2f}"
-    return f"{mean(values):.2f} ± {stdev(values):.2f}"
-
-
-def _order(key: tuple[str, str, str]) -> tuple[str, str, int, str]:
-    student, size, method = key
-    return student, size.rjust(12), len(method.split("+")), method
-
-
-def transfer_table(results: Iterable[Mapping[str, Any]]) -> str:
+def transfer_table(results: Iterable[Document]) -> str:
     """Return a Markdown table of what students are worth elsewhere: on other data, under unseen degradations.
 
     Linear probe and nearest neighbours for each data set, top-1 on the run's own test images and under each
@@ -262,31 +135,54 @@ def transfer_table(results: Iterable[Mapping[str, Any]]) -> str:
     Args:
         results: ``result.json`` documents of a grid with ``transfer``, ``unseen`` or both.
     """
-    rows = sorted(results, key=lambda r: -r["top1_best_val"])
-    sets = list(dict.fromkeys(name for r in rows for name in r.get("transfer", {})))
-    kinds = list(dict.fromkeys(name for r in rows for name in r.get("unseen", {}) if name != OTHER_SIZES))
-    own = rows[0]["dataset"]
-    head = ["method", *(f"{name}, {how}" for name in sets for how in ("probe", "kNN")), own, *kinds]
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for r in rows:
+    ordered = sorted(results, key=lambda r: -r["top1_best_val"])
+    sets = list(dict.fromkeys(name for r in ordered for name in r.get("transfer", {})))
+    kinds = list(dict.fromkeys(name for r in ordered for name in r.get("unseen", {}) if name != OTHER_SIZES))
+    rows = []
+    for r in ordered:
         judged = [r.get("transfer", {}).get(name, {}).get(key) for name in sets for key in ("probe_top1", "knn_top1")]
         values = [*judged, r["top1_best_val"], *(r.get("unseen", {}).get(kind, {}).get("top1") for kind in kinds)]
-        shown = ["" if value is None else f"{value:.2f}" for value in values]
-        lines.append(f"| {label(r)} | {' | '.join(shown)} |")
-    return "\n".join(lines)
+        rows.append([method_of(r), *("" if value is None else f"{value:.2f}" for value in values)])
+    of_sets = [f"{name}, {how}" for name in sets for how in ("probe", "kNN")]
+    return table(["method", *of_sets, ordered[0]["dataset"], *kinds], rows)
 
 
-def sizes_table(results: Iterable[Mapping[str, Any]]) -> str:
+def sizes_table(results: Iterable[Document]) -> str:
     """Return a Markdown table of students on test images of other sizes than they were trained on.
 
     Args:
         results: ``result.json`` documents of a grid with an ``unseen`` called "other sizes"; others are left out.
     """
-    rows = sorted((r for r in results if OTHER_SIZES in r.get("unseen", {})), key=lambda r: -r["top1_best_val"])
-    sizes = sorted({point["size"] for r in rows for point in r["unseen"][OTHER_SIZES]["curve"]})
-    head = ["method", *(f"{size}x{size}" for size in sizes)]
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for r in rows:
-        values = {point["size"]: f"{point['top1']:.2f}" for point in r["unseen"][OTHER_SIZES]["curve"]}
-        lines.append(f"| {label(r)} | {' | '.join(values.get(size, '') for size in sizes)} |")
-    return "\n".join(lines)
+    ordered = sorted((r for r in results if OTHER_SIZES in r.get("unseen", {})), key=lambda r: -r["top1_best_val"])
+    curves = [{point["size"]: f"{point['top1']:.2f}" for point in r["unseen"][OTHER_SIZES]["curve"]} for r in ordered]
+    sizes = sorted({size for curve in curves for size in curve})
+    rows = [
+        [method_of(r), *(curve.get(size, "") for size in sizes)] for r, curve in zip(ordered, curves, strict=True)
+    ]
+    return table(["method", *(f"{size}x{size}" for size in sizes)], rows)
+
+
+def write_comparison(comparison: Comparison, folder: Path) -> None:
+    """Write ``comparison.md``, ``.tex``, ``.csv``, what they say in words (``.txt``) and the figures into a folder.
+
+    Beside them ``ranks.md`` of several settings, ``transfer.md`` and ``sizes.md`` of students that were judged
+    elsewhere (of one seed).
+    """
+    from crossres.bench.figures import draw_comparison
+
+    scores, baseline = comparison.scores, comparison.baseline
+    texts = {f"comparison.{ending}": render(scores, baseline) for ending, render in FORMATS.items()}
+    words = [legend(scores, baseline), *sentences(scores, baseline), *comparison.left_out]
+    texts |= {"comparison.txt": "\n".join(words), "ranks.md": rank_table(scores)}
+    judged = [r for r in comparison.results if (r.get("transfer") or r.get("unseen")) and "top1_best_val" in r]
+    judged = [r for r in judged if r["seed"] == judged[0]["seed"]]
+    texts["transfer.md"] = transfer_table(judged) if judged else ""
+    texts["sizes.md"] = sizes_table(judged) if any(OTHER_SIZES in r.get("unseen", {}) for r in judged) else ""
+    for name, text in texts.items():
+        if text:
+            _write(folder / name, text)
+    draw_comparison(scores, baseline, folder)
+
+
+def _write(path: Path, text: str) -> None:
+    write_atomically(path, lambda file: file.write(f"{text.rstrip()}\n".encode()))

@@ -1,4 +1,4 @@
-"""Versions, devices and what is installed."""
+"""``crossres info``: versions, devices and what is installed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
+
+from crossres.commands.parsing import Request
+from crossres.commands.printing import show_json
+from crossres.config.judging import Info
 
 #: package -> what it is for
 PACKAGES = {
@@ -30,22 +34,31 @@ PACKAGES = {
 }
 
 
+def run(_: Info, request: Request) -> None:
+    """Print the facts, as lines or as one document."""
+    facts = information()
+    if request.json:
+        show_json(facts)
+        return
+    print(f"crossres {facts['crossres']}, Python {facts['python']}, {facts['system']}, {facts['cores']} cores")
+    print(f"devices: {', '.join(facts['devices']) or 'none (torch is not installed)'}")
+    if kinds := facts["bfloat16_in_hardware"]:
+        answers = ", ".join(f"{kind} {'yes' if fast else 'no'}" for kind, fast in kinds.items())
+        print(f"bfloat16 in hardware: {answers}")
+    for package, number in facts["packages"].items():
+        print(f"  {package:18}{number or '-':14}{PACKAGES[package]}")
+
+
 def information() -> dict[str, Any]:
     """Return what decides how this installation behaves, as plain JSON values."""
     from crossres import __version__
 
-    packages: dict[str, str | None] = {}
-    for package in PACKAGES:
-        try:
-            packages[package] = version(package)
-        except PackageNotFoundError:
-            packages[package] = None
-    found: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "crossres": __version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
-        "packages": packages,
+        "packages": {package: _version(package) for package in PACKAGES},
         "devices": [],
         "bfloat16_in_hardware": None,
     }
@@ -54,24 +67,15 @@ def information() -> dict[str, Any]:
 
         from crossres.core.devices import fast_bfloat16
 
-        found["devices"] = ["cpu"] + [
-            f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())
-        ]
-        found["bfloat16_in_hardware"] = {
-            kind: fast_bfloat16(kind) for kind in (["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
-        }
-    return found
+        gpus = range(torch.cuda.device_count())
+        facts["devices"] = ["cpu", *(f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in gpus)]
+        kinds = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+        facts["bfloat16_in_hardware"] = {kind: fast_bfloat16(kind) for kind in kinds}
+    return facts
 
 
-def table(found: dict[str, Any]) -> str:
-    """Return the same as lines of text."""
-    lines = [
-        f"crossres {found['crossres']}, Python {found['python']}, {found['system']}, {found['cores']} cores",
-        f"devices: {', '.join(found['devices']) or 'none (torch is not installed)'}",
-    ]
-    if found["bfloat16_in_hardware"]:
-        said = ", ".join(f"{kind} {'yes' if yes else 'no'}" for kind, yes in found["bfloat16_in_hardware"].items())
-        lines.append(f"bfloat16 in hardware: {said}")
-    for package, number in found["packages"].items():
-        lines.append(f"  {package:18}{number or '-':14}{PACKAGES[package]}")
-    return "\n".join(lines)
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,38 +1,46 @@
-"""The commands: parse, call, print."""
+"""The command line: find the command, read its options, call it; every error a user can mend is one line."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
-from crossres.commands.parser import CommandParser
-from crossres.core.errors import CrossresError, nearest
+from crossres.core.errors import CrossresError, nearest, one_line
 
-USAGE = """usage: crossres COMMAND [options]
+#: command -> where its options and its function are: module and dataclass in config/, module in commands/
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "demo": ("judging", "Demo", "demo"),
+    "teach": ("experiment", "Teach", "train"),
+    "distill": ("experiment", "Distill", "train"),
+    "faces distill": ("experiment", "Faces", "train"),
+    "faces evaluate": ("judging", "EvaluateFaces", "evaluate_faces"),
+    "methods": ("judging", "Methods", "methods"),
+    "evaluate": ("judging", "Evaluate", "evaluate"),
+    "transfer": ("judging", "Transfer", "transfer"),
+    "bench": ("judging", "Bench", "bench"),
+    "report": ("judging", "Report", "report"),
+    "export": ("deployment", "Export", "export"),
+    "predict": ("deployment", "Predict", "predict"),
+    "embed": ("deployment", "Embed", "embed"),
+    "page": ("deployment", "Page", "page"),
+    "enroll": ("deployment", "Enroll", "enroll"),
+    "identify": ("deployment", "Identify", "identify"),
+    "verify": ("deployment", "Verify", "verify"),
+    "info": ("judging", "Info", "info"),
+}
 
-Recognise objects and faces in tiny images: distil a low-resolution student from a high-resolution teacher.
-
-commands:
-  demo      the whole story on 5,000 digits that need no download
-  teach     train a teacher on high-resolution images
-  distill   train a student that reads low-resolution images
-  faces     distill and evaluate low-resolution face encoders
-  evaluate  accuracy, confusion and accuracy against resolution of a model
-  transfer  what a model's embeddings are worth on other images: linear probe and nearest neighbours
-  bench     a grid of distillations: methods x pairs x sizes x degradations x seeds
-  report    finished runs as one HTML page: curves, results, worst errors, embeddings, speed
-  export    one file that reads photos, checked against the trained network
-  predict   what a model says of photos
-  embed     embeddings of many photos, as parquet files
-  page      a web page on this machine, to ask a model about photos
-  enroll    put people or classes into a gallery, and set its thresholds
-  identify  who of a gallery is on these photos, or nobody
-  verify    do two photos show the same
-  info      versions, devices and what is installed
-
-crossres COMMAND --help shows every option of a command with its default."""
+#: module -> the extra that brings it
+EXTRAS = {
+    **dict.fromkeys(("torch", "lightning_fabric", "safetensors", "huggingface_hub", "matplotlib", "jinja2"), "train"),
+    **dict.fromkeys(("onnxruntime", "onnx", "onnx2torch", "onnxscript"), "onnx"),
+    **dict.fromkeys(("filelock", "faiss"), "predict"),
+    **dict.fromkeys(("scipy", "sklearn"), "bench"),
+    **{name: name for name in ("timm", "torchvision", "tensorboard", "ray")},
+    **{"pyarrow": "parquet", "mlxtend": "digits", "gradio": "page"},
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,13 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finally:
             sys.stdout.flush()
     except CrossresError as error:
-        # one line, whatever a library's message held
-        return _say(" ".join(str(error).split()))
+        return _failed(str(error))
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
-        if package not in _EXTRA:
+        if package not in EXTRAS:
             raise
-        return _say(f"{package} is missing: pip install 'crossres[{_EXTRA[package]}]'")
+        return _failed(f"{package} is missing: pip install 'crossres[{EXTRAS[package]}]'")
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -62,244 +69,93 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         name = error.filename if isinstance(error.filename, str) else ""
         where = f"{name[:200]}{'...' if len(name) > 200 else ''}: " if name else ""
-        return _say(" ".join(f"{where}{error.strerror or error}".split()))
+        return _failed(f"{where}{error.strerror or error}")
     except RuntimeError as error:
         if "closed by peer" not in str(error):  # gloo, where another process of the run is gone
             raise
-        return _say("another process of the run stopped; its own line says why")
+        return _failed("another process of the run stopped; its own line says why")
 
 
-def _say(message: str) -> int:
+def _failed(message: str) -> int:
     """Print an error in one line, with the number of the process where there are several; return 2."""
     rank = int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0)
-    print(f"crossres{f' (process {rank})' if rank else ''}: {message}", file=sys.stderr)
+    print(f"crossres{f' (process {rank})' if rank else ''}: {one_line(message)}", file=sys.stderr)
     return 2
 
 
+def usage() -> str:
+    """Return the list of commands, each with the first sentence of its dataclass."""
+    lines = [
+        "usage: crossres COMMAND [options]",
+        "",
+        "Recognise objects and faces in tiny images: distil a low-resolution student from a high-resolution teacher.",
+        "",
+        "commands:",
+    ]
+    for name in COMMANDS:
+        about = (_options(name).__doc__ or "").partition("\n")[0].rstrip(".")
+        lines.append(f"  {name:16}{about[0].lower()}{about[1:]}")
+    return "\n".join([*lines, "", "crossres COMMAND --help shows what a first user needs, --help all every option."])
+
+
+def _options(name: str) -> type[Any]:
+    """Return the dataclass of a command's options."""
+    module, kind, _ = COMMANDS[name]
+    options: type[Any] = getattr(import_module(f"crossres.config.{module}"), kind)
+    return options
+
+
 def _run(words: list[str]) -> int:
-    if not words or words[0] in ("-h", "--help"):
-        print(USAGE)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
         return 0
     if words[0] == "--version":
         from crossres import __version__
 
         print(__version__)
         return 0
-    command = COMMANDS.get(words[0])
-    if command is None:
-        raise CrossresError(f"unknown command '{words[0]}'{nearest(words[0], COMMANDS)}")
-    return command(words[1:]) or 0
+    name, rest = _command(words)
+    kind = _options(name)
+    if asks := [word for word in rest if word in ("-h", "--help")]:
+        from crossres.commands.help import help_text
+
+        every = rest[rest.index(asks[0]) + 1 :][:1] == ["all"]
+        print(help_text(kind, every))
+        return 0
+    from crossres.commands.parsing import parse
+
+    return _call(kind, parse(kind, rest), COMMANDS[name][2])
 
 
-#: module -> the extra that brings it
-_EXTRA = {
-    "torch": "train",
-    "lightning_fabric": "train",
-    "safetensors": "train",
-    "filelock": "predict",
-    "huggingface_hub": "train",
-    "matplotlib": "train",
-    "jinja2": "train",
-    "pyarrow": "parquet",
-    "timm": "timm",
-    "torchvision": "torchvision",
-    "mlxtend": "digits",
-    "tensorboard": "tensorboard",
-    "scipy": "bench",
-    "sklearn": "bench",
-    "onnxruntime": "onnx",
-    "onnx": "onnx",
-    "onnx2torch": "onnx",
-    "onnxscript": "onnx",
-    "faiss": "predict",
-    "gradio": "page",
-    "openvino": "openvino",
-    "ray": "ray",
-}
+def _call(kind: type[Any], request: Any, module: str) -> int:
+    from crossres.config.reading import load_yaml, of_run, read
+    from crossres.config.record import to_yaml
 
-
-def _train(command: str, words: list[str]) -> None:
-    from crossres.config import options as configs
-    from crossres.config.reading import parse
-
-    kind: type[Any] = {"teach": configs.Teach, "distill": configs.Distill, "faces distill": configs.Faces}[command]
-    asked = parse(kind, words, prog=f"crossres {command}")
-    if asked.print_config:
-        print(configs.to_yaml(asked.config), end="")
-        return
-    from crossres.training.run import run
-
-    run(asked.config, resume=asked.resume, overwrite=asked.overwrite)
-
-
-def _teach(words: list[str]) -> None:
-    _train("teach", words)
-
-
-def _distill(words: list[str]) -> None:
-    _train("distill", words)
-
-
-FACES = """usage: crossres faces COMMAND [options]
-
-commands:
-  distill   train a face encoder that reads low-resolution images, from a teacher, from people's names or both
-  evaluate  verification, identification and retrieval by a face model, at HR-HR, HR-LR and LR-LR
-
-crossres faces COMMAND --help shows every option of a command with its default."""
-
-
-def _faces(words: list[str]) -> None:
-    if not words or words[0] in ("-h", "--help"):
-        print(FACES)
-        return
-    if words[0] == "distill":
-        _train("faces distill", words[1:])
-    elif words[0] == "evaluate":
-        from crossres.commands.evaluate_faces import evaluate_faces_command
-
-        evaluate_faces_command(words[1:])
+    if request.resume:
+        options = of_run(kind, request.resume)
     else:
-        raise CrossresError(f"unknown command 'faces {words[0]}'{nearest(words[0], ['distill', 'evaluate'])}")
+        options = read(kind, load_yaml(request.config) if request.config else {}, request.words)
+    if request.print_config:
+        print(to_yaml(options), end="")
+        return 0
+    # each commands/X.py has run(options, request), which calls, prints and may return an exit code
+    return import_module(f"crossres.commands.{module}").run(options, request) or 0
 
 
-def _bench(words: list[str]) -> int:
-    parser = CommandParser(
-        prog="crossres bench",
-        description="Do what is missing of a grid of distillations and tabulate it.",
-    )
-    parser.add_argument("grid", help="YAML file: name, methods, pairs, lr_sizes, degradations, seeds, base...")
-    parser.add_argument("--data", help="the images; what the grid's base says if left out")
-    parser.add_argument("--runs", help="folder of the runs; what the grid's base says if left out")
-    parser.add_argument("--engine", choices=["local", "ray"], default="local", help="where the runs go")
-    parser.add_argument("--parallel", type=int, default=1, help="local runs side by side, each on its own cores")
-    chosen = parser.parse_args(words)
-    if chosen.parallel < 1:
-        raise CrossresError("--parallel: at least 1 run at a time")
-    from crossres.bench.bench import bench, said_of, summarise
-    from crossres.bench.grid import read_grid
+def _command(words: list[str]) -> tuple[str, list[str]]:
+    """Return the command's name, of one word or two, and what follows it."""
+    two = " ".join(words[:2])
+    if two in COMMANDS:
+        return two, words[2:]
+    if words[0] in COMMANDS:
+        return words[0], words[1:]
+    if words[0] == "faces":
+        inside = [name.split()[1] for name in COMMANDS if name.startswith("faces ")]
+        if words[1:2] in ([], ["-h"], ["--help"]):
+            raise CrossresError(f"faces what? crossres faces {' or crossres faces '.join(inside)}")
+        raise CrossresError(f"unknown command '{two}'{nearest(words[1], inside)}")
+    raise CrossresError(f"unknown command '{words[0]}'{nearest(words[0], COMMANDS)}")
 
-    grid = read_grid(chosen.grid)
-    documents = bench(grid, engine=chosen.engine, parallel=chosen.parallel, data=chosen.data, runs=chosen.runs)
-    failed = [document["name"] for document in documents if "error" in document]
-    if len(failed) < len(documents):
-        rows = summarise(grid)
-        print((grid.folder / "comparison.md").read_text())
-        print("\n".join(said_of(rows, grid)))
-        print(f"tables and figures: {grid.folder}")
-    if failed:
-        raise CrossresError(f"{len(failed)} of {len(documents)} runs failed, first {failed[0]}; see {grid.folder}")
-    return 0
-
-
-def _report(words: list[str]) -> None:
-    from crossres.commands.report import report_command
-
-    report_command(words)
-
-
-def _info(words: list[str]) -> None:
-    parser = CommandParser(prog="crossres info", description="Versions, devices and what is installed.")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    chosen = parser.parse_args(words)
-    from crossres.commands.info import information, table
-
-    if chosen.json:
-        import json
-
-        print(json.dumps(information()))
-    else:
-        print(table(information()))
-
-
-def _demo(words: list[str]) -> None:
-    parser = CommandParser(
-        prog="crossres demo",
-        description="Teacher at 28x28 on 5,000 digits, students at 7x7 and 4x4 without and with distillation.",
-    )
-    parser.add_argument("--runs", default="runs/demo", help="folder of the runs and the report")
-    parser.add_argument("--seeds", type=int, default=3, help="students of each kind")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where it runs")
-    chosen = parser.parse_args(words)
-    if chosen.seeds < 1:
-        raise CrossresError("--seeds: a comparison needs at least 1")
-    from crossres.commands.demo import demo
-
-    demo(chosen.runs, seeds=chosen.seeds, device=chosen.device)
-
-
-def _evaluate(words: list[str]) -> None:
-    from crossres.commands.evaluate import evaluate_command
-
-    evaluate_command(words)
-
-
-def _transfer(words: list[str]) -> None:
-    from crossres.commands.evaluate import transfer_command
-
-    transfer_command(words)
-
-
-def _export(words: list[str]) -> None:
-    from crossres.commands.export import export_command
-
-    export_command(words)
-
-
-def _predict(words: list[str]) -> None:
-    from crossres.commands.predict import predict_command
-
-    predict_command(words)
-
-
-def _embed(words: list[str]) -> None:
-    from crossres.commands.predict import embed_command
-
-    embed_command(words)
-
-
-def _enroll(words: list[str]) -> None:
-    from crossres.commands.gallery import enroll_command
-
-    enroll_command(words)
-
-
-def _identify(words: list[str]) -> None:
-    from crossres.commands.gallery import identify_command
-
-    identify_command(words)
-
-
-def _verify(words: list[str]) -> None:
-    from crossres.commands.gallery import verify_command
-
-    verify_command(words)
-
-
-def _page(words: list[str]) -> None:
-    from crossres.commands.page import page_command
-
-    page_command(words)
-
-
-COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
-    "demo": _demo,
-    "teach": _teach,
-    "distill": _distill,
-    "faces": _faces,
-    "evaluate": _evaluate,
-    "transfer": _transfer,
-    "bench": _bench,
-    "report": _report,
-    "export": _export,
-    "predict": _predict,
-    "embed": _embed,
-    "page": _page,
-    "enroll": _enroll,
-    "identify": _identify,
-    "verify": _verify,
-    "info": _info,
-}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,219 +1,220 @@
-"""Experiments from the command line's words, YAML and dicts; unknown keys and wrong types refused by name."""
+"""Options from YAML, dicts and words: unknown names and wrong types are refused by name, defaults filled in."""
 
 from __future__ import annotations
 
-import argparse
-import re
-from collections.abc import Sequence
-from copy import deepcopy
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentError, ArgumentParser
 
-from crossres.config.options import Augment, Distill, Faces, Images, Model, Stages, Teach, Train, check
-from crossres.core.errors import CrossresError, nearest
-from crossres.data.degradation import Degradation
-from crossres.losses import LOSSES, Loss
-from crossres.models.onnx_input import OnnxInput
+from crossres.config.check import check
+from crossres.config.experiment import Distill, Experiment, Faces, Teach
+from crossres.config.methods import Losses
+from crossres.config.old import upgraded
+from crossres.config.record import to_dict
+from crossres.config.schema import TERM, Option, options_of, parts
+from crossres.core.errors import CrossresError, nearest, one_line
+from crossres.losses import LOSSES
+from crossres.losses.options import loss_options, needs_teacher
 
-Config = TypeVar("Config", bound=Teach)
-
-
-class _Parser(ArgumentParser):
-    """jsonargparse with errors of one line that name the key and the nearest right one."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise CrossresError(self._explain(str(ex or message)))
-
-    def _explain(self, message: str) -> str:
-        known = [a.dest for a in self._actions if a.dest not in ("help", "print_config", "print_shtab")]
-        if found := re.search(r"unrecognized arguments: (\S+)", message):
-            word = found[1].split("=")[0]
-            if not word.startswith("-"):
-                return f"unknown argument {word}; an option is written --NAME VALUE, see {self.prog} --help"
-            return f"unknown option {word}{self._nearest(word.lstrip('-'), known)}"
-        if found := re.search(r"(?:Group '([^']*)' does not accept option|Option) '([^']*)'", message):
-            key = f"{found[1]}.{found[2]}" if found[1] else found[2]
-            return f"unknown key '{key}'{self._nearest(key, known)}"
-        if found := re.search(r'Parser key "([^"]*)":\s*(.*)', message, re.S):
-            detail = found[2]
-            value = re.findall(r"(?:Got value|Given value): (.*)", detail)
-            action = next((a for a in self._actions if a.dest == found[1]), None)
-            hint = getattr(action, "_typehint", None) or getattr(action, "type", None)
-            if value and hint:
-                if get_origin(hint) is Literal:
-                    return f"{found[1]}: expected {' or '.join(get_args(hint))}, got {value[-1]!r}"
-                name = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
-                return f"{found[1]}: expected {name}, got {value[-1]!r}"
-            return f"{found[1]}: {' '.join(detail.split())}"
-        return " ".join(message.split())
-
-    def _nearest(self, key: str, known: list[str]) -> str:
-        name = key.removeprefix("losses.").split(".")[0]
-        if key.startswith("losses.") and name in LOSSES and f"losses.{name}.weight" not in known:
-            return f"; losses.{name} needs a teacher, which crossres distill has"
-        # an option, no group; within the key's own group where there is one
-        options = [k for k in known if not any(other.startswith(f"{k}.") for other in known)]
-        group = key.rpartition(".")[0]
-        near = nearest(key, [k for k in options if k.startswith(f"{group}.")] or options)
-        # the list of all keys would be a page
-        return near if near.startswith("; did you mean") else f"; {self.prog} --help lists them all"
+Kind = TypeVar("Kind")
+#: Options by their full names, as in ``train.epochs``.
+Flat = dict[str, Any]
 
 
-def build_parser(kind: type[Teach], prog: str | None = None) -> ArgumentParser:
-    """Return the parser of every option of an experiment, typed, with its defaults.
+def read(kind: type[Kind], tree: Mapping[str, Any], words: Mapping[str, str] | None = None) -> Kind:
+    """Return the options of a command: those of a nested dict, as YAML gives it, and over them those in words.
 
-    A method's options are its class's keyword arguments, so a new method needs no line here.
-    """
-    about = (kind.__doc__ or "").split("\n")[0]
-    prog = prog or f"crossres {kind.__name__.lower()}"
-    parser = _Parser(prog=prog, exit_on_error=False, allow_abbrev=False, description=about)
-    parser.add_class_arguments(kind, skip={"losses"})
-    defaults = kind().losses
-    for name, loss in _losses(kind).items():
-        parser.add_class_arguments(loss, f"losses.{name}", skip={"teacher_dim", "student_dim"})
-        own = {key: value for key, value in defaults.get(name, {}).items() if key != "weight"}
-        parser.set_defaults({f"losses.{name}.{key}": value for key, value in own.items()})
-        parser.add_argument(
-            f"--losses.{name}.weight",
-            type=float,
-            default=defaults.get(name, {}).get("weight", 0.0),
-            help="factor of this term; 0 = off",
-        )
-        parser.add_argument(
-            f"--losses.{name}.decay", type=bool, default=False, help="let the weight fall linearly to 0 over the run"
-        )
-        parser.add_argument(
-            f"--losses.{name}.warm_up",
-            type=float,
-            default=0.0,
-            help="share of the run, from its start, in which the weight rises linearly from 0",
-        )
-    return parser
-
-
-def _losses(kind: type[Teach]) -> dict[str, type[Loss]]:
-    """Return the losses an experiment can use: a teacher has no teacher."""
-    return {name: loss for name, loss in LOSSES.items() if issubclass(kind, Distill) or not loss.needs_teacher}
-
-
-def from_namespace(
-    kind: type[Config], parser: ArgumentParser, parsed: Namespace, base: Namespace | None = None
-) -> Config:
-    """Return the experiment that a parser has read, over that of the file ``base`` where there was one.
+    Args:
+        kind: dataclass of the command.
+        tree: nested; where it names losses and no method, these are all there are.
+        words: by full name, as in ``train.epochs``; they change single options, of losses too.
 
     Raises:
-        CrossresError: an option that contradicts another, by name.
+        CrossresError: an unknown option, a wrong type, a missing one, or options that contradict each other, by name.
     """
-    tree = parsed.as_dict()
-    values = {f.name: tree[f.name] for f in fields(kind) if f.name != "losses"}
-    for f in fields(kind):
-        group = _GROUPS.get(f.name)
-        if group is not None:
-            values[f.name] = group(**_options(f.name, values[f.name]))
-    losses = {}
-    for name, options in _options("losses", tree["losses"]).items():
-        if _options(f"losses.{name}", options)["weight"]:
-            losses[name] = options
-            continue
-        for key, value in options.items():
-            # what a file says of a loss that the command line turns off is dropped with it
-            known = [parser.get_default(f"losses.{name}.{key}"), *([base[f"losses.{name}.{key}"]] if base else [])]
-            if value not in known and key != "weight":
-                raise CrossresError(
-                    f"losses.{name}.{key} is set but losses.{name}.weight is 0; give losses.{name}.weight a value"
-                )
-    config = kind(**values, losses=losses)
-    check(config)
-    return config
+    given = dict(_flattened(kind, upgraded(tree), ""))
+    over = {name: typed(option(kind, name), text, name) for name, text in (words or {}).items()}
+    plain = {name: value for name, value in (given | over).items() if not name.startswith("losses.")}
+    options = _built(kind, plain, "")
+    if isinstance(options, Experiment):
+        if "method" in over:  # it replaces what the file says of losses
+            given = {name: value for name, value in given.items() if not name.startswith("losses.")}
+            tree = {}
+        options.losses = _losses(options, given, over, named_all=tree.get("losses") is not None)
+        options.method = None
+        check(options)
+    return options
 
 
-def _options(key: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise CrossresError(f"{key}: expected its options as 'key: value', got {value!r}")
-    return value
+def from_config(config: Experiment) -> Any:
+    """Return a config built in Python as one read from a file: names and types checked, losses complete."""
+    return read(type(config), to_dict(config))
 
 
-_GROUPS: dict[str, Any] = {
-    "images": Images,
-    "augment": Augment,
-    "model": Model,
-    "train": Train,
-    "degradation": Degradation,
-    "stages": Stages,
-    "onnx_input": OnnxInput,
-}
-
-
-@dataclass
-class Request:
-    """What a command line asks for beside the experiment itself."""
-
-    config: Any
-    resume: bool = False
-    overwrite: bool = False
-    print_config: bool = False
-
-
-def parse(kind: type[Config], words: Sequence[str], prog: str = "crossres") -> Request:
-    """Read an experiment from the command line's words; options override the file given by ``--config``.
+def option(kind: type[Any], name: str) -> Option:
+    """Return an option of a command by its full name.
 
     Raises:
-        CrossresError: an unknown option or key, a wrong type, options that contradict each other.
+        CrossresError: there is none of this name; the nearest one is named.
     """
-    parser = build_parser(kind, prog)
-    files = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    files.add_argument("--config", nargs="?")
-    path = files.parse_known_args(list(words))[0].config
-    base = parser.parse_object(_explicit(kind, _load(path))) if path else None
-    parser.add_argument("--config", type=str, help="YAML file of any of these options; options override it")
-    parser.add_argument("--print_config", action="store_true", help="print the YAML of this run and exit")
-    parser.add_argument("--resume", type=str, metavar="RUN", help="folder of a run to go on with; no other options")
-    parser.add_argument("--overwrite", action="store_true", help="replace the run of this name")
-    # jsonargparse gives this flag a meaning of its own
-    flags = [word for word in words if word != "--print_config"]
-    parsed = parser.parse_args(flags, namespace=deepcopy(base))
-    asked = {key: parsed.pop(key) for key in ("config", "resume", "overwrite", "print_config")}
-    asked["print_config"] = len(flags) < len(words)
-    if asked["resume"]:
-        if others := [w for w in words if w.startswith("-") and w.split("=")[0] != "--resume"]:
-            raise CrossresError(f"--resume takes every option from the run; leave {others[0]} out")
-        return Request(of_run(kind, asked["resume"]), resume=True)
-    config = from_namespace(kind, parser, parsed, base)
-    return Request(config, overwrite=asked["overwrite"], print_config=asked["print_config"])
+    known = options_of(kind)
+    if name in known:
+        return known[name]
+    if name.startswith("losses.") and issubclass(kind, Experiment):
+        return _loss_option(kind, name)
+    group = name.rpartition(".")[0]
+    near = nearest(name, [other for other in known if other.startswith(f"{group}.")] or known)
+    # the list of all names would be a page
+    near = near if near.startswith("; did you mean") else f"; {getattr(kind, 'command', '')} --help all lists them"
+    raise CrossresError(f"unknown option '{name}'{near}")
 
 
-def _explicit(kind: type[Teach], tree: dict[str, Any]) -> dict[str, Any]:
-    """Where losses are named, those not named are off and those without a weight have weight 1."""
-    named = tree.get("losses")
-    if not isinstance(named, dict):
-        return tree
-    off: dict[str, Any] = {name: {"weight": 0.0} for name in _losses(kind)}
-    given = {
-        name: {"weight": 1.0, **(options or {})} if isinstance(options, (dict, NoneType)) else options
-        for name, options in named.items()
-    }
-    return {**tree, "losses": {**off, **given}}
-
-
-def from_dict(kind: type[Config], tree: dict[str, Any]) -> Config:
-    """Read an experiment from a nested dict, as YAML gives it; every key and type is checked."""
-    parser: ArgumentParser = _reading_parser(kind, tuple(LOSSES))  # type: ignore[arg-type]
-    return from_namespace(kind, parser, parser.parse_object(_explicit(kind, tree)))
+def _loss_option(kind: type[Experiment], name: str) -> Option:
+    _, loss, *rest = name.split(".", 2)
+    if loss not in LOSSES:
+        raise CrossresError(f"unknown loss '{loss}'{nearest(loss, LOSSES)}")
+    if not issubclass(kind, Distill | Faces) and needs_teacher(loss):
+        raise CrossresError(f"losses.{loss} needs a teacher; crossres distill has one")
+    known = {each.name: each for each in options_of_loss(loss)}
+    own = rest[0] if rest else ""
+    if own not in known:
+        raise CrossresError(f"unknown option '{name}'{nearest(own, known)}")
+    return known[own]
 
 
 @cache
-def _reading_parser(kind: type[Teach], losses: tuple[str, ...]) -> ArgumentParser:  # noqa: ARG001
-    """Return the parser of dicts; it takes longer to build than to use, and a grid reads hundreds."""
-    return build_parser(kind)
+def _own_options(loss: str, kind: Any) -> tuple[Option, ...]:  # noqa: ARG001 the class is part of the cache's key
+    common = [Option(name, *facts) for name, facts in TERM.items()]
+    own = [Option(each.name, each.type, each.default, each.help) for each in loss_options(loss)]
+    return (*common, *own)
 
 
-def _load(path: str | Path) -> dict[str, Any]:
+def options_of_loss(name: str) -> tuple[Option, ...]:
+    """Return the options of a loss, those that every loss has first."""
+    return _own_options(name, None)
+
+
+def _flattened(kind: type[Any], tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    """Yield the options of a nested dict with their full names, checked."""
+    known = options_of(kind)
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        losses = issubclass(kind, Experiment) and (name == "losses" or name.startswith("losses."))
+        if value is None and (losses or name == "method"):
+            continue
+        if name in known or (losses and name.count(".") == 2):
+            yield name, typed(option(kind, name), value, name)
+        elif losses or any(other.startswith(f"{name}.") for other in known):
+            if value is None:  # a group that is left out
+                continue
+            if not isinstance(value, Mapping):
+                raise CrossresError(f"{name}: expected its options as 'key: value', got {value!r}")
+            if losses and name != "losses" and not value:
+                yield f"{name}.weight", typed(option(kind, f"{name}.weight"), 1.0)
+            yield from _flattened(kind, value, f"{name}.")
+        else:
+            option(kind, name)
+
+
+@cache
+def _parser(hint: Any) -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--value", type=hint)
+    return parser
+
+
+def typed(option: Option, value: Any, name: str | None = None) -> Any:
+    """Return a value of an option's type, from Python, YAML or a word of the command line.
+
+    Raises:
+        CrossresError: it is not of that type.
+    """
+    given, kinds = value, parts(option.type)
+    if get_origin(option.type) is dict and isinstance(value, Mapping):
+        return dict(value)  # as it is: what it holds is read where it is used
+    if isinstance(value, str) and option.is_list and value[:1] != "[" and not (value == "null" and NoneType in kinds):
+        # a,b is short for [a,b], and a alone for [a] where nothing but a list is meant
+        only_lists = all(get_origin(each) is list or each is NoneType for each in kinds)
+        given = [each.strip() for each in value.split(",")] if only_lists or "," in value else value
+    try:
+        return _parser(option.type).parse_object({"value": given}).value
+    except (ArgumentError, TypeError):
+        pass
+    expected = " or ".join(map(str, option.choices)) if option.choices else _name(option.type)
+    raise CrossresError(f"{name or option.name}: expected {expected}, got {value!r}")
+
+
+def _name(hint: Any) -> str:
+    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", NoneType: "null"}
+    if get_origin(hint) is list:
+        return f"a list such as [a, b] of {_name(get_args(hint)[0])}"
+    if get_origin(hint) is tuple:
+        return f"[{', '.join(_name(each) for each in get_args(hint))}]"
+    if get_origin(hint) is dict:
+        return "'NAME: ...' for each"
+    return " or ".join(names.get(each) or _name(each) for each in parts(hint))
+
+
+def _built(kind: type[Kind], given: Flat, prefix: str) -> Kind:
+    """Return a dataclass from options by full name; a group that may be None is made if an option of it is given."""
+    hints = get_type_hints(kind)
+    values = {}
+    missing = []
+    for field in fields(cast(Any, kind)):
+        name = f"{prefix}{field.name}"
+        group = next((part for part in parts(hints[field.name]) if is_dataclass(part)), None)
+        if group is not None:
+            inside = any(key.startswith(f"{name}.") for key in given)
+            if inside or NoneType not in parts(hints[field.name]):
+                base = field.default_factory() if field.default_factory is not MISSING else cast(Any, group)()
+                changes = {k.removeprefix(f"{name}."): v for k, v in given.items() if k.startswith(f"{name}.")}
+                values[field.name] = replace(base, **changes)
+        elif name in given:
+            values[field.name] = given[name]
+        elif field.default is MISSING and field.default_factory is MISSING:
+            missing.append(field.name.upper())
+    if missing:
+        command = getattr(kind, "command", kind.__name__)
+        raise CrossresError(f"{' and '.join(missing)} missing; see {command} --help")
+    return kind(**values)
+
+
+def _losses(config: Experiment, given: Flat, over: Flat, *, named_all: bool) -> Losses:
+    """Return the losses that are on with all their options: of the method, of a file over them, then of words."""
+    terms: Losses = {}
+    if config.method is not None or not named_all:
+        name = config.method or config.default_method
+        if name not in config.methods:
+            raise CrossresError(f"unknown method '{name}'{nearest(name, config.methods)}")
+        terms = {loss: dict(options) for loss, options in config.methods[name].items()}
+    for source in (given, over):
+        for full, value in source.items():
+            if full.startswith("losses."):
+                _, loss, key = full.split(".", 2)
+                terms.setdefault(loss, {"weight": 1.0} if source is given else {"weight": 0.0})[key] = value
+    for full in over:
+        loss, _, key = full.removeprefix("losses.").partition(".")
+        if full.startswith("losses.") and key != "weight" and not terms[loss]["weight"]:
+            raise CrossresError(f"{full} is set but losses.{loss}.weight is 0; give losses.{loss}.weight a value")
+    return {
+        loss: {each.name: each.default for each in options_of_loss(loss)} | options
+        for loss, options in terms.items()
+        if options["weight"]
+    }
+
+
+def load_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a YAML file of options.
+
+    Raises:
+        CrossresError: no such file, not YAML, or not options.
+    """
     try:
         tree = yaml.safe_load(Path(path).read_text())
     except FileNotFoundError:
@@ -221,13 +222,13 @@ def _load(path: str | Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise CrossresError(f"cannot read {path}: {error}") from None
     except yaml.YAMLError as error:
-        raise CrossresError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        raise CrossresError(f"{path}: not YAML: {one_line(error)}") from None
     if not isinstance(tree or {}, dict):
         raise CrossresError(f"{path}: holds no options; write them as 'key: value'")
     return tree or {}
 
 
-def of_run(kind: type[Config], folder: str | Path) -> Config:
+def of_run(kind: type[Kind], folder: str | Path) -> Kind:
     """Read the experiment of a run from its folder, wherever that has been moved to.
 
     Raises:
@@ -249,7 +250,11 @@ def read_run(folder: str | Path) -> Any:
     if folder.name in ("", ".."):
         folder = folder.resolve()
     if not (folder / "config.yaml").exists():
-        raise CrossresError(f"{folder} holds no run (no config.yaml); give the folder RUNS/NAME")
-    tree = _load(folder / "config.yaml")
-    made: type[Teach] = Faces if "val_pairs" in tree else Distill if "lr_size" in tree else Teach
-    return replace(from_dict(made, tree), runs=str(folder.parent), name=folder.name)
+        raise CrossresError(f"{folder} is not a run (no config.yaml); give the folder RUNS/NAME")
+    tree = load_yaml(folder / "config.yaml")
+    return replace(read(kind_of(tree), tree), runs=str(folder.parent), name=folder.name)
+
+
+def kind_of(tree: Mapping[str, Any]) -> type[Experiment]:
+    """Return the dataclass of a training's options: those of faces and of distillations have names of their own."""
+    return Faces if "val_pairs" in tree else Distill if "lr_size" in tree else Teach

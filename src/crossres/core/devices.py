@@ -12,15 +12,11 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from crossres.config.options import Train
 from crossres.core.errors import CrossresError
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -50,23 +46,26 @@ class Device:
         return partial(torch.autocast, self.torch.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
 
-def resolve_device(train: Train) -> Device:
+def resolve_device(kind: str = "auto", precision: str = "auto", devices: int = 1) -> Device:
     """Turn the auto values into what this machine has.
+
+    Args:
+        kind: auto, cpu or cuda.
+        precision: auto, float32 or bfloat16.
+        devices: GPUs or processes; under torchrun, those it started.
 
     Raises:
         CrossresError: a GPU is asked for and there is none.
     """
-    kind = train.device
     if kind == "auto":
         kind = "cuda" if torch.cuda.is_available() else "cpu"
     if kind == "cuda" and not torch.cuda.is_available():
         raise CrossresError("device cuda: torch finds no GPU here; choose cpu or auto")
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", train.devices))
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", devices))
     world = int(os.environ.get("WORLD_SIZE", local))
     if kind == "cuda" and local > torch.cuda.device_count():
         raise CrossresError(f"train.devices {local}: torch finds {torch.cuda.device_count()} GPUs here")
     place = torch.device(kind, int(os.environ.get("LOCAL_RANK", 0))) if kind == "cuda" else torch.device("cpu")
-    precision = train.precision
     if precision == "auto":
         precision = "bfloat16" if fast_bfloat16(kind) else "float32"
     return Device(place, precision, local, max(1, world // local))
@@ -99,13 +98,13 @@ PACKAGES = (
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that decide a number."""
-    found = {"python": platform.python_version()}
+    numbers = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            numbers[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return numbers
 
 
 def machine(device: Device) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -21,6 +22,33 @@ def nearest(word: str, known: Iterable[str]) -> str:
     if close:
         return f"; did you mean '{close[0]}'?"
     return f"; known: {', '.join(known)}" if 0 < len(known) <= 40 else ""
+
+
+def one_line(error: BaseException | str, limit: int | None = None) -> str:
+    """Return a library's message as one line, cut to ``limit`` characters; the class name where it is empty."""
+    text = " ".join(str(error).split()) or ("" if isinstance(error, str) else type(error).__name__)
+    return text[:limit]
+
+
+@contextmanager
+def library_errors(message: str) -> Iterator[None]:
+    """Turn whatever a library raises into a `CrossresError`: the message, and the library's own in brackets."""
+    try:
+        yield
+    except CrossresError:
+        raise
+    except Exception as error:  # some libraries have a class of their own for each of their errors
+        raise CrossresError(f"{message} ({one_line(error, 160)})") from error
+
+
+@contextmanager
+def needs(what: str, extra: str) -> Iterator[None]:
+    """Turn a failed import into a `CrossresError`: what needs the package, and which extra of crossres installs it."""
+    try:
+        yield
+    except ImportError as error:
+        package = (error.name or str(error)).partition(".")[0]
+        raise CrossresError(f"{what} needs {package}: pip install 'crossres[{extra}]'") from None
 
 
 def demand_utf8(what: str, path: str) -> None:

@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from crossres.core.errors import CrossresError
+from crossres.core.errors import CrossresError, one_line
+from crossres.core.types import Bools
 
-if TYPE_CHECKING:
-    pass
+if TYPE_CHECKING:  # what needs no training needs no torch
+    from torch import Tensor
 
 
 def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> None:
@@ -42,7 +40,7 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Non
         cause = error if isinstance(error, OSError) else error.__context__
         if not isinstance(cause, OSError):
             raise
-        reason = cause.strerror or str(cause).split("\n")[0]
+        reason = cause.strerror or one_line(cause)
         full = cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         hint = "nothing was changed; free some space" if full else "nothing was changed"
         raise CrossresError(f"cannot write {path}: {reason}; {hint}") from error
@@ -58,6 +56,7 @@ def write_json(path: str | Path, document: Any) -> None:
 
 def save_state(path: str | Path, state: dict[str, Any]) -> None:
     """Write a run's state atomically."""
+    import torch
 
     write_atomically(path, lambda f: torch.save(state, f))
 
@@ -68,6 +67,7 @@ def load_state(path: str | Path) -> dict[str, Any]:
     Raises:
         CrossresError: no such file, or one that is truncated or of another kind.
     """
+    import torch
 
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
@@ -76,17 +76,17 @@ def load_state(path: str | Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise CrossresError(f"{path}: nothing to resume there; start the run without --resume") from None
     except Exception as error:  # torch raises nearly anything on damaged bytes
-        reason = str(error).split("\n")[0]
-        raise CrossresError(f"{path} is truncated or no state of a run ({reason}); use --overwrite") from None
+        reason = one_line(str(error).partition("\n")[0])
+        raise CrossresError(f"{path} is truncated or not the state of a run ({reason}); use --overwrite") from None
     return state
 
 
-def pack(right: Tensor) -> str:
+def encode_bits(right: Tensor) -> str:
     """Write bool (N,) as base64 of its bits, eight to a byte, the first the highest."""
     return base64.b64encode(np.packbits(right.cpu().numpy()).tobytes()).decode()
 
 
-def unpack(text: str, count: int) -> npt.NDArray[np.bool_]:
-    """Read what `pack` wrote of ``count`` images."""
+def decode_bits(text: str, count: int) -> Bools:
+    """Read what `encode_bits` wrote of ``count`` images."""
     bits = np.frombuffer(base64.b64decode(text), dtype=np.uint8)
     return np.unpackbits(bits, count=count).astype(bool)

@@ -139,13 +139,13 @@ class Overview:
         self.logs[name] = log
         self.look()
 
-    def ended(self, name: str, said: str) -> str:
+    def ended(self, name: str, outcome: str) -> str:
         """A run ended; return the line that says so, with the time left for the others."""
         self.logs.pop(name, None)
         self.done += 1
-        self.failed += said.startswith("failed")
+        self.failed += outcome.startswith("failed")
         self.look()
-        return f"{self.done} of {self.runs}  {name}  {said}  {self._left()} left"
+        return f"{self.done} of {self.runs}  {name}  {outcome}  {self._left()} left"
 
     def look(self) -> None:
         """Show the last line of each run that goes on."""
@@ -154,11 +154,11 @@ class Overview:
         table = Table(box=None, show_header=False, pad_edge=False)
         failed = f", {self.failed} failed" if self.failed else ""
         table.add_row(f"{self.done} of {self.runs} runs done{failed}", f"{self._left()} left")
-        # a cluster is given all runs at once: those that wait have said nothing yet
-        said = {name: line for name, log in list(self.logs.items()) if (line := _last_line(log, self.began))}
-        for name, line in said.items():
+        # a cluster is given all runs at once: those that wait have written nothing yet
+        lines = {name: line for name, log in list(self.logs.items()) if (line := _last_line(log, self.began))}
+        for name, line in lines.items():
             table.add_row(Text(name), Text(line, no_wrap=True, overflow="ellipsis"))
-        if waiting := len(self.logs) - len(said):
+        if waiting := len(self.logs) - len(lines):
             table.add_row(f"{waiting} wait", "")
         self.live.update(table, refresh=True)
 
@@ -172,8 +172,8 @@ class Overview:
 
 def _share_done(line: str) -> float:
     """Return how much of a run its last line says is done."""
-    found = re.match(r"epoch (\d+)/(\d+)", line)
-    return int(found[1]) / int(found[2]) if found else 0.0
+    epochs = re.match(r"epoch (\d+)/(\d+)", line)
+    return int(epochs[1]) / int(epochs[2]) if epochs else 0.0
 
 
 def _last_line(log: Path, since: float) -> str:

@@ -12,11 +12,12 @@ from typing import Literal, get_args
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from crossres.core.errors import CrossresError, nearest
+from crossres.core.errors import CrossresError, nearest, one_line
+from crossres.data.degradation import Kernel
 
 Fit = Literal["crop", "squash", "pad"]
 
-# The decoders that may run on a user's bytes: the raster formats the readers look for, and no others.
+#: The decoders that may run on a user's bytes: the raster formats the readers look for, and no others.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 
 
@@ -41,27 +42,37 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def fit_image(image: Image.Image, size: int, fit: Fit) -> Image.Image:
-    """Bring an RGB image to ``size`` x ``size`` pixels; see `ImageSet.pixels`."""
+def fit_image(
+    image: Image.Image, size: int, fit: Fit, kernel: Kernel = "bicubic", *, reducing_gap: float | None = 3.0
+) -> Image.Image:
+    """Bring an RGB image to ``size`` x ``size`` pixels; see `ImageSet.pixels`.
+
+    Args:
+        image: of any size.
+        size: side of the result.
+        fit: what to do with an image that is not square.
+        kernel: by which it is shrunk; it is enlarged by bicubic interpolation.
+        reducing_gap: halve a large photo cheaply first, but keep it this many times finer than the result needs;
+            None resamples it in one exact step.
+    """
     width, height = image.size
     if width == height == size:
         return image
-    # reducing_gap: halve large photos cheaply first, still three times finer than the result needs.
-    if fit == "squash":
-        return image.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)
-    if fit == "crop":
-        # The box resizes the centre alone: the pixels of resize-then-crop, without the long strip
-        # that an extreme aspect would need in between.
-        side = min(width, height)
-        left, top = (width - side) / 2, (height - side) / 2
-        box = (left, top, left + side, top + side)
-        return image.resize((size, size), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)
-    scale = size / max(width, height)
-    inner = (max(1, round(width * scale)), max(1, round(height * scale)))
-    canvas = Image.new("RGB", (size, size))
-    resized = image.resize(inner, Image.Resampling.BICUBIC, reducing_gap=3.0)
-    canvas.paste(resized, ((size - inner[0]) // 2, (size - inner[1]) // 2))
-    return canvas
+    decisive = (max if fit == "pad" else min)(width, height)
+    used = kernel if decisive > size else "bicubic"
+    resample = Image.Resampling["BOX" if used == "area" else used.upper()]
+    if fit == "pad":
+        scale = size / decisive
+        inner = (max(1, round(width * scale)), max(1, round(height * scale)))
+        canvas = Image.new("RGB", (size, size))
+        resized = image.resize(inner, resample, reducing_gap=reducing_gap)
+        canvas.paste(resized, ((size - inner[0]) // 2, (size - inner[1]) // 2))
+        return canvas
+    # The box resizes the centre alone: the pixels of resize-then-crop, without the long strip
+    # that an extreme aspect would need in between.
+    left, top = (width - decisive) / 2, (height - decisive) / 2
+    box = (left, top, left + decisive, top + decisive) if fit == "crop" else None
+    return image.resize((size, size), resample, box=box, reducing_gap=reducing_gap)
 
 
 def check_fit(size: int, fit: str) -> None:
@@ -73,7 +84,7 @@ def check_fit(size: int, fit: str) -> None:
 
 
 def reason(error: Exception) -> str:
-    """Say in one line why an image could not be read."""
+    """Return in one line why an image could not be read."""
     if isinstance(error, UnidentifiedImageError):
-        return "not an image, or not of a known format (png, jpeg, webp, bmp, gif, tiff, ppm)"
-    return " ".join(str(error).split()) or type(error).__name__
+        return f"not an image, or not of a known format ({', '.join(FORMATS).lower()})"
+    return one_line(error)

@@ -8,11 +8,7 @@ from typing import Any, Literal, get_args, get_type_hints
 from crossres.core.errors import CrossresError, nearest
 
 Kernel = Literal["area", "bilinear", "bicubic", "lanczos", "nearest"]
-
-
 Size = int | tuple[int, int]
-
-
 Range = tuple[float, float]
 
 

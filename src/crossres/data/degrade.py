@@ -6,8 +6,9 @@ their product is applied in two matrix products, however many samples have a siz
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,38 +17,22 @@ from torch import Tensor
 from crossres.data.degradation import Degradation, Kernel, Range, Size, check_size
 
 
-@dataclass
-class Draws:
-    """What is random in a degradation, drawn per sample: CPU or device tensors of shape (B,).
+class Draws(NamedTuple):
+    """What is random in a degradation: tensors (B,), a value for each sample."""
 
-    The noise itself is drawn when it is added, from ``noise_seed``, for a whole batch of ``noise_rows[1]``
-    samples of which these begin at ``noise_rows[0]``; None: these are the whole batch.
-    """
+    size: Tensor  # side of its LR image, in pixels
+    blur: Tensor  # sigma of its Gaussian blur, in LR pixels
+    noise: Tensor  # standard deviation of its noise, in 0..1 of full scale
+    quality: Tensor  # of its JPEG, 1..100
+    seed: Tensor  # of its noise, int64
 
-    size: Tensor
-    blur: Tensor
-    noise: Tensor
-    quality: Tensor
-    noise_seed: int = 0
-    noise_rows: tuple[int, int] | None = None
+    def rows(self, rows: slice | Tensor) -> Draws:
+        """Return the draws of some of the samples."""
+        return Draws(*(drawn[rows] for drawn in self))
 
-    def part(self, batch: slice, share: slice) -> Draws:
-        """Return the draws of a batch's samples, or of one process's share of them (rows of all the draws)."""
-        return Draws(
-            self.size[share],
-            self.blur[share],
-            self.noise[share],
-            self.quality[share],
-            self.noise_seed + batch.start,
-            (share.start - batch.start, batch.stop - batch.start),
-        )
-
-    def to(self, device: torch.device) -> Draws:
+    def to(self, device: torch.device | str) -> Draws:
         """Return the draws on a device."""
-        size, blur, noise, quality = (
-            t.to(device, non_blocking=True) for t in (self.size, self.blur, self.noise, self.quality)
-        )
-        return Draws(size, blur, noise, quality, self.noise_seed, self.noise_rows)
+        return Draws(*(drawn.to(device, non_blocking=True) for drawn in self))
 
 
 def draw(n: int, size: Size, degradation: Degradation, generator: torch.Generator | None = None) -> Draws:
@@ -61,12 +46,10 @@ def draw(n: int, size: Size, degradation: Degradation, generator: torch.Generato
             return torch.full((n,), start)
         return torch.empty(n).uniform_(start, end, generator=generator)
 
-    if low == high:
-        sizes = torch.full((n,), high)
-    else:
-        sizes = torch.randint(low, high + 1, (n,), generator=generator)
-    noisy = ranges.noise is not None and ranges.noise[1] > 0
-    seed = int(torch.randint(2**62, (1,), generator=generator)) if noisy else 0
+    sizes = torch.full((n,), high) if low == high else torch.randint(low, high + 1, (n,), generator=generator)
+    seed = torch.arange(n)
+    if ranges.noise and ranges.noise[1] > 0:
+        seed += torch.randint(2**62, (1,), generator=generator)
     return Draws(sizes, uniform(ranges.blur), uniform(ranges.noise), uniform(ranges.jpeg), seed)
 
 
@@ -84,9 +67,9 @@ def degrade(
         size: side of the LR image in pixels, or a range (low, high): then each sample is degraded at a size of
             its own, noise, JPEG and rounding included, and enlarged to ``high`` as an `Encoder` enlarges it
             (bicubic), so that the batch keeps one shape.
-        degradation: the parameters; bicubic downsampling where left out.
+        degradation: the parameters; bicubic downsampling if left out.
         generator: CPU generator of the random part.
-        draws: the random part, where it is drawn already (``generator`` is then unused).
+        draws: the random part, if it is drawn already (``generator`` is then unused).
 
     Returns:
         float32 (B, C, high, high) in 0..1, rounded to 8 bits at its own size as an image file holds it.
@@ -111,10 +94,7 @@ def degrade(
         columns = rows if width == height else _shrinking_matrices(width, low, high, degradation.kernel, draws)
         lr = rows[:, None] @ images @ columns[:, None].transpose(-1, -2)
     if ranges.noise != (0.0, 0.0):
-        noise_generator = torch.Generator(hr.device).manual_seed(draws.noise_seed)
-        first, of = draws.noise_rows or (0, len(lr))
-        noise = torch.randn((of, *lr.shape[1:]), device=hr.device, generator=noise_generator)
-        lr = lr + noise[first : first + len(lr)] * draws.noise[:, None, None, None]
+        lr = lr + _normal(draws.seed, lr.shape[1:]) * draws.noise[:, None, None, None]
     lr = lr.clamp_(0, 1)
     if ranges.jpeg != (0.0, 0.0):
         lr = jpeg(lr if low == high else _edges_repeated(lr, draws.size), draws.quality)
@@ -122,50 +102,78 @@ def degrade(
     return lr if low == high else _enlarged(lr, low, draws.size)
 
 
+def _normal(seed: Tensor, shape: torch.Size) -> Tensor:
+    """Return standard normal noise (B, *shape), of each sample from its own seed alone.
+
+    A counter goes through SplitMix64 (Steele et al. 2014): one pass for a whole batch, on any device.
+    """
+    count = math.prod(shape)
+    increment = -0x61C8864680B583EB  # 2**64 / golden ratio, as int64
+    place = torch.arange(1, (count + 1) // 2 + 1, device=seed.device)
+    bits = _mixed(_mixed(seed * increment)[:, None] + place * increment)
+    uniform = bits.view(torch.int32)[:, :count] * 2.0**-31
+    # one float32 below 1, where the inverse is still finite
+    return torch.erfinv(uniform.clamp_(-1 + 2**-24, 1 - 2**-24)).mul_(2**0.5).view(-1, *shape)
+
+
+def _mixed(bits: Tensor) -> Tensor:
+    """Scramble int64 in place with SplitMix64's finalizer."""
+    for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15), (31, 1)):
+        bits ^= (bits >> shift).bitwise_and_(2 ** (64 - shift) - 1)  # a shift that fills up with zeros
+        bits *= factor
+    return bits
+
+
 def _resampled(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Apply one matrix to every column and one to every row of (B, C, H, W)."""
     return F.linear(F.linear(images, columns).transpose(-1, -2), rows).transpose(-1, -2).contiguous()
 
 
-def resize_matrix(n_in: int, n_out: int, kernel: Kernel, device: torch.device | None = None) -> Tensor:
-    """Return the (n_out, n_in) matrix that resamples one axis as Pillow's antialiased ``Image.resize`` does.
-
-    The kernel is widened by the shrinking factor and sampled at the centres of the input pixels; rows sum
-    to 1. Bicubic has a = -0.5 (Keys 1981), lanczos has three lobes, area is Pillow's box.
-    """
-    return _resize_matrix(n_in, n_out, kernel, str(device or "cpu"))
-
-
 @lru_cache(maxsize=256)
-def _resize_matrix(n_in: int, n_out: int, kernel: Kernel, device: str) -> Tensor:
+def resize_matrix(n_in: int, n_out: int, kernel: Kernel, device: torch.device | str = "cpu") -> Tensor:
+    """Return the (n_out, n_in) matrix that resamples one axis as Pillow's antialiased ``Image.resize`` does."""
     scale = n_in / n_out
-    centre = (torch.arange(n_out, dtype=torch.float64) + 0.5) * scale
     if kernel == "nearest":
         # Pillow adds up the scale, which settles the ties between two pixels
         steps = torch.full((n_out,), scale, dtype=torch.float64)
         steps[0] = 0.5 * scale
         return F.one_hot(steps.cumsum(0).long().clamp_(max=n_in - 1), n_in).float().to(device)
-    support = {"area": 0.5, "bilinear": 1.0, "bicubic": 2.0, "lanczos": 3.0}[kernel]
-    widen = max(scale, 1.0)
-    pixel = torch.arange(n_in, dtype=torch.float64)
-    first = (centre - support * widen + 0.5).floor().clamp_(min=0)
-    last = (centre + support * widen + 0.5).floor().clamp_(max=n_in)
-    inside = (pixel >= first[:, None]) & (pixel < last[:, None])
-    weight = _kernel((pixel + 0.5 - centre[:, None]) / widen, kernel) * inside
+    centre = (torch.arange(n_out, dtype=torch.float64) + 0.5) * scale
+    weight = resampling_weights(torch.arange(n_in, dtype=torch.float64), centre, max(scale, 1.0), kernel)
     return (weight / weight.sum(1, keepdim=True)).float().to(device)
 
 
-def _kernel(x: Tensor, kernel: Kernel) -> Tensor:
-    distance = x.abs()
+def resampling_weights(pixel: Tensor, centre: Tensor, widen: Tensor | float, kernel: str) -> Tensor:
+    """Return the weights of the input pixels in each output pixel, float64 (n_out, n_in), not yet of sum 1.
+
+    Bicubic has a = -0.5 (Keys 1981), lanczos has three lobes, area is Pillow's box. All of it can be traced for
+    export, with an axis of any length.
+
+    Args:
+        pixel: 0, 1, ... n_in - 1, float64 (n_in,).
+        centre: of the output pixels on the input axis, float64 (n_out,).
+        widen: by how much the kernel is widened: the shrinking factor, at least 1.
+        kernel: any but nearest.
+    """
+    support = {"area": 0.5, "bilinear": 1.0, "bicubic": 2.0, "lanczos": 3.0}[kernel] * widen
+    first = (centre - support + 0.5).floor()[:, None]
+    last = (centre + support + 0.5).floor()[:, None]
+    offset = (pixel + 0.5 - centre[:, None]) / widen
+    distance = offset.abs()
     if kernel == "area":
-        return ((x > -0.5) & (x <= 0.5)).double()
-    if kernel == "bilinear":
-        return (1 - distance).clamp(min=0)
-    if kernel == "bicubic":
+        weight = ((offset > -0.5) & (offset <= 0.5)).double()
+    elif kernel == "bilinear":
+        weight = (1 - distance).clamp(min=0)
+    elif kernel == "bicubic":
         near = (1.5 * distance - 2.5) * distance**2 + 1
         far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
-        return torch.where(distance < 1, near, torch.where(distance < 2, far, 0.0))
-    return torch.where(distance < 3, torch.sinc(x) * torch.sinc(x / 3), 0.0)
+        weight = torch.where(distance < 1, near, torch.where(distance < 2, far, 0.0))
+    else:
+        # not torch.sinc: ONNX keeps its pi in float32
+        angle = torch.pi * distance.clamp(min=1e-9)
+        lobes = torch.sin(angle) / angle * (torch.sin(angle / 3) / (angle / 3))
+        weight = torch.where(distance < 3, lobes, 0.0)
+    return weight * ((pixel >= first) & (pixel < last))
 
 
 def _shrinking_matrices(n_in: int, low: int, high: int, kernel: Kernel, draws: Draws) -> Tensor:

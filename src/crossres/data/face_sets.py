@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from crossres.core.errors import CrossresError
+from crossres.core.errors import CrossresError, one_line
 from crossres.data.faces import NOBODY, Search
 from crossres.data.folder import FileItems, files_below
 from crossres.data.images import ImageSet, by_name
-from crossres.data.pairs import UNNAMED
+from crossres.data.pairs import UNNAMED, read_csv
 
 #: left, top, right, bottom in pixels
 Box = tuple[float, float, float, float]
@@ -29,14 +28,17 @@ AROUND_POINTS = 2.2
 AS_HANDED_OUT = "give the folder of the set as it is handed out"
 
 
-class FaceItems(FileItems):
-    """Faces in files: whole pictures, or boxes in them.
+class Face(NamedTuple):
+    """A face in a file: of whom (None: a stranger), whether in the gallery or a probe, and where in the picture."""
 
-    Args:
-        root: what the paths are relative to.
-        paths: with ``/`` between the parts.
-        boxes: of each face; None for the whole picture. What lies beyond the picture is black.
-    """
+    path: str
+    person: str | None
+    enrolled: bool
+    box: Box | None = None
+
+
+class FaceItems(FileItems):
+    """Faces in files: whole pictures (no box), or boxes in them; what lies beyond the picture is black."""
 
     def __init__(self, root: Path, paths: list[str], boxes: Sequence[Box | None]) -> None:
         super().__init__(root, paths)
@@ -72,26 +74,25 @@ def read_face_set(layout: str, root: str | Path) -> tuple[ImageSet, Search]:
     root = Path(root)
     if not root.is_dir():
         raise CrossresError(f"there is no folder {root}")
-    name, _, part = layout.partition("-")
-    if name not in LAYOUTS or (part and name != "scface") or part not in ("", *DISTANCES):
+    name, _, distance = layout.partition("-")
+    if name not in LAYOUTS or (distance and name != "scface") or distance not in ("", *DISTANCES):
         known = ", ".join([*LAYOUTS, *(f"scface-{digit}" for digit in DISTANCES)])
         raise CrossresError(f"unknown layout '{layout}'; known: {known}")
-    faces = LAYOUTS[name](root, part)
-    if not any(face[3] for face in faces) or all(face[3] for face in faces):
-        lacking = "probe" if any(face[3] for face in faces) else "gallery"
+    faces = LAYOUTS[name](root, distance)
+    enrolled = np.array([face.enrolled for face in faces], dtype=bool)
+    if not enrolled.any() or enrolled.all():
+        lacking = "probe" if enrolled.any() else "gallery"
         raise CrossresError(f"{root}: no {lacking} image of {layout}; {AS_HANDED_OUT}")
-    missing = [path for path in dict.fromkeys(face[0] for face in faces) if not (root / path).is_file()]
+    missing = [path for path in dict.fromkeys(face.path for face in faces) if not (root / path).is_file()]
     if missing:
         raise CrossresError(f"{root / missing[0]} is missing ({len(missing)} images of {layout} are)")
-    people = sorted({face[2] for face in faces if face[2] is not None})
-    classes = [*people, UNNAMED]
-    number = {person: i for i, person in enumerate(people)}
-    labels = [len(people) if face[2] is None else number[face[2]] for face in faces]
+    people = sorted({face.person for face in faces if face.person is not None})
+    number: dict[str | None, int] = {person: i for i, person in enumerate(people)}
+    identity = np.array([number.get(face.person, NOBODY) for face in faces], dtype=np.int64)
+    labels = np.where(identity == NOBODY, len(people), identity)
+    items = FaceItems(root, [face.path for face in faces], [face.box for face in faces])
     title = root.resolve().name if layout == "folders" else layout
-    items = FaceItems(root, [f[0] for f in faces], [f[1] for f in faces])
-    images = ImageSet(items, labels, classes, title, whole=True)
-    identity = np.array([NOBODY if face[2] is None else number[face[2]] for face in faces], dtype=np.int64)
-    enrolled = np.array([face[3] for face in faces])
+    images = ImageSet(items, labels, [*people, UNNAMED], title, whole=True)
     gallery, probes = np.flatnonzero(enrolled), np.flatnonzero(~enrolled)
     if not set(identity[gallery].tolist()) & set(identity[probes].tolist()) - {NOBODY}:
         where, remedy = root, AS_HANDED_OUT
@@ -101,43 +102,32 @@ def read_face_set(layout: str, root: str | Path) -> tuple[ImageSet, Search]:
     return images, Search(gallery, identity[gallery], probes, identity[probes])
 
 
-#: path, box, person (None for nobody) and whether it is enrolled
-Face = tuple[str, Box | None, str | None, bool]
-
-
-def _tinyface(root: Path, _part: str) -> list[Face]:
+def _tinyface(root: Path, _distance: str) -> list[Face]:
     """``Testing_Set/`` with Gallery_Match, Gallery_Distractor, Probe and their two .mat lists (Cheng et al. 2018)."""
     places = (root / "Testing_Set", root / "tinyface" / "Testing_Set")
     test = next((folder for folder in places if folder.is_dir()), root)
     at = os.path.relpath(test, root)
     faces: list[Face] = []
-    for folder, stem, enrolled in (("Gallery_Match", "gallery_match", True), ("Probe", "probe", False)):
-        mat = _mat(test / f"{stem}_img_ID_pairs.mat")
-        key = stem.split("_")[0]
-        for entry in (f"{key}_set", f"{key}_ids"):
-            if entry not in mat:
-                raise CrossresError(f"{test / f'{stem}_img_ID_pairs.mat'}: has no '{entry}'")
-        names, ids = _texts(mat[f"{key}_set"]), _texts(mat[f"{key}_ids"])
+    for folder, key, enrolled in (("Gallery_Match", "gallery", True), ("Probe", "probe", False)):
+        path = test / f"{folder.lower()}_img_ID_pairs.mat"
+        names, ids = _mat(path, f"{key}_set", f"{key}_ids")
         if len(names) != len(ids):
-            raise CrossresError(f"{test}: {len(names)} {folder} images for {len(ids)} identities")
+            raise CrossresError(f"{path}: {len(names)} images for {len(ids)} identities")
         faces += [
-            (Path(at, folder, name).as_posix(), None, person, enrolled)
-            for name, person in zip(names, ids, strict=True)
+            Face(Path(at, folder, name).as_posix(), person, enrolled) for name, person in zip(names, ids, strict=True)
         ]
     distractors = test / "Gallery_Distractor"
     if not distractors.is_dir():
         raise CrossresError(f"{distractors} is missing: without its distractors TinyFace is another, easier test")
-    faces += [
-        (Path(at, "Gallery_Distractor", file.relative_to(distractors)).as_posix(), None, None, True)
-        for file in files_below(distractors)[0]
-    ]
+    for file in files_below(distractors)[0]:
+        faces.append(Face(Path(at, file.relative_to(test)).as_posix(), None, True))
     return faces
 
 
-def _folders(root: Path, _part: str) -> list[Face]:
-    """``gallery/PERSON/`` and ``probes/PERSON/``, perhaps ``distractors/``: gallery images of nobody looked for.
+def _folders(root: Path, _distance: str) -> list[Face]:
+    """``gallery/PERSON/`` and ``probes/PERSON/``, perhaps ``distractors/``: gallery images of strangers.
 
-    Probes of people whom the gallery lacks are strangers.
+    Probes of people whom the gallery lacks are strangers too.
     """
     faces: list[Face] = []
     for folder, enrolled in (("gallery", True), ("probes", False)):
@@ -149,67 +139,68 @@ def _folders(root: Path, _part: str) -> list[Face]:
         for file in files:
             path = file.relative_to(root)
             if len(path.parts) < 3:
-                raise CrossresError(f"{file} lies in no person's folder; move it to {folder}/PERSON/")
-            faces.append((path.as_posix(), None, path.parts[1], enrolled))
-    faces += [(file.relative_to(root).as_posix(), None, None, True) for file in files_below(root / "distractors")[0]]
-    return faces
+                raise CrossresError(f"{file} is not in a person's folder; move it to {folder}/PERSON/")
+            faces.append(Face(path.as_posix(), path.parts[1], enrolled))
+    distractors = files_below(root / "distractors")[0]
+    return faces + [Face(file.relative_to(root).as_posix(), None, True) for file in distractors]
 
 
-def _mat(path: Path) -> dict[str, Any]:
+def _mat(path: Path, *entries: str) -> list[list[str]]:
+    """Return the texts of some cell arrays of a MATLAB file."""
     try:
         from scipy.io import loadmat
     except ImportError:
         raise CrossresError("TinyFace's lists need scipy: pip install 'crossres[bench]'") from None
     try:
-        found: dict[str, Any] = loadmat(path)
+        content = loadmat(path)
     except OSError as error:
         raise CrossresError(f"{path}: {error.strerror or 'no such file'}") from None
     except Exception as error:
-        raise CrossresError(f"{path}: not a .mat file ({' '.join(str(error).split())[:120]})") from None
-    return found
+        raise CrossresError(f"{path}: not a .mat file ({one_line(error, 120)})") from None
+    for entry in entries:
+        if entry not in content:
+            raise CrossresError(f"{path}: has no '{entry}'")
+    return [[_text(cell) for cell in np.asarray(content[entry], dtype=object).flat] for entry in entries]
 
 
-def _texts(cells: Any) -> list[str]:
-    """Return the texts of a MATLAB cell array, however deep each lies."""
-    texts = []
-    for cell in np.asarray(cells, dtype=object).reshape(-1):
-        while isinstance(cell, np.ndarray):
-            cell = cell.reshape(-1)[0]
-        texts.append(str(cell))
-    return texts
+def _text(cell: Any) -> str:
+    """Return the text of a MATLAB cell, however deep it lies."""
+    while isinstance(cell, np.ndarray):
+        cell = cell.flat[0]
+    return str(cell)
 
 
-def _scface(root: Path, part: str) -> list[Face]:
+def _scface(root: Path, distance: str) -> list[Face]:
     """``001_frontal.jpg`` mug shots against ``001_cam1_1.jpg`` to ``_cam5_3.jpg``, anywhere (Grgic et al. 2011)."""
     faces: list[Face] = []
     # handed out with each face cropped and whole, and each surveillance image in two folders
-    wanted = [root / "mugshot_frontal_cropped_all", root / "surveillance_cameras_all"]
-    folders = wanted if all(folder.is_dir() for folder in wanted) else [root]
+    folders = [root / "mugshot_frontal_cropped_all", root / "surveillance_cameras_all"]
+    if not all(folder.is_dir() for folder in folders):
+        folders = [root]
     for file in [picture for folder in folders for picture in files_below(folder)[0]]:
         path = file.relative_to(root).as_posix()
-        if found := re.fullmatch(r"(\d{3})_frontal", file.stem):
-            faces.append((path, None, found[1], True))
-        found = re.fullmatch(r"(\d{3})_(cam\d)_(\d)", file.stem)
-        if found and found[2] in DAYLIGHT and found[3] in (part or DISTANCES):
-            faces.append((path, None, found[1], False))
+        if match := re.fullmatch(r"(\d{3})_frontal", file.stem):
+            faces.append(Face(path, match[1], True))
+        match = re.fullmatch(r"(\d{3})_(cam\d)_(\d)", file.stem)
+        if match and match[2] in DAYLIGHT and match[3] in (distance or DISTANCES):
+            faces.append(Face(path, match[1], False))
     return faces
 
 
-def _uccs(root: Path, _part: str) -> list[Face]:
-    """``gallery.csv`` (five points a face) or ``training.csv`` (boxes) enrol, ``validation.csv`` is looked for.
+def _uccs(root: Path, _distance: str) -> list[Face]:
+    """``gallery.csv`` (five points a face) or ``training.csv`` (boxes) enrol, ``validation.csv`` has the probes.
 
     A SUBJECT_ID below 0 is a stranger; pictures lie anywhere below the folder (Günther et al. 2017).
     """
-    found = [file.relative_to(root) for file in files_below(root)[0]]
-    places = by_name([path.as_posix() for path in found])
+    pictures = [file.relative_to(root).as_posix() for file in files_below(root)[0]]
+    places = by_name(pictures)
     lists = [root / "gallery.csv", root / "training.csv"]
     enrolling = next((path for path in lists if path.is_file()), lists[0])
     faces: list[Face] = []
     for path, enrolled in ((enrolling, True), (root / "validation.csv", False)):
-        for line, row in _rows(path):
+        for line, row in read_csv(path):
             try:
-                person, box = int(row["SUBJECT_ID"]), _box(row)
-                name = str(Path(row["FILE"]))
+                person, box, name = int(row["SUBJECT_ID"]), _box(row), str(Path(row["FILE"]))
             except (KeyError, TypeError, ValueError) as error:
                 raise CrossresError(f"{path}, line {line}: cannot be read as a face ({error})") from None
             if enrolled and person < 0:
@@ -217,20 +208,9 @@ def _uccs(root: Path, _part: str) -> list[Face]:
             at = places.get(name, places.get(Path(name).name))
             if at is not None and at < 0:
                 raise CrossresError(f"{path}, line {line}: several pictures are named '{name}'; keep one")
-            known = name if at is None else found[at].as_posix()
-            faces.append((known, box, None if person < 0 else f"{person:05}", enrolled))
+            known = name if at is None else pictures[at]
+            faces.append(Face(known, None if person < 0 else f"{person:05}", enrolled, box))
     return faces
-
-
-def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            return [(reader.line_num, row) for row in reader]
-    except OSError as error:
-        raise CrossresError(f"{path}: {error.strerror}") from None
-    except (UnicodeDecodeError, csv.Error):
-        raise CrossresError(f"{path}: not a CSV file") from None
 
 
 def _box(row: dict[str, str]) -> Box:

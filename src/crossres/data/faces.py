@@ -8,15 +8,31 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 import numpy as np
-import numpy.typing as npt
 
 from crossres.core.errors import CrossresError
+from crossres.core.types import Int64s
 from crossres.data.images import ImageSet
 from crossres.data.pairs import Pairs
 
-Positions = npt.NDArray[np.int64]
 #: Identity of an image that is nobody's in a gallery: a distractor, or a stranger among the probes.
 NOBODY = -1
+
+
+@dataclass(frozen=True)
+class Search:
+    """A gallery and the probes that are searched in it.
+
+    Attributes:
+        gallery: positions (G,) of images.
+        gallery_identity: (G,); `NOBODY` for distractors.
+        probes: positions (P,).
+        probe_identity: (P,); `NOBODY`, or an identity that the gallery lacks, for strangers.
+    """
+
+    gallery: Int64s
+    gallery_identity: Int64s
+    probes: Int64s
+    probe_identity: Int64s
 
 
 def hold_out_people(images: ImageSet, fraction: float, seed: int) -> tuple[ImageSet, ImageSet | None]:
@@ -32,23 +48,19 @@ def hold_out_people(images: ImageSet, fraction: float, seed: int) -> tuple[Image
     """
     if not fraction:
         return images, None
-    order = np.random.default_rng(seed).permutation(len(images.classes))
-    count = round(fraction * len(order))
-    if not 2 <= count <= len(order) - 2:
-        raise CrossresError(
-            f"{images.name}: {fraction:g} of its {len(order)} people is {count}; at least two have to be held out "
-            "and two left: change the share"
-        )
+    people = len(images.classes)
+    order = np.random.default_rng(seed).permutation(people)
+    count = round(fraction * people)
+    share = f"{images.name}: {fraction:g} of its {people} people is {count}"
+    if not 2 <= count <= people - 2:
+        raise CrossresError(f"{share}; at least two have to be held out and two left: change the share")
     held = set(order[:count].tolist())
     train, val = (
         images.of_classes([name for i, name in enumerate(images.classes) if (i in held) == chosen])
         for chosen in (False, True)
     )
     if val.class_counts.max() < 2:
-        raise CrossresError(
-            f"{images.name}: of the {count} people held out none has two images, so there is no genuine pair; raise "
-            "the share"
-        )
+        raise CrossresError(f"{share}, and none of those has two images for a genuine pair; raise the share")
     return train, val
 
 
@@ -59,47 +71,38 @@ def people_in_both(train: ImageSet, test: ImageSet) -> list[str]:
 
 
 def overlap(train: ImageSet, test: ImageSet, name: str) -> tuple[int, str | None]:
-    """Return how many people are in both sets, and the line to say of it; None where nobody is.
-
-    Args:
-        train: the training images.
-        test: the test images.
-        name: of their source.
-    """
+    """Return how many people are in both sets of a source, and a warning; None if there are none."""
     both = people_in_both(train, test)
     if not both:
         return 0, None
-    text = f"{name}: {len(both)} people are in the training and in the test images, first {both[0]}: "
-    if all(person.isdecimal() for person in both):
-        return len(both), text + "unless each counts its people anew, the test will look better than it is"
-    return len(both), text + "the test will look better than it is"
+    unless = "unless each counts its people anew, " if all(person.isdecimal() for person in both) else ""
+    where = f"{name}: {len(both)} people are in the training and in the test images, first {both[0]}"
+    return len(both), f"{where}: {unless}the test will look better than it is"
 
 
 def images_in_both(train: ImageSet, test: ImageSet) -> list[str]:
-    """Return the names of those of the training images whose very pixels are among the test images."""
+    """Return the names of the training images whose very pixels are among the test images."""
     judged = set(_pixel_digests(test))
     return [train.path(i) for i, digest in enumerate(_pixel_digests(train)) if digest in judged]
 
 
 def _pixel_digests(images: ImageSet) -> Iterator[bytes]:
+    def digest(i: int) -> bytes:
+        pixels = images.image(i)
+        return sha256(str(pixels.shape).encode() + pixels.tobytes()).digest()
+
     with ThreadPoolExecutor() as pool:
-        # in parts: each answer waits in memory until it is read
+        # in parts: each digest waits in memory until it is read
         for start in range(0, len(images), 1024):
-            yield from pool.map(
-                lambda i: _pixel_digest(images.image(i)), range(start, min(start + 1024, len(images)))
-            )
-
-
-def _pixel_digest(pixels: npt.NDArray[np.uint8]) -> bytes:
-    return sha256(str(pixels.shape).encode() + pixels.tobytes()).digest()
+            yield from pool.map(digest, range(start, min(start + 1024, len(images))))
 
 
 def draw_pairs(images: ImageSet, count: int, seed: int, folds: int = 10) -> Pairs:
     """Draw pairs for verification: half genuine, half impostors, none twice, in folds of equal size.
 
-    A genuine pair is of a person drawn among those with two images or more, so that nobody's many images make up
-    most of the pairs; an impostor pair is of two people. Of a small set there are fewer pairs than asked for, of both
-    kinds alike: a threshold follows the share of each.
+    A genuine pair is of a person drawn among those with two images or more, so that one person's many images do not
+    make up most of the pairs; an impostor pair is of two people. Of a small set there are fewer pairs than requested,
+    of both kinds alike: a threshold follows the share of each.
 
     Args:
         images: classes are people.
@@ -146,41 +149,16 @@ def draw_pairs(images: ImageSet, count: int, seed: int, folds: int = 10) -> Pair
     return Pairs(pairs[:, 0], pairs[:, 1], truth, fold.astype(np.int64))
 
 
-@dataclass(frozen=True)
-class Search:
-    """A gallery and the probes that are looked for in it.
-
-    Attributes:
-        gallery: positions (G,) of images.
-        gallery_identity: (G,); `NOBODY` for distractors.
-        probes: positions (P,).
-        probe_identity: (P,); `NOBODY`, or an identity that the gallery lacks, for strangers.
-    """
-
-    gallery: Positions
-    gallery_identity: Positions
-    probes: Positions
-    probe_identity: Positions
-
-
 def first_image_search(images: ImageSet) -> Search:
-    """Enrol the first image of each person with two or more; the others are probes, the rest of people strangers.
+    """Enrol the first image of each person with two or more; the others are probes, other people's are strangers.
 
     Raises:
         CrossresError: no person has two images.
     """
-    counts = images.class_counts
-    gallery: list[int] = []
-    probes: list[int] = []
-    seen: set[int] = set()
-    for i, label in enumerate(images.labels.tolist()):
-        if counts[label] > 1 and label not in seen:
-            seen.add(label)
-            gallery.append(i)
-        else:
-            probes.append(i)
-    if not gallery:
+    identity = np.where(images.class_counts[images.labels] > 1, images.labels, NOBODY)
+    _, first = np.unique(identity, return_index=True)
+    gallery = np.sort(first[identity[first] != NOBODY])
+    if not len(gallery):
         raise CrossresError(f"{images.name}: identification needs a person with two images")
-    enrolled, looked_for = np.array(gallery, dtype=np.int64), np.array(probes, dtype=np.int64)
-    identity = np.where(counts[images.labels] > 1, images.labels, NOBODY)
-    return Search(enrolled, images.labels[enrolled], looked_for, identity[looked_for])
+    probes = np.setdiff1d(np.arange(len(images)), gallery)
+    return Search(gallery, identity[gallery], probes, identity[probes])

@@ -12,10 +12,11 @@ from PIL import Image
 from crossres.core.errors import CrossresError, demand_utf8
 from crossres.data.decode import FORMATS
 from crossres.data.images import ImageSet
-from crossres.data.splits import Split, name_bytes, require_own_split, split_by_seed
+from crossres.data.splits import Splitting, name_bytes, require_own_split, split_by_seed
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
-_TEST_FOLDERS = ("test", "val", "validation")  # the first there is serves as the test split
+#: How the name of an image file ends, in lower case.
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+_TEST_FOLDERS = ("test", "val", "validation")  # the first one present is the test split
 
 
 class FileItems:
@@ -45,11 +46,11 @@ class FileItems:
         return sha256(name_bytes(f"{self.paths[row]}\0{stat.st_size}\0{stat.st_mtime_ns}")).digest()
 
 
-def read_folder(root: Path, *, split: Split, test_fraction: float, seed: int, open_set: bool) -> ImageSet:
+def read_folder(root: Path, how: Splitting) -> ImageSet:
     """Read a folder of class folders; see `crossres.data.readers.read`.
 
-    ``root/train`` counts as a split where it holds folders (and no images: then it is a class called
-    train). Its partner is the first of test, val, validation that holds class folders; a further one is not
+    ``root/train`` counts as a split if it holds folders and no images (with images it is a class called
+    train). Its partner is the first of test, val, validation that holds class folders; a second one is not
     read, as validation images are taken from train. Without a partner, or without ``train``, the images are
     split by seed.
 
@@ -58,49 +59,58 @@ def read_folder(root: Path, *, split: Split, test_fraction: float, seed: int, op
             train does not have.
     """
     train = root / "train"
-    if not train.is_dir() or _images_in(train) or not _folders_in(train):
-        return split_by_seed(_read_classes(root, root, _folders_in(root)), split, test_fraction, seed)
-    others = [root / name for name in _TEST_FOLDERS if _folders_in(root / name)]
-    test = others[0] if others else None
+    if not _folders_in(train) or _images_in(train):
+        return split_by_seed(_read_classes(root, root, _folders_in(root)), how)
     classes = _folders_in(train)
-    if test is None:
-        return split_by_seed(_read_classes(train, root, classes), split, test_fraction, seed)
-    require_own_split(split, root)
-    if split == "train":
-        return _read_classes(train, root, classes, [f"{folder}/" for folder in others[1:]])
-    tested = _folders_in(test)
-    if open_set:
-        return _read_classes(test, root, tested)
-    unknown = [name for name in tested if name not in set(classes)]
+    tests = [root / name for name in _TEST_FOLDERS if _folders_in(root / name)]
+    if not tests:
+        return split_by_seed(_read_classes(train, root, classes), how)
+    require_own_split(how.split, root)
+    if how.split == "train":
+        return _read_classes(train, root, classes, [f"{folder}/" for folder in tests[1:]])
+    if how.open_set:
+        return _read_classes(tests[0], root, _folders_in(tests[0]))
+    unknown = sorted(set(_folders_in(tests[0])) - set(classes))
     if unknown:
-        raise CrossresError(
-            f"{test} has the class '{unknown[0]}', which {train} does not have ({len(unknown)} such): "
-            f"rename or remove its folder, or add training images"
-        )
-    return _read_classes(test, root, classes)
+        lacking = f"{tests[0]} has the class '{unknown[0]}', which {train} does not have ({len(unknown)} such)"
+        raise CrossresError(f"{lacking}: rename or remove its folder, or add training images")
+    return _read_classes(tests[0], root, classes)
 
 
 def read_loose(root: Path) -> tuple[FileItems, list[str]]:
-    """Return the images in a folder and anywhere below it, and the files that are none.
+    """Return the images in a folder and anywhere below it, and the paths of the files that are not images.
 
     Raises:
         CrossresError: there is no image.
     """
-    found, others = files_below(root)
-    if not found:
-        raise CrossresError(f"{root} holds no images ({', '.join(sorted(SUFFIXES))})")
-    return FileItems(root, [file.relative_to(root).as_posix() for file in found]), [str(file) for file in others]
+    images, others = files_below(root)
+    if not images:
+        raise _no_images(root)
+    return FileItems(root, [file.relative_to(root).as_posix() for file in images]), [str(file) for file in others]
+
+
+def files_below(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the images in a folder and below it, and the other files; hidden ones are left out.
+
+    Both are sorted by their parts, so that positions are the same on every machine.
+    """
+    files: list[Path] = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name[0] != "."]
+        files += [Path(parent, name) for name in names if name[0] != "."]
+    files.sort(key=lambda file: file.parts)
+    return [file for file in files if _is_image(file.name)], [file for file in files if not _is_image(file.name)]
 
 
 def _read_classes(folder: Path, root: Path, classes: list[str], unread: Sequence[str] = ()) -> ImageSet:
     """Read ``folder/<class>/**`` for those of ``classes`` that are there; paths are kept relative to root.
 
-    ``unread`` is added to what the set says it ignored.
+    ``unread`` is added to what the set lists as ignored.
     """
     if not classes:
         loose = len(_images_in(folder))
-        held = f"holds {loose} images but no class folders" if loose else "holds no class folders and no images"
-        raise CrossresError(f"{folder} {held}: put the images of each class into a folder named after it")
+        content = f"{loose} images but no class folders" if loose else "no class folders and no images"
+        raise CrossresError(f"{folder} holds {content}: put the images of each class into a folder named after it")
     for name in classes:
         demand_utf8(f"the class folder in {folder}", name)
     paths: list[str] = []
@@ -110,19 +120,22 @@ def _read_classes(folder: Path, root: Path, classes: list[str], unread: Sequence
     for label, name in enumerate(classes):
         if not (folder / name).is_dir():
             continue
-        found, others = files_below(folder / name)
+        images, others = files_below(folder / name)
         ignored += [str(file) for file in others]
-        if not found:
+        if not images:
             empty.append(name)
-        paths += [file.relative_to(root).as_posix() for file in found]
-        labels += [label] * len(found)
+        paths += [file.relative_to(root).as_posix() for file in images]
+        labels += [label] * len(images)
     if not paths:
-        raise CrossresError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))})")
+        raise _no_images(folder)
     if empty:
-        raise CrossresError(
-            f"class folder {folder / empty[0]} holds no images ({len(empty)} such): fill it or remove it"
-        )
+        where, count = f"class folder {folder / empty[0]}", f"({len(empty)} such)"
+        raise CrossresError(f"{where} holds no images {count}: fill it or remove it")
     return ImageSet(FileItems(root, paths), labels, classes, root.resolve().name, ignored=ignored)
+
+
+def _no_images(folder: Path) -> CrossresError:
+    return CrossresError(f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)})")
 
 
 def _folders_in(folder: Path) -> list[str]:
@@ -135,15 +148,5 @@ def _images_in(folder: Path) -> list[Path]:
     return [entry for entry in folder.iterdir() if entry.is_file() and _is_image(entry.name)]
 
 
-def files_below(folder: Path) -> tuple[list[Path], list[Path]]:
-    """List the images in ``folder`` and below, and what is none, sorted: positions stay the same everywhere."""
-    files: list[Path] = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if name[0] != "."]
-        files += [Path(parent, name) for name in names if name[0] != "."]
-    files.sort(key=lambda file: file.parts)
-    return [file for file in files if _is_image(file.name)], [file for file in files if not _is_image(file.name)]
-
-
 def _is_image(name: str) -> bool:
-    return name[0] != "." and os.path.splitext(name)[1].lower() in SUFFIXES
+    return name[0] != "." and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES

@@ -6,22 +6,21 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from hashlib import sha256
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from crossres.core.errors import CrossresError, nearest
+from crossres.core.types import Int64s, Pixels
 from crossres.data.decode import Fit, check_fit, fit_image, reason, to_rgb
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Pixels = npt.NDArray[np.uint8]
-Positions = npt.NDArray[np.int64]
 
 _CHUNK = 64  # images a thread takes at once: large enough to hide the cost of handing work over
 
@@ -52,10 +51,9 @@ class ArrayItems:
     """
 
     def __init__(self, array: Pixels) -> None:
-        if array.dtype != np.uint8 or array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[3] != 3):
-            raise CrossresError(
-                f"pixels are {array.dtype} {array.shape}; they should be uint8 (N, H, W) or (N, H, W, 3)"
-            )
+        if array.dtype != np.uint8 or array.ndim not in (3, 4) or array.shape[3:] not in ((), (3,)):
+            given = f"{array.dtype} {array.shape}"
+            raise CrossresError(f"pixels are {given}; they should be uint8 (N, H, W) or (N, H, W, 3)")
         self.array = array
 
     def __len__(self) -> int:
@@ -82,11 +80,11 @@ class ImageSet:
         classes: class names.
         name: what messages and reports call the set.
         skipped: names of the corrupt images that the reader left out.
-        ignored: files among the images that are none by their type, and folders of a split too many.
-        whole: the set has a list of its own that names every image, so that none can be left out.
+        ignored: files among the images that are not images by their name, and folders of a second test split.
+        whole: a list of pairs or probes names every image, so that none can be left out.
 
     Raises:
-        CrossresError: as many labels as images are needed, each in ``0 .. len(classes) - 1``.
+        CrossresError: not one label per image, or one that is not in ``0 .. len(classes) - 1``.
     """
 
     def __init__(
@@ -96,29 +94,26 @@ class ImageSet:
         classes: Sequence[str],
         name: str,
         *,
-        rows: Positions | None = None,
-        skipped: Sequence[str] = (),
         ignored: Sequence[str] = (),
         whole: bool = False,
     ) -> None:
-        self.labels: Positions = np.asarray(labels, dtype=np.int64)
+        self.labels: Int64s = np.asarray(labels, dtype=np.int64)
         self.classes = list(classes)
         self.name = name
-        self.skipped = list(skipped)
+        self.skipped: list[str] = []
         self.ignored = list(ignored)
         self.whole = whole
         self._items = items
-        self._rows: Positions = np.arange(len(items), dtype=np.int64) if rows is None else rows
-        self._sides: Positions | None = None
+        self._rows: Int64s = np.arange(len(items), dtype=np.int64)
+        self._sides: Int64s | None = None
         self._fingerprint: str | None = None
         if self.labels.shape != self._rows.shape:
             raise CrossresError(f"{name} has {len(self._rows)} images but labels of {self.labels.shape}")
         outside = np.flatnonzero((self.labels < 0) | (self.labels >= len(self.classes)))
         if len(outside):
-            raise CrossresError(
-                f"{name}: image {self.where(int(outside[0]))} has label {self.labels[outside[0]]}; "
-                f"with {len(self.classes)} classes it should be 0 to {len(self.classes) - 1}"
-            )
+            where, count = f"{name}: image {self.where(int(outside[0]))}", len(self.classes)
+            label = self.labels[outside[0]]
+            raise CrossresError(f"{where} has label {label}; with {count} classes it should be 0 to {count - 1}")
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -127,7 +122,7 @@ class ImageSet:
         return f"ImageSet({self.name!r}, {len(self)} images, {len(self.classes)} classes)"
 
     @property
-    def class_counts(self) -> Positions:
+    def class_counts(self) -> Int64s:
         """Images of each class, int64 (len(classes),)."""
         return np.bincount(self.labels, minlength=len(self.classes)).astype(np.int64)
 
@@ -196,8 +191,7 @@ class ImageSet:
             sides = np.empty((len(self), 2), dtype=np.int64)
 
             def measure(i: int) -> None:
-                with self._items.open(int(self._rows[i])) as image:
-                    sides[i] = image.size
+                sides[i] = self._load(i, lambda image: image.size)
 
             self._refuse(self._each(measure))
             self._sides = sides
@@ -208,43 +202,34 @@ class ImageSet:
         """Decode everything once; return position and reason of each image that cannot be read."""
         if isinstance(self._items, ArrayItems):
             return []
-        return [(i, str(error)) for i, error in self._each(lambda i: _discard(self._load(i)))]
 
-    def decoded_bytes(self, size: int) -> int:
-        """Return the memory that ``pixels(size)`` takes, in bytes."""
-        return len(self) * 3 * size * size
+        def decode(i: int) -> None:
+            self._load(i)
+
+        return [(i, str(error)) for i, error in self._each(decode)]
 
     def subset(self, indices: npt.ArrayLike) -> ImageSet:
         """Return the images at ``indices`` (positions or a boolean mask), in that order, sharing storage."""
         chosen = np.asarray(indices)
         chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(np.int64)
-        part = ImageSet(
-            self._items,
-            self.labels[chosen],
-            self.classes,
-            self.name,
-            rows=self._rows[chosen],
-            skipped=self.skipped,
-            ignored=self.ignored,
-            whole=self.whole,
-        )
-        if self._sides is not None:
-            part._sides = self._sides[chosen]
+        part = copy(self)
+        part.labels, part._rows, part._fingerprint = self.labels[chosen], self._rows[chosen], None
+        part._sides = None if self._sides is None else self._sides[chosen]
         return part
 
     def of_classes(self, names: Sequence[str]) -> ImageSet:
         """Return the images of some classes alone, which are then its classes, in this set's order.
 
         Raises:
-            CrossresError: no names, or one that is no class of this set.
+            CrossresError: no names, or one that is not a class of this set.
         """
-        known, wanted = set(self.classes), set(names)
+        known, chosen = set(self.classes), set(names)
         for name in names:
             if name not in known:
                 raise CrossresError(f"{self.name} has no class '{name}'{nearest(name, self.classes)}")
         if not names:
             raise CrossresError(f"{self.name}: an empty list of classes; name at least 2 of its {len(self.classes)}")
-        kept = [i for i, name in enumerate(self.classes) if name in wanted]
+        kept = [i for i, name in enumerate(self.classes) if name in chosen]
         number = np.full(len(self.classes), -1, dtype=np.int64)
         number[kept] = np.arange(len(kept))
         part = self.subset(number[self.labels] >= 0)
@@ -266,27 +251,25 @@ class ImageSet:
             self._fingerprint = total.hexdigest()
         return self._fingerprint
 
-    def _load(self, i: int) -> Image.Image:
+    def _load(self, i: int, convert: Callable[[Image.Image], Any] = to_rgb) -> Any:
         row = int(self._rows[i])
         try:
             with self._items.open(row) as image:
-                return to_rgb(image)
+                return convert(image)
         except MemoryError:
             raise
         except Exception as error:  # decoders raise nearly anything on damaged bytes
             raise CrossresError(f"cannot read image {self._items.where(row)}: {reason(error)}") from error
 
-    def _each(self, work: Callable[[int], None]) -> list[tuple[int, Exception]]:
+    def _each(self, work: Callable[[int], None]) -> list[tuple[int, CrossresError]]:
         """Run ``work`` for every position in threads (Pillow frees the GIL); return what failed, in order."""
 
-        def run(start: int) -> list[tuple[int, Exception]]:
-            failed: list[tuple[int, Exception]] = []
+        def run(start: int) -> list[tuple[int, CrossresError]]:
+            failed: list[tuple[int, CrossresError]] = []
             for i in range(start, min(start + _CHUNK, len(self))):
                 try:
                     work(i)
-                except MemoryError:
-                    raise
-                except Exception as error:
+                except CrossresError as error:
                     failed.append((i, error))
             return failed
 
@@ -296,24 +279,15 @@ class ImageSet:
         finally:
             pool.shutdown(cancel_futures=True)  # so that Ctrl-C does not wait for the whole set
 
-    def _refuse(self, failed: list[tuple[int, Exception]]) -> None:
-        if not failed:
-            return
-        i, error = failed[0]
-        if not isinstance(error, CrossresError):
-            error = CrossresError(f"cannot read image {self.where(i)}: {reason(error)}")
-        remedy = (
-            "its lists need them: mend them"
-            if self.whole
-            else "mend or remove them, or set the option corrupt to skip"
-        )
-        raise CrossresError(
-            f"{error} ({len(failed)} of the {len(self)} images of {self.name} cannot be read: {remedy})"
-        ) from error
+    def _refuse(self, failed: list[tuple[int, CrossresError]]) -> None:
+        if failed:
+            mend = "its lists need them: mend them" if self.whole else "mend or remove them, or set corrupt to skip"
+            count = f"{len(failed)} of the {len(self)} images of {self.name} cannot be read"
+            raise CrossresError(f"{failed[0][1]} ({count}: {mend})") from failed[0][1]
 
 
 def by_name(paths: Sequence[str]) -> dict[str, int]:
-    """Return positions by path, by file name and by both without an ending; -1 where a name is of several paths."""
+    """Return positions by path, by file name and by both without an ending; -1 for a name of several paths."""
     position: dict[str, int] = {}
     for i, path in enumerate(paths):
         whole = PurePosixPath(path)
@@ -327,25 +301,19 @@ def by_name(paths: Sequence[str]) -> dict[str, int]:
 
 def left_out(splits: Mapping[str, ImageSet]) -> list[str]:
     """Return a line for each kind of file that the reader of these splits left out, with its count and names."""
-    lines = []
-    for split, images in splits.items():
-        if images.skipped:
-            lines.append(
-                f"{images.name}: {len(images.skipped)} unreadable images of the {split} split left out: "
-                f"{_some(images.skipped)}"
-            )
+
+    def some(names: Sequence[str], most: int = 20) -> str:
+        return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+    lines = [
+        f"{images.name}: {len(images.skipped)} unreadable images of the {split} split left out: "
+        + some(images.skipped)
+        for split, images in splits.items()
+        if images.skipped
+    ]
     # both splits of a folder may list one
     ignored = list(dict.fromkeys(file for images in splits.values() for file in images.ignored))
     if ignored:
-        lines.append(
-            f"{images.name}: {len(ignored)} files or folders are no known images or splits: {_some(ignored)}"
-        )
+        name = next(iter(splits.values())).name
+        lines.append(f"{name}: {len(ignored)} files or folders are not known images or splits: {some(ignored)}")
     return lines
-
-
-def _some(names: Sequence[str], most: int = 20) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _discard(image: Image.Image) -> None:
-    """Drop a decoded image: decoding it was the check."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterator, Sequence
+from copy import copy
+from dataclasses import KW_ONLY, dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset
 
 from crossres.core.errors import CrossresError
 from crossres.core.types import Batch
@@ -17,16 +19,17 @@ from crossres.data.degradation import Degradation, Size
 from crossres.data.degrade import Draws, degrade, draw
 
 if TYPE_CHECKING:
+    from crossres.data.decode import Fit
     from crossres.data.images import ImageSet
 
 
+@dataclass(eq=False)
 class Loader:
     """Serves an ImageSet as batches of the same view at two resolutions.
 
     A set whose decoded images fit the memory budget lies on the device as one uint8 tensor; a larger one is
     decoded by worker processes. Everything random is drawn per epoch from (seed, epoch), for all samples at
-    once, so it is the same for every number of processes, and, drawn on the CPU, the same on every device;
-    only the realistic preset's noise is drawn on the device itself.
+    once, on the CPU: it is the same for every batch size, number of processes and device.
 
     Args:
         images: the labelled images.
@@ -46,61 +49,57 @@ class Loader:
         workers: decoding processes of a set over the budget.
         rank: this process's number under DDP.
         world_size: number of processes under DDP.
+
+    Attributes:
+        label: class of each image, int64 (N,), on the device.
+        in_memory: whether all images are decoded already.
     """
 
-    def __init__(
-        self,
-        images: ImageSet,
-        *,
-        hr_size: int,
-        lr_size: Size,
-        degradation: Degradation | None = None,
-        batch_size: int = 128,
-        device: torch.device | str = "cpu",
-        fit: Literal["crop", "squash", "pad"] = "crop",
-        shift: int = 0,
-        flip: bool = False,
-        zoom: float = 0.0,
-        colour: float = 0.0,
-        images_per_class: int = 0,
-        seed: int = 0,
-        memory_mb: int = 4096,
-        workers: int = 2,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        self.images = images
-        self.hr_size = hr_size
-        self.lr_size = lr_size
-        self.degradation = degradation or Degradation()
-        self.device = torch.device(device)
-        self.fit = fit
-        self.shift = min(shift, hr_size - 1)
-        self.flip = flip
-        self.zoom = zoom
-        self.colour = colour
-        self.images_per_class = images_per_class
-        self.seed = seed
-        self.workers = workers
-        self.rank = rank
-        self.world_size = world_size
+    images: ImageSet
+    _: KW_ONLY
+    hr_size: int
+    lr_size: Size
+    degradation: Degradation = field(default_factory=Degradation)
+    batch_size: int = 128
+    device: torch.device | str = "cpu"
+    fit: Fit = "crop"
+    shift: int = 0
+    flip: bool = False
+    zoom: float = 0.0
+    colour: float = 0.0
+    images_per_class: int = 0
+    seed: int = 0
+    memory_mb: int = 4096
+    workers: int = 2
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        n = len(self.images)
+        self.shift = min(self.shift, self.hr_size - 1)
         # of a set that is smaller than a batch, what divides over the processes
-        self.batch_size = min(batch_size, max(1, len(images) - len(images) % world_size))
-        self.label = torch.from_numpy(images.labels).to(self.device)
-        in_memory = images.decoded_bytes(hr_size) <= memory_mb * 2**20
-        self.pixels = images.pixels(hr_size, fit).to(self.device) if in_memory else None
+        self.batch_size = min(self.batch_size, max(1, n - n % self.world_size))
+        self.label = torch.from_numpy(self.images.labels).to(self.device)
+        self.in_memory = n * 3 * self.hr_size**2 <= self.memory_mb * 2**20
+        self._pixels = self.images.pixels(self.hr_size, self.fit).to(self.device) if self.in_memory else None
 
     @property
     def steps(self) -> int:
         """Training steps per epoch; the incomplete last batch is left out."""
         return len(self.images) // self.batch_size
 
+    def at(self, lr_size: Size, degradation: Degradation | None = None) -> Loader:
+        """Return a loader of the same decoded images at another LR size, perhaps with another degradation."""
+        other = copy(self)
+        other.lr_size, other.degradation = lr_size, degradation or self.degradation
+        return other
+
     def epoch(self, epoch: int, *, hr: bool = False) -> Iterator[Batch]:
         """Yield the training batches of one epoch: shuffled, augmented, this process's share of each.
 
         Args:
             epoch: number of the epoch; the same number gives the same batches.
-            hr: whether ``batch.hr`` is wanted.
+            hr: whether ``batch.hr`` is needed.
         """
         generator = _generator(self.seed, epoch)
         n = self.steps * self.batch_size
@@ -110,12 +109,11 @@ class Loader:
         zoom = 1 + self.zoom * (2 * torch.rand(n, generator=generator) - 1) if self.zoom else None
         draws = draw(n, self.lr_size, self.degradation, generator)
         colour = 1 + self.colour * (2 * torch.rand(n, 3, generator=generator) - 1) if self.colour else None
-        rows = [slice(step * self.batch_size, (step + 1) * self.batch_size) for step in range(self.steps)]
-        moves = self.shift > 0 or self.flip
-        shares = [self._share(row) for row in rows]
-        yield from self._batches(
-            order, shift, flip, draws, rows, shares, moves=moves, hr=hr, zoom=zoom, colour=colour
-        )
+        moved = shift if self.shift or self.flip else None
+        share = -(-self.batch_size // self.world_size)
+        first, last = self.rank * share, min((self.rank + 1) * share, self.batch_size)
+        rows = [slice(start + first, start + last) for start in range(0, n, self.batch_size)]
+        return self._batches(rows, order, flip, draws, hr=hr, shift=moved, zoom=zoom, colour=colour)
 
     def _order(self, n: int, generator: torch.Generator) -> Tensor:
         """Return the positions (n,) of an epoch's images."""
@@ -144,120 +142,110 @@ class Loader:
         return torch.cat(rows) if rows else torch.empty(0, dtype=torch.long)
 
     def ordered(
-        self, *, flip: bool = False, hr: bool = False, batch_size: int | None = None, start: int = 0
+        self,
+        positions: Sequence[int] | None = None,
+        *,
+        flip: bool = False,
+        hr: bool = False,
+        batch_size: int | None = None,
     ) -> Iterator[Batch]:
         """Yield every image once, in the order of the set, unshifted; the degradation's draws are fixed.
 
         Args:
+            positions: of the images to yield, in this order, if not all; their draws stay the same.
             flip: serve the mirrored view.
-            hr: whether ``batch.hr`` is wanted.
+            hr: whether ``batch.hr`` is needed.
             batch_size: images per batch; the training's if left out.
-            start: position of the first image, to go on where one stopped.
         """
-        n = len(self.images)
+        draws = draw(len(self.images), self.lr_size, self.degradation, _generator(self.seed, -1))
+        order = torch.arange(len(self.images))
+        if positions is not None:
+            order = torch.tensor(positions, dtype=torch.long)
+            draws = draws.rows(order)
         size = batch_size or self.batch_size
-        draws = draw(n, self.lr_size, self.degradation, _generator(self.seed, -1))
-        rows = [slice(start, min(start + size, n)) for start in range(start, n, size)]
-        no_shift = torch.zeros(n, 2, dtype=torch.long)
-        view = torch.full((n,), flip)
-        yield from self._batches(torch.arange(n), no_shift, view, draws, rows, rows, moves=flip, hr=hr)
-
-    def _share(self, batch: slice) -> slice:
-        size = -(-(batch.stop - batch.start) // self.world_size)
-        return slice(batch.start + self.rank * size, min(batch.start + (self.rank + 1) * size, batch.stop))
+        rows = [slice(start, start + size) for start in range(0, len(order), size)]
+        still = torch.zeros(len(order), 2, dtype=torch.long) if flip else None
+        return self._batches(rows, order, torch.full((len(order),), flip), draws, hr=hr, shift=still)
 
     def _batches(
         self,
+        rows: list[slice],
         order: Tensor,
-        shift: Tensor,
         flip: Tensor,
         draws: Draws,
-        rows: list[slice],
-        shares: list[slice],
         *,
-        moves: bool,
         hr: bool,
+        shift: Tensor | None,
         zoom: Tensor | None = None,
         colour: Tensor | None = None,
     ) -> Iterator[Batch]:
-        raw = self._decoded(order, shares)
-        order, shift, flip = (t.to(self.device, non_blocking=True) for t in (order, shift, flip))
+        """Yield a batch for each of ``rows`` of what is drawn; without ``shift`` nothing is mirrored either."""
+        decoded = self._decoded(rows, order)
+        order, flip = (t.to(self.device, non_blocking=True) for t in (order, flip))
         draws = draws.to(self.device)
-        zoom, colour = (None if t is None else t.to(self.device, non_blocking=True) for t in (zoom, colour))
-        for whole, row in zip(rows, shares, strict=True):
-            index = order[row]
-            pixels = next(raw) if self.pixels is None else self.pixels[index]
-            if moves:
+        shift, zoom, colour = (
+            None if t is None else t.to(self.device, non_blocking=True) for t in (shift, zoom, colour)
+        )
+        clean = self.degradation.resolved() == Degradation(kernel=self.degradation.kernel).resolved()
+        unchanged = clean and self.lr_size == self.hr_size
+        for row, pixels in zip(rows, decoded, strict=True):
+            if shift is not None:
                 pixels = shift_and_flip(pixels, shift[row], flip[row])
             images = pixels.float().mul_(1 / 255)
             if zoom is not None:
                 images = zoomed(images, zoom[row])
             if colour is not None:
                 images = recoloured(images, colour[row])
-            lr = self._lr(images, draws.part(whole, row))
+            lr = images
+            if not unchanged:
+                lr = degrade(images, self.lr_size, self.degradation, draws=draws.rows(row))
             yield Batch(
                 hr=images if hr or lr is images else None,
                 lr=lr,
-                label=self.label[index],
-                index=index,
+                label=self.label[order[row]],
+                index=order[row],
                 view=flip[row].long(),
             )
 
-    def _lr(self, images: Tensor, draws: Draws) -> Tensor:
-        clean = Degradation(kernel=self.degradation.kernel).resolved()
-        if self.lr_size == self.hr_size and self.degradation.resolved() == clean:
-            return images
-        return degrade(images, self.lr_size, self.degradation, draws=draws)
-
-    def _decoded(self, order: Tensor, rows: list[slice]) -> Iterator[Tensor]:
-        if self.pixels is not None:
-            return iter(())
-        batches = DataLoader(
-            _Decode(self.images, self.hr_size, self.fit),
-            batch_sampler=[order[row].tolist() for row in rows],
+    def _decoded(self, rows: list[slice], order: Tensor) -> Iterator[Tensor]:
+        """Yield the pixels of each batch, uint8 (B, 3, hr_size, hr_size), on the device."""
+        if self._pixels is not None:
+            order = order.to(self.device, non_blocking=True)
+            yield from (self._pixels[order[row]] for row in rows)
+            return
+        served: DataLoader[Tensor | CrossresError] = DataLoader(
+            _Decoding(self.images, self.hr_size, self.fit),
+            # a whole batch for each sample, so that nothing is left to collate
+            sampler=[order[row].tolist() for row in rows],
+            batch_size=None,
             num_workers=min(self.workers, _cores()),  # torch warns of more
             # its own, or it would draw from the global one and with it change the weights and the anchors
             generator=torch.Generator(),
-            pin_memory=self.device.type == "cuda",
-            collate_fn=_joined,
+            pin_memory=self.label.is_cuda,
         )
-        return (_checked(batch).to(self.device, non_blocking=True) for batch in batches)
+        for pixels in served:
+            if isinstance(pixels, CrossresError):
+                # a new one: a frame that holds the error it raises is a cycle, and would keep the workers for seconds
+                raise CrossresError(str(pixels))
+            yield pixels.to(self.device, non_blocking=True)
 
 
-class _Decode(Dataset[Tensor | CrossresError]):
-    """Decodes one image at a time, for worker processes.
+@dataclass
+class _Decoding(Dataset[Tensor | CrossresError]):
+    """Decodes a batch, in a worker process.
 
     A corrupt image is handed over, not raised: the DataLoader would wrap a worker's traceback around its name.
     """
 
-    def __init__(self, images: ImageSet, size: int, fit: Literal["crop", "squash", "pad"]) -> None:
-        self.images = images
-        self.size = size
-        self.fit: Literal["crop", "squash", "pad"] = fit
+    images: ImageSet
+    size: int
+    fit: Fit
 
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, i: int) -> Tensor | CrossresError:
+    def __getitem__(self, positions: list[int]) -> Tensor | CrossresError:
         try:
-            return self.images.sample(i, self.size, self.fit)
+            return torch.stack([self.images.sample(i, self.size, self.fit) for i in positions])
         except CrossresError as error:
             return error
-
-
-def _joined(samples: list[Tensor | CrossresError]) -> Tensor | CrossresError:
-    for sample in samples:
-        if isinstance(sample, CrossresError):
-            return sample
-    joined: Tensor = default_collate(samples)
-    return joined
-
-
-def _checked(batch: Tensor | CrossresError) -> Tensor:
-    if isinstance(batch, CrossresError):
-        # a new one: a frame that holds the error it raises is a cycle, and would keep the workers for seconds
-        raise CrossresError(str(batch))
-    return batch
 
 
 def shift_and_flip(pixels: Tensor, shift: Tensor, flip: Tensor) -> Tensor:

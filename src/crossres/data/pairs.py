@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import csv
-import io
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image
 
-from crossres.core.errors import CrossresError
-from crossres.data.decode import FORMATS
-from crossres.data.folder import SUFFIXES
+from crossres.core.errors import CrossresError, one_line
+from crossres.core.types import Bools, Int64s, Pixels
+from crossres.data.folder import IMAGE_SUFFIXES
 from crossres.data.images import ImageSet, by_name
+from crossres.data.packed import EncodedItems
 
-#: class of the images whose person nobody names
+#: class of the images whose person is not named
 UNNAMED = "(nobody)"
 
 
@@ -34,13 +32,22 @@ class Pairs:
         fold: int (N,); all 0 where the list has no folds.
     """
 
-    left: npt.NDArray[np.int64]
-    right: npt.NDArray[np.int64]
-    same: npt.NDArray[np.bool_]
-    fold: npt.NDArray[np.int64]
+    left: Int64s
+    right: Int64s
+    same: Bools
+    fold: Int64s
 
     def __len__(self) -> int:
         return len(self.same)
+
+
+class _Row(NamedTuple):
+    """A pair as a list names it, and the line it stands in."""
+
+    line: int
+    names: tuple[str, str]
+    same: bool
+    fold: int
 
 
 def read_pairs(path: str | Path, images: ImageSet) -> Pairs:
@@ -54,56 +61,45 @@ def read_pairs(path: str | Path, images: ImageSet) -> Pairs:
         images: whose paths the pairs name; an ending such as ``.jpg`` may be left out.
 
     Raises:
-        CrossresError: no such file, a line that is no pair, an image that is not in the set, by its line; no genuine
-            or no impostor pair, in all or outside one of the folds; a pair that is called genuine and impostor.
+        CrossresError: no such file, a line that is not a pair, an image that is not in the set, by its line; no
+            genuine or no impostor pair, in all or outside one of the folds; a pair called genuine and impostor.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise CrossresError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise CrossresError(
-            f"{path}: not a text file; a .bin of insightface has its images with it: give it as the data"
-        ) from None
-    try:
-        rows = _csv_rows(path, text) if path.suffix.lower() == ".csv" else _lfw_rows(path, text)
-    except csv.Error as error:
-        raise CrossresError(f"{path}: not a CSV file ({error})") from None
+    rows = _csv_pairs(path) if path.suffix.lower() == ".csv" else _lfw_pairs(path)
     if not rows:
         raise CrossresError(f"{path}: holds no pair")
     position = by_name([images.path(i) for i in range(len(images))])
-    found = np.empty((len(rows), 2), dtype=np.int64)
-    for i, (line, names, _, _) in enumerate(rows):
-        for side, name in enumerate(names):
-            # where a folder is named it counts: another person's image may have the same file name
-            at = position.get(name, position.get(_without_ending(name)))
-            if at is None:
-                raise CrossresError(f"{path}, line {line}: there is no image '{name}' among {len(images)}")
-            if at < 0:
-                raise CrossresError(f"{path}, line {line}: several images are named '{name}'; give its whole path")
-            found[i, side] = at
-    same = np.array([row[2] for row in rows], dtype=bool)
-    fold = np.array([row[3] for row in rows], dtype=np.int64)
+
+    def place(name: str, line: int) -> int:
+        # where a folder is named it counts: another person's image may have the same file name
+        at = position.get(name, position.get(_without_ending(name)))
+        if at is None:
+            raise CrossresError(f"{path}, line {line}: there is no image '{name}' among {len(images)}")
+        if at < 0:
+            raise CrossresError(f"{path}, line {line}: several images are named '{name}'; give its whole path")
+        return at
+
+    places = np.array([[place(name, row.line) for name in row.names] for row in rows], dtype=np.int64)
+    same = np.array([row.same for row in rows], dtype=bool)
+    fold = np.array([row.fold for row in rows], dtype=np.int64)
     _require_both_kinds(path, same, fold)
-    said: dict[tuple[int, int], tuple[bool, int]] = {}
-    for i, (left, right) in enumerate(np.sort(found).tolist()):
-        kind, first = said.setdefault((left, right), (rows[i][2], rows[i][0]))
-        if kind != rows[i][2]:
-            here, there = ("one person", "two") if rows[i][2] else ("two people", "one")
-            one, other = rows[i][1]
-            where = f"{path}, line {rows[i][0]}"
-            raise CrossresError(f"{where}: '{one}' and '{other}' are {here}, but {there} in line {first}")
-    return Pairs(found[:, 0], found[:, 1], same, fold)
+    first: dict[tuple[int, int], _Row] = {}
+    for row, (left, right) in zip(rows, np.sort(places).tolist(), strict=True):
+        other = first.setdefault((left, right), row)
+        if other.same != row.same:
+            here, there = ("one person", "two") if row.same else ("two people", "one")
+            names = " and ".join(f"'{name}'" for name in row.names)
+            raise CrossresError(f"{path}, line {row.line}: {names} are {here}, but {there} in line {other.line}")
+    return Pairs(places[:, 0], places[:, 1], same, fold)
 
 
 def _without_ending(name: str) -> str:
-    # of a name such as john.2 the last part is no ending
+    # of a name such as john.2 the last part is not an ending
     whole = PurePosixPath(name)
-    return str(whole.with_suffix("")) if whole.suffix.lower() in SUFFIXES else name
+    return str(whole.with_suffix("")) if whole.suffix.lower() in IMAGE_SUFFIXES else name
 
 
-def _require_both_kinds(path: Path, same: npt.NDArray[np.bool_], fold: npt.NDArray[np.int64]) -> None:
+def _require_both_kinds(path: Path, same: Bools, fold: Int64s) -> None:
     """Refuse a list that no threshold can be chosen on, before anything is trained to be judged by it."""
     folds = np.unique(fold)
     for name in folds if len(folds) > 1 else [None]:
@@ -114,58 +110,69 @@ def _require_both_kinds(path: Path, same: npt.NDArray[np.bool_], fold: npt.NDArr
             raise CrossresError(f"{path}: holds no {kind} pair{where}; verification needs both kinds")
 
 
-Rows = list[tuple[int, tuple[str, str], bool, int]]
-
-
-def _lfw_rows(path: Path, text: str) -> Rows:
-    lines = text.splitlines()
+def _lfw_pairs(path: Path) -> list[_Row]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise CrossresError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        remedy = "a .bin of insightface has its images with it: give it as the data"
+        raise CrossresError(f"{path}: not a text file; {remedy}") from None
     head = lines[0].split() if lines else []
     if not head or len(head) > 2 or not all(word.isdecimal() and int(word) > 0 for word in head):
-        raise CrossresError(
-            f"{path}: its first line should be the number of pairs, or of folds and pairs; "
-            "a CSV begins with left,right,same"
-        )
+        rule = "its first line should be the number of pairs, or of folds and pairs"
+        raise CrossresError(f"{path}: {rule}; a CSV should be called .csv")
     folds, of_each = (int(head[0]), int(head[1])) if len(head) == 2 else (1, int(head[0]))
-    rows: Rows = []
+    rows: list[_Row] = []
     for number, line in enumerate(lines[1:], 2):
         words = line.split("\t") if "\t" in line else line.split()
         words = [word.strip() for word in words if word.strip()]
         if not words:
             continue
-        fold = len(rows) // (2 * of_each)
+        same = len(words) == 3
         try:
-            if len(words) == 3:
-                names = f"{words[0]}_{int(words[1]):04d}", f"{words[0]}_{int(words[2]):04d}"
-            elif len(words) == 4:
-                names = f"{words[0]}_{int(words[1]):04d}", f"{words[2]}_{int(words[3]):04d}"
-            else:
-                raise ValueError
+            left, i, right, j = [*words[:2], words[0], words[2]] if same else words
+            names = f"{left}_{int(i):04d}", f"{right}_{int(j):04d}"
         except ValueError:
-            raise CrossresError(f"{path}, line {number}: '{line[:60]}' is no pair of LFW") from None
-        rows.append((number, names, len(words) == 3, fold))
+            raise CrossresError(f"{path}, line {number}: '{line[:60]}' is not a pair of LFW") from None
+        rows.append(_Row(number, names, same, len(rows) // (2 * of_each)))
     if len(rows) != 2 * of_each * folds:
         raise CrossresError(f"{path}: {len(rows)} pairs, but its first line promises {2 * of_each * folds}")
     return rows
 
 
-def _csv_rows(path: Path, text: str) -> Rows:
-    reader = csv.DictReader(io.StringIO(text))
-    lacking = [name for name in ("left", "right", "same") if name not in (reader.fieldnames or [])]
-    if lacking:
-        raise CrossresError(f"{path}: has no column '{lacking[0]}'; a list of pairs has left, right, same (and fold)")
+def _csv_pairs(path: Path) -> list[_Row]:
     truth = {"1": True, "true": True, "0": False, "false": False}
-    rows: Rows = []
-    for row in reader:
-        said = str(row["same"]).strip().lower()
-        if said not in truth or not row["left"] or not row["right"]:
-            raise CrossresError(f"{path}, line {reader.line_num}: expected left, right and same as 0 or 1")
+    rows: list[_Row] = []
+    for line, cells in read_csv(path, ("left", "right", "same")):
+        same = truth.get(str(cells["same"]).strip().lower())
+        if same is None or not cells["left"] or not cells["right"]:
+            raise CrossresError(f"{path}, line {line}: expected left, right and same as 0 or 1")
         try:
-            fold = int(row.get("fold") or 0)
+            fold = int(cells.get("fold") or 0)
         except ValueError:
-            raise CrossresError(
-                f"{path}, line {reader.line_num}: fold is '{row['fold']}', expected a number"
-            ) from None
-        rows.append((reader.line_num, (row["left"], row["right"]), truth[said], fold))
+            raise CrossresError(f"{path}, line {line}: fold is '{cells['fold']}', expected a number") from None
+        rows.append(_Row(line, (cells["left"], cells["right"]), same, fold))
+    return rows
+
+
+def read_csv(path: Path, columns: tuple[str, ...] = ()) -> list[tuple[int, dict[str, str]]]:
+    """Return the line number and, by column, the cells of each row of a CSV with a head.
+
+    Raises:
+        CrossresError: no such file, not a CSV, or one of ``columns`` is missing.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            rows = [(reader.line_num, row) for row in reader]
+    except OSError as error:
+        raise CrossresError(f"{path}: {error.strerror}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise CrossresError(f"{path}: not a CSV file ({error})") from None
+    for column in columns:
+        if column not in (reader.fieldnames or []):
+            raise CrossresError(f"{path}: has no column '{column}'; expected {', '.join(columns)}")
     return rows
 
 
@@ -181,7 +188,7 @@ class _Kind:
     def __setstate__(self, state: object) -> None:
         """Byte order and flags: of single bytes there are none."""
 
-    def read(self, raw: object) -> npt.NDArray[Any]:
+    def read(self, raw: object) -> Any:
         if not isinstance(raw, (bytes, bytearray)):
             raise pickle.UnpicklingError("it holds an array without bytes")
         return np.frombuffer(raw, dtype=self.name)
@@ -190,16 +197,14 @@ class _Kind:
 class _Array:
     """Stands in for numpy's ndarray; its bytes in one row."""
 
-    value: npt.NDArray[Any] = np.zeros(0, dtype=np.uint8)
+    def __init__(self, *_: object) -> None:
+        self.value: Pixels = np.zeros(0, dtype=np.uint8)
 
     def __setstate__(self, state: Any) -> None:
         _, _, kind, _, raw = state
         if not isinstance(kind, _Kind):
             raise pickle.UnpicklingError("it holds an array of an unknown kind")
         self.value = kind.read(raw)
-
-    def __array__(self, *_: object, **__: object) -> npt.NDArray[Any]:
-        return self.value
 
     def __len__(self) -> int:
         return len(self.value)
@@ -208,78 +213,33 @@ class _Array:
         return iter(self.value)
 
 
-def _array(*_: object) -> _Array:
-    return _Array()
-
-
-def _scalar(kind: _Kind, raw: object) -> Any:
-    return kind.read(raw)[0]
-
-
-def _from_buffer(raw: object, kind: _Kind, *_: object) -> npt.NDArray[Any]:
-    return kind.read(raw)
-
-
-def _encode(text: str, encoding: str = "utf-8") -> bytes:
-    return text.encode("latin1" if encoding.startswith("latin") else "utf-8")
-
-
 class _Plain(pickle.Unpickler):
     """Reads lists, bytes, numbers and arrays of bytes; anything else that a pickle names is refused, not run."""
 
-    OWN: ClassVar[dict[tuple[str, str], Any]] = {
-        ("numpy", "ndarray"): _Array,
-        ("numpy", "dtype"): _Kind,
-        ("_codecs", "encode"): _encode,
-        **{(f"numpy.{core}.multiarray", "_reconstruct"): _array for core in ("core", "_core")},
-        **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
-        **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in ("core", "_core")},
+    OWN: ClassVar[dict[str, Any]] = {
+        "numpy.ndarray": _Array,
+        "numpy.dtype": _Kind,
+        "numpy.core.multiarray._reconstruct": _Array,
+        "numpy.core.multiarray.scalar": lambda kind, raw: kind.read(raw)[0],
+        "numpy.core.numeric._frombuffer": lambda raw, kind, *_: kind.read(raw),
+        "_codecs.encode": lambda text, *_: text.encode("latin1"),  # how protocol 2 writes bytes
     }
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self.OWN:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return self.OWN[module, name]
+        name = f"{module.replace('numpy._core.', 'numpy.core.')}.{name}"
+        if name not in self.OWN:
+            raise pickle.UnpicklingError(f"it asks for {name}")
+        return self.OWN[name]
 
 
-class EncodedItems:
-    """Encoded pictures in memory, as `ImageSet` reads them.
-
-    Args:
-        pictures: JPEG or PNG bytes.
-        name: of the source.
-    """
-
-    def __init__(self, pictures: Sequence[bytes], name: str) -> None:
-        self.pictures = list(pictures)
-        self.name = name
-
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    def open(self, row: int) -> Image.Image:
-        return Image.open(io.BytesIO(self.pictures[row]), formats=FORMATS)
-
-    def path(self, row: int) -> str:
-        return f"{row:06d}"
-
-    def where(self, row: int) -> str:
-        return f"picture {row} of {self.name}"
-
-    def digest(self, row: int) -> bytes:
-        from hashlib import sha256
-
-        return sha256(self.pictures[row]).digest()
-
-
-def _picture(held: object) -> bytes:
+def _picture(content: object) -> bytes:
     """An encoded image; nested lists are refused, as a few bytes of them may stand for gigabytes."""
-    if isinstance(held, (bytes, bytearray)):
-        return bytes(held)
-    held = held.value if isinstance(held, _Array) else held
-    if isinstance(held, np.ndarray) and held.dtype == np.uint8:
-        return held.tobytes()
-    raise pickle.UnpicklingError(f"it holds an image as {type(held).__name__}, not as bytes")
+    if isinstance(content, (bytes, bytearray)):
+        return bytes(content)
+    content = content.value if isinstance(content, _Array) else content
+    if isinstance(content, np.ndarray) and content.dtype == np.uint8:
+        return content.tobytes()
+    raise pickle.UnpicklingError(f"it holds an image as {type(content).__name__}, not as bytes")
 
 
 def read_bin(path: str | Path) -> tuple[ImageSet, Pairs]:
@@ -295,23 +255,16 @@ def read_bin(path: str | Path) -> tuple[ImageSet, Pairs]:
     try:
         with path.open("rb") as file:
             pictures, same = _Plain(file, encoding="bytes").load()
-        pictures = [_picture(p) for p in pictures]
-        truth = np.asarray([bool(s) for s in same])
+        pictures = [_picture(picture) for picture in pictures]
+        truth = np.asarray([bool(one) for one in same])
     except OSError as error:
         raise CrossresError(f"{path}: {error.strerror}") from None
-    except Exception as error:
-        # a damaged pickle raises whatever its bytes happen to spell
-        said = " ".join(str(error).split())[:120] or type(error).__name__
-        raise CrossresError(f"{path}: not a .bin of insightface ({said})") from None
+    except Exception as error:  # a damaged pickle raises whatever its bytes happen to spell
+        raise CrossresError(f"{path}: not a .bin of insightface ({one_line(error, 120)})") from None
     if len(pictures) != 2 * len(truth) or not len(truth):
         raise CrossresError(f"{path}: {len(pictures)} images for {len(truth)} pairs, expected two for each")
-    images = ImageSet(
-        EncodedItems(pictures, path.name),
-        np.zeros(len(pictures), dtype=np.int64),
-        [UNNAMED],
-        path.stem,
-        whole=True,
-    )
+    labels = np.zeros(len(pictures), dtype=np.int64)
+    images = ImageSet(EncodedItems(pictures, path.name), labels, [UNNAMED], path.stem, whole=True)
     left = np.arange(len(truth), dtype=np.int64) * 2
     fold = np.arange(len(truth), dtype=np.int64) * min(10, len(truth)) // len(truth)
     return images, Pairs(left, left + 1, truth, fold)

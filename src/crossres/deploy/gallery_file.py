@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from crossres.core.errors import CrossresError
+from crossres.core.errors import CrossresError, one_line
 from crossres.core.files import write_atomically
+from crossres.core.types import Float32s, Int64s
 
 FACTS, NAMES, COUNTS, EMBEDDINGS = "gallery.json", "names.json", "counts.npy", "embeddings.npy"
-#: Most bytes of a gallery and of its facts, most numbers of an embedding, most characters of a name.
-MOST_BYTES, MOST_FACTS, MOST_WIDTH, MOST_NAME = 2**35, 2**16, 2**20, 200
+#: Bytes of a gallery and of its facts, numbers of an embedding, characters of a name.
+MAX_BYTES, MAX_FACTS, MAX_WIDTH, MAX_NAME = 2**35, 2**16, 2**20, 200
 #: Nothing larger is read at once, so the zip's own directory cannot be larger either.
 PIECE = 2**20
 #: Seconds to wait for another process that changes the same gallery.
@@ -39,13 +39,13 @@ class Contents(NamedTuple):
 
     facts: dict[str, Any]
     names: Sequence[str]
-    counts: npt.NDArray[np.int64]
-    rows: npt.NDArray[np.float32]
+    counts: Int64s
+    rows: Float32s
 
 
 def is_name(name: Any) -> bool:
-    """Return whether it can name an identity: 1 to `MOST_NAME` printable characters."""
-    return isinstance(name, str) and 1 <= len(name) <= MOST_NAME and name.isprintable()
+    """Return whether it can name an identity: 1 to `MAX_NAME` printable characters."""
+    return isinstance(name, str) and 1 <= len(name) <= MAX_NAME and name.isprintable()
 
 
 def write(path: str | Path, contents: Contents) -> None:
@@ -70,40 +70,39 @@ def read(path: str | Path) -> Contents:
     """Read a gallery's file. Every size in it is compared with the file's own before anything of that size is made.
 
     Raises:
-        CrossresError: no such file, a broken one, or one that is no gallery.
+        CrossresError: no such file, a broken one, or one that is not a gallery.
     """
     try:
         with _Pieces(path) as file, zipfile.ZipFile(file) as archive:
-            return _read(archive, os.fstat(file.fileno()).st_size)
+            return _contents(archive, os.fstat(file.fileno()).st_size)
     except OSError as error:
         raise CrossresError(f"{path}: {error.strerror or error}") from None
     except Exception as error:  # zipfile, JSON and numpy raise nearly anything on damaged bytes
-        why = " ".join(str(error).split())[:160]
-        raise CrossresError(f"{path}: no gallery of crossres, or a broken one ({why})") from None
+        raise CrossresError(f"{path}: not a gallery of crossres, or a broken one ({one_line(error, 160)})") from None
 
 
-def _read(archive: zipfile.ZipFile, size: int) -> Contents:
+def _contents(archive: zipfile.ZipFile, size: int) -> Contents:
     listed = archive.infolist()
     if sorted(info.filename for info in listed) != sorted((FACTS, NAMES, COUNTS, EMBEDDINGS)):
-        raise ValueError("other members than a gallery's")
+        raise ValueError("its members are not those of a gallery")
     if any(info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size for info in listed):
-        raise ValueError("a member is packed")
-    if sum(info.file_size for info in listed) > min(size, MOST_BYTES):
+        raise ValueError("a member is compressed")
+    if sum(info.file_size for info in listed) > min(size, MAX_BYTES):
         raise ValueError("its members are larger than the file")
     (people,) = _shape(archive, COUNTS, np.dtype("<i8"), 1)
     count, width = _shape(archive, EMBEDDINGS, np.dtype("<f4"), 2)
-    if not 1 <= width <= MOST_WIDTH or people > count:
+    if not 1 <= width <= MAX_WIDTH or people > count:
         raise ValueError(f"{people} identities with embeddings {(count, width)}")
-    facts = json.loads(_content(archive, FACTS, MOST_FACTS))
+    facts = json.loads(_content(archive, FACTS, MAX_FACTS))
     # at most 6 characters of JSON for one of a name
-    names = json.loads(_content(archive, NAMES, 2 + people * (6 * MOST_NAME + 4)))
+    names = json.loads(_content(archive, NAMES, 2 + people * (6 * MAX_NAME + 4)))
     if not isinstance(facts, dict) or not isinstance(names, list) or not all(map(is_name, names)):
-        raise ValueError("its facts or its names are none")
+        raise ValueError("its facts or its names are invalid")
     counts, rows = _array(archive, COUNTS), _array(archive, EMBEDDINGS)
     if len(set(names)) != people or len(names) != people:
         raise ValueError(f"{len(set(names))} names for {people} identities")
     if ((counts < 1) | (counts > count)).any() or counts.sum() != count:
-        raise ValueError(f"the identities have not {count} embeddings together")
+        raise ValueError(f"the identities do not have {count} embeddings together")
     length = np.sqrt(np.einsum("nd,nd->n", rows, rows))
     bad = np.flatnonzero(~(abs(length - 1) < 1e-3))
     if len(bad):
@@ -122,14 +121,14 @@ class _Pieces(io.FileIO):
 
 
 def _shape(archive: zipfile.ZipFile, member: str, kind: np.dtype[Any], axes: int) -> tuple[int, ...]:
-    """Return the shape that an .npy file's header says, where just that much follows it."""
+    """Return the shape in an .npy file's header, where just that much follows it."""
     with archive.open(member) as file:
         if np.lib.format.read_magic(file) != (1, 0):
             raise ValueError(f"{member} is of another version of .npy")
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
         left = archive.getinfo(member).file_size - file.tell()
     if dtype != kind or fortran or len(shape) != axes or min(shape) < 0 or math.prod(shape) * kind.itemsize != left:
-        raise ValueError(f"{member} says {dtype} {shape}, which is not what it holds")
+        raise ValueError(f"{member} claims {dtype} {shape}, which is not what it holds")
     return tuple(shape)
 
 
@@ -146,11 +145,11 @@ def _content(archive: zipfile.ZipFile, member: str, most: int) -> bytes:
 
 
 @contextmanager
-def alone(path: str | Path) -> Iterator[None]:
+def locked(path: str | Path) -> Iterator[None]:
     """Let one process at a time read, change and write a gallery; others wait. An empty hidden file stays beside it.
 
     Raises:
-        CrossresError: another one is not done within `WAIT` seconds, or the folder cannot be written.
+        CrossresError: another process is not done within `WAIT` seconds, or the folder cannot be written.
     """
     from filelock import FileLock, Timeout
 
@@ -161,7 +160,9 @@ def alone(path: str | Path) -> Iterator[None]:
         file.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        raise CrossresError(f"{path}: another process has been changing it for {WAIT:.0f} s; try again") from None
+        raise CrossresError(
+            f"{path}: another process has been changing it for {WAIT:.0f} s; try again later"
+        ) from None
     except OSError as error:
         raise CrossresError(f"cannot lock {path}: {error.strerror}") from None
     try:

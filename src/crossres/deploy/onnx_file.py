@@ -10,19 +10,16 @@ from typing import Any, Literal
 
 import torch
 
-from crossres.core.errors import CrossresError
+from crossres.core.errors import CrossresError, one_line
 from crossres.core.files import write_atomically
+from crossres.core.types import Pixels
 from crossres.deploy.deployed import Deployed
 from crossres.deploy.facts import Facts
-from crossres.deploy.formats import any_photos
-from crossres.deploy.photos import Pixels
-from crossres.deploy.recognizer import FACTS, INPUT
+from crossres.deploy.onnx_engine import FACTS, INPUT
 
 Precision = Literal["float32", "float16", "int8"]
-#: opset of the files: the newest that onnxruntime, OpenVINO and their converters all read
+#: opset of the files: the newest that onnxruntime and the converters to other formats all read
 OPSET = 20
-
-
 #: what is computed with 8-bit numbers; the preprocessing and the last step to answers are not
 _QUANTISED = ("Conv", "Gemm", "Add", "Relu", "GlobalAveragePool", "ReduceMean", "MaxPool", "AveragePool")
 
@@ -45,7 +42,7 @@ def onnx_model(deployed: Deployed, precision: Precision = "float32", calibration
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise CrossresError(f"an export needs {error.name}: pip install 'crossres[onnx]'") from None
-    model = _model(deployed, precision)
+    model = _traced(deployed, precision)
     return _quantised(model, list(calibration)) if precision == "int8" else model
 
 
@@ -57,21 +54,23 @@ def write_onnx(model: Any, facts: Facts, path: str | Path) -> None:
     """
     import onnx
 
-    # where in the source each node comes from is nobody's business, and half of a small file
-    for entry in (model, model.graph, *model.graph.node, *model.graph.input, *model.graph.output):
-        del entry.metadata_props[:]
-    for entry in (*model.graph.value_info, *model.graph.initializer):
+    # where in the source each node comes from concerns no reader, and is half of a small file
+    graph = model.graph
+    for entry in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         del entry.metadata_props[:]
     onnx.helper.set_model_props(model, {FACTS: facts.to_json()})
     onnx.checker.check_model(model)
     write_atomically(path, lambda file: file.write(model.SerializeToString()))
 
 
-def _model(deployed: Deployed, precision: Precision) -> Any:
+def _traced(deployed: Deployed, precision: Precision) -> Any:
     network = deepcopy(deployed).cpu().eval().requires_grad_(False)
     if precision == "float16":
         network.encoder.half()
-    example, free = any_photos(network)
+    side = deployed.facts.side
+    # a length of 1, or two equal ones, would be taken for fixed
+    example = torch.zeros(2, side + 3, side + 1, 3, dtype=torch.uint8)
+    free = {axis: torch.export.Dim(name) for axis, name in enumerate(("batch", "height", "width"))}
     try:
         program = torch.onnx.export(
             network,
@@ -84,8 +83,7 @@ def _model(deployed: Deployed, precision: Precision) -> Any:
             verbose=False,
         )
     except Exception as error:
-        why = " ".join(str(error).split())[:200]
-        raise CrossresError(f"torch cannot export this network to ONNX ({why})") from None
+        raise CrossresError(f"torch cannot export this network to ONNX ({one_line(error, 200)})") from None
     assert program is not None
     return program.model_proto
 
@@ -103,7 +101,7 @@ def _quantised(model: Any, calibration: list[Pixels]) -> Any:
     )
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    class Photos(CalibrationDataReader):  # type: ignore[misc]
+    class CalibrationPhotos(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
             self.left: Iterator[Pixels] = iter(calibration)
 
@@ -116,14 +114,13 @@ def _quantised(model: Any, calibration: list[Pixels]) -> Any:
         onnx.save(model, plain)
         # batch normalisation joins its convolution; the free sizes defeat symbolic shapes
         quant_pre_process(plain, prepared, skip_symbolic_shape=True)
-        first = _preprocessing(onnx.load(prepared))
         quantize_static(
             prepared,
             small,
-            Photos(),
+            CalibrationPhotos(),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(_QUANTISED),
-            nodes_to_exclude=first,
+            nodes_to_exclude=_preprocessing(onnx.load(prepared)),
             per_channel=True,
             weight_type=QuantType.QInt8,
             activation_type=QuantType.QUInt8,
@@ -134,9 +131,5 @@ def _quantised(model: Any, calibration: list[Pixels]) -> Any:
 
 def _preprocessing(model: Any) -> list[str]:
     """Return the names of the nodes before the first convolution or product with weights."""
-    names: list[str] = []
-    for node in model.graph.node:
-        if node.op_type in ("Conv", "Gemm"):
-            return names
-        names.append(node.name)
-    return names
+    kinds = [node.op_type in ("Conv", "Gemm") for node in model.graph.node]
+    return [node.name for node in list(model.graph.node)[: [*kinds, True].index(True)]]

@@ -10,12 +10,13 @@ from functools import partial
 from html import escape
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from crossres.core.errors import CrossresError
-from crossres.deploy.answers import LEAST, Answers, read_upload
-from crossres.deploy.markup import about, block, compared, looked, note, said, searched
-from crossres.deploy.photos import MOST_BYTES, Pixels
+from crossres.core.types import Pixels
+from crossres.deploy.markup import about, block, classified, compared, message, note, searched
+from crossres.deploy.photos import MAX_BYTES
+from crossres.deploy.service import MIN_SIDE, PhotoService, read_upload
 
 #: Seconds between two looks for old uploads, and how old they become.
 SWEEP, OLD = 600, 3600
@@ -27,17 +28,17 @@ STATUS, KEEP = 10, 120
 AT_ONCE = 2
 
 
-def serve(answers: Answers, first: Sequence[Sequence[Path]], uploads: Path, host: str, port: int) -> None:
+def serve(service: PhotoService, first: Sequence[Sequence[Path]], uploads: Path, host: str, port: int) -> None:
     """Serve the page until the process is interrupted.
 
     Args:
-        answers: what it says.
+        service: answers.
         first: photos to begin with, class by class.
         uploads: a new folder, for what is uploaded.
         host: address to listen at.
         port: port to listen at.
     """
-    # gradio asks itself whether it is there, which no proxy can answer
+    # gradio calls its own address, which no proxy can reach
     os.environ |= {"GRADIO_TEMP_DIR": str(uploads), "GRADIO_ANALYTICS_MAX_EVENTS": "100", "no_proxy": "*"}
     import gradio
 
@@ -46,7 +47,7 @@ def serve(answers: Answers, first: Sequence[Sequence[Path]], uploads: Path, host
 
     # a request to the API may name an address in the place of a file
     gradio.processing_utils.async_ssrf_protected_download = refuse
-    page = build(answers, first, uploads).queue(status_update_rate=STATUS, max_size=None)
+    page = Layout(service, uploads).page(first).queue(status_update_rate=STATUS, max_size=None)
     font = [gradio.themes.Font("system-ui"), gradio.themes.Font("sans-serif")]
     page.launch(
         server_name=host,
@@ -54,7 +55,7 @@ def serve(answers: Answers, first: Sequence[Sequence[Path]], uploads: Path, host
         share=False,
         quiet=True,
         prevent_thread_lock=True,
-        max_file_size=MOST_BYTES,
+        max_file_size=MAX_BYTES,
         ssr_mode=False,
         run_history=False,
         enable_monitoring=False,
@@ -73,103 +74,116 @@ def serve(answers: Answers, first: Sequence[Sequence[Path]], uploads: Path, host
         page.close(verbose=False)
 
 
-def build(answers: Answers, first: Sequence[Sequence[Path]], uploads: Path) -> Any:
-    """Return the page, a ``gradio.Blocks``; see `serve`."""
-    import gradio as gr
+class Layout:
+    """The page's parts and what happens to uploads.
 
-    def file_of(payload: dict[str, Any]) -> Path:
+    Args:
+        service: answers.
+        uploads: the only folder that files are read from.
+    """
+
+    # gradio's own preprocessing would open an upload with every decoder that Pillow has
+    how: ClassVar[dict[str, Any]] = {"preprocess": False, "concurrency_id": "model", "concurrency_limit": AT_ONCE}
+    private: ClassVar[dict[str, str]] = {"api_visibility": "private", "show_progress": "hidden"}
+    quiet: ClassVar[dict[str, Any]] = {**how, **private, "trigger_mode": "always_last"}
+
+    def __init__(self, service: PhotoService, uploads: Path) -> None:
+        import gradio
+
+        self.gr, self.service, self.uploads = gradio, service, uploads
+
+    def page(self, first: Sequence[Sequence[Path]]) -> Any:
+        """Return the ``gradio.Blocks``; ``first`` are photos to begin with, class by class."""
+        gr, service = self.gr, self.service
+        singles = [[path] for paths in first for path in paths]
+        if service.compares:
+            labels = ["First photo", "Second photo"]
+            tabs = [("Same or not", partial(self._ask, partial(compared, service), labels, _pairs(first)))]
+        else:
+            tabs = [("Which class", partial(self._classify, singles))]
+        if service.gallery:
+            tabs.append(("Search", partial(self._ask, partial(searched, service), ["Photo"], singles)))
+        page = gr.Blocks(title=f"crossres: {service.name}", analytics_enabled=False, delete_cache=(SWEEP, OLD))
+        with page:
+            gr.HTML(block(f"<div><h1>{escape(service.name)}</h1>{note(about(service))}</div>"))
+            for name, put_up in tabs:
+                with gr.Tab(name) if len(tabs) > 1 else nullcontext():
+                    put_up()
+        return page
+
+    def _ask(self, render: Callable[..., str], labels: Sequence[str], rows: Sequence[Sequence[Path]]) -> None:
+        """Put up places for photos, their result, and samples."""
+        with self.gr.Row():
+            with self.gr.Column(scale=2, min_width=280), self.gr.Row():
+                photos = [self._place(label) for label in labels]
+            with self.gr.Column(scale=3, min_width=280):
+                result = self.gr.HTML(self._shown(render, *[None] * len(labels)))
+        for photo in photos:
+            photo.change(lambda *payloads: self._shown(render, *payloads), photos, result, **self.quiet)
+        self._examples(rows, photos)
+
+    def _classify(self, rows: Sequence[Sequence[Path]]) -> None:
+        """Put up a place for a photo, the slider of its resolution, its classes, samples, and the API's endpoint."""
+        gr, high = self.gr, max(MIN_SIDE, self.service.facts.hr_size)
+        with gr.Row():
+            with gr.Column(scale=2, min_width=280):
+                photo = self._place("Photo")
+                side = gr.Slider(MIN_SIDE, high, high, step=1, buttons=[], label="Resolution: side in pixels")
+            with gr.Column(scale=3, min_width=280):
+                result = gr.HTML(self._shown(str, None))
+        photo.change(self._begin, photo, [side, result], **self.quiet)
+        side.input(self._slide, [photo, side], result, **self.quiet)
+        self._examples(rows, [photo])
+        # the API's endpoint: what crossres predict --json prints for a file
+        top, document = gr.Number(1, visible=False, label="top"), gr.JSON(visible=False, label="answer")
+        gr.Button(visible=False).click(self._predict, [photo, top], document, api_name="predict", **self.how)
+
+    def _begin(self, payload: dict[str, Any] | None) -> tuple[Any, str]:
+        """Return the slider's range for a new photo, and what is shown of it at its own resolution."""
+        largest = []
+
+        def render(photo: Pixels) -> str:
+            largest.append(self.service.largest(photo))
+            return classified(self.service, photo, largest[0])
+
+        text = self._shown(render, payload)
+        return self.gr.update(maximum=largest[0], value=largest[0]) if largest else self.gr.skip(), text
+
+    def _slide(self, payload: dict[str, Any] | None, side: float | None) -> str:
+        return self._shown(lambda photo: classified(self.service, photo, int(side or 0)), payload)
+
+    def _predict(self, payload: dict[str, Any] | None, top: Any) -> dict[str, Any]:
+        try:
+            if payload is None:
+                raise CrossresError("there is no photo; upload one")
+            return self.service.predict(self._file(payload), top)
+        except CrossresError as error:
+            raise self.gr.Error(escape(str(error), quote=False), print_exception=False) from None
+
+    def _shown(self, render: Callable[..., str], *payloads: dict[str, Any] | None) -> str:
+        """Return what is shown of uploads; whatever is wrong with one is shown, too."""
+        present = [payload for payload in payloads if payload]
+        if len(present) < len(payloads):
+            return block(message("hint", "And a second photo." if present else "Drop a photo, or pick a sample."))
+        try:
+            return render(*(read_upload(self._file(payload)) for payload in present))
+        except CrossresError as error:
+            return block(message("refused", "This photo cannot be read.", [str(error)]))
+
+    def _file(self, payload: dict[str, Any]) -> Path:
         path = Path(str(payload.get("path") or "")).resolve()
-        if not path.is_relative_to(uploads.resolve()):
+        if not path.is_relative_to(self.uploads.resolve()):
             raise CrossresError("upload the photo itself; no other file of this machine is read")
         return path
 
-    def shown(render: Callable[..., str], *payloads: dict[str, Any] | None) -> str:
-        """Return what there is to say of uploads; whatever is wrong with one is a sentence, too."""
-        given = [payload for payload in payloads if payload]
-        if len(given) < len(payloads):
-            return block(said("hint", "And a second photo." if given else "Drop a photo, or pick a sample."))
-        try:
-            return render(*(read_upload(file_of(payload)) for payload in given))
-        except CrossresError as error:
-            return block(said("refused", "This photo is not read.", [str(error)]))
+    def _place(self, label: str) -> Any:
+        sources = ["upload", "clipboard"]
+        return self.gr.Image(label=label, sources=sources, buttons=[], height=280, elem_classes="photo")
 
-    # gradio's own preprocessing would open an upload with every decoder that Pillow has
-    how: dict[str, Any] = {"preprocess": False, "concurrency_id": "model", "concurrency_limit": AT_ONCE}
-    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last"}
-
-    def ask(render: Callable[..., str], labels: Sequence[str], rows: Sequence[Sequence[Path]]) -> None:
-        """Put up places for photos, what is said of them, and samples."""
-        with gr.Row():
-            with gr.Column(scale=2, min_width=280), gr.Row():
-                photos = [_place(gr, label) for label in labels]
-            with gr.Column(scale=3, min_width=280):
-                result = gr.HTML(shown(render, *[None] * len(labels)))
-        for photo in photos:
-            photo.change(lambda *given: shown(render, *given), photos, result, **how, **quiet)
-        _examples(gr, rows, photos)
-
-    def objects() -> None:
-        def begin(payload: dict[str, Any] | None) -> tuple[Any, str]:
-            largest = []
-
-            def render(photo: Pixels) -> str:
-                largest.append(answers.largest(photo))
-                return looked(answers, photo, largest[0])
-
-            text = shown(render, payload)
-            return gr.update(maximum=largest[0], value=largest[0]) if largest else gr.skip(), text
-
-        def slide(payload: dict[str, Any] | None, side: float | None) -> str:
-            return shown(lambda photo: looked(answers, photo, int(side or 0)), payload)
-
-        def predict(payload: dict[str, Any] | None, top: Any) -> dict[str, Any]:
-            try:
-                if payload is None:
-                    raise CrossresError("there is no photo; upload one")
-                return answers.predict(file_of(payload), top)
-            except CrossresError as error:
-                raise gr.Error(escape(str(error), quote=False), print_exception=False) from None
-
-        high = max(LEAST, answers.facts.hr_size)
-        with gr.Row():
-            with gr.Column(scale=2, min_width=280):
-                photo = _place(gr, "Photo")
-                side = gr.Slider(LEAST, high, high, step=1, buttons=[], label="Resolution: side in pixels")
-            with gr.Column(scale=3, min_width=280):
-                result = gr.HTML(shown(str, None))
-        photo.change(begin, photo, [side, result], **how, **quiet)
-        side.input(slide, [photo, side], result, **how, **quiet)
-        _examples(gr, singles, [photo])
-        # the API's endpoint: what crossres predict --json says of a file
-        top, document = gr.Number(1, visible=False, label="top"), gr.JSON(visible=False, label="answer")
-        gr.Button(visible=False).click(predict, [photo, top], document, api_name="predict", **how)
-
-    def pairs() -> None:
-        ask(partial(compared, answers), ["First photo", "Second photo"], _pairs(first))
-
-    def search() -> None:
-        ask(partial(searched, answers), ["Photo"], singles)
-
-    singles = [[path] for paths in first for path in paths]
-    tabs = [("Same or not", pairs) if answers.compares else ("Which class", objects)]
-    tabs += [("Search", search)] if answers.gallery else []
-    page = gr.Blocks(title=f"crossres: {answers.name}", analytics_enabled=False, delete_cache=(SWEEP, OLD))
-    with page:
-        gr.HTML(block(f"<div><h1>{escape(answers.name)}</h1>{note(about(answers))}</div>"))
-        for name, put_up in tabs:
-            with gr.Tab(name) if len(tabs) > 1 else nullcontext():
-                put_up()
-    return page
-
-
-def _place(gr: Any, label: str) -> Any:
-    return gr.Image(label=label, sources=["upload", "clipboard"], buttons=[], height=280, elem_classes="photo")
-
-
-def _examples(gr: Any, rows: Sequence[Sequence[Path]], photos: list[Any]) -> None:
-    if rows:
-        paths = [[str(path) for path in row] for row in rows]
-        gr.Examples(paths, photos, label="Samples", examples_per_page=len(rows), cache_examples=False)
+    def _examples(self, rows: Sequence[Sequence[Path]], photos: list[Any]) -> None:
+        if rows:
+            paths = [[str(path) for path in row] for row in rows]
+            self.gr.Examples(paths, photos, label="Samples", examples_per_page=len(rows), cache_examples=False)
 
 
 def _pairs(first: Sequence[Sequence[Path]]) -> list[list[Path]]:

@@ -3,37 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from crossres.core.errors import CrossresError
-from crossres.deploy.facts import Facts, from_json
-from crossres.deploy.photos import Pixels, Source, flags, named, read_photo, reduced
-from crossres.models.onnx_session import onnx_sha256, open_session
+from crossres.core.types import Float32s, Pixels
+from crossres.deploy.facts import Facts
+from crossres.deploy.onnx_engine import FACTS, Engine, OnnxEngine
+from crossres.deploy.photos import Source, flags, named, read_photo, reduced
+from crossres.models.onnx_input import OnnxInput
+from crossres.models.onnx_session import open_session
 
-Floats = npt.NDArray[np.float32]
-#: key of the facts in an ONNX file's metadata, and name of its input
-FACTS, INPUT = "crossres", "photos"
 #: Bytes of photos after which a batch is run, full or not.
-MOST_WAITING = 2**26
-
-
-class Engine(Protocol):
-    """What runs a deployed network."""
-
-    outputs: tuple[str, ...]
-
-    def run(self, photos: Pixels) -> dict[str, Floats]:
-        """Photos uint8 (B, H, W, 3) -> embedding (B, d), quality (B,); with classes probabilities (B, classes)."""
+MAX_WAITING = 2**26
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a recogniser says of one photo.
+    """What a recognizer makes of one photo.
 
     Attributes:
         name: path of the photo, or ``image N``.
@@ -50,8 +40,8 @@ class Answer:
     flags: tuple[str, ...] = ()
     label: str | None = None
     probability: float | None = None
-    probabilities: Floats | None = None
-    embedding: Floats | None = None
+    probabilities: Float32s | None = None
+    embedding: Float32s | None = None
     quality: float | None = None
     error: str | None = None
 
@@ -62,18 +52,29 @@ class Answer:
         order = np.argsort(-self.probabilities, kind="stable")[:k]
         return [(facts.classes[i], float(self.probabilities[i])) for i in order]
 
+    def document(self, facts: Facts, top: int) -> dict[str, Any]:
+        """Return it as ``crossres predict --json`` and the page's API give it, with so many classes."""
+        return {
+            "photo": self.name,
+            "label": self.label,
+            "probability": self.probability,
+            "top": [{"label": label, "probability": share} for label, share in self.top(facts, top)],
+            "flags": list(self.flags),
+            "error": self.error,
+        }
 
-class _Read(NamedTuple):
-    """A photo that waits for its batch, as small as it may be; or why it could not be read."""
-
-    name: str
-    pixels: Pixels = np.zeros((0, 0, 3), np.uint8)
-    flags: tuple[str, ...] = ()
-    error: str | None = None
+    @property
+    def reason(self) -> str:
+        """Why the photo was not read, else why its answer is not to be trusted, without its name."""
+        return self.error.removeprefix(f"{self.name}: ") if self.error else "; ".join(self.flags)
 
 
 class Recognizer:
     """A student that answers.
+
+    Args:
+        engine: runs its network.
+        source: where it was loaded from.
 
     Attributes:
         facts: classes, sizes and what else is known of the network.
@@ -81,39 +82,35 @@ class Recognizer:
         digest: sha256 (hex) of its file or weights: two of one digest give the same embeddings.
     """
 
-    def __init__(self, engine: Engine, facts: Facts, source: str, digest: str) -> None:
+    def __init__(self, engine: Engine, source: str) -> None:
         self._engine = engine
-        self.facts = facts
+        self.facts = engine.facts
         self.source = source
-        self.digest = digest
+        self.digest = engine.digest
 
     @classmethod
     def load(
-        cls, path: str | Path, *, threads: int = 0, trust_code: bool = False, onnx_input: str = ""
+        cls, path: str | Path, *, threads: int = 0, trust_code: bool = False, onnx_input: OnnxInput | None = None
     ) -> Recognizer:
         """Read a model.
 
         Args:
-            path: an ONNX file of ``crossres export``, which needs onnxruntime alone; a run's or model's folder or a
-                Hub name, or an ONNX face model of others, which need torch.
+            path: an ONNX file of ``crossres export``, which needs onnxruntime alone; a run's or model's folder, a
+                Hub name, or an ONNX face model from elsewhere, which need torch.
             threads: of an ONNX file; 0: as many as there are cores.
             trust_code: import the code that a model's folder names for its network.
-            onnx_input: what an ONNX file of others expects of its input, as ``highest=1,colours=bgr``.
+            onnx_input: what an ONNX file from elsewhere expects of its input.
 
         Raises:
             CrossresError: nothing there, a broken file, or a package that is missing.
         """
-        if Path(path).suffix.lower() in (".xml", ".pt2"):
-            raise CrossresError(f"{path}: openvino or torch.export.load reads this; crossres runs ONNX files")
         if Path(path).suffix.lower() == ".onnx" or Path(path).is_file():
             session = open_session(path, threads)
             if FACTS in session.get_modelmeta().custom_metadata_map:
-                engine = OnnxEngine(path, threads, session)
-                return cls(engine, engine.facts, str(path), engine.digest)
-        from crossres.deploy.torch_engine import TorchEngine
+                return cls(OnnxEngine(path, threads, session), str(path))
+        from crossres.deploy.deployed import TorchEngine
 
-        loaded = TorchEngine(path, trust_code=trust_code, onnx_input=onnx_input)
-        return cls(loaded, loaded.facts, str(path), loaded.digest)
+        return cls(TorchEngine(path, trust_code=trust_code, onnx_input=onnx_input), str(path))
 
     def predict(self, images: Source | Iterable[Source], *, batch_size: int = 64) -> list[Answer]:
         """Answer for every photo, in order; see `stream`."""
@@ -133,22 +130,23 @@ class Recognizer:
             CrossresError: a folder without images, or a batch size below 1.
         """
         if batch_size < 1:
-            raise CrossresError(f"batch_size {batch_size}: at least 1")
-        waiting: list[_Read] = []
-        pixels = 0
+            raise CrossresError(f"batch_size is {batch_size}; give at least 1")
+        waiting: list[tuple[Answer, Pixels | None]] = []
+        size = 0
         for name, source in named(images):
             try:
                 photo = read_photo(source, name)
-                waiting.append(_Read(name, reduced(photo, self.facts), flags(photo, self.facts)))
-                pixels += waiting[-1].pixels.size
+                small = reduced(photo, self.facts)
+                waiting.append((Answer(name, flags(photo, self.facts)), small))
+                size += small.size
             except CrossresError as error:
-                waiting.append(_Read(name, error=str(error)))
-            if len(waiting) == batch_size or pixels > MOST_WAITING:
+                waiting.append((Answer(name, error=str(error)), None))
+            if len(waiting) == batch_size or size > MAX_WAITING:
                 yield from self._answered(waiting)
-                waiting, pixels = [], 0
+                waiting, size = [], 0
         yield from self._answered(waiting)
 
-    def embed(self, images: Source | Iterable[Source], *, batch_size: int = 64) -> Floats:
+    def embed(self, images: Source | Iterable[Source], *, batch_size: int = 64) -> Float32s:
         """Return the embeddings of photos, float32 (N, d).
 
         Raises:
@@ -161,82 +159,24 @@ class Recognizer:
             rows.append(answer.embedding)
         return np.stack(rows) if rows else np.zeros((0, self.facts.embedding_dim), np.float32)
 
-    def _answered(self, photos: list[_Read]) -> Iterator[Answer]:
-        answers: dict[int, Answer] = {}
-        of_shape: dict[tuple[int, ...], list[int]] = {}
-        for i, photo in enumerate(photos):
-            if photo.error is None:
-                of_shape.setdefault(photo.pixels.shape, []).append(i)
-        for rows in of_shape.values():
-            said = self._engine.run(np.stack([photos[i].pixels for i in rows]))
-            for at, i in enumerate(rows):
-                answers[i] = self._answer(photos[i], {key: value[at] for key, value in said.items()})
-        for i, photo in enumerate(photos):
-            yield answers.get(i) or Answer(photo.name, error=photo.error)
-
-    def _answer(self, photo: _Read, said: dict[str, Any]) -> Answer:
-        probabilities = said.get("probabilities")
-        best = None if probabilities is None else int(np.argmax(probabilities))
-        return Answer(
-            name=photo.name,
-            flags=photo.flags,
-            label=None if best is None else self.facts.classes[best],
-            probability=None if best is None or probabilities is None else float(probabilities[best]),
-            probabilities=probabilities,
-            embedding=said["embedding"],
-            quality=float(said["quality"]),
-        )
-
-
-class OnnxEngine:
-    """Runs a file of ``crossres export`` with onnxruntime, on the CPU.
-
-    Args:
-        path: of the file.
-        threads: how many an operator may use; 0: as many as there are cores.
-        session: of the file, where it is open already.
-
-    Raises:
-        CrossresError: no such file, not one of ours, or broken.
-    """
-
-    def __init__(self, path: str | Path, threads: int = 0, session: Any = None) -> None:
-        self.session = session or open_session(path, threads)
-        self.digest = onnx_sha256(path).hex()
-        text = self.session.get_modelmeta().custom_metadata_map.get(FACTS)
-        if text is None:
-            raise CrossresError(
-                f"{path}: not a file of crossres export (no preprocessing inside); export the student"
-            )
-        self.facts = from_json(text, str(path))
-        self.outputs = tuple(output.name for output in self.session.get_outputs())
-        inputs = [(given.name, given.type, len(given.shape)) for given in self.session.get_inputs()]
-        wanted = ("embedding", *(("logits", "probabilities") if self.facts.classes else ()), "quality")
-        if inputs != [(INPUT, "tensor(uint8)", 4)] or self.outputs != wanted:
-            raise CrossresError(f"{path}: its inputs or outputs are not what its facts say; export the model again")
-        said = self.run(np.zeros((1, self.facts.side, self.facts.side, 3), np.uint8))
-        shapes = [said["embedding"].shape, said["quality"].shape]
-        if self.facts.classes:
-            shapes.append(said["probabilities"].shape)
-        if shapes != [(1, self.facts.embedding_dim), (1,), (1, len(self.facts.classes))][: len(shapes)]:
-            raise CrossresError(f"{path}: its answers have not the sizes that its facts say; export the model again")
-
-    def run(self, photos: Pixels) -> dict[str, Floats]:
-        """Photos uint8 (B, H, W, 3) -> the outputs by name."""
-        try:
-            return dict(zip(self.outputs, self.session.run(None, {INPUT: photos}), strict=True))
-        except Exception as error:  # onnxruntime has a class of its own for each of its errors
-            raise CrossresError(f"onnxruntime cannot run the model ({' '.join(str(error).split())[:160]})") from None
-
-
-def document_of(answer: Answer, recognizer: Recognizer, top: int) -> dict[str, Any]:
-    """Return an answer as ``crossres predict --json`` and the page's API give it."""
-    found = answer.top(recognizer.facts, top)
-    return {
-        "photo": answer.name,
-        "label": answer.label,
-        "probability": answer.probability,
-        "top": [{"label": label, "probability": probability} for label, probability in found],
-        "flags": list(answer.flags),
-        "error": answer.error,
-    }
+    def _answered(self, photos: list[tuple[Answer, Pixels | None]]) -> list[Answer]:
+        """Return the answers to photos; one without pixels keeps its error."""
+        answers = [answer for answer, _ in photos]
+        of_shape: dict[tuple[int, ...], list[tuple[int, Pixels]]] = {}
+        for i, (_, pixels) in enumerate(photos):
+            if pixels is not None:
+                of_shape.setdefault(pixels.shape, []).append((i, pixels))
+        for group in of_shape.values():
+            outputs = self._engine.run(np.stack([pixels for _, pixels in group]))
+            probabilities = outputs.get("probabilities")
+            for row, (i, _) in enumerate(group):
+                embedding, quality = outputs["embedding"][row], float(outputs["quality"][row])
+                answers[i] = replace(answers[i], embedding=embedding, quality=quality)
+                if probabilities is not None:
+                    shares = probabilities[row]
+                    best = int(np.argmax(shares))
+                    label = self.facts.classes[best]
+                    answers[i] = replace(
+                        answers[i], label=label, probability=float(shares[best]), probabilities=shares
+                    )
+        return answers

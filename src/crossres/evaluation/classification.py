@@ -2,73 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from crossres.config.judging import Evaluate
+from crossres.config.record import base_name
+from crossres.core.devices import Device
 from crossres.core.errors import CrossresError
-from crossres.data.degradation import Degradation, Size
-from crossres.data.images import ImageSet
-from crossres.data.loader import Loader
+from crossres.data.images import ImageSet, left_out
 from crossres.evaluation.accuracy import confusion_matrix, topk_accuracy
-from crossres.evaluation.embedding import sizes_of
+from crossres.evaluation.outputs import predict, sizes_of
+from crossres.evaluation.prepare import CPU, check, device_of, kept, loader_of, note, read_split
 from crossres.models.encoder import Encoder
+from crossres.models.pretrained import from_pretrained
 
 #: The curve's sizes, as multiples of the size the model was trained at.
 AROUND = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 4.0)
 
 
-def predict(
-    encoder: Encoder,
-    loader: Loader,
-    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
-    batch_size: int = 250,
-) -> Tensor:
-    """Return the logits of every image at its low resolution, float32 (N, classes), in the loader's order."""
-    training = encoder.training
-    encoder.eval()
-    logits = []
-    for batch in loader.ordered(batch_size=batch_size):
-        with torch.inference_mode(), autocast():
-            logits.append(encoder(batch.lr).logits.float())
-    encoder.train(training)
-    return torch.cat(logits)
+def evaluate(options: Evaluate) -> dict[str, Any]:
+    """Judge a saved model on labelled images, as ``crossres evaluate`` does; notes go to stderr.
+
+    Returns:
+        What `evaluate_encoder` returns, the name of the model and the precision.
+
+    Raises:
+        CrossresError: options out of range, no such model or images, or what `evaluate_encoder` raises.
+        Unwritten: the figure cannot be written.
+    """
+    check(options)
+    encoder = from_pretrained(options.model, trust_code=options.trust_code)
+    device = device_of(options, encoder)
+    images = read_split(options, options.split, encoder)
+    note(*left_out({options.split: images}))
+    result = {"model": base_name(options.model), **evaluate_encoder(encoder, images, options, device)}
+    result["precision"] = device.precision
+    if result["enlarged"]:
+        shrinks = result["lr_size"] != result["hr_size"] and not options.native
+        note(
+            f"{images.name}: {result['enlarged']} of {len(images)} images are smaller than {result['read_size']} "
+            f"pixels: enlarged{', then degraded; --native judges low-resolution images as they are' * shrinks}"
+        )
+    if options.png:
+        from crossres.evaluation.figures import draw_evaluation
+
+        with kept(result):
+            draw_evaluation(result, options.png)
+    return result
 
 
-def evaluate(
-    encoder: Encoder,
-    images: ImageSet,
-    *,
-    sizes: tuple[int, ...] = (),
-    native: bool = False,
-    degradation: Degradation | None = None,
-    device: torch.device | str = "cpu",
-    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
-    memory_mb: int = 4096,
-) -> dict[str, Any]:
+def evaluate_encoder(encoder: Encoder, images: ImageSet, options: Evaluate, device: Device = CPU) -> dict[str, Any]:
     """Judge an encoder on labelled images at the size it was trained at and at sizes around it.
 
-    An image is degraded from HR to each size as in training (kernel, blur, noise, JPEG) and the encoder
-    brings it to its own input size, as it would a crop of that size. An encoder trained on a range of sizes
-    is judged on that range; its curve has single sizes.
-
-    Images that are small by themselves would be enlarged to HR and shrunk again, which blurs them: ``native``
-    hands them over as they are, only brought to the training size where they have another; the curve is then
-    that one size.
+    An image is degraded from HR to each size as in training, and the encoder brings it to its own input size, as it
+    would a crop of that size. An encoder trained on a range of sizes is judged on that range; its curve has single
+    sizes. Native images would be blurred by that: they are only brought to the training size, the curve's only one.
 
     Args:
         encoder: with classes; ``encoder.info`` says hr_size, lr_size, degradation and fit.
         images: its classes must all be known to the encoder; they are matched by name.
-        sizes: sides in pixels of the curve; those around the training size if left out.
-        native: the images are low-resolution already.
-        degradation: another one than the training's; the same if left out.
-        device: where the encoder lies.
-        autocast: context of the forward pass.
-        memory_mb: budget for decoded images.
+        options: sizes, native, degradation and the memory for decoded images.
+        device: where it runs, in which precision.
 
     Returns:
         ``{dataset, images, skipped, native, read_size, enlarged, hr_size, lr_size, degradation, top1, top5,
@@ -76,70 +74,56 @@ def evaluate(
         read_size, at which they were read, curve is a list of ``{size, top1, top5}``; accuracies in percent.
 
     Raises:
-        CrossresError: a class the encoder does not know, a size larger than HR, or sizes of native images.
+        CrossresError: a class the encoder does not know, or a size larger than HR.
     """
-    info = encoder.info
+    label = _labels(encoder, images).to(device.torch)
     hr_size, low, high = sizes_of(encoder)
-    unknown = [name for name in images.classes if name not in encoder.classes]
-    if unknown:
-        raise CrossresError(
-            f"{images.name}: class '{unknown[0]}' is unknown to the model ({len(unknown)} of {len(images.classes)} "
-            f"classes are); it knows {', '.join(encoder.classes[:5])}{'...' if len(encoder.classes) > 5 else ''}"
-        )
-    if native and degradation is not None:
-        raise CrossresError("native images are judged as they are; leave the degradation out")
-    if sizes and native:
-        raise CrossresError("native images have their own size; leave sizes out")
+    sizes = _sizes(options, hr_size, low, high)
+    loader = loader_of(options, encoder, images, device, native=options.native)
+    logits = predict(encoder.to(device.torch), loader, device.autocast)
+    curve = []
     for size in sizes:
-        if not 1 <= size <= hr_size:
-            raise CrossresError(f"sizes: {size} is not within 1 and the model's hr_size {hr_size}")
-    said = None if native else info.get("degradation")
-    if degradation is None:
-        degradation = Degradation(**(said or {}))
-    else:
-        said = asdict(degradation.resolved())
-    fit = info.get("fit", "crop")
-    column = torch.tensor([encoder.classes.index(name) for name in images.classes])
-    label = column[torch.from_numpy(images.labels)].to(device)
-    encoder = encoder.to(device)
-    own: Size = high if native or low == high else (low, high)
-    loader = Loader(
-        images,
-        hr_size=high if native else hr_size,
-        lr_size=own,
-        degradation=degradation,
-        device=device,
-        fit=fit,
-        memory_mb=memory_mb,
-    )
-
-    def at(size: Size) -> Tensor:
-        loader.lr_size = size
-        return predict(encoder, loader, autocast)
-
-    chosen = sizes or ((high,) if native else _around(low, high, hr_size))
-    curve, logits = [], at(own)
-    for size in chosen:
-        scores = logits if size == own else at(size)
-        curve.append({"size": size, "top1": topk_accuracy(scores, label), "top5": topk_accuracy(scores, label, 5)})
+        scores = logits if size == loader.lr_size else predict(encoder, loader.at(size), device.autocast)
+        curve.append({"size": size, **_accuracies(scores, label)})
+    trained = None if options.native else encoder.info.get("degradation")
     return {
         "dataset": images.name,
         "images": len(images),
         "skipped": images.skipped,
-        "native": native,
+        "native": options.native,
         "read_size": loader.hr_size,
-        "enlarged": images.enlarged(loader.hr_size, fit),
+        "enlarged": images.enlarged(loader.hr_size, loader.fit),
         "hr_size": hr_size,
         "lr_size": high if low == high else [low, high],
-        "degradation": said,
-        "top1": topk_accuracy(logits, label),
-        "top5": topk_accuracy(logits, label, 5),
+        "degradation": asdict(options.degradation.resolved()) if options.degradation else trained,
+        **_accuracies(logits, label),
         "classes": list(encoder.classes),
         "confusion": confusion_matrix(logits.argmax(1), label, len(encoder.classes)).tolist(),
         "curve": curve,
     }
 
 
-def _around(low: int, high: int, hr_size: int) -> tuple[int, ...]:
+def _labels(encoder: Encoder, images: ImageSet) -> Tensor:
+    """Return the encoder's class of each image, (N,)."""
+    unknown = [name for name in images.classes if name not in encoder.classes]
+    if unknown:
+        raise CrossresError(
+            f"{images.name}: class '{unknown[0]}' is unknown to the model ({len(unknown)} of {len(images.classes)} "
+            f"classes are); it knows {', '.join(encoder.classes[:5])}{'...' if len(encoder.classes) > 5 else ''}"
+        )
+    return torch.tensor([encoder.classes.index(name) for name in images.classes])[torch.from_numpy(images.labels)]
+
+
+def _accuracies(logits: Tensor, label: Tensor) -> dict[str, float]:
+    return {"top1": topk_accuracy(logits, label), "top5": topk_accuracy(logits, label, 5)}
+
+
+def _sizes(options: Evaluate, hr_size: int, low: int, high: int) -> Sequence[int]:
+    """Return the sizes of the curve, in pixels; refuse those that cannot be."""
+    for size in options.sizes:
+        if not 1 <= size <= hr_size:
+            raise CrossresError(f"sizes: {size} is not within 1 and the model's hr_size {hr_size}")
+    if options.sizes or options.native:
+        return options.sizes or [high]
     around = {round(low * f) for f in AROUND if f < 1} | {round(high * f) for f in AROUND}
-    return tuple(sorted(size for size in around | {low, hr_size} if min(2, low) <= size <= hr_size))
+    return sorted(size for size in around | {low, hr_size} if min(2, low) <= size <= hr_size)

@@ -1,255 +1,252 @@
-"""An encoder on faces: its images read at every resolution, and the protocols on what it says of them."""
+"""An encoder on faces: its images read at every resolution, and the protocols on its embeddings."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import torch
 
+from crossres.config.judging import EvaluateFaces
+from crossres.config.record import base_name
+from crossres.core.devices import Device
 from crossres.core.errors import CrossresError
-from crossres.core.files import write_atomically
+from crossres.core.progress import Progress
+from crossres.core.types import Float32s
 from crossres.data.degradation import Degradation
-from crossres.data.faces import Search
-from crossres.data.images import ImageSet
 from crossres.data.loader import Loader
-from crossres.data.pairs import UNNAMED, Pairs
-from crossres.evaluation.embedding import embed, sizes_of
-from crossres.evaluation.protocols import FARS, FPIRS, identify, similarities, verify
+from crossres.data.pairs import UNNAMED
+from crossres.evaluation.face_protocols import FaceTest, read_protocols
+from crossres.evaluation.outputs import embed, sizes_of
+from crossres.evaluation.prepare import CPU, check, degradation_of, device_of, kept, note
+from crossres.evaluation.protocols import FARS, identify, similarities, verify
+from crossres.evaluation.scores import Scored, write_scores
 from crossres.evaluation.verification import best_threshold
 from crossres.models.cache import cached_outputs
 from crossres.models.encoder import Encoder
-from crossres.models.stored import StoredBackbone, stored_outputs
+from crossres.models.onnx_input import OnnxInput
+from crossres.models.stored import StoredBackbone, is_stored, stored_outputs
+from crossres.models.teachers import read_teacher
+from crossres.models.weights import weights_sha256
 
-Floats = npt.NDArray[np.float64]
-Embeddings = npt.NDArray[np.float32]
+#: Of the judged images and, if there are any, of those that choose the threshold.
+Embeddings = list[Float32s]
 
 
-def evaluate_faces(
+def evaluate_faces(options: EvaluateFaces) -> dict[str, Any]:
+    """Judge a saved face model, as ``crossres faces evaluate`` does; notes and progress go to stderr.
+
+    Returns:
+        What `evaluate_face_encoder` returns, the names of model and gallery, and the precision.
+
+    Raises:
+        CrossresError: options out of range or that exclude each other, no such model, images or pairs, or what
+            `evaluate_face_encoder` raises.
+        Unwritten: the figure or the scores cannot be written.
+    """
+    # people's own folders may hold good images to make smaller ones of; the published sets are small as they are
+    small = options.layout is not None and not (options.layout == "folders" and options.sizes)
+    options = replace(options, native=options.native or small)
+    check(options)
+    _check_files(options)
+    encoder = read_teacher(options.model, options.onnx_input or OnnxInput(), trust_code=options.trust_code)
+    gallery = _read_gallery(options, encoder)
+    test = read_protocols(options, encoder)
+    device = device_of(options, encoder)
+    scored: list[Scored] = []
+    how: dict[str, Any] = {"gallery": gallery, "device": device, "progress": Progress().count}
+    result = {"model": base_name(options.model), "gallery": base_name(options.gallery) if options.gallery else None}
+    result |= evaluate_face_encoder(encoder, test, options, scored=scored if options.scores else None, **how)
+    result["precision"] = device.precision
+    with kept(result):
+        if options.png:
+            from crossres.evaluation.figures import draw_faces
+
+            draw_faces(result, options.png)
+        if options.scores:
+            assert test.pairs is not None  # refused where there are none
+            write_scores(options.scores, test.images, test.pairs, scored)
+    return result
+
+
+def _check_files(options: EvaluateFaces) -> None:
+    """Refuse files that cannot be what they are given as."""
+    if is_stored(options.model):
+        raise CrossresError(f"{options.model}: stored embeddings know no other images; give the model they come from")
+    if options.scores and options.layout:
+        raise CrossresError(f"--scores: {options.data} has its own gallery and probes, no pairs; leave it out")
+    inputs = {Path(path).absolute() for path in (options.pairs, options.threshold_pairs, options.data) if path}
+    if options.scores and Path(options.scores).absolute() in inputs:
+        raise CrossresError(f"--scores: {options.scores} is an input; name another file")
+
+
+def _read_gallery(options: EvaluateFaces, encoder: Encoder) -> Encoder | None:
+    """Read the gallery's model; a student knows what its own teacher expects of its input."""
+    if not options.gallery:
+        return None
+    teacher = encoder.info.get("teacher") or {}
+    onnx_input = options.onnx_input or OnnxInput(**(teacher.get("onnx_input") or {}))
+    gallery = read_teacher(options.gallery, onnx_input, trust_code=options.trust_code)
+    same_width = gallery.embedding_dim == encoder.embedding_dim  # where not, it is refused
+    if same_width and teacher.get("sha256") != weights_sha256(gallery):
+        name = f" ({teacher['name']})" if teacher.get("name") else ""
+        note(
+            f"{options.gallery} is not the model that {options.model} was trained with{name}: unless both share a "
+            "space, the comparison means nothing"
+        )
+    return gallery
+
+
+def evaluate_face_encoder(
     encoder: Encoder,
-    images: ImageSet,
+    test: FaceTest,
+    options: EvaluateFaces,
     *,
-    hr_size: int,
-    sizes: Sequence[int],
-    pairs: Pairs | None = None,
-    search: Search | None = None,
-    chooses: tuple[ImageSet, Pairs] | None = None,
     gallery: Encoder | None = None,
-    gallery_cache: Path | None = None,
-    native: bool = False,
-    degradation: Degradation | None = None,
-    fit: Any = "crop",
-    device: torch.device | str = "cpu",
-    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
-    memory_mb: int = 4096,
-    resamples: int = 1000,
-    fars: Sequence[float] = FARS,
-    fpirs: Sequence[float] = FPIRS,
-    keep: Callable[[str, int, Floats], None] | None = None,
+    device: Device = CPU,
+    scored: list[Scored] | None = None,
     progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> dict[str, Any]:
     """Judge an encoder on faces at HR-HR, HR-LR and LR-LR, for each low-resolution size.
 
     Args:
         encoder: reads the probes (of a pair the right image); at HR-HR and LR-LR both sides.
-        images: of people.
-        hr_size: side that the images are read at, in pixels.
-        sizes: sides of the low-resolution images.
-        pairs: for verification; left out where None.
-        search: for identification and retrieval; left out where None.
-        chooses: other images and pairs of them, on which the threshold of ``accuracy_chosen`` is chosen.
+        test: images, pairs and who is searched for.
+        options: sizes, degradation, rates, resamples, cache_dir; native reads the images as they are, once, as TinyFace's.
         gallery: another encoder for the HR side (of a pair the left image), such as the teacher or its stored
             embeddings, in whose space the encoder was trained; the HR-HR row is then its own.
-        gallery_cache: folder that keeps the gallery's embeddings for the next encoder that is judged beside it.
-        native: the images have the resolution they are to be judged at, as TinyFace's: no size is made of another,
-            each encoder reads them as they are, and there is one row, of sides native.
-        degradation: how LR comes from HR.
-        fit: how images that are not square are fitted.
-        device: where the encoders run.
-        autocast: context of the encoder's forward pass; another gallery runs in float32.
-        memory_mb: budget for decoded images.
-        resamples: of the bootstrap.
-        fars: false accept rates that TAR is given at.
-        fpirs: false positive identification rates that TPIR is given at.
-        keep: given (sides, size, similarity of each pair) of each row, its size hr_size at hr-hr.
-        progress: told (what, done, total) of each pass over the images.
+        device: where the encoders run, in which precision; another gallery runs in float32.
+        scored: gets the similarities of the pairs of each row.
+        progress: called with (what, done, total) in each pass over the images.
 
     Returns:
         ``{dataset, images, people, native, hr_size, degradation, rows}``; a row is ``{sides, size, verification,
         identification}``, sides one of hr-hr, hr-lr, lr-lr, native, and size null at hr-hr.
 
     Raises:
-        CrossresError: nothing asked for, encoders of two spaces, a size above hr_size, or what `verify` and
+        CrossresError: no pairs and no search, encoders of two spaces, a size above hr_size, or what `verify` and
             `identify` refuse.
     """
-    if pairs is None and search is None:
-        raise CrossresError("nothing to judge: give pairs, a search or both")
-    if gallery is not None and gallery.embedding_dim != encoder.embedding_dim:
-        raise CrossresError(
-            f"the gallery's embeddings have {gallery.embedding_dim} numbers, the probes' {encoder.embedding_dim}: "
-            "they cannot be compared; train the student with losses.cosine at the teacher's width"
-        )
-    for size in sizes:
-        if not 1 <= size <= hr_size:
-            raise CrossresError(f"sizes: {size} is not within 1 and hr_size {hr_size}")
-    degradation = degradation or Degradation()
-    rows: list[dict[str, Any]] = []
-    result = {
-        "dataset": images.name,
-        "images": len(images),
-        "people": sum(
-            bool(count) and name != UNNAMED for name, count in zip(images.classes, images.class_counts, strict=True)
-        ),
-        "native": native,
-        "hr_size": hr_size,
-        "degradation": None if native else asdict(degradation.resolved()),
-        "rows": rows,
-    }
-    images, pairs, search = _used(images, pairs, search)
-    others, chooser, _ = _used(*chooses, None) if chooses is not None and pairs is not None else (None, None, None)
-
-    def views(side: int) -> _Views:
-        sets = [images] if others is None else [images, others]
-        return _Views(
-            [Loader(of, hr_size=side, lr_size=side, device=device, fit=fit, memory_mb=memory_mb) for of in sets],
-            degradation,
-            progress,
-        )
-
-    def judge(sides: str, size: int | None, left: list[Embeddings], right: list[Embeddings]) -> None:
+    reading = _Reading(encoder, gallery, test.used(), options, device, progress)
+    reading.check()
+    pairs, search, chooser = reading.test.pairs, reading.test.search, reading.test.chooser
+    rows = []
+    for sides, size, left, right in reading.rows():
         row: dict[str, Any] = {"sides": sides, "size": size}
         if pairs is not None:
-            threshold = None
-            if chooser is not None:
-                threshold = best_threshold(similarities(left[1], right[1], chooser), chooser.same)
-            row["verification"] = verify(left[0], right[0], pairs, resamples, threshold, fars)
-            if keep is not None:
-                keep(sides, size or hr_size, similarities(left[0], right[0], pairs))
+            threshold = chooser and best_threshold(similarities(left[1], right[1], chooser[1]), chooser[1].same)
+            fars = options.far or FARS
+            row["verification"] = verify(left[0], right[0], pairs, options.resamples, threshold, fars)
+            if scored is not None:
+                scored.append((sides, size or reading.hr_size, similarities(left[0], right[0], pairs)))
         if search is not None:
-            row["identification"] = identify(left[0], right[0], search, resamples, fpirs)
+            row["identification"] = identify(left[0], right[0], search, options.resamples, options.fpir)
         rows.append(row)
-
-    if native:
-        own = sizes_of(encoder)[2]
-        right = views(own).read(encoder.to(device), None, autocast)
-        # another side is decoded for another encoder alone
-        high = right if gallery is None else views(hr_size).kept(gallery.to(device), gallery_cache)
-        judge("native", own, high, right)
-        return result
-    at_hr = views(hr_size)
-    left = None if gallery is None else at_hr.kept(gallery.to(device), gallery_cache)
-    high = left or at_hr.read(encoder.to(device), None, autocast)
-    judge("hr-hr", None, high, high)
-    for size in sizes:
-        low = at_hr.read(encoder.to(device), size, autocast)
-        judge("hr-lr", size, high, low)
-        judge("lr-lr", size, low, low)
-    return result
+    counts = zip(test.images.classes, test.images.class_counts, strict=True)
+    return {
+        "dataset": test.images.name,
+        "images": len(test.images),
+        "people": sum(bool(count) and name != UNNAMED for name, count in counts),
+        "native": options.native,
+        "hr_size": reading.hr_size,
+        "degradation": None if options.native else asdict(reading.degradation.resolved()),
+        "rows": rows,
+    }
 
 
-@dataclass
-class _Views:
-    """Images that are decoded once at one side and read at several sizes.
+@dataclass(frozen=True)
+class _Reading:
+    """The images of a test as the encoders read them; each side is decoded once."""
 
-    Attributes:
-        loaders: of the judged images and, where there are some, of those that choose the threshold.
-        degradation: of smaller sizes.
-        progress: told (what, done, total) of each pass.
-    """
-
-    loaders: list[Loader]
-    degradation: Degradation
+    encoder: Encoder
+    gallery: Encoder | None
+    test: FaceTest
+    options: EvaluateFaces
+    device: Device
     progress: Callable[[str, int, int], None]
 
-    def read(self, by: Encoder, size: int | None, autocast: Callable[[], Any]) -> list[Embeddings]:
-        """Return the embeddings at a size, degraded; None is the side itself, at most resized."""
-        for loader in self.loaders:
-            loader.lr_size = size or loader.hr_size
-            loader.degradation = self.degradation if size else Degradation(kernel=self.degradation.kernel)
-        told = partial(self.progress, f"at {size}x{size}" if size else "at their own size")
-        said = [embed(by, loader, autocast, progress=told) for loader in self.loaders]
-        return [_sound(of, loader.images) for of, loader in zip(said, self.loaders, strict=True)]
+    @property
+    def hr_size(self) -> int:
+        encoders = [self.encoder]
+        if self.gallery is not None and not isinstance(self.gallery.backbone, StoredBackbone):
+            encoders.append(self.gallery)
+        return self.options.hr_size or max(sizes_of(encoder)[0] for encoder in encoders)
 
-    def kept(self, by: Encoder, folder: Path | None) -> list[Embeddings]:
-        """Return another model's embeddings of the side itself, in float32, from a folder where they are there."""
-        known: dict[str, Any] = {"flip": False, "autocast": nullcontext, "precision": "float32"}
-        known["progress"] = lambda _, done, total: self.progress("gallery", done, total)
-        said = [
-            stored_outputs(by, loader.images, loader.device)
-            if isinstance(by.backbone, StoredBackbone)
-            else cached_outputs(by, loader, folder, **known)
-            for loader in self.loaders
-        ]
-        rows = [outputs.embedding[0].cpu().numpy() for outputs in said]
-        return [_sound(of, loader.images) for of, loader in zip(rows, self.loaders, strict=True)]
+    @property
+    def degradation(self) -> Degradation:
+        return degradation_of(self.options, self.encoder)
+
+    def check(self) -> None:
+        """Refuse what cannot be judged."""
+        width, of_gallery = self.encoder.embedding_dim, self.gallery and self.gallery.embedding_dim
+        if of_gallery not in (None, width):
+            raise CrossresError(
+                f"the gallery's embeddings have {of_gallery} numbers, the probes' {width}: they cannot be compared; "
+                "train the student with losses.cosine at the teacher's width"
+            )
+        for size in self.options.sizes:
+            if not 1 <= size <= self.hr_size:
+                raise CrossresError(f"sizes: {size} is not within 1 and hr_size {self.hr_size}")
+
+    def rows(self) -> Iterator[tuple[str, int | None, Embeddings, Embeddings]]:
+        """Yield the sides, the size and the embeddings of the left and of the right side of each row."""
+        if self.options.native:
+            size = sizes_of(self.encoder)[2]
+            right = self._read(self._loaders(size))
+            # another side is decoded for another encoder alone
+            yield "native", size, right if self.gallery is None else self._high(self._loaders(self.hr_size)), right
+            return
+        loaders = self._loaders(self.hr_size)
+        high = self._high(loaders)
+        yield "hr-hr", None, high, high
+        trained = dict.fromkeys(sizes_of(self.encoder)[1:]) if not self.options.sizes else ()
+        for size in self.options.sizes or [size for size in trained if size < self.hr_size]:
+            low = self._read([loader.at(size, self.degradation) for loader in loaders])
+            yield "hr-lr", size, high, low
+            yield "lr-lr", size, low, low
+
+    def _loaders(self, side: int) -> list[Loader]:
+        fit, memory_mb = self.encoder.info.get("fit", "crop"), self.options.images.memory_mb
+        how: dict[str, Any] = {"device": self.device.torch, "fit": fit, "memory_mb": memory_mb}
+        sets = [self.test.images, *(self.test.chooser or ())[:1]]
+        return [Loader(images, hr_size=side, lr_size=side, **how) for images in sets]
+
+    def _read(self, loaders: Sequence[Loader]) -> Embeddings:
+        """Return the embeddings of the judged encoder."""
+        encoder, embeddings = self.encoder.to(self.device.torch), []
+        for loader in loaders:
+            size = loader.lr_size
+            what = "at their own size" if size == loader.hr_size else f"at {size}x{size}"
+            progress = partial(self.progress, what)
+            embeddings.append(_sound(embed(encoder, loader, self.device.autocast, progress=progress), loader))
+        return embeddings
+
+    def _high(self, loaders: Sequence[Loader]) -> Embeddings:
+        """Return the embeddings of the gallery's encoder, in float32, from a folder where they are there."""
+        if self.gallery is None:
+            return self._read(loaders)
+        gallery, embeddings = self.gallery.to(self.device.torch), []
+        folder = Path(self.options.cache_dir) if self.options.cache_dir else None
+        how: dict[str, Any] = {"flip": False, "autocast": nullcontext, "precision": "float32"}
+        how["progress"] = lambda _, done, total: self.progress("gallery", done, total)
+        for loader in loaders:
+            if isinstance(gallery.backbone, StoredBackbone):
+                outputs = stored_outputs(gallery, loader.images, self.device.torch)
+            else:
+                outputs = cached_outputs(gallery, loader, folder, **how)
+            embeddings.append(_sound(outputs.embedding[0].cpu().numpy(), loader))
+        return embeddings
 
 
-def _sound(embeddings: Embeddings, images: ImageSet) -> Embeddings:
+def _sound(embeddings: Float32s, loader: Loader) -> Float32s:
+    """Return embeddings; refuse those that no cosine can be taken of, by the image."""
     length = np.linalg.norm(embeddings, axis=1)
     bad = np.flatnonzero(~np.isfinite(length) | (length == 0))
     if len(bad):
-        raise CrossresError(
-            f"the embedding of {images.where(int(bad[0]))} is NaN, infinite or 0; {len(bad)} such images in all"
-        )
+        where = loader.images.where(int(bad[0]))
+        raise CrossresError(f"the embedding of {where} is NaN, infinite or 0; {len(bad)} such images in all")
     return embeddings
-
-
-def _used(
-    images: ImageSet, pairs: Pairs | None, search: Search | None
-) -> tuple[ImageSet, Pairs | None, Search | None]:
-    """Return the images that the protocols name, and the protocols on these."""
-    named = [pairs.left, pairs.right] if pairs else []
-    named += [search.gallery, search.probes] if search else []
-    used = np.unique(np.concatenate(named))
-    if pairs is not None:
-        left, right = (np.searchsorted(used, side) for side in (pairs.left, pairs.right))
-        pairs = replace(pairs, left=left, right=right)
-    if search is not None:
-        gallery, probes = (np.searchsorted(used, side) for side in (search.gallery, search.probes))
-        search = replace(search, gallery=gallery, probes=probes)
-    return images.subset(used), pairs, search
-
-
-#: How pairs were read (hr-hr, hr-lr, lr-lr or native), side of the smaller images in pixels, similarities (N,).
-Scored = tuple[str, int, npt.NDArray[np.float64]]
-
-
-COLUMNS = ("left", "right", "same", "fold", "sides", "size", "similarity")
-
-
-def write_scores(path: str | Path, images: ImageSet, pairs: Pairs, rows: Sequence[Scored]) -> None:
-    """Write a line a pair and row: the columns of a list of pairs, and what they were found to be.
-
-    Args:
-        path: of the CSV, written atomically; similarities are written so that they read back exactly.
-        images: that the pairs name.
-        pairs: of N pairs.
-        rows: the similarities at each of the sides and sizes.
-
-    Raises:
-        CrossresError: the file cannot be written.
-    """
-    listed = [
-        (images.path(left) or images.where(left), images.path(right) or images.where(right), int(same), fold)
-        for left, right, same, fold in zip(
-            pairs.left.tolist(), pairs.right.tolist(), pairs.same.tolist(), pairs.fold.tolist(), strict=True
-        )
-    ]
-
-    def write(file: IO[bytes]) -> None:
-        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-        lines = csv.writer(text, lineterminator="\n")
-        lines.writerow(COLUMNS)
-        for sides, size, scores in rows:
-            lines.writerows((*pair, sides, size, score) for pair, score in zip(listed, scores.tolist(), strict=True))
-        text.detach()  # flushes, and leaves the file open to who opened it
-
-    write_atomically(path, write)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import torch
-
+from crossres.config.judging import Transfer
+from crossres.config.record import base_name
+from crossres.core.devices import Device
 from crossres.core.errors import CrossresError
-from crossres.data.degradation import Degradation
-from crossres.data.images import ImageSet
-from crossres.data.loader import Loader
+from crossres.data.images import ImageSet, left_out
 from crossres.data.splits import stratified_split
-from crossres.evaluation.embedding import embed, sizes_of
+from crossres.evaluation.outputs import embed, sizes_of
+from crossres.evaluation.prepare import CPU, check, degradation_of, device_of, loader_of, note, read_split
 from crossres.models.encoder import Encoder
+from crossres.models.pretrained import from_pretrained
 
 #: Inverse strengths of the probe's regularisation that validation chooses from.
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
@@ -25,18 +23,27 @@ NEIGHBOURS = (1, 5, 10, 20, 50)
 #: Share of the training images that chooses, class by class.
 VAL_FRACTION = 0.2
 
-Array = npt.NDArray[np.float32]
+
+def transfer(options: Transfer) -> dict[str, Any]:
+    """Judge a saved model's embeddings on other labelled images, as ``crossres transfer`` does; notes go to stderr.
+
+    Returns:
+        What `transfer_encoder` returns, the name of the model and the precision.
+
+    Raises:
+        CrossresError: options out of range, no such model or images, or what `transfer_encoder` raises.
+    """
+    check(options)
+    encoder = from_pretrained(options.model, trust_code=options.trust_code)
+    device = device_of(options, encoder)
+    train, test = read_split(options, "train", encoder), read_split(options, "test", encoder)
+    note(*left_out({"train": train, "test": test}))
+    result = transfer_encoder(encoder, train, test, options, device)
+    return {"model": base_name(options.model), **result, "precision": device.precision}
 
 
-def transfer(
-    encoder: Encoder,
-    train: ImageSet,
-    test: ImageSet,
-    *,
-    degradation: Degradation | None = None,
-    device: torch.device | str = "cpu",
-    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
-    memory_mb: int = 4096,
+def transfer_encoder(
+    encoder: Encoder, train: ImageSet, test: ImageSet, options: Transfer, device: Device = CPU
 ) -> dict[str, Any]:
     """Judge a frozen encoder on another labelled set: a linear probe and nearest neighbours on its embeddings.
 
@@ -48,10 +55,8 @@ def transfer(
         encoder: ``encoder.info`` says hr_size, lr_size, degradation and fit.
         train: images that the probe learns and the neighbours come from, with classes of their own.
         test: the same classes.
-        degradation: another one than the training's.
-        device: where the encoder computes.
-        autocast: context of the forward pass.
-        memory_mb: budget for decoded images.
+        options: degradation and the memory for decoded images.
+        device: where the encoder runs, in which precision.
 
     Returns:
         ``{dataset, images, classes, hr_size, lr_size, degradation, probe_top1, probe_strength, knn_top1, neighbours,
@@ -61,51 +66,24 @@ def transfer(
         CrossresError: no scikit-learn, a model that does not say its sizes, classes that differ, or too few images
             to choose on.
     """
-    try:
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.neighbors import KNeighborsClassifier
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
-    except ImportError:
-        raise CrossresError("transfer needs scikit-learn: pip install 'crossres[bench]'") from None
     if train.classes != test.classes:
         raise CrossresError(f"{train.name}: the test images have other classes than the training images")
     kept, held_out = stratified_split(train.labels, VAL_FRACTION, 0)
     if not len(held_out):
         raise CrossresError(f"{train.name}: too few training images to choose on; each class needs at least 2")
-    hr_size, low, high = sizes_of(encoder)
-    degradation = degradation or Degradation(**(encoder.info.get("degradation") or {}))
-    embeddings = []
-    for images in (train, test):
-        loader = Loader(
-            images,
-            hr_size=hr_size,
-            lr_size=high if low == high else (low, high),
-            degradation=degradation,
-            device=device,
-            fit=encoder.info.get("fit", "crop"),
-            memory_mb=memory_mb,
-        )
-        embeddings.append(embed(encoder.to(device), loader, autocast))
-    x, x_test = embeddings
-
-    def probe(strength: float) -> Any:
-        return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=300))
-
-    def neighbours(count: int) -> Any:
-        return KNeighborsClassifier(min(count, len(kept)), metric="cosine", weights="distance")
-
-    best: dict[str, Any] = {}
-    scores: dict[str, float] = {}
-    methods: tuple[tuple[str, Callable[[Any], Any], tuple[float, ...]], ...]
-    methods = (("probe", probe, STRENGTHS), ("knn", neighbours, NEIGHBOURS))
-    for name, build, choices in methods:
+    builders = _classifiers(len(kept))
+    loaders = (loader_of(options, encoder, images, device) for images in (train, test))
+    x, x_test = (embed(encoder.to(device.torch), loader, device.autocast) for loader in loaders)
+    best, top1 = {}, {}
+    for name, (build, choices) in builders.items():
         on_val = {
             choice: build(choice).fit(x[kept], train.labels[kept]).score(x[held_out], train.labels[held_out])
             for choice in choices
         }
         best[name] = max(on_val, key=lambda choice: on_val[choice])
-        scores[name] = 100 * float(build(best[name]).fit(x, train.labels).score(x_test, test.labels))
+        top1[name] = 100 * float(build(best[name]).fit(x, train.labels).score(x_test, test.labels))
+    hr_size, low, high = sizes_of(encoder)
+    degradation = degradation_of(options, encoder)
     return {
         "dataset": train.name,
         "images": {"train": len(train), "test": len(test)},
@@ -113,9 +91,28 @@ def transfer(
         "hr_size": hr_size,
         "lr_size": high if low == high else [low, high],
         "degradation": {"preset": degradation.preset, "kernel": degradation.kernel},
-        "probe_top1": scores["probe"],
+        "probe_top1": top1["probe"],
         "probe_strength": best["probe"],
-        "knn_top1": scores["knn"],
+        "knn_top1": top1["knn"],
         "neighbours": best["knn"],
         "chosen_on": len(held_out),
     }
+
+
+def _classifiers(images: int) -> dict[str, tuple[Callable[[Any], Any], tuple[float, ...]]]:
+    """Return what builds each classifier for so many training images, and what validation chooses from."""
+    try:
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.neighbors import KNeighborsClassifier
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+    except ImportError:
+        raise CrossresError("transfer needs scikit-learn: pip install 'crossres[bench]'") from None
+
+    def probe(strength: float) -> Any:
+        return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=300))
+
+    def neighbours(count: int) -> Any:
+        return KNeighborsClassifier(min(count, images), metric="cosine", weights="distance")
+
+    return {"probe": (probe, STRENGTHS), "knn": (neighbours, NEIGHBOURS)}

@@ -1,4 +1,4 @@
-"""Verification: are two images of one identity? Accuracy over folds, ROC, AUC, EER and TAR at FAR, exactly.
+"""Verification: do two images show one identity? Accuracy over folds, ROC, AUC, EER and TAR at FAR, exactly.
 
 All functions take similarities: the larger, the more alike. A pair is accepted where its similarity is at or above
 the threshold; pairs of equal similarity are accepted or refused together.
@@ -13,32 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from crossres.core.errors import CrossresError
+from crossres.core.types import Bools, Float64s
 
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
-
-#: Fewer expected false accepts than this make a TAR at that FAR unsure.
+#: With fewer false positives expected than this, a rate of them is not known well.
 FEW = 10
-
-
-def checked(scores: npt.ArrayLike, same: npt.ArrayLike) -> tuple[Floats, Bools]:
-    """Return similarities and truth as arrays.
-
-    Raises:
-        CrossresError: shapes that do not fit, NaN or infinity, no genuine or no impostor pair.
-    """
-    values, truth = np.asarray(scores, dtype=np.float64), np.asarray(same)
-    if values.ndim != 1 or truth.shape != values.shape or truth.dtype != np.bool_:
-        raise CrossresError(
-            f"verification: needs scores (N,) and same (N,) bool, got {values.shape} and {truth.shape} {truth.dtype}"
-        )
-    if not np.isfinite(values).all():
-        bad = int(np.flatnonzero(~np.isfinite(values))[0])
-        raise CrossresError(f"verification: the score of pair {bad} is {values[bad]}; look for a NaN embedding")
-    if not truth.any() or truth.all():
-        kind = "impostor" if truth.all() else "genuine"
-        raise CrossresError(f"verification: there is no {kind} pair among {len(truth)}")
-    return values, truth
 
 
 @dataclass(frozen=True)
@@ -53,16 +31,16 @@ class Roc:
         impostors: how many impostor pairs there are.
     """
 
-    threshold: Floats
-    far: Floats
-    tar: Floats
+    threshold: Float64s
+    far: Float64s
+    tar: Float64s
     genuine: int
     impostors: int
 
     @property
-    def accuracy(self) -> Floats:
+    def accuracy(self) -> Float64s:
         """Share of all pairs that each threshold judges right, (T,)."""
-        right: Floats = self.tar * self.genuine + (1 - self.far) * self.impostors
+        right: Float64s = self.tar * self.genuine + (1 - self.far) * self.impostors
         return right / (self.genuine + self.impostors)
 
     def accuracy_at(self, threshold: float) -> float:
@@ -71,8 +49,16 @@ class Roc:
 
 
 def roc(scores: npt.ArrayLike, same: npt.ArrayLike) -> Roc:
-    """Return every operating point that the scores allow, one for each distinct score and one above all."""
-    values, truth = checked(scores, same)
+    """Return every operating point that the scores allow, one for each distinct score and one above all.
+
+    Args:
+        scores: similarities (N,).
+        same: bool (N,), whether a pair is genuine.
+
+    Raises:
+        CrossresError: shapes that do not fit, NaN or infinity, no genuine or no impostor pair.
+    """
+    values, truth = _as_arrays(scores, same)
     order = np.argsort(-values, kind="stable")
     values, truth = values[order], truth[order]
     # the last of each run of equal scores
@@ -87,23 +73,29 @@ def roc(scores: npt.ArrayLike, same: npt.ArrayLike) -> Roc:
     )
 
 
-def auc(scores: npt.ArrayLike, same: npt.ArrayLike) -> float:
+def _as_arrays(scores: npt.ArrayLike, same: npt.ArrayLike) -> tuple[Float64s, Bools]:
+    """Return similarities and truth as arrays; the errors are those of `roc`."""
+    values, truth = np.asarray(scores, dtype=np.float64), np.asarray(same)
+    if values.ndim != 1 or truth.shape != values.shape or truth.dtype != np.bool_:
+        raise CrossresError(
+            f"verification: needs scores (N,) and same (N,) bool, got {values.shape} and {truth.shape} {truth.dtype}"
+        )
+    if not np.isfinite(values).all():
+        bad = int(np.flatnonzero(~np.isfinite(values))[0])
+        raise CrossresError(f"verification: the score of pair {bad} is {values[bad]}; look for a NaN embedding")
+    if not truth.any() or truth.all():
+        kind = "impostor" if truth.all() else "genuine"
+        raise CrossresError(f"verification: there is no {kind} pair among {len(truth)}")
+    return values, truth
+
+
+def auc(points: Roc) -> float:
     """Return the area under the ROC: the chance that a genuine pair beats an impostor pair, ties counting half."""
-    return auc_of(roc(scores, same))
-
-
-def auc_of(points: Roc) -> float:
-    """Return what `auc` does, of operating points."""
     return float(np.sum(np.diff(points.far) * (points.tar[1:] + points.tar[:-1]) / 2))
 
 
-def eer(scores: npt.ArrayLike, same: npt.ArrayLike) -> float:
+def eer(points: Roc) -> float:
     """Return the equal error rate, where FAR = 1 - TAR, on the straight line between the two points around it."""
-    return eer_of(roc(scores, same))
-
-
-def eer_of(points: Roc) -> float:
-    """Return what `eer` does, of operating points."""
     gap = points.far - (1 - points.tar)  # rises from -1 to 1
     right = int(np.argmax(gap >= 0))
     left = right - 1
@@ -113,11 +105,11 @@ def eer_of(points: Roc) -> float:
 
 @dataclass(frozen=True)
 class TarAtFar:
-    """One working point.
+    """One operating point.
 
     Attributes:
-        far: asked for.
-        tar: the highest share of genuine pairs accepted with no more false accepts than asked for.
+        far: the requested FAR.
+        tar: the highest share of genuine pairs accepted at that FAR or a lower one.
         threshold: its similarity; infinity where even one false accept is too many and impostors score highest.
         too_few: the impostor pairs are too few to know this FAR: fewer than `FEW` false accepts are expected.
     """
@@ -128,38 +120,16 @@ class TarAtFar:
     too_few: bool
 
 
-def tar_at_far(scores: npt.ArrayLike, same: npt.ArrayLike, far: float) -> TarAtFar:
-    """Return the working point at a FAR.
+def tar_at_far(points: Roc, far: float) -> TarAtFar:
+    """Return the operating point at a FAR.
 
     Raises:
         CrossresError: a FAR outside 0..1.
     """
-    return tar_of(roc(scores, same), far)
-
-
-def tar_of(points: Roc, far: float) -> TarAtFar:
-    """Return what `tar_at_far` does, of operating points."""
     if not 0 <= far <= 1:
         raise CrossresError(f"a false accept rate lies within 0..1, got {far:g}")
     at = int(np.flatnonzero(points.far <= far)[-1])
     return TarAtFar(far, float(points.tar[at]), float(points.threshold[at]), bool(points.impostors * far < FEW))
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """Accuracy with the threshold from elsewhere.
-
-    Attributes:
-        mean: over the folds, in percent.
-        error: standard error of that mean over the folds; None with one fold.
-        folds: accuracy of each.
-        thresholds: of each, chosen on the other folds.
-    """
-
-    mean: float
-    error: float | None
-    folds: tuple[float, ...]
-    thresholds: tuple[float, ...]
 
 
 def best_threshold(scores: npt.ArrayLike, same: npt.ArrayLike) -> float:
@@ -179,7 +149,24 @@ def best_threshold(scores: npt.ArrayLike, same: npt.ArrayLike) -> float:
     return float(between[best[len(best) // 2]])
 
 
-def k_fold_accuracy(scores: npt.ArrayLike, same: npt.ArrayLike, fold: npt.ArrayLike) -> Accuracy:
+@dataclass(frozen=True)
+class FoldAccuracy:
+    """Accuracy of each fold at a threshold from the other folds.
+
+    Attributes:
+        mean: over the folds, in percent.
+        error: standard error of that mean over the folds.
+        folds: accuracy of each, in the order of their numbers.
+        thresholds: of each, chosen on the other folds.
+    """
+
+    mean: float
+    error: float
+    folds: tuple[float, ...]
+    thresholds: tuple[float, ...]
+
+
+def k_fold_accuracy(scores: npt.ArrayLike, same: npt.ArrayLike, fold: npt.ArrayLike) -> FoldAccuracy:
     """Return the accuracy of each fold at the threshold that is best on all the others (LFW's View 2).
 
     Args:
@@ -192,7 +179,7 @@ def k_fold_accuracy(scores: npt.ArrayLike, same: npt.ArrayLike, fold: npt.ArrayL
 
     Source: Huang et al., Labeled Faces in the Wild (2007): mean and standard error over the ten folds.
     """
-    values, truth = checked(scores, same)
+    values, truth = _as_arrays(scores, same)
     folds = np.asarray(fold)
     names = np.unique(folds)
     if folds.shape != values.shape or len(names) < 2:
@@ -204,7 +191,7 @@ def k_fold_accuracy(scores: npt.ArrayLike, same: npt.ArrayLike, fold: npt.ArrayL
         thresholds.append(threshold)
         accuracies.append(100 * float(((values[inside] >= threshold) == truth[inside]).mean()))
     error = float(np.std(accuracies, ddof=1) / np.sqrt(len(accuracies)))
-    return Accuracy(float(np.mean(accuracies)), error, tuple(accuracies), tuple(thresholds))
+    return FoldAccuracy(float(np.mean(accuracies)), error, tuple(accuracies), tuple(thresholds))
 
 
 def bootstrap(
@@ -213,14 +200,14 @@ def bootstrap(
     measure: Callable[[Roc], Sequence[float]],
     resamples: int = 1000,
     seed: int = 0,
-) -> list[tuple[float, float]]:
+) -> list[list[float]]:
     """Return the 95 % interval of each of the measure's numbers over resampled pairs, genuine and impostor apart."""
-    values, truth = checked(scores, same)
+    values, truth = _as_arrays(scores, same)
     rng = np.random.default_rng(seed)
     kinds = [np.flatnonzero(truth), np.flatnonzero(~truth)]
-    found = []
+    measured = []
     for _ in range(resamples):
         drawn = np.concatenate([rng.choice(kind, len(kind)) for kind in kinds])
-        found.append(measure(roc(values[drawn], truth[drawn])))
-    low, high = np.quantile(found, [0.025, 0.975], axis=0)
-    return list(zip(low.tolist(), high.tolist(), strict=True))
+        measured.append(measure(roc(values[drawn], truth[drawn])))
+    intervals: list[list[float]] = np.quantile(measured, [0.025, 0.975], axis=0).T.tolist()
+    return intervals

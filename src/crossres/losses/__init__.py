@@ -1,104 +1,74 @@
 """The distillation losses, a method a file, all called as ``loss(teacher, student, label, index)``.
 
-A new one: a file with a :class:`Loss`, a line in :data:`LOSSES`, a test.
+A new one: a file with a `Loss`, a line in `LOSSES`, a test. torch is imported when a loss is first used.
 """
 
 from __future__ import annotations
 
-from crossres.losses.ab import AB
-from crossres.losses.adaface import AdaFace
-from crossres.losses.arcface import ArcFace
-from crossres.losses.askd import ASKD
-from crossres.losses.at import AT
-from crossres.losses.base import Loss
-from crossres.losses.cc import CC
-from crossres.losses.ce import CE
-from crossres.losses.cosface import CosFace
-from crossres.losses.cosine import Cosine
-from crossres.losses.crcd import CRCD, CRCDGradient
-from crossres.losses.crd import CRD
-from crossres.losses.crrcd import CRRCD
-from crossres.losses.dist import DIST
-from crossres.losses.dkd import DKD
-from crossres.losses.fitnet import FitNet
-from crossres.losses.fskd import FSKD
-from crossres.losses.fsp import FSP
-from crossres.losses.ft import FT
-from crossres.losses.horkd import HORKD
-from crossres.losses.kd import KD
-from crossres.losses.maps import MapLoss
-from crossres.losses.nst import NST
-from crossres.losses.octuplet import Octuplet
-from crossres.losses.pkt import PKT
-from crossres.losses.review import ReviewKD
-from crossres.losses.rkd import RKD
-from crossres.losses.similarity import Similarity
-from crossres.losses.sp import SP
-from crossres.losses.vid import VID
+from collections import UserDict
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-LOSSES: dict[str, type[Loss]] = {
-    "ce": CE,
-    "cosface": CosFace,
-    "arcface": ArcFace,
-    "adaface": AdaFace,
-    "kd": KD,
-    "dkd": DKD,
-    "dist": DIST,
-    "cosine": Cosine,
-    "similarity": Similarity,
-    "rkd": RKD,
-    "pkt": PKT,
-    "cc": CC,
-    "fitnet": FitNet,
-    "at": AT,
-    "sp": SP,
-    "nst": NST,
-    "vid": VID,
-    "ab": AB,
-    "ft": FT,
-    "fsp": FSP,
-    "review": ReviewKD,
-    "askd": ASKD,
-    "fskd": FSKD,
-    "horkd": HORKD,
-    "octuplet": Octuplet,
-    "crd": CRD,
-    "crcd": CRCD,
-    "crcd_gradient": CRCDGradient,
-    "crrcd": CRRCD,
-}
+if TYPE_CHECKING:
+    from crossres.losses.base import Loss
 
-__all__ = [
-    "AB",
-    "ASKD",
-    "AT",
-    "CC",
-    "CE",
-    "CRCD",
-    "CRD",
-    "CRRCD",
-    "DIST",
-    "DKD",
-    "FSKD",
-    "FSP",
-    "FT",
-    "HORKD",
-    "KD",
-    "LOSSES",
-    "NST",
-    "PKT",
-    "RKD",
-    "SP",
-    "VID",
-    "AdaFace",
-    "ArcFace",
-    "CRCDGradient",
-    "CosFace",
-    "Cosine",
-    "FitNet",
-    "Loss",
-    "MapLoss",
-    "Octuplet",
-    "ReviewKD",
-    "Similarity",
-]
+
+class Losses(UserDict[str, Any]):
+    """The loss classes by name; a built-in one is imported at its first use, your own is put in as in a dict.
+
+    ``data`` holds "file.Class" of this package, or the class that was put in.
+    """
+
+    def __getitem__(self, name: str) -> type[Loss]:
+        home = self.data[name]
+        loss: type[Loss] = _class(home) if isinstance(home, str) else home
+        return loss
+
+
+#: In the order of tables and pages.
+LOSSES = Losses(
+    {
+        "ce": "ce.CE",
+        "cosface": "cosface.CosFace",
+        "arcface": "arcface.ArcFace",
+        "adaface": "adaface.AdaFace",
+        "kd": "kd.KD",
+        "dkd": "dkd.DKD",
+        "dist": "dist.DIST",
+        "cosine": "cosine.Cosine",
+        "similarity": "similarity.Similarity",
+        "rkd": "rkd.RKD",
+        "pkt": "pkt.PKT",
+        "cc": "cc.CC",
+        "fitnet": "fitnet.FitNet",
+        "at": "at.AT",
+        "sp": "sp.SP",
+        "nst": "nst.NST",
+        "vid": "vid.VID",
+        "ab": "ab.AB",
+        "ft": "ft.FT",
+        "fsp": "fsp.FSP",
+        "review": "review.ReviewKD",
+        "askd": "askd.ASKD",
+        "fskd": "fskd.FSKD",
+        "horkd": "horkd.HORKD",
+        "octuplet": "octuplet.Octuplet",
+        "crd": "crd.CRD",
+        "crcd": "crcd.CRCD",
+        "crcd_gradient": "crcd.CRCDGradient",
+        "crrcd": "crrcd.CRRCD",
+    }
+)
+_HOMES = {home.split(".")[-1]: home for home in ("base.Loss", "maps.MapLoss", *LOSSES.data.values())}
+
+
+def _class(home: str) -> Any:
+    file, name = home.split(".")
+    return getattr(import_module(f"{__name__}.{file}"), name)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a class at its first use, as in ``from crossres.losses import CRRCD``."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _class(_HOMES[name])

@@ -1,14 +1,9 @@
 """Activation boundaries."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import Literal
-
 from torch import Tensor, nn
 
-from crossres.losses.base import Shape, at_rest, demand
-from crossres.losses.maps import MapLoss
+from crossres.losses.base import demand
+from crossres.losses.maps import MapLoss, Maps, Shapes
 
 
 class AB(MapLoss):
@@ -24,52 +19,39 @@ class AB(MapLoss):
 
     It reads what an activation gets on both sides: name the modules just before it in ``stages``, such as a wide
     residual network's ``[block2.layer.0.bn1, block3.layer.0.bn1, bn1]`` and a resnet8x4's ``[layer1.0.joined,
-    layer2.0.joined, layer3.0.joined]``; ends of stages are behind it. A sum over the cells of a map: at 8x8 it weighs
-    a sixteenth of what it does at 32x32.
-    Called outside a `Distiller`, set ``pretraining`` to True while it shall train.
+    layer2.0.joined, layer3.0.joined]``; the ends of stages come after it. It is a sum over the cells of a map: at 8x8
+    it weighs a sixteenth of what it does at 32x32. Called outside a `Distiller`, set ``pretraining`` to True in its
+    stage.
 
     Args:
-        teacher_dim: shapes of the teacher's maps.
-        student_dim: shapes of the student's maps.
         margin: m, above 0.
         pretrain: share of the training in which it trains alone; published 30 epochs before 240.
-        match: how a pair is brought to one size, see `MapLoss`.
 
     Shapes:
-        lists of (B, C, H, W) -> scalar.
+        built from lists of (C, H, W), called on lists of (B, C, H, W) -> scalar.
 
     Raises:
         ValueError: an option out of range.
     """
 
     def __init__(
-        self,
-        teacher_dim: Sequence[Shape],
-        student_dim: Sequence[Shape],
-        *,
-        margin: float = 1.0,
-        pretrain: float = 0.125,
-        match: Literal["pool", "bilinear"] = "pool",
+        self, teacher_dim: Shapes, student_dim: Shapes, *, margin: float = 1.0, pretrain: float = 0.125
     ) -> None:
-        super().__init__(teacher_dim, student_dim, match=match)
-        demand("AB", "margin", margin, margin > 0, "margin > 0")
-        demand("AB", "pretrain", pretrain, 0 < pretrain < 1, "0 < pretrain < 1")
-        self.margin = margin
-        self.pretrain = pretrain
+        super().__init__(teacher_dim, student_dim)
+        self.margin = demand("AB", "margin", margin, margin > 0, "margin > 0")
+        self.pretrain = demand("AB", "pretrain", pretrain, 0 < pretrain < 1, "0 < pretrain < 1")
         self.connectors = nn.ModuleList(
             nn.Sequential(nn.Conv2d(s[0], t[0], 1, bias=False), nn.BatchNorm2d(t[0]))
             for t, s in zip(self.teacher_shapes, self.student_shapes, strict=True)
         )
 
-    def compute(
-        self, teacher: Sequence[Tensor], student: Sequence[Tensor], label: Tensor | None, index: Tensor | None
-    ) -> Tensor:
+    def compute(self, teacher: Maps, student: Maps, label: Tensor | None, index: Tensor | None) -> Tensor:
         if not self.pretraining:
-            return student[0].sum() * 0 + at_rest(self)
+            return student[0].sum() * 0
         loss = student[0].new_zeros(())
         for stage, (t, s, connector) in enumerate(zip(teacher, student, self.connectors, strict=True)):
             s = connector(s)
-            asleep = (s + self.margin).square() * ((s > -self.margin) & (t <= 0))
-            awake = (s - self.margin).square() * ((s <= self.margin) & (t > 0))
-            loss = loss + (asleep + awake).sum() / 2 ** (len(teacher) - 1 - stage)
+            silent = (s + self.margin).square() * ((s > -self.margin) & (t <= 0))
+            firing = (s - self.margin).square() * ((s <= self.margin) & (t > 0))
+            loss = loss + (silent + firing).sum() / 2 ** (len(teacher) - 1 - stage)
         return loss * (3 / 1000 / len(student[0]))

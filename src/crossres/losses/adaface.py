@@ -1,7 +1,5 @@
 """AdaFace."""
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -23,8 +21,6 @@ class AdaFace(MarginHead):
     :class:`MarginHead`'s: softmax over the scaled cosines to a prototype for each identity.
 
     Args:
-        teacher_dim: ignored; every loss is built from the same two widths.
-        student_dim: width of the student's embedding.
         margin: m, at least 0.
         scale: s, above 0.
         concentration: h, above 0.
@@ -52,13 +48,11 @@ class AdaFace(MarginHead):
         momentum: float = 0.99,
     ) -> None:
         super().__init__(teacher_dim, student_dim, margin=margin, scale=scale)
-        demand("AdaFace", "concentration", concentration, concentration > 0, "concentration > 0")
-        demand("AdaFace", "momentum", momentum, 0 <= momentum <= 1, "0 <= momentum <= 1")
-        self.concentration = concentration
-        self.momentum = momentum
-        # a deviation below 0 stands for: no batch seen
+        self.concentration = demand("AdaFace", "concentration", concentration, concentration > 0, "concentration > 0")
+        self.momentum = demand("AdaFace", "momentum", momentum, 0 <= momentum <= 1, "0 <= momentum <= 1")
+        # a deviation below 0 means that no batch was seen
         self.register_buffer("mean", torch.zeros(()))
-        self.register_buffer("deviation", -torch.ones(()))
+        self.register_buffer("deviation", torch.full((), -1.0))
 
     def with_margin(self, cosine: Tensor, length: Tensor) -> Tensor:
         length = length.detach().clamp(1e-3, 100)

@@ -1,7 +1,5 @@
 """ArcFace."""
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -18,8 +16,6 @@ class ArcFace(MarginHead):
     identity.
 
     Args:
-        teacher_dim: ignored; every loss is built from the same two widths.
-        student_dim: width of the student's embedding.
         margin: m, at least 0, in radians.
         scale: s, above 0.
 

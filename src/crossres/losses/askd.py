@@ -1,13 +1,9 @@
 """Attention similarity for low resolution."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-
 from torch import Tensor
 
-from crossres.losses.contrast import unit
-from crossres.losses.maps import ProjectedMapLoss
+from crossres.losses.geometry import mean_cosine
+from crossres.losses.maps import Maps, ProjectedMapLoss
 
 
 class ASKD(ProjectedMapLoss):
@@ -23,24 +19,13 @@ class ASKD(ProjectedMapLoss):
     is that of the student's map behind a 1x1 convolution to the teacher's channels, trained with the student.
     Published weight 5, for faces.
 
-    Args:
-        teacher_dim: shapes of the teacher's maps.
-        student_dim: shapes of the student's maps.
-        match: how a pair is brought to one size, see `MapLoss`.
-
     Shapes:
-        lists of (B, C, H, W) -> scalar.
+        built from lists of (C, H, W), called on lists of (B, C, H, W) -> scalar.
     """
 
-    def compute(
-        self, teacher: Sequence[Tensor], student: Sequence[Tensor], label: Tensor | None, index: Tensor | None
-    ) -> Tensor:
+    def compute(self, teacher: Maps, student: Maps, label: Tensor | None, index: Tensor | None) -> Tensor:
         loss = student[0].new_zeros(())
         for t, s, project in zip(teacher, student, self.projections, strict=True):
-            loss = loss + _unlike(t.abs().mean(1).flatten(1), s.abs().mean(1).flatten(1))
-            loss = loss + _unlike(t.abs().mean((2, 3)), project(s).abs().mean((2, 3)))
+            loss = loss + (1 - mean_cosine(t.abs().mean(1).flatten(1), s.abs().mean(1).flatten(1)))
+            loss = loss + (1 - mean_cosine(t.abs().mean((2, 3)), project(s).abs().mean((2, 3))))
         return loss
-
-
-def _unlike(a: Tensor, b: Tensor) -> Tensor:
-    return 1 - (unit(a) * unit(b)).sum(1).mean()

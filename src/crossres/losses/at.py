@@ -1,15 +1,10 @@
 """Attention transfer."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import Literal
-
 from torch import Tensor
 
-from crossres.losses.base import Shape, demand
-from crossres.losses.contrast import unit
-from crossres.losses.maps import MapLoss
+from crossres.losses.base import demand
+from crossres.losses.geometry import unit
+from crossres.losses.maps import MapLoss, Maps, Shapes
 
 
 class AT(MapLoss):
@@ -24,37 +19,20 @@ class AT(MapLoss):
     cells weighs more: images of 8 x 8, with 16 times fewer cells, need 62.5 for the same pull.
 
     Args:
-        teacher_dim: shapes of the teacher's maps.
-        student_dim: shapes of the student's maps.
         power: p, at least 1.
-        match: how a pair is brought to one size, see `MapLoss`.
 
     Shapes:
-        lists of (B, C, H, W) -> scalar.
+        built from lists of (C, H, W), called on lists of (B, C, H, W) -> scalar.
 
     Raises:
         ValueError: an option out of range.
     """
 
-    def __init__(
-        self,
-        teacher_dim: Sequence[Shape],
-        student_dim: Sequence[Shape],
-        *,
-        power: float = 2.0,
-        match: Literal["pool", "bilinear"] = "pool",
-    ) -> None:
-        super().__init__(teacher_dim, student_dim, match=match)
-        demand("AT", "power", power, power >= 1, "power >= 1")
-        self.power = power
+    def __init__(self, teacher_dim: Shapes, student_dim: Shapes, *, power: float = 2.0) -> None:
+        super().__init__(teacher_dim, student_dim)
+        self.power = demand("AT", "power", power, power >= 1, "power >= 1")
 
-    def compute(
-        self,
-        teacher: Sequence[Tensor],
-        student: Sequence[Tensor],
-        label: Tensor | None,
-        index: Tensor | None,
-    ) -> Tensor:
+    def compute(self, teacher: Maps, student: Maps, label: Tensor | None, index: Tensor | None) -> Tensor:
         loss = student[0].new_zeros(())
         for t, s in zip(teacher, student, strict=True):
             loss = loss + (self._attention(t) - self._attention(s)).square().mean()

@@ -1,18 +1,15 @@
 """The one signature of every distillation loss."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-#: Options that every loss has beside its own: its factor, whether that falls to 0, the share in which it rises.
-COMMON = ("weight", "decay", "warm_up")
 #: channels, height and width of a feature map
 Shape = tuple[int, int, int]
+Value = TypeVar("Value")
 
 
 class Loss(nn.Module, ABC):
@@ -24,6 +21,9 @@ class Loss(nn.Module, ABC):
     Args:
         teacher_dim: width of what is read of the teacher (embedding size, or number of classes for logits).
         student_dim: width of what is read of the student.
+
+    Raises:
+        ValueError: class counts that differ where the loss compares class by class.
     """
 
     #: which field of Outputs the loss reads on both sides
@@ -32,32 +32,31 @@ class Loss(nn.Module, ABC):
     needs_teacher: ClassVar[bool] = True
     #: True where the loss cannot be computed without labels
     needs_label: ClassVar[bool] = False
+    #: True where teacher and student must have the same classes
+    same_classes: ClassVar[bool] = False
 
     def __init__(self, teacher_dim: int, student_dim: int) -> None:
         super().__init__()
+        if self.same_classes and teacher_dim != student_dim:
+            classes = f"teacher has {teacher_dim} classes and student {student_dim}"
+            raise ValueError(f"{type(self).__name__}: {classes}, expected the same")
         self.teacher_dim = teacher_dim
         self.student_dim = student_dim
         #: what the caller's autocast computes in; a loss may let its own layers do so
         self.layer_dtype = torch.float32
         #: share of the training, from its start, in which this loss trains alone; a loss with such a stage sets it
         self.pretrain: float = 0.0
-        #: whether that stage is on; the caller keeps it
+        #: whether that stage is on; the caller sets it
         self.pretraining = False
 
     def prepare(self, label: Tensor) -> None:
-        """Get to know the training set once, before the first step (a bank allocates itself here).
+        """See the training set's labels once, before the first step (a bank allocates itself here).
 
         Args:
             label: (N,) labels of the whole training set, in the order of ``index``.
         """
 
-    def forward(
-        self,
-        teacher: Any,
-        student: Any,
-        label: Tensor | None = None,
-        index: Tensor | None = None,
-    ) -> Tensor:
+    def forward(self, teacher: Any, student: Any, label: Tensor | None = None, index: Tensor | None = None) -> Tensor:
         """Check the shapes, leave autocast and compute in float32.
 
         Args:
@@ -90,13 +89,16 @@ class Loss(nn.Module, ABC):
                 raise ValueError(f"{name}: {argument} is {given.dtype}, expected torch.int64")
         device = _tensors(student)[0].device.type
         for side, given in (("teacher", teacher if self.needs_teacher else None), ("student", student)):
-            # On the CPU only: on a GPU the answer would have to be waited for at every step.
+            # on the CPU only: a GPU would have to be waited for at every step
             if device == "cpu" and not all(bool(torch.isfinite(tensor).all()) for tensor in _tensors(given)):
                 raise ValueError(f"{name}: {side} {self.reads} holds NaN or infinity, expected finite numbers")
         low = torch.is_autocast_enabled(device)
         self.layer_dtype = torch.get_autocast_dtype(device) if low else torch.float32
         with torch.autocast(device, enabled=False):
-            return self.compute(*self._plain(teacher, student), label, index)
+            loss = self.compute(*self._plain(teacher, student), label, index)
+            if self.pretrain:  # parameters at rest get the gradient 0: DDP and fused SGD need one
+                loss = loss + 0 * torch.stack([p.sum() for p in self.parameters()] or [torch.zeros(())]).sum()
+        return loss
 
     def _batch_of(self, side: str, given: Any, size: int | None = None) -> int:
         """Return the number of samples; refuse another shape than the one the loss is built for."""
@@ -115,18 +117,21 @@ class Loss(nn.Module, ABC):
         """Return the loss; called in float32 outside autocast, with checked shapes."""
 
 
-def at_rest(*modules: nn.Module) -> Tensor:
-    """Return a 0 that gives the parameters of modules which rest their gradient, 0: DDP and fused SGD want one."""
-    return 0 * torch.stack([p.sum() for module in modules for p in module.parameters()] or [torch.zeros(())]).sum()
-
-
 def _tensors(given: Any) -> Sequence[Tensor]:
     if given is None:
         return ()
     return (given,) if isinstance(given, Tensor) else given
 
 
-def demand(loss: str, option: str, value: object, ok: bool, valid: str) -> None:
-    """Raise a one-line ``ValueError`` naming the loss, the option and its valid range unless ``ok``."""
+def demand(loss: str, option: str, value: Value, ok: bool, valid: str) -> Value:
+    """Return the value of an option if ``ok``, else raise a one-line ``ValueError`` with the option's valid range."""
     if not ok:
         raise ValueError(f"{loss}: {option} is {value!r}, expected {valid}")
+    return value
+
+
+def demand_within(loss: str, name: str, index: Tensor, count: int) -> None:
+    """Refuse an index outside 0..count - 1; on the CPU only: a GPU would have to be waited for at every step."""
+    if index.device.type == "cpu" and not bool(((index >= 0) & (index < count)).all()):
+        low, high = int(index.min()), int(index.max())
+        raise ValueError(f"{loss}: {name} from {low} to {high}, expected 0..{count - 1}")

@@ -1,13 +1,11 @@
 """Correlation congruence."""
 
-from __future__ import annotations
-
 import math
 
 from torch import Tensor
 
 from crossres.losses.base import Loss, demand
-from crossres.losses.contrast import unit
+from crossres.losses.geometry import cosines
 
 
 class CC(Loss):
@@ -22,8 +20,6 @@ class CC(Loss):
     for another form (products of neighbouring samples' differences); at 0.02 this term has no effect.
 
     Args:
-        teacher_dim: width of the teacher's embedding.
-        student_dim: width of the student's embedding.
         gamma: of the kernel, above 0.
         order: P, at least 1.
 
@@ -44,8 +40,7 @@ class CC(Loss):
         return (self._kernel(teacher) - self._kernel(student)).square().mean()
 
     def _kernel(self, embedding: Tensor) -> Tensor:
-        direction = unit(embedding)
-        cosine = direction @ direction.T
+        cosine = cosines(embedding)
         kernel = cosine.new_zeros(())
         for term in reversed(self.terms):
             kernel = kernel * cosine + term

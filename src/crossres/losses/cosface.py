@@ -1,7 +1,5 @@
 """CosFace."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from crossres.losses.margin import MarginHead
@@ -14,8 +12,6 @@ class CosFace(MarginHead):
     over the scaled cosines to a prototype for each identity.
 
     Args:
-        teacher_dim: ignored; every loss is built from the same two widths.
-        student_dim: width of the student's embedding.
         margin: m, at least 0, in units of the cosine.
         scale: s, above 0.
 

@@ -1,7 +1,5 @@
 """Embedding regression by cosine."""
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -18,10 +16,6 @@ class Cosine(Loss):
     trained with the student and thrown away. Needs no labels.
 
     Source: the regression of a face teacher's embedding, e.g. Ge et al. 2019 (arXiv 1811.09998), in its angular form.
-
-    Args:
-        teacher_dim: width of the teacher's embedding.
-        student_dim: width of the student's embedding.
 
     Shapes:
         teacher (B, teacher_dim), student (B, student_dim) -> scalar in 0..2.

@@ -1,18 +1,15 @@
 """Complementary relation contrastive distillation."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossres.losses.base import Loss, demand
-from crossres.losses.contrast import unit
-from crossres.losses.relations import Relation, relational_contrast
+from crossres.losses.geometry import unit
+from crossres.losses.relations import Relation, RelationalLoss
 
 
-class CRCD(Loss):
+class CRCD(RelationalLoss):
     r"""Complementary relation contrastive distillation (arXiv 2103.16367): its feature relations.
 
     Both embeddings go through a linear layer of their own to ``width`` and to unit length: e^t and e^s. The relation
@@ -30,8 +27,6 @@ class CRCD(Loss):
     public code keeps it). The gradient relations are a loss of their own, :class:`CRCDGradient`.
 
     Args:
-        teacher_dim: width of the teacher's embedding.
-        student_dim: width of the student's embedding.
         tau: temperature of the contrast, above 0.
         width: width of the unit vectors and of a relation.
         anchors: anchors i drawn per batch; 0 takes all.
@@ -55,50 +50,26 @@ class CRCD(Loss):
         anchors: int = 0,
         critic: Literal["sigmoid", "softmax"] = "softmax",
     ) -> None:
-        super().__init__(teacher_dim, student_dim)
-        name = type(self).__name__
-        demand(name, "tau", tau, tau > 0, "tau > 0")
-        demand(name, "width", width, width >= 1, "width >= 1")
-        demand(name, "anchors", anchors, anchors >= 0, "anchors >= 0 (0 takes all)")
-        demand(name, "critic", critic, critic in ("sigmoid", "softmax"), "'sigmoid' or 'softmax'")
+        super().__init__(teacher_dim, student_dim, tau, width, anchors, critic)
         self.teacher_layer = nn.Linear(teacher_dim, width)
         self.student_layer = nn.Linear(student_dim, width)
-        self.tau = tau
-        self.anchors = anchors
-        self.critic: Literal["sigmoid", "softmax"] = critic
         self.teacher_relation = Relation(width, None, width, width, depth=2)
         self.cross_relation = Relation(width, width, width, width, depth=2)
 
     def compute(self, teacher: Tensor, student: Tensor, label: Tensor | None, index: Tensor | None) -> Tensor:
-        t, s = unit(self.teacher_layer(teacher)), unit(self.student_layer(student))
-        return relational_contrast(
-            *(t, s, label, index),
-            relations=(self.teacher_relation, self.cross_relation),
-            tau=self.tau,
-            anchors=self.anchors,
-            critic=self.critic,
-            reduction="mean",
-            both_directions=True,
-            layer_dtype=self.layer_dtype,
-        )
+        return self.relate(unit(self.teacher_layer(teacher)), unit(self.student_layer(student)), label, index)
 
 
 class CRCDGradient(CRCD):
     r"""The gradient relations of complementary relation contrastive distillation (arXiv 2103.16367).
 
-    The same contrast, on what the cross-entropy asks of each sample instead of what its embedding is. The paper takes
+    The same contrast, on the cross-entropy's gradient of each sample instead of its embedding. The paper takes
     the gradient by the embedding, which needs the graph of a teacher that runs along; here it is the gradient by the
     logits, which the classifier maps to it, so that stored outputs do:
 
     .. math:: g_i = \mathrm{softmax}(z_i) - \mathrm{onehot}(y_i)
 
-    Args:
-        teacher_dim: number of classes of the teacher.
-        student_dim: number of classes of the student, equal to ``teacher_dim``.
-        tau: as in `CRCD`.
-        width: as in `CRCD`.
-        anchors: as in `CRCD`.
-        critic: as in `CRCD`.
+    The options are those of `CRCD`.
 
     Shapes:
         teacher logits (B, C), student logits (B, C), label (B,) -> scalar; 0 for a batch of 1.
@@ -109,24 +80,9 @@ class CRCDGradient(CRCD):
 
     reads: ClassVar[str] = "logits"
     needs_label: ClassVar[bool] = True
-
-    def __init__(
-        self,
-        teacher_dim: int,
-        student_dim: int,
-        *,
-        tau: float = 0.05,
-        width: int = 128,
-        anchors: int = 0,
-        critic: Literal["sigmoid", "softmax"] = "softmax",
-    ) -> None:
-        if teacher_dim != student_dim:
-            raise ValueError(
-                f"CRCDGradient: teacher has {teacher_dim} classes and student {student_dim}, expected the same"
-            )
-        super().__init__(teacher_dim, student_dim, tau=tau, width=width, anchors=anchors, critic=critic)
+    same_classes: ClassVar[bool] = True
 
     def compute(self, teacher: Tensor, student: Tensor, label: Any, index: Tensor | None) -> Tensor:
         target = F.one_hot(label, teacher.shape[1])
-        asked_of_teacher, asked_of_student = (F.softmax(z, dim=1) - target for z in (teacher, student))
-        return super().compute(asked_of_teacher, asked_of_student, label, index)
+        of_teacher, of_student = (F.softmax(z, dim=1) - target for z in (teacher, student))
+        return super().compute(of_teacher, of_student, label, index)

@@ -1,7 +1,5 @@
 """Contrastive representation distillation."""
 
-from __future__ import annotations
-
 import math
 from typing import Literal
 
@@ -9,22 +7,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossres.losses.base import Loss, demand
-from crossres.losses.contrast import contrast, identities, may_contrast, unit
-from crossres.losses.queue import Queue
+from crossres.losses.base import Loss, demand, demand_within
+from crossres.losses.contrast import info_nce, other_classes, other_images
+from crossres.losses.geometry import unit
 
 
 class Bank(nn.Module):
-    r"""The published memory: a student and a teacher vector for each training image, and its NCE loss.
+    r"""The published memory: a student and a teacher vector for each training image, and the NCE loss of `CRD`.
 
-    .. math::
-        P(f, m) = \exp(\langle f, m \rangle / \tau) / Z, \quad P_n = 1 / N, \quad
-        L = -\frac{1}{B} \sum_b \Big[ \log \frac{P^+_b}{P^+_b + m P_n + \epsilon}
-            + \sum_{k=1}^m \log \frac{m P_n}{P^-_{bk} + m P_n + \epsilon} \Big]
-
-    once with the student's f against the teacher's memory and once the other way round; epsilon is 1e-7, each
-    Z is N times the first batch's mean of exp(<f, m> / tau) and then fixed. Computed from log P as
-    log-sigmoids, which is the same number and cannot overflow.
+    An epsilon of 1e-7 is added to each denominator; each Z is N times the first batch's mean of exp(<f, m> / tau) and
+    then fixed. Computed from log P as log-sigmoids, which is the same number and cannot overflow.
 
     Args:
         width: width of a vector.
@@ -53,7 +45,7 @@ class Bank(nn.Module):
         self.register_buffer("teacher_memory", torch.empty(0, width))
         # log Z of the student's and of the teacher's scores; NaN until the first batch.
         self.register_buffer("log_z", torch.full((2,), math.nan))
-        # What the labels say is not state: prepare() finds it again.
+        # Computed from the labels by prepare(), so not part of the state.
         for name in ("position", "order", "start", "count"):
             self.register_buffer(name, torch.empty(0, dtype=torch.int64), persistent=False)
 
@@ -66,7 +58,7 @@ class Bank(nn.Module):
         self.student_memory = torch.empty(size, self.width, device=device).uniform_(-bound, bound)
         self.teacher_memory = torch.empty(size, self.width, device=device).uniform_(-bound, bound)
         self.log_z = torch.full((2,), math.nan, device=device)
-        # An image's group is its class, or itself where only the image itself is no negative of it.
+        # Negatives are drawn from other groups: classes, or single images where a class may contrast with itself.
         group = torch.arange(size, device=device) if self.same_class else label
         _, inverse, count = torch.unique(group, return_inverse=True, return_counts=True)
         if count.shape[0] < 2:
@@ -143,25 +135,16 @@ class CRD(Loss):
     with the training labels and the ``index`` of each sample, and its memory grows with the data set. Our
     reading there: negatives are drawn with replacement; bank and Z change in training mode only.
 
-    The other two forms are ours: ``"batch"`` takes the batch's other samples for negatives, with InfoNCE or
-    the sigmoid critic; ``"queue"`` adds, for the student's anchors, the last ``queue_size`` teacher
-    embeddings. The teacher is frozen and the queue holds what goes into the linear layer, so its entries
-    never grow stale; past student vectors would, so the teacher's anchors keep to the batch.
+    The other form, ``"batch"``, is ours: InfoNCE with the batch's other samples for negatives.
 
     Args:
-        teacher_dim: width of the teacher's embedding.
-        student_dim: width of the student's embedding.
-        form: "batch", "queue" or "bank".
+        form: "batch" or "bank".
         tau: temperature, above 0.
         width: width of the contrasted vectors.
         negatives: bank form: negatives drawn for each sample.
-        queue_size: queue form: entries of the queue.
         momentum: bank form: share of the old row kept when it is renewed, 0..1.
-        same_class_negatives: whether samples of the same class may be negatives. Without labels the batch and
-            queue forms take them all.
-        critic: batch and queue forms: "softmax" is InfoNCE over the positive and its negatives, "sigmoid" is
-            ``-log h(positive) - sum log(1 - h(negative))``.
-        reduction: sigmoid critic: "mean" divides the sum over the negatives by their number, "sum" does not.
+        same_class_negatives: whether samples of the same class may be negatives. Without labels all samples of the
+            batch may.
 
     Shapes:
         teacher (B, teacher_dim), student (B, student_dim), label (B,), index (B,) -> scalar.
@@ -176,40 +159,26 @@ class CRD(Loss):
         teacher_dim: int,
         student_dim: int,
         *,
-        form: Literal["batch", "queue", "bank"] = "batch",
+        form: Literal["batch", "bank"] = "batch",
         tau: float = 0.07,
         width: int = 128,
         negatives: int = 16384,
-        queue_size: int = 4096,
         momentum: float = 0.5,
         same_class_negatives: bool = False,
-        critic: Literal["sigmoid", "softmax"] = "softmax",
-        reduction: Literal["sum", "mean"] = "mean",
     ) -> None:
         super().__init__(teacher_dim, student_dim)
-        demand("CRD", "form", form, form in ("batch", "queue", "bank"), "'batch', 'queue' or 'bank'")
-        demand("CRD", "tau", tau, tau > 0, "tau > 0")
+        demand("CRD", "form", form, form in ("batch", "bank"), "'batch' or 'bank'")
         demand("CRD", "width", width, width >= 1, "width >= 1")
         demand("CRD", "negatives", negatives, negatives >= 1, "negatives >= 1")
-        demand("CRD", "queue_size", queue_size, queue_size >= 1, "queue_size >= 1")
         demand("CRD", "momentum", momentum, 0 <= momentum <= 1, "0 <= momentum <= 1")
-        demand("CRD", "critic", critic, critic in ("sigmoid", "softmax"), "'sigmoid' or 'softmax'")
-        demand("CRD", "reduction", reduction, reduction in ("sum", "mean"), "'sum' or 'mean'")
-        self.tau = tau
+        self.tau = demand("CRD", "tau", tau, tau > 0, "tau > 0")
         self.same_class_negatives = same_class_negatives
-        self.critic = critic
-        self.reduction = reduction
         self.teacher_layer = nn.Linear(teacher_dim, width)
         self.student_layer = nn.Linear(student_dim, width)
-        self.queue = Queue(queue_size, teacher_dim) if form == "queue" else None
         self.bank = Bank(width, tau, negatives, momentum, same_class_negatives) if form == "bank" else None
 
     def prepare(self, label: Tensor) -> None:
-        """Allocate the bank for the training set; the other forms need nothing.
-
-        Args:
-            label: (N,) labels of the whole training set, in the order of ``index``.
-        """
+        """Allocate the bank for the training set; the batch form needs nothing."""
         if self.bank is not None:
             self.bank.prepare(label)
 
@@ -217,18 +186,10 @@ class CRD(Loss):
         t, s = unit(self.teacher_layer(teacher)), unit(self.student_layer(student))
         if self.bank is not None:
             return self.bank(t, s, self._checked(index))  # type: ignore[no-any-return]
-        classes = None if self.same_class_negatives else label
-        identity = identities(index, student)
-        allowed = may_contrast(classes, identity, classes, identity)
-        of_teacher = contrast(t @ s.T / self.tau, allowed, self.critic, self.reduction).mean()
-        if self.queue is not None:
-            past = unit(self.teacher_layer(self.queue.read()))
-            past_classes = None if classes is None else self.queue.label
-            past_allowed = may_contrast(classes, identity, past_classes, self.queue.identity) & self.queue.filled
-            t, allowed = torch.cat([t, past]), torch.cat([allowed, past_allowed], dim=1)
-            if self.training:
-                self.queue.push(teacher, label, index)
-        of_student = contrast(s @ t.T / self.tau, allowed, self.critic, self.reduction).mean()
+        negatives = other_images(index, len(s), s.device)
+        negatives = other_classes(negatives, None if self.same_class_negatives else label)
+        of_teacher = info_nce(t @ s.T / self.tau, negatives).mean()
+        of_student = info_nce(s @ t.T / self.tau, negatives).mean()
         return of_student + of_teacher
 
     def _checked(self, index: Tensor | None) -> Tensor:
@@ -238,7 +199,5 @@ class CRD(Loss):
             raise ValueError("CRD: form='bank' needs the index of each sample, got None")
         if size == 0:
             raise ValueError("CRD: form='bank' needs prepare(label) with the training labels before the first step")
-        # On a GPU this check would make every step wait for the device; there the look-up itself fails.
-        if index.device.type == "cpu" and not bool(((index >= 0) & (index < size)).all()):
-            raise ValueError(f"CRD: index runs from {int(index.min())} to {int(index.max())}, expected 0..{size - 1}")
+        demand_within("CRD", "index runs", index, size)
         return index

@@ -1,18 +1,14 @@
 """Cross-resolution relational contrastive distillation."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from torch import Tensor
 
-from crossres.losses.base import Loss, demand
-from crossres.losses.contrast import unit
-from crossres.losses.queue import Queue
-from crossres.losses.relations import Relation, relational_contrast
+from crossres.losses.base import demand
+from crossres.losses.relations import Relation, RelationalLoss
 
 
-class CRRCD(Loss):
+class CRRCD(RelationalLoss):
     r"""Cross-resolution relational contrastive distillation (arXiv 2409.02555).
 
     For each pair of an anchor i and another sample j, the relation of the two teacher embeddings is pulled to
@@ -26,30 +22,21 @@ class CRRCD(Loss):
         L = \operatorname{mean}_{ij} \Big[ -\log h(v^t_{ij}, v^{ts}_{ij})
             - \sum_k \log(1 - h(v^t_{ij}, v^{ts}_{ik})) \Big]
 
-    Our reading, where the paper's details are not at hand: the pair i = j is left out and neither i nor j is
+    Our reading, where the paper's details were not available: the pair i = j is left out and neither i nor j is
     ever a negative of the pair (i, j); i runs over ``anchors`` samples drawn anew at each call from torch's
     global generator; the teacher's module has one first layer for both embeddings, the cross-resolution
-    module one for each; no layer has a bias; the mean runs over the pairs; every default below. With
-    ``negatives="queue"`` k also runs over the last ``queue_size`` student embeddings of earlier training
-    steps, as constants: the relation modules still learn from them, and since the anchor is in every
-    relation they cost ``anchors * queue_size`` relations a step. Entries of the images i and j themselves
-    are left out where ``index`` is given. The queue is written in training mode only.
+    module one for each; no layer has a bias; the mean runs over the pairs; every default below.
 
     Args:
-        teacher_dim: width of the teacher's embedding.
-        student_dim: width of the student's embedding.
         tau: temperature of the critic, above 0.
         width: width of a relation.
         hidden: width between the relation module's layers.
         depth: linear layers in a relation module, at least 1: 1 is ``A a_i - B b_j`` (of ``width``, without
             ``hidden``), 2 the form above, each further one adds relu and a hidden x hidden layer.
         anchors: anchors i drawn per batch; 0, or more than the batch holds, takes all.
-        negatives: "batch" for the batch's other samples, "queue" for these and a queue of past ones.
-        queue_size: entries of the queue.
         same_class_negatives: whether samples of j's class may be negatives. Without labels all samples may.
         critic: "sigmoid" as above, or "softmax": ``-log`` of the softmax of ``<u, v> / tau`` over j and its
             negatives (InfoNCE).
-        unit_embeddings: bring the embeddings to unit length before they are related.
         both_directions: add the same loss with the student's relation as what is given: v^ts_ij is pulled to
             v^t_ij and pushed from the v^t_ik of j's negatives k in the batch (CRD contrasts both ways, too).
         reduction: "sum" adds up the negatives as above, "mean" divides their sum by their number, so that the
@@ -74,52 +61,17 @@ class CRRCD(Loss):
         hidden: int = 128,
         depth: int = 2,
         anchors: int = 16,
-        negatives: Literal["batch", "queue"] = "batch",
-        queue_size: int = 4096,
         same_class_negatives: bool = False,
         critic: Literal["sigmoid", "softmax"] = "sigmoid",
-        unit_embeddings: bool = False,
         both_directions: bool = False,
         reduction: Literal["sum", "mean"] = "mean",
     ) -> None:
-        super().__init__(teacher_dim, student_dim)
-        demand("CRRCD", "tau", tau, tau > 0, "tau > 0")
-        demand("CRRCD", "width", width, width >= 1, "width >= 1")
+        super().__init__(teacher_dim, student_dim, tau, width, anchors, critic, reduction, both_directions)
         demand("CRRCD", "hidden", hidden, hidden >= 1, "hidden >= 1")
         demand("CRRCD", "depth", depth, depth >= 1, "depth >= 1")
-        demand("CRRCD", "anchors", anchors, anchors >= 0, "anchors >= 0 (0 takes all)")
-        demand("CRRCD", "negatives", negatives, negatives in ("batch", "queue"), "'batch' or 'queue'")
-        demand("CRRCD", "queue_size", queue_size, queue_size >= 1, "queue_size >= 1")
-        demand("CRRCD", "critic", critic, critic in ("sigmoid", "softmax"), "'sigmoid' or 'softmax'")
-        demand("CRRCD", "reduction", reduction, reduction in ("sum", "mean"), "'sum' or 'mean'")
-        self.tau = tau
-        self.anchors = anchors
         self.same_class_negatives = same_class_negatives
-        self.critic: Literal["sigmoid", "softmax"] = critic
-        self.unit_embeddings = unit_embeddings
-        self.both_directions = both_directions
-        self.reduction: Literal["sum", "mean"] = reduction
         self.teacher_relation = Relation(teacher_dim, None, hidden, width, depth)
         self.cross_relation = Relation(teacher_dim, student_dim, hidden, width, depth)
-        self.queue = Queue(queue_size, student_dim) if negatives == "queue" else None
 
     def compute(self, teacher: Tensor, student: Tensor, label: Tensor | None, index: Tensor | None) -> Tensor:
-        if self.unit_embeddings:
-            teacher, student = unit(teacher), unit(student)
-        loss = relational_contrast(
-            teacher,
-            student,
-            None if self.same_class_negatives else label,
-            index,
-            relations=(self.teacher_relation, self.cross_relation),
-            tau=self.tau,
-            anchors=self.anchors,
-            critic=self.critic,
-            reduction=self.reduction,
-            both_directions=self.both_directions,
-            queue=self.queue,
-            layer_dtype=self.layer_dtype,
-        )
-        if self.queue is not None and self.training:
-            self.queue.push(student, label, index)
-        return loss
+        return self.relate(teacher, student, None if self.same_class_negatives else label, index)

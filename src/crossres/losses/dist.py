@@ -1,7 +1,5 @@
 """Distillation from a stronger teacher."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import torch.nn.functional as F
@@ -35,19 +33,15 @@ class DIST(Loss):
     """
 
     reads: ClassVar[str] = "logits"
+    same_classes: ClassVar[bool] = True
 
     def __init__(
         self, teacher_dim: int, student_dim: int, *, beta: float = 2.0, gamma: float = 2.0, tau: float = 4.0
     ) -> None:
         super().__init__(teacher_dim, student_dim)
-        if teacher_dim != student_dim:
-            raise ValueError(f"DIST: teacher has {teacher_dim} classes and student {student_dim}, expected the same")
-        demand("DIST", "beta", beta, beta >= 0, "beta >= 0")
-        demand("DIST", "gamma", gamma, gamma >= 0, "gamma >= 0")
-        demand("DIST", "tau", tau, tau > 0, "tau > 0")
-        self.beta = beta
-        self.gamma = gamma
-        self.tau = tau
+        self.beta = demand("DIST", "beta", beta, beta >= 0, "beta >= 0")
+        self.gamma = demand("DIST", "gamma", gamma, gamma >= 0, "gamma >= 0")
+        self.tau = demand("DIST", "tau", tau, tau > 0, "tau > 0")
 
     def compute(self, teacher: Tensor, student: Tensor, label: Tensor | None, index: Tensor | None) -> Tensor:
         target, guess = F.softmax(teacher / self.tau, dim=1), F.softmax(student / self.tau, dim=1)

@@ -1,7 +1,5 @@
 """Decoupled knowledge distillation."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import torch
@@ -38,19 +36,15 @@ class DKD(Loss):
 
     reads: ClassVar[str] = "logits"
     needs_label: ClassVar[bool] = True
+    same_classes: ClassVar[bool] = True
 
     def __init__(
         self, teacher_dim: int, student_dim: int, *, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0
     ) -> None:
         super().__init__(teacher_dim, student_dim)
-        if teacher_dim != student_dim:
-            raise ValueError(f"DKD: teacher has {teacher_dim} classes and student {student_dim}, expected the same")
-        demand("DKD", "alpha", alpha, alpha >= 0, "alpha >= 0")
-        demand("DKD", "beta", beta, beta >= 0, "beta >= 0")
-        demand("DKD", "temperature", temperature, temperature > 0, "temperature > 0")
-        self.alpha = alpha
-        self.beta = beta
-        self.temperature = temperature
+        self.alpha = demand("DKD", "alpha", alpha, alpha >= 0, "alpha >= 0")
+        self.beta = demand("DKD", "beta", beta, beta >= 0, "beta >= 0")
+        self.temperature = demand("DKD", "temperature", temperature, temperature > 0, "temperature > 0")
 
     def compute(self, teacher: Tensor, student: Tensor, label: Tensor, index: Tensor | None) -> Tensor:
         (b_t, p_t), (b_s, p_s) = (self._parts(z / self.temperature, label) for z in (teacher, student))

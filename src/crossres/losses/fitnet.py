@@ -1,15 +1,10 @@
 """FitNets: hints of an intermediate layer."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import Literal
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossres.losses.base import Shape, demand
-from crossres.losses.maps import MapLoss
+from crossres.losses.base import demand
+from crossres.losses.maps import MapLoss, Maps, Shapes
 
 
 class FitNet(MapLoss):
@@ -21,27 +16,17 @@ class FitNet(MapLoss):
     benchmark (published weight there 100).
 
     Args:
-        teacher_dim: shapes of the teacher's maps.
-        student_dim: shapes of the student's maps.
         stage: which pair of maps, counted from 0; -1 takes the middle one.
-        match: how a pair is brought to one size, see `MapLoss`.
 
     Shapes:
-        lists of (B, C, H, W) -> scalar.
+        built from lists of (C, H, W), called on lists of (B, C, H, W) -> scalar.
 
     Raises:
         ValueError: an option out of range.
     """
 
-    def __init__(
-        self,
-        teacher_dim: Sequence[Shape],
-        student_dim: Sequence[Shape],
-        *,
-        stage: int = -1,
-        match: Literal["pool", "bilinear"] = "pool",
-    ) -> None:
-        super().__init__(teacher_dim, student_dim, match=match)
+    def __init__(self, teacher_dim: Shapes, student_dim: Shapes, *, stage: int = -1) -> None:
+        super().__init__(teacher_dim, student_dim)
         stages = len(self.sizes)
         demand("FitNet", "stage", stage, -1 <= stage < stages, f"-1..{stages - 1}")
         self.stage = stages // 2 if stage == -1 else stage
@@ -49,12 +34,6 @@ class FitNet(MapLoss):
         self.regressor = nn.Conv2d(student_width, teacher_width, 1)
         self.norm = nn.BatchNorm2d(teacher_width)
 
-    def compute(
-        self,
-        teacher: Sequence[Tensor],
-        student: Sequence[Tensor],
-        label: Tensor | None,
-        index: Tensor | None,
-    ) -> Tensor:
+    def compute(self, teacher: Maps, student: Maps, label: Tensor | None, index: Tensor | None) -> Tensor:
         guess = F.relu(self.norm(self.regressor(student[self.stage])))
         return F.mse_loss(guess, teacher[self.stage])

@@ -1,13 +1,9 @@
 """Feature similarity for low resolution."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-
 from torch import Tensor
 
-from crossres.losses.contrast import unit
-from crossres.losses.maps import ProjectedMapLoss
+from crossres.losses.geometry import mean_cosine
+from crossres.losses.maps import Maps, ProjectedMapLoss
 
 
 class FSKD(ProjectedMapLoss):
@@ -18,20 +14,12 @@ class FSKD(ProjectedMapLoss):
     with F_b a sample's whole map, (C H W,). Published weight 20. The paper's networks have equal widths; where they
     differ, a 1x1 convolution, trained with the student, brings the student's map to the teacher's channels (ours).
 
-    Args:
-        teacher_dim: shapes of the teacher's maps.
-        student_dim: shapes of the student's maps.
-        match: how a pair is brought to one size, see `MapLoss`.
-
     Shapes:
-        lists of (B, C, H, W) -> scalar.
+        built from lists of (C, H, W), called on lists of (B, C, H, W) -> scalar.
     """
 
-    def compute(
-        self, teacher: Sequence[Tensor], student: Sequence[Tensor], label: Tensor | None, index: Tensor | None
-    ) -> Tensor:
+    def compute(self, teacher: Maps, student: Maps, label: Tensor | None, index: Tensor | None) -> Tensor:
         loss = student[0].new_zeros(())
         for t, s, project in zip(teacher, student, self.projections, strict=True):
-            cosine = (unit(t.flatten(1)) * unit(project(s).flatten(1))).sum(1)
-            loss = loss + 1 - cosine.mean()
+            loss = loss + 1 - mean_cosine(t.flatten(1), project(s).flatten(1))
         return loss / len(teacher)

@@ -1,16 +1,12 @@
 """Flow of the solution procedure."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from crossres.losses.base import Shape, at_rest, demand
-from crossres.losses.maps import ProjectedMapLoss
+from crossres.losses.base import demand
+from crossres.losses.maps import Maps, ProjectedMapLoss, Shapes
 
 
 class FSP(ProjectedMapLoss):
@@ -24,46 +20,29 @@ class FSP(ProjectedMapLoss):
     teacher and student differ, a 1x1 convolution, trained with the student, brings the student's map to the
     teacher's channels (ours). It trains alone for the first ``pretrain`` of the run and is 0 afterwards, as in the
     CRD benchmark, whose weight 50 its own stage never sees: there, as here, the factor is 1. That code also compares
-    the stem's map; here it is the ends of the stages. Called outside a `Distiller`, set ``pretraining`` to True while
-    it shall train.
+    the stem's map; here it is the ends of the stages. Called outside a `Distiller`, set ``pretraining`` to True in
+    its stage.
 
     Args:
-        teacher_dim: shapes of the teacher's maps, at least two.
-        student_dim: shapes of the student's maps.
         pretrain: share of the training in which it trains alone; in the CRD benchmark 30 epochs before 240; 0 keeps
             it beside the other losses throughout.
-        match: how a pair is brought to one size, see `MapLoss`.
 
     Shapes:
-        lists of (B, C, H, W) -> scalar.
+        built from lists of (C, H, W), at least two stages, called on lists of (B, C, H, W) -> scalar.
 
     Raises:
         ValueError: one stage only, or an option out of range.
     """
 
-    def __init__(
-        self,
-        teacher_dim: Sequence[Shape],
-        student_dim: Sequence[Shape],
-        *,
-        pretrain: float = 0.125,
-        match: Literal["pool", "bilinear"] = "pool",
-    ) -> None:
-        super().__init__(teacher_dim, student_dim, match=match)
+    def __init__(self, teacher_dim: Shapes, student_dim: Shapes, *, pretrain: float = 0.125) -> None:
+        super().__init__(teacher_dim, student_dim)
         if len(self.sizes) < 2:
             raise ValueError("FSP: one stage has no flow to a next one, expected the maps of at least 2")
-        demand("FSP", "pretrain", pretrain, 0 <= pretrain < 1, "0 <= pretrain < 1")
-        self.pretrain = pretrain
+        self.pretrain = demand("FSP", "pretrain", pretrain, 0 <= pretrain < 1, "0 <= pretrain < 1")
 
-    def compute(
-        self,
-        teacher: Sequence[Tensor],
-        student: Sequence[Tensor],
-        label: Tensor | None,
-        index: Tensor | None,
-    ) -> Tensor:
+    def compute(self, teacher: Maps, student: Maps, label: Tensor | None, index: Tensor | None) -> Tensor:
         if self.pretrain and not self.pretraining:
-            return student[0].sum() * 0 + at_rest(self)
+            return student[0].sum() * 0
         loss = student[0].new_zeros(())
         student = [project(s) for project, s in zip(self.projections, student, strict=True)]
         for t, s in zip(_flows(teacher), _flows(student), strict=True):
@@ -71,7 +50,7 @@ class FSP(ProjectedMapLoss):
         return loss
 
 
-def _flows(maps: Sequence[Tensor]) -> list[Tensor]:
+def _flows(maps: Maps) -> list[Tensor]:
     """Return (B, C_n, C_n+1) for each pair of stages that follow each other."""
     flows = []
     for first, second in pairwise(maps):

@@ -1,18 +1,14 @@
 """Factor transfer."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from copy import deepcopy
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossres.losses.base import Shape, at_rest, demand
-from crossres.losses.contrast import unit
-from crossres.losses.maps import MapLoss
+from crossres.losses.base import demand
+from crossres.losses.geometry import unit
+from crossres.losses.maps import MapLoss, Maps, Shapes
 
 
 class FT(MapLoss):
@@ -30,52 +26,38 @@ class FT(MapLoss):
     is normalised. Called outside a `Distiller`, set ``pretraining`` to True until the paraphraser is trained.
 
     Args:
-        teacher_dim: shapes of the teacher's maps.
-        student_dim: shapes of the student's maps.
         rate: channels of the factors, as a share of the teacher's channels.
         pretrain: share of the training in which the paraphraser trains alone; there 30 epochs before 240.
-        match: how a pair is brought to one size, see `MapLoss`.
 
     Shapes:
-        lists of (B, C, H, W) -> scalar.
+        built from lists of (C, H, W), called on lists of (B, C, H, W) -> scalar.
 
     Raises:
         ValueError: an option out of range.
     """
 
     def __init__(
-        self,
-        teacher_dim: Sequence[Shape],
-        student_dim: Sequence[Shape],
-        *,
-        rate: float = 0.5,
-        pretrain: float = 0.125,
-        match: Literal["pool", "bilinear"] = "pool",
+        self, teacher_dim: Shapes, student_dim: Shapes, *, rate: float = 0.5, pretrain: float = 0.125
     ) -> None:
-        super().__init__(teacher_dim, student_dim, match=match)
+        super().__init__(teacher_dim, student_dim)
         demand("FT", "rate", rate, rate > 0, "rate > 0")
-        demand("FT", "pretrain", pretrain, 0 < pretrain < 1, "0 < pretrain < 1")
-        self.pretrain = pretrain
-        wide, ours = self.teacher_shapes[-1][0], self.student_shapes[-1][0]
+        self.pretrain = demand("FT", "pretrain", pretrain, 0 < pretrain < 1, "0 < pretrain < 1")
+        wide, narrow = self.teacher_shapes[-1][0], self.student_shapes[-1][0]
         factors = max(1, round(wide * rate))
         self.paraphraser = _convolutions(wide, wide, factors)
-        # as it is used, fixed: weight decay goes on shrinking what the optimizer has
+        # a fixed copy is what is used: weight decay goes on shrinking the paraphraser
         self.words = deepcopy(self.paraphraser).requires_grad_(False)
         self.decoder = _convolutions(factors, factors, wide)
-        self.translator = _convolutions(ours, ours, factors)
+        self.translator = _convolutions(narrow, narrow, factors)
 
-    def compute(
-        self, teacher: Sequence[Tensor], student: Sequence[Tensor], label: Tensor | None, index: Tensor | None
-    ) -> Tensor:
+    def compute(self, teacher: Maps, student: Maps, label: Tensor | None, index: Tensor | None) -> Tensor:
         if self.pretraining:
             with torch.no_grad():
                 for kept, trained in zip(self.words.parameters(), self.paraphraser.parameters(), strict=True):
                     kept.copy_(trained)
-            retold = F.mse_loss(self.decoder(self.paraphraser(teacher[-1])), teacher[-1])
-            return retold + at_rest(self.translator)
-        told = unit(self.translator(student[-1]).flatten(1))
-        away = (unit(self.words(teacher[-1]).flatten(1)) - told).abs().mean()
-        return away + at_rest(self.paraphraser, self.decoder)
+            return F.mse_loss(self.decoder(self.paraphraser(teacher[-1])), teacher[-1])
+        factors = unit(self.translator(student[-1]).flatten(1))
+        return (unit(self.words(teacher[-1]).flatten(1)) - factors).abs().mean()
 
 
 def _convolutions(width: int, middle: int, out: int) -> nn.Sequential:

@@ -1,7 +1,5 @@
 """Knowledge distillation of class probabilities."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import torch.nn.functional as F
@@ -32,13 +30,11 @@ class KD(Loss):
     """
 
     reads: ClassVar[str] = "logits"
+    same_classes: ClassVar[bool] = True
 
     def __init__(self, teacher_dim: int, student_dim: int, *, temperature: float = 4.0) -> None:
         super().__init__(teacher_dim, student_dim)
-        if teacher_dim != student_dim:
-            raise ValueError(f"KD: teacher has {teacher_dim} classes and student {student_dim}, expected the same")
-        demand("KD", "temperature", temperature, temperature > 0, "temperature > 0")
-        self.temperature = temperature
+        self.temperature = demand("KD", "temperature", temperature, temperature > 0, "temperature > 0")
 
     def compute(self, teacher: Tensor, student: Tensor, label: Tensor | None, index: Tensor | None) -> Tensor:
         target = F.log_softmax(teacher / self.temperature, dim=1)

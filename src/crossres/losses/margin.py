@@ -1,7 +1,5 @@
 """What the margin heads share: a unit prototype for each identity, cosines, and a margin on the right one."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from typing import ClassVar
 
@@ -9,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossres.losses.base import Loss, demand
+from crossres.losses.base import Loss, demand, demand_within
 
 #: A cosine nearer to 1 than this has an angle whose derivative is not usable.
 NEAR_ONE = 1e-6
@@ -31,10 +29,8 @@ class MarginHead(Loss):
     def __init__(self, teacher_dim: int, student_dim: int, *, margin: float, scale: float) -> None:
         super().__init__(teacher_dim, student_dim)
         name = type(self).__name__
-        demand(name, "margin", margin, 0 <= margin < 1.5, "0 <= margin < 1.5")
-        demand(name, "scale", scale, scale > 0, "scale > 0")
-        self.margin = margin
-        self.scale = scale
+        self.margin = demand(name, "margin", margin, 0 <= margin < 1.5, "0 <= margin < 1.5")
+        self.scale = demand(name, "scale", scale, scale > 0, "scale > 0")
         self.prototypes = nn.Parameter(torch.empty(0, student_dim))
 
     def prepare(self, label: Tensor) -> None:
@@ -42,12 +38,9 @@ class MarginHead(Loss):
         self.prototypes = nn.Parameter(F.normalize(start).to(label.device))
 
     def compute(self, teacher: Tensor | None, student: Tensor, label: Tensor, index: Tensor | None) -> Tensor:
-        count = len(self.prototypes)
-        if label.device.type == "cpu" and not bool(((label >= 0) & (label < count)).all()):
-            low, high = int(label.min()), int(label.max())
-            raise ValueError(f"{type(self).__name__}: labels run from {low} to {high}, expected 0..{count - 1}")
+        demand_within(type(self).__name__, "labels run", label, len(self.prototypes))
         length = student.norm(dim=1).clamp(min=NEAR_ONE)
-        # a hair below 1, also where the product rounds above it
+        # a little below 1, also where the product rounds above it
         cosine = (student / length[:, None] @ F.normalize(self.prototypes).T).clamp(NEAR_ONE - 1, 1 - NEAR_ONE)
         own = cosine.gather(1, label[:, None])[:, 0]
         logits = cosine.scatter(1, label[:, None], self.with_margin(own, length)[:, None])

@@ -1,13 +1,9 @@
 """Neuron selectivity transfer."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-
 from torch import Tensor
 
-from crossres.losses.contrast import unit
-from crossres.losses.maps import MapLoss
+from crossres.losses.geometry import unit
+from crossres.losses.maps import MapLoss, Maps
 
 
 class NST(MapLoss):
@@ -21,22 +17,11 @@ class NST(MapLoss):
     the squared maximum mean discrepancy between the unit vectors t_c and s_c of a sample's channels, which may
     differ in number. Published weight 50.
 
-    Args:
-        teacher_dim: shapes of the teacher's maps.
-        student_dim: shapes of the student's maps.
-        match: how a pair is brought to one size, see `MapLoss`.
-
     Shapes:
-        lists of (B, C, H, W) -> scalar.
+        built from lists of (C, H, W), called on lists of (B, C, H, W) -> scalar.
     """
 
-    def compute(
-        self,
-        teacher: Sequence[Tensor],
-        student: Sequence[Tensor],
-        label: Tensor | None,
-        index: Tensor | None,
-    ) -> Tensor:
+    def compute(self, teacher: Maps, student: Maps, label: Tensor | None, index: Tensor | None) -> Tensor:
         loss = student[0].new_zeros(())
         for maps in zip(teacher, student, strict=True):
             t, s = (unit(x.flatten(2)) for x in maps)

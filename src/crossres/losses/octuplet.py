@@ -1,7 +1,5 @@
 """Octuplet loss."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import torch
@@ -21,11 +19,9 @@ class Octuplet(Loss):
     here HR belongs to the frozen teacher t, so that its T(t, t) is a constant and left out. Where the widths differ,
     a linear layer, trained with the student, brings the student's embedding to the teacher's (our reading).
     An image without p or without n in the batch is left out of the mean, where the published code takes a
-    distance of 0. Published alone, to finetune a trained network: no weight beside a cross-entropy is.
+    distance of 0. It was published without a cross-entropy, to finetune a trained network.
 
     Args:
-        teacher_dim: width of the teacher's embedding.
-        student_dim: width of the student's embedding.
         margin: m, above 0, in units of the embeddings' distance.
 
     Shapes:
@@ -39,8 +35,7 @@ class Octuplet(Loss):
 
     def __init__(self, teacher_dim: int, student_dim: int, *, margin: float = 0.5) -> None:
         super().__init__(teacher_dim, student_dim)
-        demand("Octuplet", "margin", margin, margin > 0, "margin > 0")
-        self.margin = margin
+        self.margin = demand("Octuplet", "margin", margin, margin > 0, "margin > 0")
         self.layer = nn.Identity() if teacher_dim == student_dim else nn.Linear(student_dim, teacher_dim, bias=False)
 
     def compute(self, teacher: Tensor, student: Tensor, label: Tensor, index: Tensor | None) -> Tensor:

@@ -1,11 +1,9 @@
 """Probabilistic knowledge transfer."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from crossres.losses.base import Loss
-from crossres.losses.contrast import unit
+from crossres.losses.geometry import cosines
 
 EPSILON = 1e-7
 
@@ -17,19 +15,11 @@ class PKT(Loss):
         p_{ij} = \frac{(1 + \cos(e_i, e_j)) / 2}{\sum_k (1 + \cos(e_i, e_k)) / 2}, \quad
         L = \operatorname{mean}_{ij} p^t_{ij} \log \frac{p^t_{ij} + \epsilon}{p^s_{ij} + \epsilon}
 
-    with epsilon 1e-7. The mean over all B^2 pairs, i = j among them, makes it small: its published weight is
-    30,000.
-
-    Args:
-        teacher_dim: width of the teacher's embedding.
-        student_dim: width of the student's embedding.
+    with epsilon 1e-7. The mean over all B^2 pairs, i = j among them, makes it small: its published weight is 30,000.
 
     Shapes:
         teacher (B, teacher_dim), student (B, student_dim) -> scalar.
     """
-
-    def __init__(self, teacher_dim: int, student_dim: int) -> None:
-        super().__init__(teacher_dim, student_dim)
 
     def compute(self, teacher: Tensor, student: Tensor, label: Tensor | None, index: Tensor | None) -> Tensor:
         target, guess = _neighbours(teacher), _neighbours(student)
@@ -38,6 +28,5 @@ class PKT(Loss):
 
 def _neighbours(embedding: Tensor) -> Tensor:
     """Return (B, B): each row the probabilities of its sample's neighbours."""
-    direction = unit(embedding)
-    similarity = (direction @ direction.T + 1) / 2
+    similarity = (cosines(embedding) + 1) / 2
     return similarity / similarity.sum(1, keepdim=True)

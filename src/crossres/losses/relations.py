@@ -1,15 +1,12 @@
-"""Relations between samples as vectors, and their contrast: what relational contrastive methods share."""
-
-from __future__ import annotations
-
-from typing import Literal
+"""Learned relations of pairs of embeddings, and their contrast."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossres.losses.contrast import contrast, identities, may_contrast, unit
-from crossres.losses.queue import Queue
+from crossres.losses.base import Loss, demand
+from crossres.losses.contrast import Critic, Reduction, contrast, other_classes, other_images
+from crossres.losses.geometry import unit
 
 
 class Relation(nn.Module):
@@ -35,8 +32,8 @@ class Relation(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(hidden, out, bias=False) for out in outputs)
 
     def forward(self, anchor: Tensor, other: Tensor, length: float = 1.0) -> Tensor:
-        """Relate each anchor (a, anchor_dim) to each other (K, other_dim): float32 (a, K, width) of one length."""
-        # Added with its sign turned, since autograd then turns (K, hidden) numbers and not (a, K, hidden).
+        """Relate each anchor (a, anchor_dim) to each other (B, other_dim): float32 (a, B, width) of one length."""
+        # Added with its sign turned, since autograd then turns (B, hidden) numbers and not (a, B, hidden).
         project = self.anchor if self.other is None else self.other
         relation: Tensor = self.anchor(anchor)[:, None] + -project(other)
         for layer in self.layers:
@@ -44,69 +41,58 @@ class Relation(nn.Module):
         return unit(relation.float(), length)
 
 
-def relational_contrast(
-    teacher: Tensor,
-    student: Tensor,
-    label: Tensor | None,
-    index: Tensor | None,
-    *,
-    relations: tuple[Relation, Relation],
-    tau: float,
-    anchors: int,
-    critic: Literal["sigmoid", "softmax"],
-    reduction: Literal["sum", "mean"],
-    both_directions: bool,
-    layer_dtype: torch.dtype,
-    queue: Queue | None = None,
-) -> Tensor:
-    """Contrast the teacher's relations of drawn anchors to all samples with those of its anchors to the student's.
+class RelationalLoss(Loss):
+    """A contrast of the teacher's relations with those of its anchors to the student's samples.
 
-    Args:
-        teacher: (B, teacher_dim).
-        student: (B, student_dim).
-        label: (B,), where samples of one class are no negatives of each other.
-        index: (B,), where the same image may come twice.
-        relations: of two teacher's embeddings, and of a teacher's and a student's.
-        tau: temperature, above 0.
-        anchors: anchors drawn from torch's global generator; 0, or more than the batch holds, takes all.
-        critic: see `contrast`.
-        reduction: see `contrast`.
-        both_directions: contrast the student's relation with the teacher's, too.
-        layer_dtype: what the relations' products are computed in.
-        queue: past student embeddings, further negatives; not written.
-
-    Returns:
-        The mean over the pairs of different images, a scalar; 0 for a batch of 1.
+    A subclass makes the two relation modules and calls :meth:`relate`; options as of `CRRCD`.
     """
-    size = student.shape[0]
-    every = not 0 < anchors < size
-    anchor = (
-        torch.arange(size, device=student.device) if every else torch.randperm(size, device=student.device)[:anchors]
-    )
-    identity = other_identity = identities(index, student)
-    other_label, others = label, student
-    if queue is not None:
-        others = torch.cat([student, queue.read()])
-        other_identity = torch.cat([identity, queue.identity])
-        if label is not None:
-            other_label = torch.cat([label, queue.label])
-    # (B, K): negatives of the positive j; then, for each anchor, without the anchor itself.
-    allowed = may_contrast(label, identity, other_label, other_identity)
-    if queue is not None:
-        allowed[:, size:] &= queue.filled
-    not_anchor = identity[anchor, None] != other_identity
-    pair = not_anchor[:, :size].float()
 
-    of_teacher, across = relations
-    # the modules' products are most of the cost, and the only part that does without float32
-    with torch.autocast(student.device.type, layer_dtype, enabled=layer_dtype != torch.float32):
-        u = of_teacher(teacher[anchor], teacher, length=1 / tau)
-        v = across(teacher[anchor], others)
-    scores = u @ v.transpose(1, 2)
-    negatives = allowed & not_anchor[:, None]
-    rows = contrast(scores, negatives, critic, reduction)
-    if both_directions:
-        back = scores[..., :size].transpose(1, 2)
-        rows = rows + contrast(back, negatives[..., :size], critic, reduction)
-    # A batch of 1 has no pair; its relations are computed all the same: every parameter has a gradient.
-    return (rows * pair).sum() / pair.sum().clamp(min=1)
+    #: of two of the teacher's embeddings
+    teacher_relation: Relation
+    #: of one of the teacher's and one of the student's
+    cross_relation: Relation
+
+    def __init__(
+        self,
+        teacher_dim: int,
+        student_dim: int,
+        tau: float,
+        width: int,
+        anchors: int,
+        critic: Critic,
+        reduction: Reduction = "mean",
+        both_directions: bool = True,
+    ) -> None:
+        super().__init__(teacher_dim, student_dim)
+        name = type(self).__name__
+        self.tau = demand(name, "tau", tau, tau > 0, "tau > 0")
+        demand(name, "width", width, width >= 1, "width >= 1")
+        self.anchors = demand(name, "anchors", anchors, anchors >= 0, "anchors >= 0 (0 takes all)")
+        demand(name, "critic", critic, critic in ("sigmoid", "softmax"), "'sigmoid' or 'softmax'")
+        demand(name, "reduction", reduction, reduction in ("sum", "mean"), "'sum' or 'mean'")
+        self.critic: Critic = critic
+        self.reduction: Reduction = reduction
+        self.both_directions = both_directions
+
+    def relate(self, teacher: Tensor, student: Tensor, label: Tensor | None, index: Tensor | None) -> Tensor:
+        """Return the mean over the pairs of different images, a scalar; 0 for a batch of 1.
+
+        With ``label`` samples of one class are not negatives of each other; by ``index`` an image may come twice.
+        """
+        size, device = len(student), student.device
+        every = not 0 < self.anchors < size
+        anchor = torch.arange(size, device=device) if every else torch.randperm(size, device=device)[: self.anchors]
+        others = other_images(index, size, device)
+        pair = others[anchor]
+        # (a, B, B): negatives of the positive j, without the anchor itself
+        negatives = other_classes(others, label) & pair[:, None]
+        # the modules' products are most of the cost, and the only part that does without float32
+        with torch.autocast(device.type, self.layer_dtype, enabled=self.layer_dtype != torch.float32):
+            u = self.teacher_relation(teacher[anchor], teacher, length=1 / self.tau)
+            v = self.cross_relation(teacher[anchor], student)
+        scores = u @ v.transpose(1, 2)
+        rows = contrast(scores, negatives, self.critic, self.reduction)
+        if self.both_directions:
+            rows = rows + contrast(scores.transpose(1, 2), negatives, self.critic, self.reduction)
+        # A batch of 1 has no pair; its relations are computed all the same: every parameter has a gradient.
+        return (rows * pair.float()).sum() / pair.float().sum().clamp(min=1)

@@ -1,29 +1,21 @@
 """Knowledge review."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossres.losses.base import Shape, demand
-from crossres.losses.maps import MapLoss
+from crossres.losses.base import demand
+from crossres.losses.maps import MapLoss, Maps, Shapes
 
 #: Sides of the pooled levels of the hierarchical context loss, beside the map itself.
 LEVELS = (4, 2, 1)
 
 
 class Fusion(nn.Module):
-    """Attention-based fusion of a stage's map with what the deeper stages left over.
+    """Attention-based fusion of a stage's map (of ``width`` channels) with the map handed up from the deeper stages.
 
-    Args:
-        width: channels of the stage's map.
-        middle: channels of what is handed to the shallower stage.
-        out: channels of the teacher's map.
-        fuses: False for the deepest stage, which has nothing to fuse with.
+    ``middle`` channels are handed to the shallower stage, ``out`` are the teacher's map's; the deepest stage has
+    nothing to fuse with.
     """
 
     def __init__(self, width: int, middle: int, out: int, fuses: bool) -> None:
@@ -56,27 +48,17 @@ class ReviewKD(MapLoss):
     Published weight for CIFAR-100 0.6 to 8 by pair (5 for resnet32x4 to resnet8x4), rising over the first 20 epochs.
 
     Args:
-        teacher_dim: shapes of the teacher's maps.
-        student_dim: shapes of the student's maps.
         width: channels handed from stage to stage; 0 takes the student's widest map's, at most 512.
-        match: how a pair is brought to one size, see `MapLoss`.
 
     Shapes:
-        lists of (B, C, H, W) -> scalar.
+        built from lists of (C, H, W), called on lists of (B, C, H, W) -> scalar.
 
     Raises:
         ValueError: an option out of range.
     """
 
-    def __init__(
-        self,
-        teacher_dim: Sequence[Shape],
-        student_dim: Sequence[Shape],
-        *,
-        width: int = 0,
-        match: Literal["pool", "bilinear"] = "pool",
-    ) -> None:
-        super().__init__(teacher_dim, student_dim, match=match)
+    def __init__(self, teacher_dim: Shapes, student_dim: Shapes, *, width: int = 0) -> None:
+        super().__init__(teacher_dim, student_dim)
         demand("ReviewKD", "width", width, width >= 0, "width >= 0")
         middle = width or min(512, max(shape[0] for shape in self.student_shapes))
         last = len(self.sizes) - 1
@@ -85,9 +67,7 @@ class ReviewKD(MapLoss):
             for stage, (t, s) in enumerate(zip(self.teacher_shapes, self.student_shapes, strict=True))
         )
 
-    def compute(
-        self, teacher: Sequence[Tensor], student: Sequence[Tensor], label: Tensor | None, index: Tensor | None
-    ) -> Tensor:
+    def compute(self, teacher: Maps, student: Maps, label: Tensor | None, index: Tensor | None) -> Tensor:
         loss = student[0].new_zeros(())
         deeper: Tensor | None = None
         for stage in reversed(range(len(student))):
@@ -96,12 +76,12 @@ class ReviewKD(MapLoss):
         return loss
 
 
-def _at_all_scales(ours: Tensor, theirs: Tensor) -> Tensor:
-    loss, weight, total = F.mse_loss(ours, theirs), 1.0, 1.0
+def _at_all_scales(student: Tensor, teacher: Tensor) -> Tensor:
+    loss, weight, total = F.mse_loss(student, teacher), 1.0, 1.0
     for level in LEVELS:
-        if level < ours.shape[2]:
+        if level < student.shape[2]:
             weight /= 2
             total += weight
-            a, b = (F.adaptive_avg_pool2d(x, level) for x in (ours, theirs))
+            a, b = (F.adaptive_avg_pool2d(x, level) for x in (student, teacher))
             loss = loss + weight * F.mse_loss(a, b)
     return loss / total

@@ -1,12 +1,9 @@
 """Relational knowledge distillation."""
 
-from __future__ import annotations
-
-import torch.nn.functional as F
 from torch import Tensor
 
 from crossres.losses.base import Loss, demand
-from crossres.losses.geometry import angles, distances
+from crossres.losses.geometry import unlike
 
 
 class RKD(Loss):
@@ -22,8 +19,6 @@ class RKD(Loss):
     means run over all B^2 pairs and B^3 triplets, as in the published code; published weight 1.
 
     Args:
-        teacher_dim: width of the teacher's embedding.
-        student_dim: width of the student's embedding.
         distance: lambda_d, at least 0.
         angle: lambda_a, at least 0.
 
@@ -37,15 +32,8 @@ class RKD(Loss):
 
     def __init__(self, teacher_dim: int, student_dim: int, *, distance: float = 25.0, angle: float = 50.0) -> None:
         super().__init__(teacher_dim, student_dim)
-        demand("RKD", "distance", distance, distance >= 0, "distance >= 0")
-        demand("RKD", "angle", angle, angle >= 0, "angle >= 0")
-        self.distance = distance
-        self.angle = angle
+        self.distance = demand("RKD", "distance", distance, distance >= 0, "distance >= 0")
+        self.angle = demand("RKD", "angle", angle, angle >= 0, "angle >= 0")
 
     def compute(self, teacher: Tensor, student: Tensor, label: Tensor | None, index: Tensor | None) -> Tensor:
-        loss = student.sum() * 0
-        if self.distance:
-            loss = loss + self.distance * F.smooth_l1_loss(distances(student), distances(teacher))
-        if self.angle:
-            loss = loss + self.angle * F.smooth_l1_loss(angles(student), angles(teacher))
-        return loss
+        return unlike(teacher, student, self.distance, self.angle)

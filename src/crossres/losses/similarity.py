@@ -1,13 +1,11 @@
 """Distillation of similarity rows, for teachers without logits."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from crossres.losses.base import Loss, demand
-from crossres.losses.contrast import unit
+from crossres.losses.geometry import cosines
 
 
 class Similarity(Loss):
@@ -22,8 +20,6 @@ class Similarity(Loss):
     in the place of its queue and without the sample itself, whose similarity of 1 says nothing.
 
     Args:
-        teacher_dim: width of the teacher's embedding.
-        student_dim: width of the student's embedding.
         tau: temperature of both rows, above 0.
 
     Shapes:
@@ -35,17 +31,16 @@ class Similarity(Loss):
 
     def __init__(self, teacher_dim: int, student_dim: int, *, tau: float = 0.1) -> None:
         super().__init__(teacher_dim, student_dim)
-        demand("Similarity", "tau", tau, tau > 0, "tau > 0")
-        self.tau = tau
+        self.tau = demand("Similarity", "tau", tau, tau > 0, "tau > 0")
 
     def compute(self, teacher: Tensor, student: Tensor, label: Tensor | None, index: Tensor | None) -> Tensor:
         if len(student) < 2:
             return student.sum() * 0
-        of_teacher, of_student = (self._rows(unit(side)) for side in (teacher, student))
+        of_teacher, of_student = (self._rows(cosines(side)) for side in (teacher, student))
         return F.kl_div(of_student, of_teacher, reduction="batchmean", log_target=True)
 
-    def _rows(self, x: Tensor) -> Tensor:
+    def _rows(self, cosine: Tensor) -> Tensor:
         """Return the log-probabilities (B, B - 1) of each row without its own column."""
-        size = len(x)
-        others = ~torch.eye(size, dtype=torch.bool, device=x.device)
-        return F.log_softmax((x @ x.T / self.tau)[others].view(size, size - 1), dim=1)
+        size = len(cosine)
+        others = ~torch.eye(size, dtype=torch.bool, device=cosine.device)
+        return F.log_softmax((cosine / self.tau)[others].view(size, size - 1), dim=1)

@@ -1,13 +1,9 @@
 """Similarity-preserving distillation."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-
 from torch import Tensor
 
-from crossres.losses.contrast import unit
-from crossres.losses.maps import MapLoss
+from crossres.losses.geometry import unit
+from crossres.losses.maps import MapLoss, Maps
 
 
 class SP(MapLoss):
@@ -18,22 +14,11 @@ class SP(MapLoss):
 
     with F the last stage's maps, a row a sample, (B, C H W). Published weight 3,000.
 
-    Args:
-        teacher_dim: shapes of the teacher's maps.
-        student_dim: shapes of the student's maps.
-        match: how a pair is brought to one size, see `MapLoss`.
-
     Shapes:
-        lists of (B, C, H, W) -> scalar.
+        built from lists of (C, H, W), called on lists of (B, C, H, W) -> scalar.
     """
 
-    def compute(
-        self,
-        teacher: Sequence[Tensor],
-        student: Sequence[Tensor],
-        label: Tensor | None,
-        index: Tensor | None,
-    ) -> Tensor:
+    def compute(self, teacher: Maps, student: Maps, label: Tensor | None, index: Tensor | None) -> Tensor:
         return (_similarity(teacher[-1]) - _similarity(student[-1])).square().mean()
 
 

@@ -1,17 +1,15 @@
 """Variational information distillation."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Sequence
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossres.losses.base import Shape, demand
-from crossres.losses.maps import MapLoss
+from crossres.losses.base import demand
+from crossres.losses.maps import MapLoss, Maps, Shapes
+
+EPSILON = 1e-5
 
 
 class VID(MapLoss):
@@ -26,27 +24,17 @@ class VID(MapLoss):
     1e-5. Published weight 1.
 
     Args:
-        teacher_dim: shapes of the teacher's maps.
-        student_dim: shapes of the student's maps.
         variance: sigma squared at the start, above 0.
-        match: how a pair is brought to one size, see `MapLoss`.
 
     Shapes:
-        lists of (B, C, H, W) -> scalar; it may be negative.
+        built from lists of (C, H, W), called on lists of (B, C, H, W) -> scalar; it may be negative.
 
     Raises:
         ValueError: an option out of range.
     """
 
-    def __init__(
-        self,
-        teacher_dim: Sequence[Shape],
-        student_dim: Sequence[Shape],
-        *,
-        variance: float = 5.0,
-        match: Literal["pool", "bilinear"] = "pool",
-    ) -> None:
-        super().__init__(teacher_dim, student_dim, match=match)
+    def __init__(self, teacher_dim: Shapes, student_dim: Shapes, *, variance: float = 5.0) -> None:
+        super().__init__(teacher_dim, student_dim)
         demand("VID", "variance", variance, variance > EPSILON, f"variance > {EPSILON:g}")
         start = math.log(math.expm1(variance - EPSILON))
         self.regressors = nn.ModuleList(
@@ -54,21 +42,12 @@ class VID(MapLoss):
         )
         self.scales = nn.ParameterList(torch.full((t[0],), start) for t in self.teacher_shapes)
 
-    def compute(
-        self,
-        teacher: Sequence[Tensor],
-        student: Sequence[Tensor],
-        label: Tensor | None,
-        index: Tensor | None,
-    ) -> Tensor:
+    def compute(self, teacher: Maps, student: Maps, label: Tensor | None, index: Tensor | None) -> Tensor:
         loss = student[0].new_zeros(())
         for t, s, regressor, scale in zip(teacher, student, self.regressors, self.scales, strict=True):
             variance = (F.softplus(scale) + EPSILON)[:, None, None]
             loss = loss + 0.5 * ((t - regressor(s)).square() / variance + variance.log()).mean()
         return loss
-
-
-EPSILON = 1e-5
 
 
 def _regressor(student: int, teacher: int) -> nn.Sequential:

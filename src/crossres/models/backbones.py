@@ -13,11 +13,9 @@ from functools import partial
 
 from torch import nn
 
-from crossres.models.mobile import MobileNetV2, ShuffleNetV2
-from crossres.models.mobile_face import MobileFaceNet
-from crossres.models.resnet import ResNet
+from crossres.models.mobile import MobileFaceNet, MobileNetV2, ShuffleNetV2
+from crossres.models.resnet import ResNet, WideResNet
 from crossres.models.vgg import VGG
-from crossres.models.wide_resnet import WideResNet
 
 _X4 = (32, 64, 128, 256)
 
@@ -39,7 +37,7 @@ BACKBONES: dict[str, Callable[[], nn.Module]] = {
     "vgg11": partial(VGG, ([64], [128], [256] * 2, [512] * 2, [512] * 2)),
     "vgg13": partial(VGG, ([64] * 2, [128] * 2, [256] * 2, [512] * 2, [512] * 2)),
     "vgg16": partial(VGG, ([64] * 2, [128] * 2, [256] * 3, [512] * 3, [512] * 3)),
-    "mobilenetv2": partial(MobileNetV2, 0.5, 6),
+    "mobilenetv2": MobileNetV2,
     "shufflenetv2": ShuffleNetV2,
     "mobilefacenet": MobileFaceNet,
 }

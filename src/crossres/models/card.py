@@ -7,6 +7,10 @@ from typing import Any
 
 import yaml
 
+# Entries of config.json that stand elsewhere in the card, or of no interest there.
+_LEFT_OUT = {"results", "architecture", "embedding_dim", "input_size", "format_version", "model_sha256"} | {
+    *("name", "license", "base_model")
+}
 _USE = """```python
 import torch
 import crossres
@@ -17,14 +21,11 @@ outputs = encoder(torch.rand(1, 3, {size}, {size}))  # images in 0..1; resizing 
 
 
 def render_card(config: Mapping[str, Any]) -> str:
-    """Return the README.md of a model folder, Hugging Face front matter included.
+    """Return the README.md of a model folder, Hugging Face front matter included, from its config.json.
 
-    Args:
-        config: the content of config.json. ``results`` holds the measured numbers, nested or not;
-            ``license`` and ``base_model`` are repeated only if given.
+    ``results`` of the config hold the measured numbers, nested or not; ``license`` and ``base_model`` are repeated.
     """
-    front: dict[str, Any] = {key: config[key] for key in ("license", "base_model") if config.get(key)}
-    front |= {
+    front = {key: config[key] for key in ("license", "base_model") if config.get(key)} | {
         "library_name": "crossres",
         "pipeline_tag": "image-classification" if config["classes"] else "image-feature-extraction",
         "tags": ["crossres", "low-resolution", "knowledge-distillation", "pytorch"],
@@ -40,7 +41,7 @@ def render_card(config: Mapping[str, Any]) -> str:
         "input size": f"{config['input_size']} px" if config["input_size"] else "any",
     }
     for key, value in config.items():
-        if key not in _SHOWN and not isinstance(value, (list, tuple)):
+        if key not in _LEFT_OUT and not isinstance(value, (list, tuple)):
             facts |= dict(_flatten({key: value}))
     measured = _table(results, "measure") if results else "None were recorded with these weights."
     name = str(config.get("name") or f"{facts['architecture']}, {facts['classes']} classes")
@@ -55,12 +56,6 @@ def render_card(config: Mapping[str, Any]) -> str:
             f"## Use\n\n{_USE.format(size=size)}\n",
         )
     )
-
-
-# Shown in another place of the card, or of no interest there.
-_SHOWN = frozenset(
-    ("results", "classes", "architecture", "embedding_dim", "input_size", "mean", "std", "format_version")
-) | {"name", "license", "base_model", "model_sha256"}
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

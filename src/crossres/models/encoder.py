@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,12 +14,11 @@ from torch import Tensor, nn
 from crossres.core.errors import CrossresError, nearest
 from crossres.core.types import Outputs
 from crossres.models.backbones import BACKBONES
-from crossres.models.factory import call_factory, find_factory
-from crossres.models.split import check_channels, measure_embedding, split_classifier
+from crossres.models.cut import Backbone, cut_classifier
+from crossres.models.factory import factory_backbone, find_factory
+from crossres.models.onnx_input import ONNX
 from crossres.models.timm_backbone import check_timm_name, timm_backbone
 
-#: what the name of a trainable copy of an ONNX file begins with
-ONNX = "onnx:"
 # A neutral normalisation for networks that come with none: independent of any data set.
 MEAN = (0.5, 0.5, 0.5)
 STD = (0.25, 0.25, 0.25)
@@ -60,7 +60,10 @@ class Encoder(nn.Module):
         projection_dim: int | None = None,
     ) -> None:
         super().__init__()
-        check_channels(mean, std)
+        if len(mean) != 3 or len(std) != 3:
+            raise CrossresError(f"mean and std hold 3 numbers each, not {len(mean)} and {len(std)}")
+        if min(std) <= 0:
+            raise CrossresError(f"std {tuple(std)} must be above 0 in every channel")
         if input_size is not None and input_size < 1:
             raise CrossresError(f"input_size {input_size} is not a number of pixels; give 1 or more, or None")
         self.classes = tuple(classes)
@@ -75,18 +78,14 @@ class Encoder(nn.Module):
         self.embedding_dim = projection_dim or embedding_dim
         self.classifier = nn.Linear(self.embedding_dim, len(self.classes)) if self.classes else None
         # Not persistent: they are configuration, kept in config.json, not weights.
-        self.register_buffer(
-            "mean", torch.tensor(tuple(mean), dtype=torch.float32).view(1, 3, 1, 1), persistent=False
-        )
-        self.register_buffer("std", torch.tensor(tuple(std), dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
+        for name, values in (("mean", mean), ("std", std)):
+            channels = torch.tensor(tuple(values), dtype=torch.float32).view(1, 3, 1, 1)
+            self.register_buffer(name, channels, persistent=False)
         self._captured: dict[str, Tensor] = {}
         self._hooks: dict[str, torch.utils.hooks.RemovableHandle] = {}
 
     def preprocess(self, images: Tensor) -> Tensor:
-        """Resize and normalise.
-
-        Args:
-            images: floating point (B, 3, h, w) in 0..1.
+        """Resize and normalise images (B, 3, h, w) in 0..1, of any floating point type.
 
         Returns:
             (B, 3, s, s) in the dtype of the encoder; the arithmetic is float32.
@@ -95,10 +94,8 @@ class Encoder(nn.Module):
             CrossresError: another shape, or integers.
         """
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-            raise CrossresError(
-                f"an encoder reads floating point images (B, 3, h, w) in 0..1, "
-                f"not {images.dtype} {tuple(images.shape)}"
-            )
+            given = f"{images.dtype} {tuple(images.shape)}"
+            raise CrossresError(f"an encoder reads floating point images (B, 3, h, w) in 0..1, not {given}")
         x = images.float()
         size = self.input_size
         if size is not None and (x.shape[-2] != size or x.shape[-1] != size):
@@ -118,9 +115,9 @@ class Encoder(nn.Module):
     def capture(self, *paths: str) -> None:
         """Return the outputs of these modules of the backbone in ``Outputs.features`` from now on.
 
-        Replaces what an earlier call asked for; without paths nothing is captured any more. Call it before
-        ``torch.compile`` or ``torch.export``, which do not see hooks that come later. A module that runs
-        more than once gives its last output.
+        Replaces an earlier call; without paths nothing is captured any more. Call it before ``torch.compile`` or
+        ``torch.export``, which do not see hooks that come later. A module that runs more than once gives its last
+        output.
 
         Args:
             paths: module paths inside ``backbone``, such as ``"layer1"`` or ``"layer2.0"``.
@@ -143,17 +140,17 @@ class Encoder(nn.Module):
         self._captured.clear()
         for path in self._hooks:
             if path not in features:
-                raise CrossresError(f"the module '{path}' did not run or returned no tensor; capture another")
-        # in the order asked for, which need not be the one in which they ran
+                raise CrossresError(f"the module '{path}' did not run, or did not return a tensor; capture another")
+        # in the order of the call, which need not be the one in which they ran
         return {path: features[path] for path in self._hooks}
 
 
+@dataclass
 class _Capture:
     """A forward hook; an object instead of a closure, so that a deep copy writes into its own store."""
 
-    def __init__(self, path: str, store: dict[str, Tensor]) -> None:
-        self.path = path
-        self.store = store
+    path: str
+    store: dict[str, Tensor]
 
     def __call__(self, _module: nn.Module, _args: tuple[Any, ...], output: object) -> None:
         if isinstance(output, Tensor):
@@ -162,11 +159,7 @@ class _Capture:
 
 
 def check_name(name: str) -> None:
-    """Refuse a network's name that `build_encoder` cannot know.
-
-    Raises:
-        CrossresError: naming the nearest right one.
-    """
+    """Raise CrossresError for a name that `build_encoder` does not know; it names the nearest one."""
     if name.startswith("timm:"):
         check_timm_name(name[len("timm:") :])
     elif name.startswith(ONNX):
@@ -200,48 +193,35 @@ def build_encoder(
         mean: per-channel mean; None for the network's own, or 0.5.
         std: per-channel standard deviation; None for the network's own, or 0.25.
         embedding_dim: width of a linear projection after the backbone; None keeps the backbone's width.
-        small_input: timm models only: whether to adapt the stem to small images (see ``timm_backbone``);
-            ``"auto"`` does so for ``input_size`` up to 64.
+        small_input: timm models only: whether to adapt the stem to small images (see ``timm_backbone``).
         pretrained: timm models only: start from timm's published weights (downloads them).
 
     Raises:
         CrossresError: unknown name, a missing package, or a network that cannot read ``input_size``.
     """
     check_name(name)
-    # `pretrained` is left out on purpose: weights are loaded over a rebuilt network.
-    architecture: dict[str, Any] = {"name": name, "embedding_dim": embedding_dim}
-    final: nn.Linear | None = None
     if name.startswith("timm:"):
-        small = input_size is not None and input_size <= 64
-        adapt = small if small_input == "auto" else small_input == "yes"
-        architecture["small_input"] = "yes" if adapt else "no"
-        found = timm_backbone(name[len("timm:") :], input_size, adapt=adapt, pretrained=pretrained)
-        backbone, width, input_size = found.backbone, found.embedding_dim, found.input_size
-        mean, std = mean or found.mean, std or found.std
+        built = timm_backbone(name[len("timm:") :], input_size, small_input=small_input, pretrained=pretrained)
     elif pretrained:
         raise CrossresError(f"'{name}' has no published weights; pretrained is for timm:NAME")
     elif ":" in name:
-        made = call_factory(name, len(classes))
-        # Without classes and without `num_classes` the last layer belongs to the embedding.
-        split = split_classifier(made.network, None, input_size, search=bool(classes) or made.takes_classes)
-        backbone, final = split.backbone, split.classifier
-        width = measure_embedding(backbone, input_size)
-        architecture["classifier"] = split.path
+        built = factory_backbone(name, len(classes), input_size)
     else:
-        # the literature writes MobileNetV2
-        architecture["name"] = name.lower()
-        backbone = BACKBONES[name.lower()]()
-        width = int(backbone.embedding_dim)  # type: ignore[arg-type]
+        name = name.lower()  # the literature writes MobileNetV2
+        network = BACKBONES[name]()
+        built = Backbone(network, int(network.embedding_dim), input_size)  # type: ignore[arg-type]
     encoder = Encoder(
-        backbone,
-        embedding_dim=width,
+        built.network,
+        embedding_dim=built.embedding_dim,
         classes=classes,
-        input_size=input_size,
-        mean=mean or MEAN,
-        std=std or STD,
-        architecture=architecture,
+        input_size=built.input_size,
+        mean=mean or built.mean or MEAN,
+        std=std or built.std or STD,
+        # `pretrained` is left out on purpose: weights are loaded over a rebuilt network.
+        architecture={"name": name, "embedding_dim": embedding_dim, **built.facts},
         projection_dim=embedding_dim,
     )
+    final = built.classifier
     if final is not None and embedding_dim is None and final.out_features == len(classes):
         encoder.classifier = final  # The factory may have loaded weights.
     return encoder
@@ -276,11 +256,10 @@ def wrap(
     """
     if not isinstance(module, nn.Module):
         raise CrossresError(f"wrap takes a torch.nn.Module, not {type(module).__name__}")
-    split = split_classifier(module, classifier, input_size, search=bool(classes))
-    width = measure_embedding(split.backbone, input_size)
+    cut = cut_classifier(module, classifier, input_size, search=bool(classes))
     encoder = Encoder(
-        split.backbone,
-        embedding_dim=width,
+        cut.network,
+        embedding_dim=cut.embedding_dim,
         classes=classes,
         input_size=input_size,
         mean=mean,
@@ -288,20 +267,20 @@ def wrap(
         architecture={
             "name": "wrapped",
             "module": f"{type(module).__module__}.{type(module).__qualname__}",
-            "classifier": split.path,
+            **cut.facts,
         },
     )
-    if split.classifier is None and classes and width == len(classes):
+    final = cut.classifier
+    if final is None and classes and cut.embedding_dim == len(classes):
         raise CrossresError(
-            f"the module gives {width} outputs, one for each class, but not from a final nn.Linear: end it "
+            f"the module returns {len(classes)} outputs, one for each class, but not from a final nn.Linear: end it "
             f"with one, or pass classes=() to take the outputs as an embedding"
         )
-    if split.classifier is not None and classes:
-        if split.classifier.out_features != len(classes):
+    if final is not None and classes:
+        if final.out_features != len(classes):
             raise CrossresError(
-                f"the module's layer '{split.path}' gives {split.classifier.out_features} outputs, but "
+                f"the module's layer '{cut.facts['classifier']}' returns {final.out_features} outputs, but "
                 f"{len(classes)} classes are named; name as many, or pass classes=() for an embedding network"
             )
-        encoder.classifier = split.classifier
-    encoder.train(module.training)
-    return encoder
+        encoder.classifier = final
+    return encoder.train(module.training)

@@ -7,6 +7,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from crossres.core.errors import CrossresError, nearest
 
+#: what the name of a trainable copy of an ONNX file begins with
+ONNX = "onnx:"
+
 
 @dataclass(frozen=True)
 class OnnxInput:

@@ -15,28 +15,26 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from crossres.core.errors import CrossresError
+from crossres import __version__
+from crossres.core.errors import CrossresError, library_errors, needs, one_line
 from crossres.models.card import render_card
 from crossres.models.encoder import Encoder, build_encoder, wrap
 from crossres.models.onnx_copy import COPY, onnx_copy
 from crossres.models.onnx_input import OnnxInput
-from crossres.models.weights import fit_weights, plain_state, read_safetensors, weights_sha256
-
-__all__ = ["from_pretrained", "push_to_hub", "save_pretrained", "weights_sha256"]
+from crossres.models.weights import fit_weights, plain_state, read_safetensors
 
 FORMAT_VERSION = 1
 #: Of a file that may come from anybody: bytes of its config, side of its input in pixels, width of its embedding.
 LONGEST_CONFIG, LARGEST_SIDE, WIDEST = 16 * 2**20, 4096, 2**16
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
-_OWN = ("format_version", "crossres_version", "architecture", "classes", "input_size", "mean", "std")
-_RESERVED = frozenset((*_OWN, "embedding_dim", "model_sha256"))
+_REQUIRED = ("format_version", "architecture", "classes", "input_size", "mean", "std")
+_RESERVED = frozenset((*_REQUIRED, "crossres_version", "embedding_dim", "model_sha256"))
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
@@ -53,7 +51,7 @@ def save_pretrained(encoder: Encoder, folder: str | Path, *, info: Mapping[str, 
             None keeps ``encoder.info``. The names of config.json's own entries are not available.
 
     Raises:
-        CrossresError: the folder cannot be written (a full disk, say), or info is no JSON.
+        CrossresError: the folder cannot be written (a full disk, say), or JSON cannot hold info.
     """
     from safetensors.torch import save
 
@@ -62,17 +60,22 @@ def save_pretrained(encoder: Encoder, folder: str | Path, *, info: Mapping[str, 
     taken = sorted(_RESERVED & facts.keys())
     if taken:
         raise CrossresError(f"info holds '{taken[0]}', which config.json keeps for itself; choose another name")
-    weights = save(_unshared(plain_state(encoder)), metadata={"format": "pt"})
+    # copies on the CPU: safetensors refuses tensors that share memory or are not contiguous
+    state = {
+        key: value.to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for key, value in plain_state(encoder).items()
+    }
+    weights = save(state, metadata={"format": "pt"})
     config = {
         "format_version": FORMAT_VERSION,
-        "crossres_version": _version(),
+        "crossres_version": __version__,
         "architecture": encoder.architecture,
         "classes": list(encoder.classes),
         "input_size": encoder.input_size,
         "mean": _numbers(encoder.mean),
         "std": _numbers(encoder.std),
         "embedding_dim": encoder.embedding_dim,
-        # Ties the two files together: a save that was cut off between their renames is found out.
+        # ties the two files together: a save that was cut off between their renames is noticed
         "model_sha256": hashlib.sha256(weights).hexdigest(),
         **facts,
     }
@@ -129,15 +132,14 @@ def push_to_hub(
     Raises:
         CrossresError: no huggingface_hub, no permission, no network.
     """
-    hub = _hub()
+    with needs("the Hugging Face Hub", "train"):
+        import huggingface_hub as hub
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "model"
         save_pretrained(encoder, folder, info=info)
-        try:
+        with library_errors(f"cannot push to the Hub model '{repo_id}'"):
             url = hub.create_repo(repo_id, private=private, exist_ok=True)
             hub.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload a crossres encoder")
-        except Exception as error:
-            raise CrossresError(f"cannot push to the Hub model '{repo_id}': {_first_line(error)}") from error
     return str(url)
 
 
@@ -155,20 +157,16 @@ def _rebuild(
             module = architecture.get("module", "a module")
             raise CrossresError(f"this model wraps {module}: give it as from_pretrained(..., backbone=module)")
         elif name == COPY:
-            wanted = {key.removeprefix("onnx_"): value for key, value in architecture.items() if key[:5] == "onnx_"}
+            declared = {key.removeprefix("onnx_"): value for key, value in architecture.items() if key[:5] == "onnx_"}
             file = folder / str(architecture.get("file"))
-            encoder = onnx_copy(file, OnnxInput(**wanted), config["classes"], config["input_size"])
+            encoder = onnx_copy(file, OnnxInput(**declared), config["classes"], config["input_size"])
         elif ":" in name and not name.startswith("timm:") and not trust_code:
             raise CrossresError(
                 f"the model {where} names code to run, '{name}'; set trust_code if that is yours, or give backbone="
             )
         else:
-            encoder = build_encoder(
-                name,
-                embedding_dim=architecture.get("embedding_dim"),
-                small_input=architecture.get("small_input", "auto"),
-                **shared,
-            )
+            options = {key: architecture[key] for key in ("embedding_dim", "small_input") if key in architecture}
+            encoder = build_encoder(name, **options, **shared)
     encoder.architecture = architecture
     return encoder
 
@@ -181,10 +179,10 @@ def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise CrossresError(f"{path} is broken: {_first_line(error)}") from error
+        raise CrossresError(f"{path} is broken: {one_line(error)}") from error
     if not isinstance(config, dict):
-        raise CrossresError(f"{path} holds no JSON object: not a folder that crossres saved")
-    for key in ("format_version", "architecture", "classes", "input_size", "mean", "std"):
+        raise CrossresError(f"{path} is not a JSON object: not a folder that crossres saved")
+    for key in _REQUIRED:
         if key not in config:
             raise CrossresError(f"{path} has no '{key}': not a folder that crossres saved, or a broken one")
     if config["format_version"] != FORMAT_VERSION:
@@ -192,23 +190,23 @@ def _read_config(path: Path) -> dict[str, Any]:
             f"{path} has format_version {config['format_version']}, this crossres reads {FORMAT_VERSION}; "
             f"install the crossres that wrote it ({config.get('crossres_version', 'unknown')})"
         )
-    classes, size = config["classes"], config["input_size"]
-    sound = isinstance(config["architecture"], dict) and (size is None or _is_count(size, LARGEST_SIDE))
-    width = config["architecture"].get("embedding_dim") if sound else None
-    sound = sound and (width is None or _is_count(width, WIDEST))
-    sound = sound and isinstance(classes, list) and all(isinstance(name, str) for name in classes)
-    for key in ("mean", "std"):
-        values = config[key]
-        sound = (
-            sound and isinstance(values, list) and all(isinstance(v, (int, float)) and abs(v) < 1e6 for v in values)
-        )
+    architecture, classes = config["architecture"], config["classes"]
+    sound = (
+        isinstance(architecture, dict)
+        and _is_count(architecture.get("embedding_dim"), WIDEST)
+        and _is_count(config["input_size"], LARGEST_SIDE)
+        and isinstance(classes, list)
+        and all(isinstance(name, str) for name in classes)
+        and all(isinstance(config[key], list) for key in ("mean", "std"))
+        and all(isinstance(v, (int, float)) and abs(v) < 1e6 for v in (*config["mean"], *config["std"]))
+    )
     if not sound:
-        raise CrossresError(f"{path} is broken: architecture, classes, input_size, mean or std is not sound")
+        raise CrossresError(f"{path} is broken: its architecture, classes, input_size, mean or std cannot be right")
     return config
 
 
 def _is_count(value: Any, most: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most)
 
 
 def _write_together(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -229,7 +227,7 @@ def _write_together(folder: Path, files: Mapping[str, bytes]) -> None:
         else:
             os.rename(beside, folder)
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = error.strerror or one_line(error)
         raise CrossresError(f"cannot save to {folder}: {reason}; what was there is unchanged") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
@@ -242,34 +240,21 @@ def _download(repo_id: str, revision: str | None) -> Path:
             "teacher_name, its architecture, too"
         )
     if not _HUB_ID.fullmatch(repo_id):
-        raise CrossresError(f"there is no folder {repo_id}, and it is no Hub id either (owner/name)")
-    hub = _hub()
+        raise CrossresError(f"there is no folder {repo_id}, and it is not a Hub id (owner/name) either")
+    with needs("the Hugging Face Hub", "train"):
+        import huggingface_hub as hub
+    files = [WEIGHTS, CONFIG, CARD, "*.onnx"]
     try:
-        return Path(
-            hub.snapshot_download(repo_id, revision=revision, allow_patterns=[WEIGHTS, CONFIG, CARD, "*.onnx"])
-        )
+        return Path(hub.snapshot_download(repo_id, revision=revision, allow_patterns=files))
     except Exception as error:
         raise CrossresError(
             f"there is no folder {repo_id}, and the Hugging Face Hub gives no model of that id "
-            f"({type(error).__name__}): mend the name, or go online"
+            f"({type(error).__name__}): check the name, or go online"
         ) from error
 
 
-def _hub() -> Any:
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise CrossresError("the Hugging Face Hub needs huggingface_hub; pip install 'crossres[train]'") from error
-    return huggingface_hub
-
-
-def _unshared(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies on the CPU: safetensors refuses tensors that share memory or are not contiguous."""
-    return {key: value.to("cpu", copy=True, memory_format=torch.contiguous_format) for key, value in state.items()}
-
-
 def _numbers(values: Tensor) -> list[float]:
-    """The shortest decimals that give back the same float32 numbers."""
+    """Return the shortest decimals that give back the same float32 numbers."""
     return [float(str(number)) for number in values.detach().float().cpu().flatten().numpy()]
 
 
@@ -279,23 +264,10 @@ def _plain(value: Any, where: str) -> Any:
         return {str(key): _plain(entry, f"{where}.{key}") for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(entry, where) for entry in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, (str, int)):
-        return value
+    if hasattr(value, "item"):
+        value = value.item()
     if isinstance(value, Path):
         return str(value)
-    if hasattr(value, "item"):
-        return _plain(value.item(), where)
-    raise CrossresError(f"{where} is {type(value).__name__}, which JSON cannot hold; give numbers and texts")
-
-
-def _version() -> str:
-    try:
-        return version("crossres")
-    except PackageNotFoundError:
-        return "unknown"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if value is not None and not isinstance(value, (str, int, float)):
+        raise CrossresError(f"{where} is {type(value).__name__}, which JSON cannot hold; give numbers and texts")
+    return None if isinstance(value, float) and not math.isfinite(value) else value

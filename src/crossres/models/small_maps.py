@@ -6,6 +6,7 @@ is 2 to 20 times slower than the same sum as one matrix product, and takes most 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,8 +24,8 @@ SMALL = {torch.bfloat16: 16, torch.float32: 4}
 def fast_weight_gradients(module: nn.Module) -> Iterator[None]:
     """Within the context, convolutions on the CPU take the matrix product wherever they train on small maps.
 
-    The gradients are the same up to rounding. Parameters, names and the forward pass stay as they are; dilated,
-    grouped and otherwise padded convolutions too. A second derivative through the weights is not available.
+    The gradients are the same up to rounding. Parameters, names and the forward pass stay as they are, and so do
+    dilated, grouped and otherwise padded convolutions. A second derivative through the weights is not available.
     """
     changed = [m for m in module.modules() if type(m) is nn.Conv2d and m.weight.device.type == "cpu" and _plain(m)]
     for convolution in changed:
@@ -50,7 +51,11 @@ class _Conv2d(nn.Conv2d):
         cast = torch.is_autocast_enabled("cpu")
         dtype = torch.get_autocast_dtype("cpu") if cast else input.dtype
         learns = weight.requires_grad and torch.is_grad_enabled()
-        if not learns or input.ndim < 4 or self._positions(input) > SMALL.get(dtype, 0):
+        positions = math.prod(
+            (input.shape[2 + axis] + 2 * int(self.padding[axis]) - self.kernel_size[axis]) // self.stride[axis] + 1
+            for axis in range(input.ndim - 2)
+        )
+        if not learns or input.ndim < 4 or positions > SMALL.get(dtype, 0):
             plain: Tensor = super()._conv_forward(input, weight, bias)
             return plain
         if cast:
@@ -58,24 +63,10 @@ class _Conv2d(nn.Conv2d):
         product: Tensor = _Convolution.apply(input, weight, bias, self.stride, self.padding)
         return product
 
-    def _positions(self, input: Tensor) -> int:
-        count = 1
-        for axis in (0, 1):
-            side = input.shape[2 + axis] + 2 * int(self.padding[axis]) - self.kernel_size[axis]
-            count *= side // self.stride[axis] + 1
-        return count
-
 
 class _Convolution(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        input: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        stride: tuple[int, int],
-        padding: tuple[int, int],
-    ) -> Tensor:
+    def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any) -> Tensor:
         ctx.save_for_backward(input, weight)
         ctx.stride, ctx.padding = stride, padding
         return F.conv2d(input, weight, bias, stride, padding)
@@ -98,9 +89,9 @@ class _Convolution(torch.autograd.Function):
 
 
 def _patches(input: Tensor, kernel: torch.Size, stride: tuple[int, int], padding: tuple[int, int]) -> Tensor:
-    """Return what the kernel sees at each position of the output: (B out_h out_w, kernel_h kernel_w C)."""
+    """Return what the kernel covers at each position of the output: (B out_h out_w, kernel_h kernel_w C)."""
     images = input.permute(0, 2, 3, 1)
     if any(padding):
         images = F.pad(images, (0, 0, padding[1], padding[1], padding[0], padding[0]))
-    seen = images.unfold(1, kernel[0], stride[0]).unfold(2, kernel[1], stride[1])  # (B, out_h, out_w, C, h, w)
-    return seen.permute(0, 1, 2, 4, 5, 3).reshape(-1, kernel[0] * kernel[1] * input.shape[1])
+    patches = images.unfold(1, kernel[0], stride[0]).unfold(2, kernel[1], stride[1])  # (B, out_h, out_w, C, h, w)
+    return patches.permute(0, 1, 2, 4, 5, 3).reshape(-1, kernel[0] * kernel[1] * input.shape[1])

@@ -19,36 +19,25 @@ def stage_paths(encoder: Encoder) -> list[str]:
     Raises:
         CrossresError: another network; its modules have to be named.
     """
-    backbone = encoder.backbone
-    own = getattr(backbone, "stages", None)
+    own = getattr(encoder.backbone, "stages", None)
     if isinstance(own, tuple):
         return list(own)
-    listed = getattr(backbone, "feature_info", None)
-    modules = {path for path, _ in backbone.named_modules()}
-    found = [str(info["module"]) for info in listed or () if info.get("module") in modules]
-    if not found:
-        name = encoder.architecture.get("name", "the network")
-        if not modules - {""}:
-            raise CrossresError(f"'{name}' shows no maps, only its embedding; choose losses that read embeddings")
-        raise CrossresError(
-            f"the stages of '{name}' are not known; name its modules in stages.teacher or stages.student"
-        )
-    return found
+    modules = {path for path, _ in encoder.backbone.named_modules()}
+    listed = getattr(encoder.backbone, "feature_info", None) or ()
+    if paths := [str(info["module"]) for info in listed if info.get("module") in modules]:
+        return paths
+    name = encoder.architecture.get("name", "the network")
+    if not modules - {""}:
+        raise CrossresError(f"'{name}' has no feature maps, only its embedding; choose losses that read embeddings")
+    raise CrossresError(f"the stages of '{name}' are not known; name its modules in stages.teacher or stages.student")
 
 
 def paired_stages(
     teacher: Encoder, student: Encoder, of_teacher: Sequence[str] | None, of_student: Sequence[str] | None
 ) -> tuple[list[str], list[str]]:
-    """Return as many module paths of the teacher as of the student.
+    """Return as many module paths of the teacher's backbone as of the student's: those given, else ends of stages.
 
-    Args:
-        teacher: the HR network.
-        student: the LR network.
-        of_teacher: paths inside the teacher's backbone; None for the ends of its stages.
-        of_student: paths inside the student's backbone; None for the ends of its stages.
-
-    Returns:
-        The paths given; of networks with different numbers of stages, the last ones that both have.
+    Of networks with different numbers of stages these are the last ones that both have.
 
     Raises:
         CrossresError: paths of both are given, but not as many; or more of one than the other has stages.
@@ -57,21 +46,19 @@ def paired_stages(
     count = len(of_teacher or of_student or ()) or min(len(left), len(right))
     if min(len(left), len(right)) < count or len(of_student or ()) not in (0, count):
         raise CrossresError(
-            f"stages: {len(left)} maps of the teacher and {len(right)} of the student; name as many modules of each"
+            f"stages: {len(left)} maps of the teacher and {len(right)} of the student; name as many modules for both"
         )
     return left[-count:], right[-count:]
 
 
 def capture_maps(encoder: Encoder, paths: Sequence[str], size: int) -> list[Shape]:
-    """Let an encoder return the maps of these modules from now on; return their (channels, height, width).
+    """Let an encoder return the maps of these modules of its backbone from now on, and return their shapes.
 
-    Args:
-        encoder: in any mode; its statistics stay as they are.
-        paths: modules inside its backbone.
-        size: side of the images it is going to read.
+    A shape is (channels, height, width) where it reads images of side ``size``. The encoder may be in any mode; its
+    statistics stay as they are.
 
     Raises:
-        CrossresError: no such module, or one whose output is no map (B, C, H, W).
+        CrossresError: no such module, or one whose output is not a map (B, C, H, W).
     """
     encoder.capture(*paths)
     training = encoder.training
@@ -79,11 +66,9 @@ def capture_maps(encoder: Encoder, paths: Sequence[str], size: int) -> list[Shap
     with torch.no_grad():
         features = encoder(torch.zeros(1, 3, size, size, device=encoder.mean.device)).features
     encoder.train(training)
-    shapes = []
     for path, maps in features.items():
         if maps.ndim != 4:
             raise CrossresError(
-                f"stages: '{path}' gives {tuple(maps.shape)}, no map (B, C, H, W); name a convolution"
+                f"stages: '{path}' returns {tuple(maps.shape)}, not a map (B, C, H, W); name a convolution"
             )
-        shapes.append((maps.shape[1], maps.shape[2], maps.shape[3]))
-    return shapes
+    return [(maps.shape[1], maps.shape[2], maps.shape[3]) for maps in features.values()]

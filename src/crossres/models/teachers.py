@@ -17,14 +17,10 @@ from crossres.models.pretrained import from_pretrained
 from crossres.models.stored import is_stored, stored_encoder
 
 
-def read_teacher(path: str, wanted: OnnxInput, *, trust_code: bool = False) -> Encoder:
-    """Read a teacher: a saved model, an ONNX file or stored embeddings, by its name or what its folder holds.
-
-    Raises:
-        CrossresError: as `from_pretrained`, `onnx_encoder` and `stored_encoder`.
-    """
+def read_teacher(path: str, onnx_input: OnnxInput, *, trust_code: bool = False) -> Encoder:
+    """Read a teacher with `onnx_encoder`, `stored_encoder` or `from_pretrained`, by the path's ending."""
     if Path(path).suffix.lower() == ".onnx":
-        return onnx_encoder(path, wanted)
+        return onnx_encoder(path, onnx_input)
     if is_stored(path):
         return stored_encoder(path)
     return from_pretrained(path, trust_code=trust_code)
@@ -35,10 +31,9 @@ def frozen_teacher(teacher: Encoder, classes: Sequence[str], where: str, *, may_
 
     Args:
         teacher: trained.
-        classes: the student's class names in the order of the data's labels; none where it has no classifier: then
-            the teacher's is dropped, whatever it knows. A teacher without one, which teaches by its embedding alone,
-            fits any.
-        where: names it in a message.
+        classes: the student's class names in the order of the data's labels. Without any the teacher's classifier
+            is dropped; a teacher without a classifier fits any.
+        where: names the teacher in a message.
         may_know_more: leave out the logits of classes that the data does not have, instead of refusing them.
 
     Raises:
@@ -53,33 +48,27 @@ def frozen_teacher(teacher: Encoder, classes: Sequence[str], where: str, *, may_
 
 
 def order_classes(encoder: Encoder, classes: Sequence[str], where: str, *, may_know_more: bool = False) -> None:
-    """Reorder the classifier's rows to the given class names; drop those of others where it may know more.
+    """Reorder the classifier's rows to the class names; drop those of other classes if ``may_know_more``.
 
     Raises:
-        CrossresError: the names are not the same set; says how many there are and which differs first.
+        CrossresError: the names are not the same set.
     """
     if encoder.classes == tuple(classes):
         return
-    known, wanted = set(encoder.classes), set(classes)
-    if may_know_more:
-        known &= wanted
-    if known != wanted or len(classes) != len(known):
-        extra = next((name for name in classes if name not in known), None)
-        lacking = next((name for name in encoder.classes if name in known - wanted), None)
-        first = (
-            f"the data's '{extra}' is unknown to it"
-            if extra is not None
-            else f"its '{lacking}' is not in the data"
-            if lacking is not None
-            else "the data names a class twice"
-        )
-        raise CrossresError(f"{where} knows {len(encoder.classes)} classes, the data has {len(classes)}: {first}")
+    known, requested = set(encoder.classes), set(classes)
+    reasons = [f"the data's '{name}' is unknown to it" for name in classes if name not in known]
+    if not may_know_more:
+        reasons += [f"its '{name}' is not in the data" for name in encoder.classes if name not in requested]
+    if len(requested) < len(classes):
+        reasons.append("the data names a class twice")
+    if reasons:
+        count = len(encoder.classes)
+        raise CrossresError(f"{where} knows {count} classes, the data has {len(classes)}: {reasons[0]}")
     rows = torch.tensor([encoder.classes.index(name) for name in classes])
     classifier = encoder.classifier
     assert classifier is not None
     chosen = nn.Linear(classifier.in_features, len(rows), bias=classifier.bias is not None)
-    chosen.weight = nn.Parameter(classifier.weight.detach()[rows.to(classifier.weight.device)])
-    if classifier.bias is not None:
-        chosen.bias = nn.Parameter(classifier.bias.detach()[rows.to(classifier.bias.device)])
+    for name, value in list(classifier.named_parameters()):
+        setattr(chosen, name, nn.Parameter(value.detach()[rows.to(value.device)]))
     encoder.classifier = chosen
     encoder.classes = tuple(classes)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from crossres.models.blocks import initialise
+
 
 class VGG(nn.Module):
     """Plain stacks of 3x3 convolutions: images (B, 3, h, w) -> embedding (B, 512).
@@ -26,33 +28,21 @@ class VGG(nn.Module):
 
     def __init__(self, stages: Sequence[Sequence[int]]) -> None:
         super().__init__()
-        if len(stages) != 5:
-            raise ValueError(f"a VGG has 5 stages, not {len(stages)}")
-        self.embedding_dim = stages[-1][-1]
-        in_widths = [3, *(widths[-1] for widths in stages)]
-        self.block0 = _stage(in_widths[0], stages[0])
-        self.block1 = _stage(in_widths[1], stages[1])
-        self.block2 = _stage(in_widths[2], stages[2])
-        self.block3 = _stage(in_widths[3], stages[3])
-        self.block4 = _stage(in_widths[4], stages[4])
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        width = 3
+        for name, widths in zip(self.stages, stages, strict=True):
+            self.add_module(name, _stage(width, widths))
+            width = widths[-1]
+        self.embedding_dim = width
+        initialise(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        x = _halve(F.relu(self.block0(images)))
-        x = _halve(F.relu(self.block1(x)))
-        x = _halve(F.relu(self.block2(x)))
-        x = F.relu(self.block3(x))
-        if images.shape[-1] >= 64:
-            x = _halve(x)
-        return F.relu(self.block4(x)).mean((2, 3))
-
-
-def _halve(x: Tensor) -> Tensor:
-    return F.max_pool2d(x, 2, ceil_mode=True)
+        x = images
+        halved = 4 if images.shape[-1] >= 64 else 3
+        for number, name in enumerate(self.stages):
+            x = F.relu(self.get_submodule(name)(x))
+            if number < halved:
+                x = F.max_pool2d(x, 2, ceil_mode=True)
+        return x.mean((2, 3))
 
 
 def _stage(in_width: int, widths: Sequence[int]) -> nn.Sequential:

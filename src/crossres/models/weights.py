@@ -14,7 +14,7 @@ from zipfile import BadZipFile
 import torch
 from torch import Tensor
 
-from crossres.core.errors import CrossresError
+from crossres.core.errors import CrossresError, library_errors
 from crossres.models.encoder import Encoder
 
 # What training wraps around a network, and what checkpoints wrap around its weights.
@@ -25,24 +25,21 @@ _HEAD = re.compile(r"(?:.*\.)?(?:fc|linear|classifier|head)(?:\.(?:\d+|fc|head))
 
 def plain_state(encoder: Encoder) -> dict[str, Tensor]:
     """Return the encoder's weights under their own names, compiled and wrapped encoders included."""
-    return {
-        key.replace("_orig_mod.", "").removeprefix("module."): value.detach()
-        for key, value in encoder.state_dict().items()
-    }
+    state = encoder.state_dict()
+    return {key.replace("_orig_mod.", "").removeprefix("module."): value.detach() for key, value in state.items()}
 
 
 def weights_sha256(encoder: Encoder) -> str:
     """Return a digest of all that decides the encoder's outputs, as 64 hex digits.
 
-    That is the architecture, the preprocessing and every weight; the same in every process, on every device
-    and in every memory format.
+    That is the architecture, the preprocessing and every weight, whatever the process, device and memory format.
     """
     digest = hashlib.sha256()
     settings = [encoder.architecture, encoder.input_size, list(encoder.classes)]
     digest.update(json.dumps(settings, sort_keys=True).encode())
     state = plain_state(encoder) | {"mean": encoder.mean, "std": encoder.std}
     for key in sorted(state):
-        value = state[key].detach().cpu().contiguous()
+        value = state[key].cpu().contiguous()
         digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
         digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
@@ -59,47 +56,37 @@ def load_weights(encoder: Encoder, path: str | Path) -> None:
     Raises:
         CrossresError: the file is missing, broken or holds more than weights, or the weights do not fit.
     """
-    source = _without_prefixes(_read(Path(path)))
+    source = _without_prefixes(_read_checkpoint(Path(path)))
     target = encoder.state_dict()
     if not any(key.startswith("backbone.") and key in target for key in source):
-        source = dict(_renamed(key, value, encoder, target) for key, value in source.items())
+        source = {_encoder_key(key, encoder, target): value for key, value in source.items()}
         source.pop("", None)
     fit_weights(encoder, source, f"the checkpoint {path}")
 
 
 def fit_weights(encoder: Encoder, weights: Mapping[str, Tensor], where: str) -> None:
-    """Copy the weights into the encoder if every name and shape fits; otherwise change nothing.
-
-    Raises:
-        CrossresError: names the first weight that is missing, unknown or of another shape.
-    """
+    """Copy the weights into the encoder if every name and shape fits; else raise CrossresError and change nothing."""
     target = encoder.state_dict()
     # The counter decides nothing where momentum is fixed, and older checkpoints lack it.
     missing = [key for key in target if key not in weights and not key.endswith("num_batches_tracked")]
     unknown = [key for key in weights if key not in target]
     shapes = [key for key in target if key in weights and target[key].shape != weights[key].shape]
     if shapes == ["classifier.weight", "classifier.bias"] and not missing and not unknown:
-        found = len(weights["classifier.bias"])
-        raise CrossresError(
-            f"{where} has a classifier of {found} classes, the encoder one of {len(encoder.classes)}; "
-            f"name the same classes"
-        )
-    reasons = []
-    if missing:
-        reasons.append(f"{len(missing)} weights are missing, first '{missing[0]}'")
-    if unknown:
-        reasons.append(f"{len(unknown)} are unknown, first '{unknown[0]}'")
+        count = len(weights["classifier.bias"])
+        own = len(encoder.classes)
+        raise CrossresError(f"{where} has a classifier of {count} classes, the encoder one of {own}; name the same")
+    kinds = (("weights are missing", missing), ("are unknown", unknown), ("differ in shape", shapes))
+    reasons = [f"{len(keys)} {what}, first '{keys[0]}'" for what, keys in kinds if keys]
     if shapes:
-        key = shapes[0]
-        pair = f"{tuple(weights[key].shape)} in the file, {tuple(target[key].shape)} in the network"
-        reasons.append(f"{len(shapes)} differ in shape, first '{key}': {pair}")
+        pair = tuple(weights[shapes[0]].shape), tuple(target[shapes[0]].shape)
+        reasons[-1] += f": {pair[0]} in the file, {pair[1]} in the network"
     if reasons:
         name = encoder.architecture.get("name", "the network")
         raise CrossresError(f"{where} does not fit the architecture '{name}': {'; '.join(reasons)}")
     encoder.load_state_dict(dict(weights), strict=False)
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read_checkpoint(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise CrossresError(f"there is no checkpoint {path}")
     if path.suffix == ".safetensors":
@@ -111,7 +98,7 @@ def _read(path: Path) -> dict[str, Tensor]:
             f"the checkpoint {path} is broken or holds more than weights; save model.state_dict() alone"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, BadZipFile) as error:
-        raise CrossresError(f"the checkpoint {path} is truncated or no PyTorch file") from error
+        raise CrossresError(f"the checkpoint {path} is truncated or not a PyTorch file") from error
     for container in _CONTAINERS:
         if isinstance(content, Mapping) and isinstance(content.get(container), Mapping):
             content = content[container]
@@ -124,34 +111,25 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def read_safetensors(content: bytes, path: Path) -> dict[str, Tensor]:
-    """Parse the bytes of a safetensors file.
-
-    Raises:
-        CrossresError: they are truncated or of another kind.
-    """
-    from safetensors import SafetensorError
+    """Parse the bytes of a safetensors file; raise CrossresError if they are truncated or of another kind."""
     from safetensors.torch import load
 
-    try:
+    with library_errors(f"{path} is truncated or not a safetensors file"):
         return load(content)
-    except (SafetensorError, ValueError) as error:
-        raise CrossresError(f"{path} is truncated or no safetensors file ({error})") from error
 
 
 def _without_prefixes(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    while True:
-        prefix = next((p for p in _PREFIXES if all(key.startswith(p) for key in weights)), None)
-        if prefix is None:
-            return weights
+    while prefix := next((p for p in _PREFIXES if all(key.startswith(p) for key in weights)), None):
         weights = {key.removeprefix(prefix): value for key, value in weights.items()}
+    return weights
 
 
-def _renamed(key: str, value: Tensor, encoder: Encoder, target: Mapping[str, Tensor]) -> tuple[str, Tensor]:
+def _encoder_key(key: str, encoder: Encoder, target: Mapping[str, Tensor]) -> str:
     """Name a bare network's weight as the encoder does; "" for a head that the encoder does not have."""
     if f"backbone.{key}" in target:
-        return f"backbone.{key}", value
+        return f"backbone.{key}"
+    layer, _, kind = key.rpartition(".")
     cut = encoder.architecture.get("classifier")
-    head = _HEAD.fullmatch(key)
-    if head or (cut and key.rpartition(".")[0] == cut):
-        return ("" if encoder.classifier is None else f"classifier.{key.rpartition('.')[2]}"), value
-    return key, value
+    if _HEAD.fullmatch(key) or (cut and layer == cut):
+        return "" if encoder.classifier is None else f"classifier.{kind}"
+    return key

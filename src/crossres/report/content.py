@@ -1,249 +1,228 @@
-"""The facts of finished runs: what their folders hold, their test images, their teachers; each read once."""
+"""What a report is made from: finished runs and, each computed once, the images, teachers and outputs they share."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Hashable
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from crossres.config.options import IN_MEMORY, Distill, Faces, Teach, Train, base_name, to_dict
+import torch
+
+from crossres.config.experiment import IN_MEMORY, Experiment
+from crossres.config.judging import Report
+from crossres.config.options import TestImages
 from crossres.config.reading import read_run
-from crossres.core.devices import Device, resolve_device
+from crossres.config.record import base_name, to_dict
+from crossres.core.devices import resolve_device
 from crossres.core.errors import CrossresError
 from crossres.core.progress import Progress
+from crossres.core.types import Outputs
 from crossres.data.degradation import Degradation, Size
+from crossres.data.faces import first_image_search
 from crossres.data.images import ImageSet
 from crossres.data.loader import Loader
-from crossres.data.pairs import Pairs
-from crossres.evaluation.embedding import sizes_of
+from crossres.evaluation.face_protocols import FaceTest
+from crossres.evaluation.outputs import BATCH, sizes_of
 from crossres.models.encoder import Encoder
 from crossres.models.onnx_input import OnnxInput
 from crossres.models.pretrained import from_pretrained
 from crossres.models.stored import StoredBackbone, stored_outputs
 from crossres.models.teachers import frozen_teacher, read_teacher
 from crossres.models.weights import weights_sha256
-from crossres.training.classification import Classification
 from crossres.training.faces import FaceTask
-from crossres.training.prepare import plain_teacher
+from crossres.training.networks import build_teacher
+from crossres.training.run import TASKS
 from crossres.training.task import read_split
 
-Found = TypeVar("Found")
+#: Errors shown on a page, all runs together: some 10 kB each.
+PICTURES = 150
+Value = TypeVar("Value")
 
 
-@dataclass
-class Run:
-    """A finished run.
+class Shared:
+    """What the runs of a report share: its options, and what is computed once for all of them."""
+
+    def __init__(self, options: Report, progress: Progress) -> None:
+        self.options = options
+        self.progress = progress
+        #: errors of a run that are shown
+        self.shown = min(options.images, max(3, PICTURES // len(options.runs)))
+        self._computed: dict[Hashable, Any] = {}
+
+    def once(self, key: Hashable, compute: Callable[[], Value]) -> Value:
+        """Return what was computed for this key, or compute it."""
+        if key not in self._computed:
+            self._computed[key] = compute()
+        value: Value = self._computed[key]
+        return value
+
+
+class FinishedRun:
+    """A finished run, and what it is judged on and compared with.
 
     Attributes:
-        folder: where it lies.
-        name: its folder's name, or the whole path where another run is called so too.
-        config: what was asked for, a `Teach`, `Distill` or `Faces`.
+        folder: where it lies; ``name`` is its name on the page.
+        config: its options, with the report's ``data`` where that is given.
         document: its result.json.
-        student: the network it trained, on the device.
-        device: where the networks run, in the precision of the training.
+        student: the network it trained, on the ``device`` and run in the precision of its training.
         epochs: a row of metrics.jsonl an epoch.
         notes: what a reader has to know of the report on it.
-    """
-
-    folder: Path
-    name: str
-    config: Teach
-    document: dict[str, Any]
-    student: Encoder
-    device: Device
-    epochs: list[dict[str, Any]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.hr_size, self.low, self.side = sizes_of(self.student)
-        self.lr_size: Size = self.side if self.low == self.side else (self.low, self.side)
-        self.degradation = Degradation(**(self.student.info.get("degradation") or {}))
-        #: the teacher it learned from, empty without one, and the sizes in words
-        told = self.document.get("teacher")
-        self.taught_by = base_name(told.get("file") or told["name"]) if told else ""
-        self.at_hr = f"{self.hr_size}x{self.hr_size}"
-        self.at_lr = f"{self.side}x{self.side}" if self.low == self.side else f"{self.low} to {self.side} pixels"
-
-
-def read_runs(folders: Sequence[str], *, data: str | None, device: str, trust_code: bool) -> list[Run]:
-    """Read runs' folders; ``data`` takes the place of the images that their configs name.
+        judgement: options of `Evaluate` and `EvaluateFaces`.
+        at_hr, at_lr: its sizes in words.
+        taught_by: the name of the teacher it learned from, empty without one.
 
     Raises:
-        CrossresError: a folder that holds no finished run, or one given twice.
-    """
-    paths = [Path(folder) for folder in folders]
-    places = [path.resolve() for path in paths]
-    runs = []
-    for path, place in zip(paths, places, strict=True):
-        if places.count(place) > 1:
-            raise CrossresError(f"{path} is given twice; name each run once")
-        config = read_run(path)
-        try:
-            document = json.loads((path / "result.json").read_text())
-        except (OSError, ValueError):
-            raise CrossresError(f"{path} has no readable result.json: end the run with --resume {path}") from None
-        student = from_pretrained(path, trust_code=trust_code)
-        how: Any = {"device": device, "precision": student.info.get("precision", "float32")}
-        where = resolve_device(Train(**how))
-        alone = [other.name for other in places].count(place.name) == 1
-        config = config if data is None else replace(config, data=data)
-        run = Run(path, place.name if alone else str(path), config, document, student.to(where.torch), where)
-        try:
-            lines = (path / "metrics.jsonl").read_text().splitlines()
-            run.epochs = [json.loads(line) for line in lines if line.strip()]
-        except (OSError, ValueError):
-            run.notes.append("The run's folder has no readable metrics.jsonl, so the page has no learning curves.")
-        runs.append(run)
-    return runs
-
-
-@dataclass(frozen=True)
-class Test:
-    """What a run is judged on; pairs, and the people whose pairs choose the threshold, of faces alone."""
-
-    images: ImageSet
-    pairs: Pairs | None = None
-    val: ImageSet | None = None
-    val_pairs: Pairs | None = None
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """A frozen teacher on the device, its classes in the student's order; path is where it was read."""
-
-    encoder: Encoder
-    path: str
-
-    @property
-    def name(self) -> str:
-        known = self.encoder.architecture
-        return str(known.get("file") or known.get("name") or base_name(self.path))
-
-    @property
-    def stored(self) -> bool:
-        """Whether it is a list of embeddings, which knows no other images."""
-        return isinstance(self.encoder.backbone, StoredBackbone)
-
-
-@dataclass
-class Sources:
-    """Reads once what several runs may share: test images, teachers and what these say.
-
-    Attributes:
-        given: a teacher in the place of every run's own; None for that.
-        gallery: a model for the HR side of faces; None for none.
-        trust_code: import the code that a saved model names.
-        progress: says what is left out.
+        CrossresError: the folder holds no finished run.
     """
 
-    given: str | None
-    gallery: str | None
-    trust_code: bool
-    progress: Progress
-    _kept: dict[Hashable, Any] = field(default_factory=dict)
+    def __init__(self, folder: Path, name: str, shared: Shared) -> None:
+        self.folder, self.name, self.shared = folder, name, shared
+        self.notes: list[str] = []
+        options = shared.options
+        self.config: Experiment = read_run(folder)
+        if options.data is not None:
+            self.config = replace(self.config, data=options.data)
+        try:
+            self.document: dict[str, Any] = json.loads((folder / "result.json").read_text())
+        except (OSError, ValueError):
+            raise CrossresError(f"{folder} has no readable result.json: end the run with --resume {folder}") from None
+        try:
+            lines = (folder / "metrics.jsonl").read_text().splitlines()
+            self.epochs: list[dict[str, Any]] = [json.loads(line) for line in lines if line.strip()]
+        except (OSError, ValueError):
+            self.epochs = []
+            self.notes.append("The run's folder has no readable metrics.jsonl, so the page has no learning curves.")
+        memory = TestImages(memory_mb=self.config.images.memory_mb)
+        self.judgement: Any = {"model": str(folder), "data": self.config.data, "images": memory}
+        student = from_pretrained(folder, trust_code=options.trust_code)
+        self.device = resolve_device(options.device, student.info.get("precision", "float32"))
+        self.student = student.to(self.device.torch)
+        self.hr_size, self.low, self.side = sizes_of(student)
+        self.lr_size: Size = self.side if self.low == self.side else (self.low, self.side)
+        self.at_hr = f"{self.hr_size}x{self.hr_size}"
+        self.at_lr = f"{self.side}x{self.side}" if self.low == self.side else f"{self.low} to {self.side} pixels"
+        self.degradation = Degradation(**(student.info.get("degradation") or {}))
+        self.onnx_input = self.config.distillation.onnx_input if self.config.distillation else OnnxInput()
+        teacher = self.document.get("teacher")
+        self.taught_by = base_name(teacher.get("file") or teacher["name"]) if teacher else ""
 
-    def once(self, key: Hashable, compute: Callable[[], Found]) -> Found:
-        """Return what was computed for this key, or compute it."""
-        if key not in self._kept:
-            self._kept[key] = compute()
-        found: Found = self._kept[key]
-        return found
+    @property
+    def test(self) -> FaceTest:
+        """What it is judged on: images; of faces also pairs, who is searched for and what chooses the threshold."""
 
-    def test(self, run: Run) -> Test:
-        """Return the images that a run is judged on; a run whose own test images these are not gets a note."""
-        test = self._test(run)
-        if test.images.fingerprint != run.document.get("data_sha256", {}).get("test"):
-            run.notes.append(
-                f"These may be other images: {test.images.name} does not carry the fingerprint of the run's test "
-                "images (of a folder, names, sizes and dates of its files count). What is measured here need not be "
-                "what the run recorded."
-            )
-        return test
-
-    def _test(self, run: Run) -> Test:
-        return self.once(("test", _images_asked(run.config)), lambda: self._read_test(run.config))
-
-    def _read_test(self, config: Teach) -> Test:
-        if isinstance(config, Faces):
+        def read() -> FaceTest:
+            config = self.config
+            if not config.faces:
+                images, classes = read_split(config, "test"), config.images.classes
+                return FaceTest(images if classes is None else images.of_classes(classes))
             task = FaceTask(config)
-            _, val, images = task.images(config, self.progress)
-            return Test(images, task.test_pairs, val, task.val_pairs)
-        images = read_split(config, "test")
-        return Test(images if config.images.classes is None else images.of_classes(config.images.classes))
+            _, val, images = task.images(config, self.shared.progress)
+            search = first_image_search(images) if images.class_counts.max() > 1 else None
+            chooser = (val, task.val_pairs) if val and task.val_pairs else None
+            return FaceTest(images, task.test_pairs, search, chooser)
 
-    def loader(self, run: Run, images: ImageSet) -> Loader:
-        """Return a loader of some images, decoded once, at the run's high resolution."""
-        options = run.config.images
-        shared: Any = {"device": run.device.torch, "fit": options.fit, "memory_mb": options.memory_mb}
-        return self.once(
-            ("loader", id(images), run.hr_size, options.fit),
-            lambda: Loader(images, hr_size=run.hr_size, lr_size=run.hr_size, workers=options.workers, **shared),
-        )
+        return self.shared.once(("test", self._image_options), read)
 
-    def teacher(self, run: Run) -> Teacher | None:
-        """Return a run's teacher; None, with a note, where there is none at hand.
+    @property
+    def _image_options(self) -> str:
+        """What decides which images are read."""
+        tree = to_dict(self.config)
+        names = ("data", "images", "pairs", "val_pairs", "unlabelled")
+        return json.dumps([self.config.command, tree["train"]["val_fraction"], *(tree.get(name) for name in names)])
+
+    @cached_property
+    def teacher(self) -> Encoder | None:
+        """Its teacher, frozen, on the device, its classes in the student's order; None, with a note, without one.
 
         Raises:
-            CrossresError: ``--teacher`` names none that fits.
+            CrossresError: the report's teacher does not fit.
         """
-        config = run.config
-        own = config.teacher if isinstance(config, Distill) else None
-        if self.given:
-            teacher = self._frozen(run, self.given)
-            known = (run.document.get("teacher") or {}).get("sha256")
-            if known != weights_sha256(teacher.encoder):
-                run.notes.append(f"{teacher.name} is shown beside the run, which did not learn from it.")
+        digest = (self.document.get("teacher") or {}).get("sha256")
+        if path := self.shared.options.teacher:
+            teacher = self._read_teacher(path)
+            if digest != weights_sha256(teacher):
+                known = teacher.architecture
+                name = known.get("file") or known.get("name") or base_name(path)
+                self.notes.append(f"{name} is shown beside the run, which did not learn from it.")
             return teacher
-        if own is None or not isinstance(config, Distill):
+        distillation = self.config.distillation
+        if distillation is None or distillation.teacher is None:
             return None
-        if own == IN_MEMORY:
-            why = "came from Python and was not saved"
-        elif not Path(own).exists():
-            why = f"is not at {own}"
+        path, plain = distillation.teacher, distillation.teacher_name
+        if path == IN_MEMORY:
+            reason = "came from Python and was not saved"
+        elif not Path(path).exists():
+            reason = f"is not at {path}"
         else:
             try:
-                teacher = self._frozen(run, own, plain=config if config.teacher_name else None)
-                if not config.teacher_name or run.document["teacher"]["sha256"] == weights_sha256(teacher.encoder):
+                teacher = self._read_teacher(path, plain)
+                if not plain or digest == weights_sha256(teacher):
                     return teacher
-                why = "is a plain checkpoint, and it or the training images that it is normalised by have changed"
+                reason = "is a plain checkpoint, and it or the training images that it is normalised by have changed"
             except CrossresError as error:
-                why = f"cannot be used ({error})"
-        run.notes.append(f"The run's teacher {why}: the page shows the student alone. --teacher names one.")
+                reason = f"cannot be used ({error})"
+        self.notes.append(f"The run's teacher {reason}: the page shows the student alone. --teacher names one.")
         return None
 
-    def _plain(self, config: Distill, hr_size: int) -> Encoder:
-        task = FaceTask(config) if isinstance(config, Faces) else Classification()
-        return plain_teacher(config, task.images(config, self.progress)[0], hr_size)
+    def _read_teacher(self, path: str, plain: str | None = None) -> Encoder:
+        """Read a saved model, or a network named ``plain`` with the weights of a checkpoint."""
+        config, classes, shared = self.config, self.student.classes, self.shared
 
-    def _frozen(self, run: Run, path: str, plain: Distill | None = None) -> Teacher:
-        classes, fit = run.student.classes, run.config.images.fit
-        wanted = getattr(run.config, "onnx_input", OnnxInput())
-
-        def read() -> Teacher:
+        def read() -> Encoder:
             if plain:
-                found = self._plain(plain, run.hr_size)
+                images = TASKS[config.task](config).images(config, shared.progress)[0]
+                teacher = build_teacher(config, None, images, images.classes, self.hr_size, shared.progress)
+                assert teacher is not None
             else:
-                found = read_teacher(path, wanted, trust_code=self.trust_code)
+                teacher = read_teacher(path, self.onnx_input, trust_code=shared.options.trust_code)
             # a face teacher's own people do not matter
-            other = isinstance(run.config, Faces) and set(found.classes) != set(classes)
-            found = frozen_teacher(found, () if other else classes, f"the teacher {path}", may_know_more=True)
-            found = found.to(run.device.torch)
+            other = config.faces is not None and set(teacher.classes) != set(classes)
+            teacher = frozen_teacher(teacher, () if other else classes, f"the teacher {path}", may_know_more=True)
             # it is judged as it taught: on the run's high resolution
-            found.info |= {"hr_size": run.hr_size, "lr_size": run.hr_size, "fit": fit}
-            teacher, test = Teacher(found, path), self._test(run)
-            for images in (test.images, test.val):
-                if teacher.stored and images is not None:
-                    stored_outputs(found, images, run.device.torch)  # refuses what it does not know
-            return teacher
+            teacher.info |= {"hr_size": self.hr_size, "lr_size": self.hr_size, "fit": config.images.fit, "path": path}
+            if isinstance(teacher.backbone, StoredBackbone):
+                for images in [self.test.images, *(self.test.chooser or ())[:1]]:
+                    stored_outputs(teacher, images, self.device.torch)  # refuses images without an embedding
+            return teacher.to(self.device.torch)
 
-        checkpoint = (plain.teacher_name, _images_asked(plain)) if plain else None
-        return self.once(("teacher", path, checkpoint, classes, repr(wanted), run.hr_size, fit), read)
+        checkpoint = (plain, self._image_options) if plain else None
+        key = ("teacher", path, checkpoint, classes, repr(self.onnx_input), self.hr_size, config.images.fit)
+        return shared.once(key, read)
 
+    @property
+    def gallery(self) -> Encoder | None:
+        """The report's model for the HR side of faces; None without one."""
+        path, code = self.shared.options.gallery, self.shared.options.trust_code
+        key = ("gallery", repr(self.onnx_input))
+        return self.shared.once(key, lambda: read_teacher(path, self.onnx_input, trust_code=code) if path else None)
 
-def _images_asked(config: Teach) -> str:
-    """Return what decides which images a run reads."""
-    tree = to_dict(config)
-    parts = ("data", "images", "pairs", "val_pairs", "unlabelled")
-    return json.dumps([type(config).__name__, tree["train"]["val_fraction"], *(tree.get(part) for part in parts)])
+    def loader(self, images: ImageSet) -> Loader:
+        """Return a loader of some images, decoded once for all runs, at the run's low resolution."""
+        options, size = self.config.images, self.hr_size
+        how: Any = {"fit": options.fit, "memory_mb": options.memory_mb, "workers": options.workers}
+        how |= {"hr_size": size, "lr_size": size, "device": self.device.torch}
+        at_hr = self.shared.once(("loader", id(images), size, options.fit), lambda: Loader(images, **how))
+        return at_hr.at(self.lr_size, self.degradation)
+
+    def outputs(self, images: ImageSet) -> dict[str, Outputs]:
+        """Return embeddings (N, d) and logits (N, C; None without classes) of student and teacher, on the CPU."""
+        outputs = {"student": self._outputs(self.student, self.loader(images))}
+        if teacher := self.teacher:
+            key = ("outputs", id(teacher), id(images), self.device.precision)
+            at_hr = self.loader(images).at(self.hr_size, Degradation())
+            outputs["teacher"] = self.shared.once(key, lambda: self._outputs(teacher, at_hr))
+        return outputs
+
+    def _outputs(self, encoder: Encoder, loader: Loader) -> Outputs:
+        if isinstance(encoder.backbone, StoredBackbone):
+            return Outputs(stored_outputs(encoder, loader.images, self.device.torch).embedding[0].cpu())
+        embedding, logits = [], []
+        for batch in loader.ordered(batch_size=BATCH):
+            with torch.inference_mode(), self.device.autocast():
+                outputs = encoder.eval()(batch.lr)
+            embedding.append(outputs.embedding.float().cpu())
+            logits += [] if outputs.logits is None else [outputs.logits.float().cpu()]
+        return Outputs(torch.cat(embedding), torch.cat(logits) if logits else None)

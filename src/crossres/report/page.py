@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from crossres.core.files import write_atomically
 
@@ -15,7 +16,7 @@ class Cell:
 
     text: str
     small: str = ""
-    at: float | None = None
+    number: float | None = None
     interval: Sequence[float] = ()
 
 
@@ -29,13 +30,15 @@ class Table:
     def bar(self, column: int, cell: Cell) -> list[float]:
         """Return where a cell's interval begins and ends and its number lies on its column's scale, in percent."""
         ends = [end for _, cells in self.rows for end in cells[column].interval]
-        if cell.at is None or not cell.interval or len(ends) < 4 or min(ends) == max(ends):
+        if cell.number is None or not cell.interval or len(ends) < 4 or min(ends) == max(ends):
             return []
-        return [100 * (value - min(ends)) / (max(ends) - min(ends)) for value in (*cell.interval, cell.at)]
+        return [100 * (value - min(ends)) / (max(ends) - min(ends)) for value in (*cell.interval, cell.number)]
 
 
 #: Of a legend: a character, the number of its colour, what it stands for.
 Sign = tuple[str, int, str]
+#: Of a card: who answered, what, and whether that was right; None where it is the truth.
+Answer = tuple[str, str, bool | None]
 
 
 @dataclass(frozen=True)
@@ -50,27 +53,16 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Card:
-    """A judged image or pair.
-
-    Attributes:
-        pictures: data URIs and captions.
-        lines: who answered, what, and whether that was right; None where it is the truth.
-        where: the file it comes from.
-    """
+    """A judged image or pair: data URIs and captions of its pictures, the answers, the file it comes from."""
 
     pictures: Sequence[tuple[str, str]]
-    lines: Sequence[tuple[str, str, bool | None]]
-    where: str
+    answers: Sequence[Answer]
+    file: str
 
 
 @dataclass(frozen=True)
-class Part:
-    """One heading of a run; what it does not have is left out.
-
-    Attributes:
-        legend: of all its drawings.
-        folded: text that unfolds: its heading and itself.
-    """
+class Block:
+    """A heading of a section and what is below it; ``legend`` is of all its drawings, ``folded`` heading and text."""
 
     title: str
     text: str = ""
@@ -85,40 +77,26 @@ class Part:
 
 @dataclass(frozen=True)
 class Section:
-    """A run: its name, itself in a sentence, what the reader has to know, its few chief numbers, its parts."""
+    """A run: its name, itself in a sentence, what the reader has to know, its few chief numbers, its blocks."""
 
     name: str
     lead: str
     notes: Sequence[str]
     tiles: Sequence[tuple[str, Cell]]
-    parts: Sequence[Part]
+    blocks: Sequence[Block]
 
 
-@dataclass(frozen=True)
-class Page:
-    """Everything on a page; ``together`` sets several runs side by side."""
-
-    title: str
-    about: str
-    together: Sequence[Part]
-    sections: Sequence[Section]
-
-
-def write_page(page: Page, path: Path) -> int:
-    """Write a page as one HTML file that asks for nothing from elsewhere; return its bytes.
+def write_page(path: Path, title: str, about: str, side_by_side: Sequence[Block], sections: Sequence[Section]) -> int:
+    """Write a page as one HTML file that loads nothing from elsewhere; return its bytes.
 
     Every text is escaped; the drawings alone are taken as they are.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(
-        loader=PackageLoader("crossres.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    # a name that is no UTF-8 comes as lone surrogates, which no file can hold
-    text = environment.get_template("page.html").render(page=page).encode("utf-8", "replace")
-    write_atomically(path, lambda file: file.write(text))
-    return len(text)
+    how: Any = {"autoescape": True, "undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    template = Environment(loader=PackageLoader("crossres.report", "."), **how).get_template("page.html")
+    text = template.render(title=title, about=about, side_by_side=side_by_side, sections=sections)
+    # a name that is not UTF-8 comes as lone surrogates, which no file can hold
+    encoded = text.encode("utf-8", "replace")
+    write_atomically(path, lambda file: file.write(encoded))
+    return len(encoded)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from crossres.config.options import Teach
-from crossres.core.files import pack
+from crossres.config.experiment import Experiment
+from crossres.core.files import encode_bits
 from crossres.core.progress import Progress
 from crossres.data.images import ImageSet, left_out
 from crossres.data.loader import Loader
 from crossres.data.splits import SPLIT_SEED, require_classes, stratified_split
 from crossres.evaluation.accuracy import right_at_1, topk_accuracy
-from crossres.evaluation.classification import predict
-from crossres.losses import LOSSES
+from crossres.evaluation.outputs import predict
+from crossres.losses.options import reads
 from crossres.models.encoder import Encoder
 from crossres.training.task import Autocast, Task, read_split
 
@@ -24,7 +24,7 @@ class Classification(Task):
     chosen_by = "val_top1"
     compared_by = "top1"
 
-    def images(self, config: Teach, progress: Progress) -> tuple[ImageSet, ImageSet | None, ImageSet]:
+    def images(self, config: Experiment, progress: Progress) -> tuple[ImageSet, ImageSet | None, ImageSet]:
         train_set, test_set = (read_split(config, split) for split in ("train", "test"))
         if config.images.classes is not None:
             train_set = train_set.of_classes(config.images.classes)
@@ -39,11 +39,11 @@ class Classification(Task):
                 train_set, val_set = train_set.subset(kept), train_set.subset(held_out)
         return train_set, val_set, test_set
 
-    def classes(self, config: Teach, train: ImageSet) -> Sequence[str]:  # noqa: ARG002
+    def classes(self, config: Experiment, train: ImageSet) -> Sequence[str]:  # noqa: ARG002
         return train.classes
 
     def validates(self, losses: Collection[str], progress: Progress) -> bool:
-        trained = any(LOSSES[name].reads == "logits" for name in losses)
+        trained = any(reads(name) == "logits" for name in losses)
         if not trained:
             progress.say(
                 "no loss reads the logits, so the classifier stays untrained: its accuracy says nothing and the last "
@@ -60,10 +60,10 @@ class Classification(Task):
         return {
             "top1": topk_accuracy(logits, test.label),
             "top5": topk_accuracy(logits, test.label, 5),
-            "right": pack(right_at_1(logits, test.label)),
+            "right": encode_bits(right_at_1(logits, test.label)),
         }
 
-    def said(self, result: dict[str, Any]) -> str:
+    def summary(self, result: dict[str, Any]) -> str:
         return (
             f"test top-1 {result['top1_last']:.2f} % (last epoch), "
             f"{result['top1_best_val']:.2f} % (best on validation)"

@@ -7,10 +7,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from crossres.config.schema import TERM
 from crossres.core.errors import CrossresError
 from crossres.core.types import Outputs
-from crossres.losses import LOSSES, Loss
-from crossres.losses.base import COMMON, Shape
+from crossres.losses import LOSSES
+from crossres.losses.base import Loss, Shape
 from crossres.models.encoder import Encoder
 
 Gather = Callable[[Tensor], Tensor]
@@ -21,7 +22,7 @@ class LossError(CrossresError):
 
     Attributes:
         name: of the loss.
-        reason: what it said.
+        reason: its own message.
     """
 
     def __init__(self, name: str, reason: str) -> None:
@@ -85,10 +86,10 @@ class Distiller(nn.Module):
         Raises:
             LossError: a loss refused its input.
         """
-        said: Outputs = self.student(lr)
-        logits = said.logits
+        outputs: Outputs = self.student(lr)
+        logits = outputs.logits
         if self.gather is not None:
-            said = _gathered(said, self.gather)
+            outputs = _gathered(outputs, self.gather)
             teacher = _gathered(teacher, self.gather) if teacher is not None else None
             label, index = self.gather(label), self.gather(index)
         terms = {}
@@ -98,7 +99,7 @@ class Distiller(nn.Module):
             loss.pretraining = name in alone
             of_teacher = _read(teacher, loss) if teacher is not None and loss.needs_teacher else None
             try:
-                term = loss(of_teacher, _read(said, loss), label, index)
+                term = loss(of_teacher, _read(outputs, loss), label, index)
             except ValueError as error:
                 raise LossError(name, str(error)) from error
             # a term that waits for another's pretraining counts 0: under DDP every parameter needs its gradient
@@ -153,7 +154,7 @@ def build_losses(
                 f"losses.{name}: the teacher has no logits; losses.similarity compares embeddings in the same way"
             )
         try:
-            losses[name] = kind(*widths, **{k: v for k, v in given.items() if k not in COMMON})
+            losses[name] = kind(*widths, **{k: v for k, v in given.items() if k not in TERM})
         except (ValueError, TypeError) as error:
             raise CrossresError(f"losses.{name}: {error}") from None
     return losses

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from crossres.config.options import Faces, Teach
+from crossres.config.experiment import Experiment
 from crossres.core.errors import CrossresError
 from crossres.core.progress import Progress
 from crossres.data.faces import draw_pairs, first_image_search, hold_out_people, images_in_both, overlap
@@ -14,10 +14,10 @@ from crossres.data.loader import Loader
 from crossres.data.pairs import Pairs, read_pairs
 from crossres.data.readers import read_unlabelled
 from crossres.data.splits import SPLIT_SEED, OwnSplits
-from crossres.evaluation.embedding import embed
+from crossres.evaluation.outputs import embed
 from crossres.evaluation.protocols import identify, similarities, verify
 from crossres.evaluation.verification import best_threshold
-from crossres.losses import LOSSES
+from crossres.losses.options import needs_label, reads
 from crossres.models.encoder import Encoder
 from crossres.training.task import Autocast, Task, read_split
 
@@ -32,25 +32,27 @@ class FaceTask(Task):
     chosen_by = "val_auc"
     compared_by = "accuracy"
 
-    def __init__(self, config: Faces) -> None:
-        self.config = config
+    def __init__(self, config: Experiment) -> None:
+        super().__init__(config)
+        assert config.faces is not None
+        self.faces = config.faces
         self.val_pairs: Pairs | None = None
         self.test_pairs: Pairs | None = None
         self.in_both = 0
         self.images_in_both = 0
 
-    def images(self, config: Teach, progress: Progress) -> tuple[ImageSet, ImageSet | None, ImageSet]:
+    def images(self, config: Experiment, progress: Progress) -> tuple[ImageSet, ImageSet | None, ImageSet]:
         if config.images.classes is not None:
-            raise CrossresError("images.classes: people are not chosen by it; leave it out")
+            raise CrossresError("images.classes does not apply to people; leave it out")
         train_set, test_set = read_people(config)
         unlabelled = None
-        if self.config.unlabelled:
-            needing = [name for name in config.losses if LOSSES[name].needs_label or LOSSES[name].reads == "logits"]
+        if self.faces.unlabelled:
+            needing = [name for name in config.terms if needs_label(name) or reads(name) == "logits"]
             if needing:
                 raise CrossresError(f"losses.{needing[0]}: needs people's names, and unlabelled images have none")
             images = config.images
             unlabelled = read_unlabelled(
-                self.config.unlabelled,
+                self.faces.unlabelled,
                 image_column=images.image_column,
                 corrupt=images.corrupt,
                 memory_mb=images.memory_mb,
@@ -69,25 +71,25 @@ class FaceTask(Task):
             self.images_in_both = len(shown)
             if shown:
                 progress.say(
-                    f"{self.config.unlabelled}: {len(shown)} images are test images, first {shown[0]}: the test will "
+                    f"{self.faces.unlabelled}: {len(shown)} images are test images, first {shown[0]}: the test will "
                     "look better than it is"
                 )
             train_set, val_set = unlabelled, train_set
-        self.val_pairs = draw_pairs(val_set, self.config.val_pairs, SPLIT_SEED, folds=1)
-        pairs = self.config.pairs
+        self.val_pairs = draw_pairs(val_set, self.faces.val_pairs, SPLIT_SEED, folds=1)
+        pairs = self.faces.pairs
         self.test_pairs = (
-            read_pairs(pairs, test_set) if pairs else draw_pairs(test_set, self.config.val_pairs, SPLIT_SEED)
+            read_pairs(pairs, test_set) if pairs else draw_pairs(test_set, self.faces.val_pairs, SPLIT_SEED)
         )
         return train_set, val_set, test_set
 
-    def classes(self, config: Teach, train: ImageSet) -> Sequence[str]:
-        return train.classes if any(LOSSES[name].reads == "logits" for name in config.losses) else ()
+    def classes(self, config: Experiment, train: ImageSet) -> Sequence[str]:
+        return train.classes if any(reads(name) == "logits" for name in config.terms) else ()
 
     def validate(self, encoder: Encoder, val: Loader, autocast: Autocast) -> dict[str, float]:
         assert self.val_pairs is not None
         embedding = embed(encoder, val, autocast)
-        found = verify(embedding, embedding, self.val_pairs, resamples=0)
-        return {"val_auc": found["auc"], "val_accuracy": found["accuracy_best"]}
+        verified = verify(embedding, embedding, self.val_pairs, resamples=0)
+        return {"val_auc": verified["auc"], "val_accuracy": verified["accuracy_best"]}
 
     def judge(self, encoder: Encoder, test: Loader, val: Loader | None, autocast: Autocast) -> dict[str, Any]:
         assert self.test_pairs is not None
@@ -109,11 +111,11 @@ class FaceTask(Task):
         }
         # a list of pairs can name images of people who have one each
         if test.images.class_counts.max() > 1:
-            found = identify(embedding, embedding, first_image_search(test.images))
-            result |= {"rank1": found["rank1"], "identification": found}
+            identified = identify(embedding, embedding, first_image_search(test.images))
+            result |= {"rank1": identified["rank1"], "identification": identified}
         return result
 
-    def said(self, result: dict[str, Any]) -> str:
+    def summary(self, result: dict[str, Any]) -> str:
         last, best = (
             f"{result[f'accuracy_{which}']:.2f} % accuracy, {result[f'auc_{which}']:.2f} % AUC"
             for which in ("last", "best_val")
@@ -121,7 +123,7 @@ class FaceTask(Task):
         return f"test pairs {last} (last epoch), {best} (best on validation)"
 
 
-def read_people(config: Teach) -> tuple[ImageSet, ImageSet]:
+def read_people(config: Experiment) -> tuple[ImageSet, ImageSet]:
     """Return training and test images; of a source without splits of its own no person is in both."""
     try:
         whole = read_split(config, "all", open_set=True)

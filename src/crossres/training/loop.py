@@ -12,8 +12,9 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from crossres.config import options as configs
-from crossres.config.options import Teach
+from crossres.config.experiment import Experiment
+from crossres.config.options import Train
+from crossres.config.record import sha256
 from crossres.core.errors import CrossresError
 from crossres.core.files import save_state, write_atomically
 from crossres.core.progress import Progress
@@ -21,28 +22,28 @@ from crossres.core.types import Batch, Outputs
 from crossres.models.encoder import Encoder
 from crossres.models.small_maps import fast_weight_gradients
 from crossres.training.distiller import LossError
-from crossres.training.run_state import Experiment, History
+from crossres.training.run_state import History, PreparedRun
 
 #: Steps between two looks at the losses; on a GPU each look waits for the device.
 LOOK_EVERY = 25
 
 
-class Fit:
+class TrainingLoop:
     """The loop: epochs, validation, the best weights, the state."""
 
-    def __init__(self, experiment: Experiment, fabric: Fabric, progress: Progress) -> None:
-        train = experiment.config.train
-        self.experiment = experiment
+    def __init__(self, run: PreparedRun, fabric: Fabric, progress: Progress) -> None:
+        train = run.config.train
+        self.run = run
         self.fabric = fabric
         self.progress = progress
-        self.total = experiment.train.steps * train.epochs
-        optimizer = optimizer_of(experiment.distiller, train)
-        self.scheduler = scheduler_of(optimizer, train, self.total, experiment.train.steps)
-        self.module, self.optimizer = fabric.setup(experiment.distiller, optimizer)
+        self.total = run.train.steps * train.epochs
+        optimizer = optimizer_of(run.distiller, train)
+        self.scheduler = scheduler_of(optimizer, train, self.total, run.train.steps)
+        self.module, self.optimizer = fabric.setup(run.distiller, optimizer)
         self.average = None
         if train.ema:
             self.average = torch.optim.swa_utils.AveragedModel(
-                experiment.student,
+                run.student,
                 multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(train.ema),  # type: ignore[no-untyped-call]
                 use_buffers=True,
             )
@@ -51,23 +52,23 @@ class Fit:
         self.best_epoch = 0
         self.best_accuracy = -1.0
         self.rows: list[dict[str, Any]] = []
-        self.writer = _tensorboard(experiment.config) if fabric.global_rank == 0 else None
+        self.writer = _tensorboard(run.config) if fabric.global_rank == 0 else None
 
     @property
     def judged(self) -> Encoder:
         """The network whose accuracy counts: the average of the weights where there is one."""
         if self.average is None:
-            return self.experiment.student
+            return self.run.student
         average = self.average.module
         assert isinstance(average, Encoder)
         return average
 
     def train(self, state_path: Path) -> None:
-        with fast_weight_gradients(self.experiment.student):
+        with fast_weight_gradients(self.run.student):
             self._train(state_path)
 
     def _train(self, state_path: Path) -> None:
-        epochs = self.experiment.config.train.epochs
+        epochs = self.run.config.train.epochs
         if self.fabric.global_rank == 0:
             if self.epoch == 0:
                 save_state(state_path, self.state())  # Ctrl-C in the first epoch is resumable too
@@ -76,7 +77,7 @@ class Fit:
         while self.epoch < epochs:
             started = time.perf_counter()
             # also the losses' own draws (anchors) then depend on (seed, epoch) alone
-            torch.manual_seed((self.experiment.config.train.seed * 1_000_003 + self.epoch + 1) % 2**63)
+            torch.manual_seed((self.run.config.train.seed * 1_000_003 + self.epoch + 1) % 2**63)
             row = self._one_epoch(epochs)
             self._refuse_bad_weights(row["losses"])
             row["seconds"] = time.perf_counter() - started
@@ -93,16 +94,16 @@ class Fit:
             self.writer.close()
 
     def _one_epoch(self, epochs: int) -> dict[str, Any]:
-        experiment, device = self.experiment, self.experiment.train.device
+        run, device = self.run, self.run.train.device
         self.module.train()
-        live = experiment.teacher is not None and experiment.cache is None and experiment.distiller.needs_teacher
-        names = list(experiment.distiller.losses)
+        live = run.teacher is not None and run.cache is None and run.distiller.needs_teacher
+        names = list(run.distiller.losses)
         sums, right = torch.zeros(len(names), device=device), torch.zeros((), device=device)
         started, seen = time.perf_counter(), 0
         terms: dict[str, Tensor] = {}
-        classifies = experiment.student.classifier is not None
-        for step, batch in enumerate(experiment.train.epoch(self.epoch, hr=live), 1):
-            experiment.distiller.progress = (self.epoch * experiment.train.steps + step - 1) / self.total
+        classifies = run.student.classifier is not None
+        for step, batch in enumerate(run.train.epoch(self.epoch, hr=live), 1):
+            run.distiller.progress = (self.epoch * run.train.steps + step - 1) / self.total
             teacher = self._ask_teacher(batch, live)
             terms, logits = self._ask_student(batch, teacher, terms)
             total = torch.stack(list(terms.values())).sum()
@@ -111,19 +112,19 @@ class Fit:
             self.optimizer.zero_grad(set_to_none=True)
             self.scheduler.step()
             if self.average is not None:
-                self.average.update_parameters(experiment.student)
+                self.average.update_parameters(run.student)
             with torch.no_grad():
                 sums += torch.stack([terms[name].detach() for name in names])
                 if logits is not None:
                     right += (logits.argmax(1) == batch.label).sum()
             seen += len(batch.label)
-            if step % LOOK_EVERY == 0 or step == experiment.train.steps:
+            if step % LOOK_EVERY == 0 or step == run.train.steps:
                 values = dict(zip(names, (sums / step).tolist(), strict=True))
                 self._refuse_nan(values)
                 # the losses are of the global batch, the logits of this process's share
                 accuracy = 100 * self._over_processes(right) / (seen * self.fabric.world_size) if classifies else None
                 speed = seen * self.fabric.world_size / (time.perf_counter() - started)
-                done = self.epoch * experiment.train.steps + step
+                done = self.epoch * run.train.steps + step
                 self.progress.step(
                     epoch=self.epoch + 1,
                     epochs=epochs,
@@ -141,33 +142,38 @@ class Fit:
         }
 
     def _ask_teacher(self, batch: Batch, live: bool) -> Outputs | None:
-        experiment = self.experiment
-        if experiment.cache is not None:
-            return experiment.cache(batch.index, batch.view)
+        run = self.run
+        if run.cache is not None:
+            return run.cache(batch.index, batch.view)
         if not live:
             return None
-        assert experiment.teacher is not None
+        assert run.teacher is not None
         with torch.no_grad(), self.fabric.autocast():
-            said: Outputs = experiment.teacher(batch.hr)
-            if getattr(experiment.config, "teacher_views", "own") == "mirrored":
+            outputs: Outputs = run.teacher(batch.hr)
+            distillation = run.config.distillation
+            if distillation is not None and distillation.teacher_views == "mirrored":
                 assert batch.hr is not None
-                other: Outputs = experiment.teacher(batch.hr.flip(-1))
-                logits = None if said.logits is None or other.logits is None else (said.logits + other.logits) / 2
-                said = Outputs((said.embedding + other.embedding) / 2, logits, said.features)
-        return said
+                other: Outputs = run.teacher(batch.hr.flip(-1))
+                logits = None
+                if outputs.logits is not None and other.logits is not None:
+                    logits = (outputs.logits + other.logits) / 2
+                outputs = Outputs((outputs.embedding + other.embedding) / 2, logits, outputs.features)
+        return outputs
 
     def _ask_student(
         self, batch: Batch, teacher: Outputs | None, earlier: dict[str, Tensor]
     ) -> tuple[dict[str, Tensor], Tensor | None]:
         try:
-            said: tuple[dict[str, Tensor], Tensor | None] = self.module(batch.lr, teacher, batch.label, batch.index)
+            outputs: tuple[dict[str, Tensor], Tensor | None] = self.module(
+                batch.lr, teacher, batch.label, batch.index
+            )
         except LossError as error:
             if earlier and "student" in error.reason and "NaN" in error.reason:
                 # the step before broke the weights, not the loss that is the first to read what they give
                 values = {name: float(term.detach()) for name, term in earlier.items()}
                 raise self._blown_up(values, "the student's output") from None
             raise self._stopped(error.name, f"failed ({error.reason})") from None
-        return said
+        return outputs
 
     def _over_processes(self, count: Tensor) -> float:
         # a copy: the sum is written in place
@@ -180,7 +186,7 @@ class Fit:
 
     def _refuse_bad_weights(self, values: dict[str, float]) -> None:
         """An epoch's last step can break the weights after its losses were finite: that state is not kept."""
-        trained = [*self.experiment.distiller.parameters(), *self.experiment.student.buffers()]
+        trained = [*self.run.distiller.parameters(), *self.run.student.buffers()]
         if not all(bool(torch.isfinite(t).all()) for t in trained):
             raise self._blown_up(values, "the weights")
 
@@ -195,11 +201,11 @@ class Fit:
         )
 
     def _validate(self) -> dict[str, float]:
-        val = self.experiment.val
+        val = self.run.val
         accuracy = float(self.epoch)  # without validation the last epoch is the best
         row: dict[str, float] = {}
         if val is not None:
-            task = self.experiment.task
+            task = self.run.task
             row = task.validate(self.judged, val, self.fabric.autocast)
             accuracy = row[task.chosen_by]
         # the later epoch wins a tie
@@ -214,7 +220,7 @@ class Fit:
 
     def _write(self, row: dict[str, Any], folder: Path) -> None:
         self._write_metrics(folder)
-        self.progress.epoch(row, self.experiment.config.train.epochs)
+        self.progress.epoch(row, self.run.config.train.epochs)
         if self.writer is not None:
             for name, value in {**row, **row["losses"]}.items():
                 if isinstance(value, (int, float)) and name != "epoch":
@@ -223,10 +229,10 @@ class Fit:
     def state(self) -> dict[str, Any]:
         """Everything the next epoch depends on; the random draws depend on (seed, epoch) alone."""
         return {
-            "config": configs.sha256(self.experiment.config),
+            "config": sha256(self.run.config),
             "given": self._given(),
             "epoch": self.epoch,
-            "distiller": self.experiment.distiller.state_dict(),
+            "distiller": self.run.distiller.state_dict(),
             "average": self.average.state_dict() if self.average is not None else None,
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
@@ -238,7 +244,7 @@ class Fit:
 
     def _given(self) -> dict[str, str]:
         """What the numbers depend on beside the config, by what a user would call it."""
-        facts = self.experiment.facts
+        facts = self.run.facts
         # the test images are no part of the training: a damaged one can be mended before the run is judged
         given = {f"{part} images": d for part, d in facts["data_sha256"].items() if part != "test"}
         teacher = facts["teacher"]
@@ -247,8 +253,8 @@ class Fit:
         return {**given, "teacher": teacher["sha256"] if teacher else "", "precision": facts["precision"]}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go back to a state; refused where it belongs to another experiment."""
-        if state.get("config") != configs.sha256(self.experiment.config):
+        """Go back to a state; refused where it belongs to another run."""
+        if state.get("config") != sha256(self.run.config):
             raise CrossresError(
                 "the state belongs to another experiment than the config; use --overwrite or another --name"
             )
@@ -258,7 +264,7 @@ class Fit:
                     f"the {what} changed since the run began, so it cannot go on exactly; "
                     "use --overwrite or another --name"
                 )
-        self.experiment.distiller.load_state_dict(state["distiller"])
+        self.run.distiller.load_state_dict(state["distiller"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -269,7 +275,7 @@ class Fit:
 
     def history(self) -> History:
         seconds = sum(row["seconds_with_validation"] for row in self.rows)
-        images = self.experiment.train.steps * self.experiment.train.batch_size * len(self.rows)
+        images = self.run.train.steps * self.run.train.batch_size * len(self.rows)
         speed = images / sum(row["seconds"] for row in self.rows)
         return History(_copied(self.judged), self.best, self.best_epoch, seconds, speed, self.rows)
 
@@ -278,7 +284,7 @@ def _copied(encoder: Encoder) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().clone() for name, tensor in encoder.state_dict().items()}
 
 
-def optimizer_of(module: torch.nn.Module, train: configs.Train) -> torch.optim.Optimizer:
+def optimizer_of(module: torch.nn.Module, train: Train) -> torch.optim.Optimizer:
     weights = [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
     others = [p for p in module.parameters() if p.requires_grad and p.ndim <= 1]
     groups: list[dict[str, Any]] = [{"params": weights}, {"params": others, "weight_decay": 0.0}]
@@ -295,7 +301,7 @@ def optimizer_of(module: torch.nn.Module, train: configs.Train) -> torch.optim.O
 
 
 def scheduler_of(
-    optimizer: torch.optim.Optimizer, train: configs.Train, total: int, per_epoch: int
+    optimizer: torch.optim.Optimizer, train: Train, total: int, per_epoch: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
     if train.schedule == "one_cycle":
         return torch.optim.lr_scheduler.OneCycleLR(
@@ -307,7 +313,7 @@ def scheduler_of(
     return torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.1)
 
 
-def _tensorboard(config: Teach) -> Any:
+def _tensorboard(config: Experiment) -> Any:
     if not config.train.tensorboard:
         return None
     try:

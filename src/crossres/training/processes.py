@@ -9,19 +9,19 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor
 
-from crossres.config.options import Teach
+from crossres.config.experiment import Experiment
 from crossres.core.devices import Device
-from crossres.losses import LOSSES
+from crossres.losses.options import reads
 
 
-def fabric_of(config: Teach, device: Device) -> Fabric:
+def fabric_of(config: Experiment, device: Device) -> Fabric:
     # its notes on precision and processes would stand between our own lines
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     strategy: Any = "auto"
     if device.world_size > 1:
         # a loss that reads embeddings alone leaves the classifier without a gradient
-        reads = {LOSSES[name].reads for name in config.losses}
-        strategy = DDPStrategy(find_unused_parameters="logits" not in reads)
+        classifies = any(reads(name) == "logits" for name in config.terms)
+        strategy = DDPStrategy(find_unused_parameters=not classifies)
     return Fabric(
         accelerator=device.torch.type,
         devices=device.local_devices,

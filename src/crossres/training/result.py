@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from crossres.config import options as configs
-from crossres.config.options import Distill, Teach
+from crossres.config.experiment import Experiment
+from crossres.config.record import base_name, portable, sha256
 from crossres.core.devices import Device, machine, peak_memory_mb, versions
 from crossres.core.files import write_json
 from crossres.data.loader import Loader
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def finish(
-    config: Teach,
+    config: Experiment,
     task: Task,
     student: Encoder,
     history: History,
@@ -48,23 +48,23 @@ def finish(
         scores |= {f"{key}_{which}": value for key, value in judged.items()}
     numbers = {key: value for key, value in scores.items() if isinstance(value, float)}
     chosen_by = task.chosen_by
-    degradation = asdict(config.degradation.resolved()) if isinstance(config, Distill) else None
-    names = sorted(config.losses, key=list(LOSSES).index)
+    degradation = asdict(config.distillation.degradation.resolved()) if config.distillation else None
+    names = sorted(config.terms, key=list(LOSSES).index)
     document: dict[str, Any] = {
         "name": config.name,
         "task": facts["task"],
         "method": "+".join(names),
         "compared_by": task.compared_by,
         "chosen_by": task.chosen_by,
-        "losses": config.losses,
-        "dataset": configs.base_name(config.data),
+        "losses": config.terms,
+        "dataset": base_name(config.data),
         "images": facts["images"],
         "data_sha256": facts["data_sha256"],
         "skipped": facts["skipped"],
         "teacher": facts["teacher"],
         "start_sha256": facts["start_sha256"],
         "student": {
-            "name": configs.portable(config)["model"]["name"],
+            "name": portable(config)["model"]["name"],
             "parameters": sum(p.numel() for p in student.parameters()),
         },
         "hr_size": facts["hr_size"],
@@ -86,8 +86,8 @@ def finish(
         "versions": versions(),
         "machine": machine(device),
         "commit": facts["commit"],
-        "config_sha256": configs.sha256(config),
-        "config": configs.portable(config),
+        "config_sha256": sha256(config),
+        "config": portable(config),
     }
     info = {
         "task": facts["task"],

@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from crossres.config import options as configs
-from crossres.config.options import IN_MEMORY, Distill, Faces, Teach
-from crossres.config.reading import from_dict
+from crossres.config.experiment import IN_MEMORY, Distill, Experiment, Faces, Teach
+from crossres.config.reading import from_config
+from crossres.config.record import sha256, to_yaml
 from crossres.core.devices import resolve_device
 from crossres.core.errors import CrossresError
 from crossres.core.files import load_state, write_atomically
@@ -19,14 +19,18 @@ from crossres.core.progress import Progress
 from crossres.models.encoder import Encoder
 from crossres.training.classification import Classification
 from crossres.training.faces import FaceTask
-from crossres.training.loop import Fit
+from crossres.training.loop import TrainingLoop
 from crossres.training.prepare import prepare
 from crossres.training.processes import fabric_of
 from crossres.training.result import finish
+from crossres.training.task import Task
+
+#: what a network is trained for, by the name that a config gives it
+TASKS: dict[str, type[Task]] = {"classification": Classification, "faces": FaceTask}
 
 
-def run(
-    config: Teach,
+def train(
+    config: Experiment,
     *,
     teacher: Encoder | None = None,
     resume: bool = False,
@@ -36,8 +40,8 @@ def run(
     """Train, evaluate and save a network; return what ``result.json`` holds.
 
     Args:
-        config: a :class:`Teach` or a :class:`Distill`; every key and type is checked first.
-        teacher: for a :class:`Distill` without one: a network in memory, such as ``crossres.wrap`` makes of
+        config: a `Teach`, `Distill` or `Faces`; every option and type is checked first.
+        teacher: for a distillation without one: a network in memory, such as ``crossres.wrap`` makes of
             your own module. It is copied and frozen. Hand it over again to resume.
         resume: go on from the last finished epoch of the run's folder; a finished run is returned as it is.
         overwrite: throw away what the run's folder holds.
@@ -47,47 +51,19 @@ def run(
         CrossresError: bad input, in one line.
         KeyboardInterrupt: after Ctrl-C; the last finished epoch can be resumed.
     """
-    if not isinstance(config, Teach):
-        raise CrossresError(f"config is {type(config).__name__}, expected crossres.Teach or crossres.Distill")
-    if teacher is not None and not isinstance(teacher, Encoder):
-        raise CrossresError(
-            f"teacher is {type(teacher).__name__}, expected an Encoder, as crossres.load and crossres.wrap return"
-        )
-    if teacher is not None:
-        if not isinstance(config, Distill) or config.teacher not in (None, IN_MEMORY):
-            raise CrossresError("a teacher in memory goes with a Distill whose config names no teacher")
-        config = replace(config, teacher=IN_MEMORY)
-    elif isinstance(config, Distill) and config.teacher == IN_MEMORY:
-        raise CrossresError(f"{config.folder} has its teacher from Python: go on there, with teacher=...")
-    config = from_dict(type(config), configs.to_dict(config))
-    folder = config.folder
-    state_path = folder / "state.pt"
-    done = folder / "result.json"
-    if resume and done.exists():
-        found = dict(json.loads(done.read_text()))
-        if found.get("config_sha256") != configs.sha256(config):
-            raise CrossresError(f"{folder} holds another finished experiment; use --overwrite or another --name")
-        Progress(quiet=quiet).say(f"{folder} is finished; its numbers are in {done}")
-        return found
-    if not resume and not overwrite and (state_path.exists() or done.exists()):
-        raise CrossresError(f"{folder} holds a run already; use --resume, --overwrite or another --name")
-    sources = {
-        "teacher": config.teacher if isinstance(config, Distill) else None,
-        "model.weights": config.model.weights,
-    }
-    for what, source in sources.items():
-        if overwrite and source and Path(source).resolve().is_relative_to(folder.resolve()):
-            raise CrossresError(
-                f"--overwrite would delete the {what} {source}, which the run needs; choose another --name"
-            )
-    task = FaceTask(config) if isinstance(config, Faces) else Classification()
-    device = resolve_device(config.train)
+    config = from_config(_with_teacher(config, teacher))
+    if resume and (config.folder / "result.json").exists():
+        return _finished(config, quiet)
+    _check_folder(config, resume, overwrite)
+    task = TASKS[config.task](config)
+    device = resolve_device(config.device, config.precision, config.train.devices)
     fabric = fabric_of(config, device)
     fabric.launch()
     progress = Progress(quiet=quiet or fabric.global_rank > 0)
-
+    if config.distillation and config.distillation.teacher is None and config.task == "classification":
+        progress.say("no teacher is given: the student learns from labels alone; --teacher RUN distils from one")
     try:
-        experiment = prepare(config, task, fabric, device, progress, teacher)
+        run = prepare(config, task, fabric, device, progress, teacher)
     except KeyboardInterrupt:
         progress.close()
         progress.say("stopped before the first step; give the same command again")
@@ -95,51 +71,103 @@ def run(
     finally:
         progress.close()
     if fabric.global_rank == 0 and not resume:
-        for old in (state_path, done, folder / "metrics.jsonl"):
-            if old.exists():
-                old.unlink()
-        if overwrite:  # or the old model would pass for the new run's until that ends
-            for inside in ("model", "tensorboard"):
-                shutil.rmtree(folder / inside, ignore_errors=True)
-        write_atomically(folder / "config.yaml", lambda f: f.write(configs.to_yaml(config).encode()))
+        _begin_folder(config, overwrite)
     fabric.barrier()
     try:
-        fit = Fit(experiment, fabric, progress)
+        loop = TrainingLoop(run, fabric, progress)
+        state_path = config.folder / "state.pt"
         if resume:
-            fit.load(load_state(state_path))
-        fit.train(state_path)
+            loop.load(load_state(state_path))
+        loop.train(state_path)
         if fabric.global_rank > 0:
             fabric.barrier()
             return {}
-        result = finish(
-            config, task, experiment.student, fit.history(), experiment.test, experiment.val, device, experiment.facts
-        )
+        result = finish(config, task, run.student, loop.history(), run.test, run.val, device, run.facts)
     except KeyboardInterrupt:
         progress.close()
         progress.say(f"stopped; go on with: {_how_to_resume(config)}")
         raise
     finally:
         progress.close()
-    progress.say(f"{folder}: {task.said(result)}")
+    progress.say(f"{config.folder}: {task.summary(result)}")
     fabric.barrier()
     return result
 
 
 def teach(config: Teach, **how: Any) -> dict[str, Any]:
-    """Train a network on high-resolution images; see :func:`run`."""
-    if isinstance(config, Distill):
-        raise CrossresError("teach takes a Teach; for a Distill call crossres.distill")
-    return run(config, **how)
+    """Train a network on high-resolution images; see `train`."""
+    return train(_of_kind(config, Teach), **how)
 
 
 def distill(config: Distill, **how: Any) -> dict[str, Any]:
-    """Train a low-resolution student; see :func:`run`."""
-    if not isinstance(config, Distill):
-        raise CrossresError("distill takes a Distill; for a Teach call crossres.teach")
-    return run(config, **how)
+    """Train a low-resolution student; see `train`."""
+    return train(_of_kind(config, Distill), **how)
 
 
-def _how_to_resume(config: Teach) -> str:
-    if isinstance(config, Distill) and config.teacher == IN_MEMORY:
+def distill_faces(config: Faces, **how: Any) -> dict[str, Any]:
+    """Train a low-resolution face encoder; see `train`."""
+    return train(_of_kind(config, Faces), **how)
+
+
+def _of_kind(config: Any, kind: type[Experiment]) -> Any:
+    if type(config) is not kind:
+        raise CrossresError(f"config is {type(config).__name__}, expected crossres.{kind.__name__}")
+    return config
+
+
+def _with_teacher(config: Experiment, teacher: Encoder | None) -> Experiment:
+    """Note in a config that its teacher is in memory; refuse two teachers, or none where a run had one."""
+    if not isinstance(config, Experiment):
+        raise CrossresError(f"config is {type(config).__name__}, expected crossres.Teach, Distill or Faces")
+    if teacher is not None and not isinstance(teacher, Encoder):
+        raise CrossresError(
+            f"teacher is {type(teacher).__name__}, expected an Encoder, as crossres.load and crossres.wrap return"
+        )
+    named = config.distillation.teacher if config.distillation else None
+    if teacher is None:
+        if named == IN_MEMORY:
+            raise CrossresError(f"{config.folder} has its teacher from Python: go on there, with teacher=...")
+        return config
+    if config.distillation is None or named not in (None, IN_MEMORY):
+        raise CrossresError("a teacher in memory goes with a Distill whose config names no teacher")
+    return replace(config, teacher=IN_MEMORY)  # type: ignore[call-arg]
+
+
+def _finished(config: Experiment, quiet: bool) -> dict[str, Any]:
+    """Return the result of a finished run, which is the same experiment."""
+    path = config.folder / "result.json"
+    result = dict(json.loads(path.read_text()))
+    if result.get("config_sha256") != sha256(config):
+        raise CrossresError(f"{config.folder} holds another finished experiment; use --overwrite or another --name")
+    Progress(quiet=quiet).say(f"{config.folder} is finished; its numbers are in {path}")
+    return result
+
+
+def _check_folder(config: Experiment, resume: bool, overwrite: bool) -> None:
+    """Refuse a folder that holds a run already, or an overwriting that deletes what the run reads."""
+    folder = config.folder
+    if not resume and not overwrite and any((folder / name).exists() for name in ("state.pt", "result.json")):
+        raise CrossresError(f"{folder} holds a run already; use --resume, --overwrite or another --name")
+    teacher = config.distillation.teacher if config.distillation else None
+    for what, source in {"teacher": teacher, "model.weights": config.model.weights}.items():
+        if overwrite and source and Path(source).resolve().is_relative_to(folder.resolve()):
+            raise CrossresError(
+                f"--overwrite would delete the {what} {source}, which the run needs; choose another --name"
+            )
+
+
+def _begin_folder(config: Experiment, overwrite: bool) -> None:
+    """Delete what an earlier run of this name left, and write the config."""
+    folder = config.folder
+    for name in ("state.pt", "result.json", "metrics.jsonl"):
+        (folder / name).unlink(missing_ok=True)
+    if overwrite:  # or the old model would pass for the new run's until that ends
+        for inside in ("model", "tensorboard"):
+            shutil.rmtree(folder / inside, ignore_errors=True)
+    write_atomically(folder / "config.yaml", lambda file: file.write(to_yaml(config).encode()))
+
+
+def _how_to_resume(config: Experiment) -> str:
+    if config.distillation and config.distillation.teacher == IN_MEMORY:
         return "crossres.distill(config, teacher=..., resume=True)"
     return f"{config.command} --resume {shlex.quote(str(config.folder))}"

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from crossres.config.options import Teach
+from crossres.config.experiment import Experiment
 from crossres.data.loader import Loader
 from crossres.models.cache import TeacherCache
 from crossres.models.encoder import Encoder
@@ -16,10 +16,10 @@ from crossres.training.task import Task
 
 
 @dataclass
-class Experiment:
+class PreparedRun:
     """Everything a run needs, read and checked before its first step."""
 
-    config: Teach
+    config: Experiment
     task: Task
     student: Encoder
     teacher: Encoder | None

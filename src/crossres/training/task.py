@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar
 
-from crossres.config.options import Teach
+from crossres.config.experiment import Experiment
 from crossres.core.progress import Progress
 from crossres.data.images import ImageSet
 from crossres.data.loader import Loader
@@ -28,16 +28,19 @@ class Task(ABC):
     #: right, and ``tests`` how many there are where they are not the test images
     compared_by: ClassVar[str]
 
+    def __init__(self, config: Experiment) -> None:
+        self.config = config
+
     @abstractmethod
-    def images(self, config: Teach, progress: Progress) -> tuple[ImageSet, ImageSet | None, ImageSet]:
+    def images(self, config: Experiment, progress: Progress) -> tuple[ImageSet, ImageSet | None, ImageSet]:
         """Read the training images, those held out to choose the epoch, and those of the test."""
 
     @abstractmethod
-    def classes(self, config: Teach, train: ImageSet) -> Sequence[str]:
+    def classes(self, config: Experiment, train: ImageSet) -> Sequence[str]:
         """Return the classes of the student's classifier; none for an encoder without one."""
 
     def validates(self, losses: Collection[str], progress: Progress) -> bool:  # noqa: ARG002
-        """Whether the losses train what `validate` looks at; says so where they do not."""
+        """Whether the losses train what `validate` looks at; the progress says so where they do not."""
         return True
 
     @abstractmethod
@@ -49,11 +52,11 @@ class Task(ABC):
         """Measure the trained encoder on the test images, for ``result.json``; ``val`` may choose thresholds."""
 
     @abstractmethod
-    def said(self, result: dict[str, Any]) -> str:
+    def summary(self, result: dict[str, Any]) -> str:
         """Return a finished run in a line."""
 
 
-def read_split(config: Teach, split: Split, *, open_set: bool = False) -> ImageSet:
+def read_split(config: Experiment, split: Split, *, open_set: bool = False) -> ImageSet:
     """Read a split of a config's images as its options say."""
     images = config.images
     return read(

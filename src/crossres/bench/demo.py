@@ -1,0 +1,161 @@
+"""The whole story on 5,000 digits: teacher, students without and with distillation, figure, report."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from crossres.bench.comparison import compare_methods, sentences
+from crossres.bench.tables import legend, markdown
+from crossres.config.experiment import Distill, Teach
+from crossres.config.judging import Demo, Evaluate
+from crossres.config.methods import Losses
+from crossres.config.options import Augment, Model, Train
+from crossres.config.reading import of_run
+from crossres.core.errors import CrossresError
+from crossres.core.files import write_atomically
+from crossres.core.progress import Progress
+from crossres.data.loader import Loader
+from crossres.data.readers import read
+from crossres.evaluation.classification import evaluate
+from crossres.training.run import train
+
+SIZES = (7, 4)
+BASELINE = "ce"
+# Not the methods "labels" and "crrcd" by name: these weights are those of the figure in README.
+STUDENTS: dict[str, Losses] = {
+    BASELINE: {"ce": {"weight": 1.0}},
+    "ce+kd+crrcd": {"ce": {"weight": 1.0}, "kd": {"weight": 1.0}, "crrcd": {"weight": 1.0, "critic": "softmax"}},
+}
+
+
+def demo(options: Demo) -> dict[str, Any]:
+    """Train a teacher at 28x28 and students at 7x7 and 4x4, without and with distillation, and compare them.
+
+    Writes the runs with their models, ``figure.png`` and ``report.md`` into ``runs``, in place of an earlier demo's.
+
+    Returns:
+        ``{teacher, enlarged, students}``: result documents, and the teacher's accuracy on enlarged LR images.
+
+    Raises:
+        CrossresError: the folder holds a run called teacher that is not the demo's.
+    """
+    started = time.perf_counter()
+    runs = Path(options.runs)
+    if (runs / "teacher" / "config.yaml").exists() and not _of_the_demo(runs / "teacher"):
+        raise CrossresError(
+            f"{runs / 'teacher'} is not a run of the demo, which would replace it; give another --runs"
+        )
+    shared: dict[str, Any] = {"data": "digits", "runs": str(runs), "augment": Augment(shift=2, flip=False)}
+    shared["device"] = options.device
+    training = Train(epochs=options.teacher_epochs, batch_size=64, learning_rate=0.1)
+    teacher = train(Teach(name="teacher", model=Model("resnet20"), train=training, **shared), overwrite=True)
+    students = []
+    for size in SIZES:
+        for seed in range(options.seeds):
+            for method, losses in STUDENTS.items():
+                config = Distill(
+                    name=f"{size}x{size}-{method}-seed{seed}",
+                    teacher=str(runs / "teacher"),
+                    lr_size=size,
+                    losses=losses,
+                    model=Model("resnet8"),
+                    train=Train(epochs=options.student_epochs, batch_size=128, learning_rate=0.1, seed=seed),
+                    **shared,
+                )
+                students.append(train(config, overwrite=True))
+    on_enlarged = Evaluate(
+        model=str(runs / "teacher"), data="digits", sizes=list(SIZES), device="cpu", precision="float32"
+    )
+    enlarged = evaluate(on_enlarged)["curve"]
+    draw_demo(students, teacher, enlarged, runs / "figure.png")
+    text = _report(teacher, enlarged, students, time.perf_counter() - started)
+    write_atomically(runs / "report.md", lambda file: file.write(text.encode()))
+    Progress().say(f"\n{text}\nmodels, figure.png and report.md: {runs}")
+    return {"teacher": teacher, "enlarged": enlarged, "students": students}
+
+
+def _of_the_demo(run: Path) -> bool:
+    """Say whether a run may be the demo's teacher."""
+    try:
+        config = of_run(Teach, run)
+    except CrossresError:  # another command's run, or another version's
+        return False
+    return config.data == "digits" and config.model == Model("resnet20")
+
+
+def _report(
+    teacher: dict[str, Any], enlarged: list[dict[str, Any]], students: list[dict[str, Any]], seconds: float
+) -> str:
+    scores = compare_methods(students, BASELINE)
+    of_teacher = ", ".join(f"{point['top1']:.2f} % at {point['size']}x{point['size']}" for point in enlarged)
+    paragraphs = [
+        "# crossres demo: digits at 7x7 and 4x4",
+        f"Teacher ({teacher['student']['name']}, {teacher['hr_size']}x{teacher['hr_size']}): "
+        f"{teacher['top1_last']:.2f} % top-1 on {teacher['images']['test']:,} test images. "
+        f"The same teacher on enlarged low-resolution images: {of_teacher}.",
+        markdown(scores, BASELINE),
+        legend(scores, BASELINE),
+        *sentences(scores, BASELINE),
+        f"{len(students) + 1} networks in {seconds:.0f} s.",
+        "![figure](figure.png)",
+    ]
+    return "\n\n".join(paragraphs) + "\n"
+
+
+def draw_demo(
+    students: list[dict[str, Any]], teacher: dict[str, Any], enlarged: list[dict[str, Any]], path: Path
+) -> None:
+    """Draw what the networks see and how well they do, as PNG."""
+    from crossres.evaluation.figures import BLUE, GREY, RED, png
+
+    images = read("digits", split="test")
+    chosen = images.subset([int((images.labels == digit).argmax()) for digit in (2, 3, 5, 8, 9)])
+    sides = (teacher["hr_size"], *SIZES)
+    with png(path, (10, 4.2)) as figure:
+        left, right = figure.subfigures(1, 2, width_ratios=[1, 1.25])
+        for row, side in zip(left.subplots(len(sides), 5), sides, strict=True):
+            batch = next(Loader(chosen, hr_size=teacher["hr_size"], lr_size=side).ordered())
+            for axes, image in zip(row, batch.lr, strict=True):
+                axes.imshow(image[0], cmap="gray", vmin=0, vmax=1)
+                axes.set(xticks=[], yticks=[])
+            row[0].set_ylabel(f"{side}x{side}")
+        left.suptitle("what the networks see", fontsize=11)
+        axes = right.subplots()
+        for shift, method, colour in zip((-0.12, 0.12), STUDENTS, (GREY, RED), strict=True):
+            points = [(SIZES.index(s["lr_size"]) + shift, s["top1_last"]) for s in students if s["method"] == method]
+            label = f"student, {method}"
+            axes.scatter(*zip(*points, strict=True), color=colour, label=label, s=46, alpha=0.8, zorder=3)
+        axes.axhline(teacher["top1_last"], color=BLUE, linewidth=1.4, label="teacher at 28x28")
+        of_teacher = [point["top1"] for size in SIZES for point in enlarged if point["size"] == size]
+        axes.scatter(range(len(SIZES)), of_teacher, color=BLUE, marker="x", s=46, label="teacher, enlarged image")
+        axes.set_xticks(range(len(SIZES)), [f"{size}x{size}" for size in SIZES])
+        axes.set(xlim=(-0.6, len(SIZES) - 0.4), ylabel="top-1 on the test set, %", title="accuracy, one dot a seed")
+        right.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=2)
+
+
+def write_folder(folder: str | Path, images: int = 600) -> None:
+    """Write digits as a folder of PNG files in a folder for each class, to try what asks for one.
+
+    Args:
+        folder: must not be there yet.
+        images: how many, evenly over the ten classes.
+
+    Raises:
+        CrossresError: the folder is there.
+    """
+    from PIL import Image
+
+    folder = Path(folder)
+    if folder.exists():
+        raise CrossresError(f"{folder} is there already; name another folder")
+    digits = read("digits", split="train")
+    taken = dict.fromkeys(digits.classes, 0)
+    for i, label in enumerate(digits.labels.tolist()):
+        name = digits.classes[label]
+        if taken[name] < images // len(digits.classes):
+            place = folder / name / f"{taken[name]}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(digits.image(i)).save(place)
+            taken[name] += 1

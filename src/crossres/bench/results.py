@@ -1,0 +1,194 @@
+"""Results of runs: which are of one experiment, what a method gains over another, paired by seed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from math import sqrt
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+
+from crossres.config.experiment import Distill, Faces
+from crossres.config.old import upgraded
+from crossres.config.record import to_dict
+from crossres.core.errors import CrossresError
+from crossres.core.files import decode_bits
+from crossres.core.types import Bools
+
+#: What a run wrote as ``result.json``; ``{name, error}`` where it failed.
+Document = Mapping[str, Any]
+
+#: Two-sided 95 % quantile of Student's t for 1, 2, ... degrees of freedom; beyond the table the normal's.
+_T95 = (
+    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
+    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
+    *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
+)
+#: Options that a method is made of.
+_METHOD = ("losses", "teacher", "teacher_name", "teacher_cache", "teacher_views", "onnx_input", "stages")
+
+
+def read_results(folder: str | Path) -> list[dict[str, Any]]:
+    """Read every ``result.json`` document of the distillations in a folder, sorted by file name.
+
+    Raises:
+        CrossresError: no such folder, or a file that is not JSON, by name.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CrossresError(f"no such folder: {folder}")
+    results = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            document = json.loads(path.read_text())
+        except ValueError as error:
+            raise CrossresError(f"{path}: not JSON: {error}") from None
+        if document.get("task") in ("distill", "faces distill"):
+            results.append(document)
+    return results
+
+
+def method_of(result: Document) -> str:
+    """Name the method as its grid does; else by its losses, and which of their weights fall to 0."""
+    if name := result.get("grid", {}).get("method"):
+        return str(name)
+    losses = result.get("losses", {})
+    names = result["method"].split("+")
+    return "+".join(f"{name} (decays)" if losses.get(name, {}).get("decay") else name for name in names)
+
+
+def tests_of(result: Document) -> int | None:
+    """Return how many images or pairs a run was tested on; None where its document does not say."""
+    count: int | None = result.get("tests_last") or result.get("images", {}).get("test")
+    return count
+
+
+def right_answers(pairs: Sequence[tuple[Document, Document]]) -> list[tuple[Bools, Bools]]:
+    """Return which test images each of a pair of documents has right, two bool (N,); empty where one does not say."""
+    if not all("right_last" in result for pair in pairs for result in pair):
+        return []
+    answers = []
+    for ours, theirs in pairs:
+        count = tests_of(ours)
+        assert count is not None  # who says which were right says how many there were
+        answers.append((decode_bits(ours["right_last"], count), decode_bits(theirs["right_last"], count)))
+    return answers
+
+
+def paired_by_seed(results: Sequence[Document], baseline: Sequence[Document]) -> list[tuple[Document, Document]]:
+    """Return each result with the baseline's of the same seed, where there is one."""
+    of_seed = {result["seed"]: result for result in baseline}
+    return [(result, of_seed[result["seed"]]) for result in results if result["seed"] in of_seed]
+
+
+def paired_gain(
+    results: Sequence[Document], baseline: Sequence[Document], key: str = "top1_last"
+) -> tuple[float, float | None]:
+    """Return the mean difference to the baseline's runs of the same seeds and half its 95 % interval.
+
+    The interval is Student's t over the seeds, but never less than the test images allow, where the results say
+    which of them were right: two seeds may agree by chance. It is None with fewer than two pairs; the difference is
+    NaN with none.
+
+    Args:
+        results: one method's documents, a seed each.
+        baseline: the other method's.
+        key: what is compared; a value on the validation images has no part of the test images in its interval.
+
+    Raises:
+        CrossresError: the two differ in more than the method: in data, sizes, schedule or augmentation.
+    """
+    for result, other in zip(results[:1], baseline[:1], strict=False):
+        if unlike := differences(result, other):
+            raise CrossresError(
+                f"'{result.get('name')}' and '{other.get('name')}' differ in {', '.join(unlike)} beside the method; "
+                "tabulate them apart"
+            )
+    pairs = paired_by_seed(results, baseline)
+    gains = [ours[key] - theirs[key] for ours, theirs in pairs]
+    if not gains:
+        return float("nan"), None
+    if len(gains) < 2:
+        return gains[0], None
+    quantile = _T95[len(gains) - 2] if len(gains) - 2 < len(_T95) else 1.96
+    half = quantile * stdev(gains) / sqrt(len(gains))
+    right = [] if key.startswith("val_") else right_answers(pairs)
+    if right:
+        of_images = np.mean([ours.astype(float) - theirs for ours, theirs in right], axis=0)
+        half = max(half, 196 * float(np.std(of_images, ddof=1)) / sqrt(len(of_images)))
+    return mean(gains), half
+
+
+def require_one_experiment(results: Sequence[Document]) -> None:
+    """Refuse results that are not one experiment with several seeds.
+
+    Raises:
+        CrossresError: two of one seed, or two that differ in more than the seed, by their names.
+    """
+    for i, result in enumerate(results):
+        for other in results[:i]:
+            if other["seed"] == result["seed"] or _experiment(other) != _experiment(result):
+                raise CrossresError(
+                    f"'{other.get('name')}' and '{result.get('name')}' are not one experiment with two seeds; "
+                    "tabulate them apart"
+                )
+
+
+def differences(result: Document, other: Document) -> list[str]:
+    """Return in what two runs differ beside the method and the options it brings along in its grid, by name."""
+    brought = {name for one in (result, other) for name in one.get("grid", {}).get("options", ())}
+    ours, theirs = _shared_options(result, brought), _shared_options(other, brought)
+    return sorted(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))
+
+
+def _experiment(result: Document) -> dict[str, Any]:
+    """Return what seeds of one experiment have in common."""
+    options = _options(result)
+    method = {key: options.get(key) for key in _METHOD}
+    return {**_shared_options(result), **_used(method), "teacher": (result.get("teacher") or {}).get("sha256")}
+
+
+def _shared_options(result: Document, brought: Collection[str] = ()) -> dict[str, Any]:
+    """Return what compared methods have in common: everything but losses, teacher and what is ``brought``."""
+    no_matter = ("name", "runs", "cache_dir", "data", "hr_size", *_METHOD)
+    options = {key: value for key, value in _options(result).items() if key not in no_matter}
+    for name in brought:
+        *groups, leaf = name.split(".")
+        group = options
+        for key in groups:
+            group = group.get(key, {})
+        group.pop(leaf, None)
+    options["model"].pop("weights", None)  # what it starts from counts by its digest
+    options["train"].pop("seed", None)
+    same = {key: result.get(key) for key in ("hr_size", "data_sha256", "precision", "start_sha256")}
+    return {**_used(options), "train": _used(options["train"]), **same}
+
+
+def _options(result: Document) -> dict[str, Any]:
+    """Return a run's options in today's names; one that a version did not know yet has its default."""
+    defaults = to_dict(_defaults(result.get("task")))
+    config = dict(result.get("config", {}))
+    losses = config.pop("losses", None)
+    with suppress(CrossresError):  # an option that is gone, and was in use: it stays apart
+        losses = upgraded({"losses": losses})["losses"]
+    given = {**defaults, **upgraded(config), "losses": losses}
+    groups = {
+        key: {**defaults[key], **given[key]} for key in defaults if isinstance(defaults[key], dict) and given[key]
+    }
+    return {**given, **groups}
+
+
+@cache
+def _defaults(task: str | None) -> Distill | Faces:
+    return Faces() if task == "faces distill" else Distill()
+
+
+def _used(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Drop what is off: an option of a loss that a version did not know yet equals one that is not used."""
+    inner = {key: _used(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
+    return {key: value for key, value in inner.items() if value not in (None, False, 0, {})}

@@ -1,0 +1,23 @@
+"""``crossres enroll``: needs no torch for an ONNX file."""
+
+from __future__ import annotations
+
+from crossres.commands.parsing import Request
+from crossres.commands.printing import note, show, show_json
+from crossres.config.deployment import Enroll
+from crossres.deploy.enrolment import enroll
+
+
+def run(options: Enroll, request: Request) -> None:
+    """Change the gallery and print what it holds then."""
+    document = enroll(options, note)
+    if request.json:
+        show_json(document)
+        return
+    show(
+        f"{document['gallery']}: {document['identities']:,} identities, {document['embeddings']:,} embeddings, "
+        f"{sum(document['added'].values()):,} new"
+    )
+    for name in ("threshold", "pair_threshold"):
+        if document[name]:
+            show(f"{name.replace('_', ' ')} {document[name]['similarity']:.4f}")

@@ -1,0 +1,29 @@
+"""``crossres identify``: needs no torch for an ONNX file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from crossres.commands.parsing import Request
+from crossres.commands.printing import marks, note, show, show_json
+from crossres.config.deployment import Identify
+from crossres.deploy.enrolment import identify
+
+
+def run(options: Identify, request: Request) -> None:
+    """Print who is on each photo."""
+    document = identify(options, note)
+    if request.json:
+        show_json(document)
+        return
+    for photo in document["photos"]:
+        show(f"{photo['photo']}: {_answer(photo, document['threshold'])}")
+
+
+def _answer(photo: dict[str, Any], threshold: dict[str, Any] | None) -> str:
+    if photo["error"]:
+        return f"not read: {photo['error'].removeprefix(photo['photo'] + ': ')}"
+    nearest = ", ".join(f"{match['name']} {match['similarity']:.4f}" for match in photo["nearest"])
+    if threshold is not None:
+        nearest = f"{'' if photo['name'] else 'nobody, nearest '}{nearest} (threshold {threshold['similarity']:.4f})"
+    return nearest + marks(photo["flags"])

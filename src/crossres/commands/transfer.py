@@ -1,0 +1,24 @@
+"""``crossres transfer``: call, print."""
+
+from __future__ import annotations
+
+import json
+
+from crossres.commands.parsing import Request
+from crossres.config.judging import Transfer
+from crossres.evaluation.transfer import transfer
+
+
+def run(options: Transfer, request: Request) -> None:
+    """Print the judgement."""
+    result = transfer(options)
+    if request.json:
+        print(json.dumps(result))
+        return
+    counts = result["images"]
+    print(
+        f"{result['model']} on {result['dataset']} at {result['lr_size']}: {result['classes']} classes, "
+        f"{counts['train']:,} training and {counts['test']:,} test images\n"
+        f"linear probe       {result['probe_top1']:6.2f} %  (C {result['probe_strength']:g})\n"
+        f"nearest neighbours {result['knn_top1']:6.2f} %  (k {result['neighbours']})"
+    )

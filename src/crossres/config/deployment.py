@@ -1,0 +1,201 @@
+"""The commands that put a trained model to use: their options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from crossres.config.options import Columns, ImageColumn, SavedModel
+from crossres.models.onnx_input import OnnxInput
+
+
+@dataclass(kw_only=True)
+class Export(SavedModel):
+    """Write a trained model as one ONNX file that reads photos, checked against the network on real images.
+
+    Args:
+        out: the file; model-PRECISION.onnx in the run's folder if left out.
+        precision: of weights and sums.
+        data: images that the file is checked on; those of the run if left out.
+        images: the columns of parquet files; those of the run if left out.
+        limit: test images that are compared at most.
+    """
+
+    command: ClassVar[str] = "crossres export"
+    returns_document: ClassVar[bool] = True
+    example: ClassVar[str] = "crossres export runs/student --precision int8 --out small.onnx"
+
+    out: str | None = None
+    precision: Literal["float32", "float16", "int8"] = "float32"
+    data: str | None = None
+    images: Columns = field(default_factory=Columns)
+    limit: int = 10_000
+
+
+@dataclass(kw_only=True)
+class Predict(SavedModel):
+    """Say what a model sees on photos; an answer that is not to be trusted is marked with the reason.
+
+    Args:
+        photos: image files, or folders of them.
+        top: classes for each photo.
+        csv: write a table into this file.
+        threads: of an ONNX file; 0: as many as there are cores.
+    """
+
+    command: ClassVar[str] = "crossres predict"
+    positional: ClassVar[tuple[str, ...]] = ("model", "photos")
+    returns_document: ClassVar[bool] = True
+    example: ClassVar[str] = "crossres predict small.onnx photos/ --top 3"
+
+    photos: list[str]
+    top: int = 1
+    csv: str | None = None
+    threads: int = 0
+
+
+@dataclass(kw_only=True)
+class Embed(SavedModel):
+    """Write the embeddings of images in folders or parquet files as parquet files; goes on where it stopped.
+
+    Args:
+        data: a folder of images, a parquet file or a folder of parquet files.
+        out: folder of the parquet files to write.
+        images: the column of parquet files.
+        batch_size: photos that are run together.
+        part: photos to a file; an interrupted file is done again.
+        engine: local, or ray: the parts go over a cluster.
+        onnx_input: what an ONNX file that is not of crossres expects of its input.
+    """
+
+    command: ClassVar[str] = "crossres embed"
+    positional: ClassVar[tuple[str, ...]] = ("model", "data", "out")
+    example: ClassVar[str] = "crossres embed small.onnx photos/ embeddings/"
+
+    data: str
+    out: str
+    images: ImageColumn = field(default_factory=ImageColumn)
+    batch_size: int = 64
+    part: int = 10_000
+    engine: Literal["local", "ray"] = "local"
+    onnx_input: OnnxInput | None = None
+
+
+@dataclass(kw_only=True)
+class Reader:
+    """What reads the photos that are compared with each other or with a gallery.
+
+    Args:
+        model: an ONNX file, a run's or model's folder, a Hub name.
+        same_space: the model shares the gallery's space, although no record says so.
+        onnx_input: what an ONNX file that is not of crossres expects of its input.
+        trust_code: import the code that a saved model names for its network.
+    """
+
+    returns_document: ClassVar[bool] = True
+
+    model: str | None = None
+    same_space: bool = False
+    onnx_input: OnnxInput | None = None
+    trust_code: bool = False
+
+
+@dataclass(kw_only=True)
+class Enroll(Reader):
+    """Put people or classes into a gallery, take them out, and set its thresholds on photos of your own.
+
+    Args:
+        gallery: file of the gallery; made if there is none.
+        people: a folder of a folder of images for each identity, or of an image for each.
+        flat: take the images in PEOPLE itself, not those in its folders.
+        all: take photos too whose embedding is not to be trusted.
+        remove: identities to take out first.
+        index: how it is searched; exact if new.
+        strangers: folder of photos of people who are not in the gallery, like the probes to come.
+        fpir: share of strangers that may be taken for an identity.
+        pairs: list of pairs for the threshold of verify: LFW's text format or CSV.
+        images: folder of the images that the pairs name.
+        far: share of impostor pairs that may be accepted.
+    """
+
+    command: ClassVar[str] = "crossres enroll"
+    positional: ClassVar[tuple[str, ...]] = ("gallery", "people")
+    example: ClassVar[str] = "crossres enroll team.gallery people/ --model faces.onnx --strangers others/"
+
+    gallery: str
+    people: str | None = None
+    flat: bool = False
+    all: bool = False
+    remove: list[str] = field(default_factory=list)
+    index: Literal["exact", "hnsw", "ivf"] | None = None
+    strangers: str | None = None
+    fpir: float = 0.01
+    pairs: str | None = None
+    images: str | None = None
+    far: float = 0.001
+
+
+@dataclass(kw_only=True)
+class Identify(Reader):
+    """Find who of a gallery is on photos, or that they are of none of them.
+
+    Args:
+        gallery: file of crossres enroll.
+        photos: image files, or folders of them.
+        k: how many identities to name for each photo.
+    """
+
+    command: ClassVar[str] = "crossres identify"
+    positional: ClassVar[tuple[str, ...]] = ("gallery", "photos")
+    example: ClassVar[str] = "crossres identify team.gallery camera.png --model faces.onnx"
+
+    gallery: str
+    photos: list[str]
+    k: int = 1
+
+
+@dataclass(kw_only=True)
+class Verify(Reader):
+    """Say whether two photos show the same.
+
+    Args:
+        photos: two image files.
+        gallery: file of crossres enroll with a threshold of pairs.
+        threshold: similarity at or above which two photos show the same.
+    """
+
+    command: ClassVar[str] = "crossres verify"
+    positional: ClassVar[tuple[str, ...]] = ("photos",)
+    example: ClassVar[str] = "crossres verify a.png b.png --model faces.onnx --gallery team.gallery"
+
+    photos: list[str]
+    gallery: str | None = None
+    threshold: float | None = None
+
+
+@dataclass(kw_only=True)
+class Page(SavedModel):
+    """Open a web page on this machine that asks a model about photos: drop one, or pick a sample.
+
+    Args:
+        teacher: shown beside the student; the one that the run's folder names if left out.
+        samples: folder of photos to begin with; test images of the run's data if left out.
+        gallery: file of crossres enroll, to search in; it brings its thresholds.
+        threshold: similarity from which on two photos show the same.
+        same_space: the model shares the gallery's space, although no record says so.
+        host: address to listen at; 0.0.0.0 lets everybody in.
+        port: port to listen at.
+        threads: of an ONNX file; 0: as many as there are cores.
+    """
+
+    command: ClassVar[str] = "crossres page"
+    example: ClassVar[str] = "crossres page runs/student --samples photos/"
+
+    teacher: str | None = None
+    samples: str | None = None
+    gallery: str | None = None
+    threshold: float | None = None
+    same_space: bool = False
+    host: str = "127.0.0.1"
+    port: int = 7860
+    threads: int = 0

@@ -1,0 +1,204 @@
+"""What a run is trained from: an experiment of parts, for each of the commands that train.
+
+An experiment is its images, network, training and losses (`Experiment`), with a `Distillation` or without, and with
+`FaceProtocol` where it is of faces. A command's options are those of its parts, all at one level.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from crossres.config.methods import FACE_METHODS, METHODS, Losses
+from crossres.config.options import Augment, Device, Images, Model, Precision, Stages, Train
+from crossres.data.degradation import Degradation
+from crossres.models.onnx_input import OnnxInput
+
+#: Stands in a config for a teacher that was handed over in Python.
+IN_MEMORY = "(in memory)"
+
+
+@dataclass(kw_only=True)
+class Experiment:
+    """What every training has.
+
+    Args:
+        data: a folder of class folders, a folder of parquet files, a torchvision name (cifar10, cifar100,
+            svhn, stl10) or digits.
+        name: the run is written to RUNS/NAME.
+        runs: folder of the runs.
+        hr_size: side of the high-resolution images; if left out the teacher's, else the images' shorter side
+            where all share it, else 32.
+        images: how the images are read.
+        augment: what happens to a training image.
+        model: the network.
+        train: how it is trained.
+        method: a named set of losses with the weights of the tables; `crossres methods` lists them. Left out, and
+            without losses of your own, it is the measured best.
+        losses: the terms of the loss: a weight each (0 = off) and their options, over those of the method.
+        device: auto takes a GPU where there is one.
+        precision: auto is bfloat16 autocast where the device computes it in hardware, else float32.
+        trust_code: import the code that a saved model names where its network is a package.module:callable.
+    """
+
+    command: ClassVar[str]
+    positional: ClassVar[tuple[str, ...]] = ("data",)
+    methods: ClassVar[dict[str, Losses]] = METHODS
+    #: what the run is for: a name in `crossres.training.tasks`
+    task: ClassVar[str] = "classification"
+
+    data: str = "digits"
+    name: str = "run"
+    runs: str = "runs"
+    hr_size: int | None = None
+    images: Images = field(default_factory=Images)
+    augment: Augment = field(default_factory=Augment)
+    model: Model = field(default_factory=Model)
+    train: Train = field(default_factory=Train)
+    method: str | None = None
+    losses: dict[str, dict[str, Any]] | None = None
+    device: Device = "auto"
+    precision: Precision = "auto"
+    trust_code: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """Where the run is written."""
+        return Path(self.runs) / self.name
+
+    @property
+    def distillation(self) -> Distillation | None:
+        """The part that has a low resolution and may have a teacher; None for a network of high resolution."""
+        return self if isinstance(self, Distillation) else None
+
+    @property
+    def faces(self) -> FaceProtocol | None:
+        """The part of faces; None for objects."""
+        return self if isinstance(self, FaceProtocol) else None
+
+    @property
+    def default_method(self) -> str:
+        """The method where neither ``method`` nor ``losses`` is given."""
+        return "labels"
+
+    @property
+    def terms(self) -> dict[str, dict[str, Any]]:
+        """The losses that are on, by name, as `crossres.config.reading` resolved them."""
+        assert self.losses is not None, "a config is read by crossres.config.reading before it is used"
+        return self.losses
+
+
+@dataclass(kw_only=True)
+class Distillation:
+    """What a low-resolution student has beside.
+
+    Args:
+        teacher: a trained run's or model's folder, a Hub name, an ONNX file, or stored embeddings; these are .npz or
+            .parquet with path and embedding, or .npy with the paths in a .txt. Left out: labels alone.
+        teacher_name: architecture of a teacher that is a plain checkpoint (.pt, .pth or .safetensors, its classes
+            in the order of the data's), named as in model.name; left out for a saved model.
+        onnx_input: what ONNX files (the teacher, or a student that starts from one) expect of their input.
+        lr_size: side of the low-resolution images the student reads, or [smallest, largest].
+        degradation: how a low-resolution image comes from a high-resolution one.
+        teacher_cache: compute the teacher's outputs once per image and flip (the shift is then not in its
+            view); false computes them live on exactly the student's view.
+        teacher_views: own = the teacher answers to the student's view; mirrored = with the mean of its embeddings and
+            of its logits for that view and its mirror image (maps are of the own view).
+        cache_dir: folder of the teacher's outputs; RUNS/cache if left out.
+        stages: the feature maps of losses that compare maps.
+    """
+
+    teacher: str | None = None
+    teacher_name: str | None = None
+    onnx_input: OnnxInput = field(default_factory=OnnxInput)
+    lr_size: int | tuple[int, int] = 8
+    degradation: Degradation = field(default_factory=Degradation)
+    teacher_cache: bool = True
+    teacher_views: Literal["own", "mirrored"] = "own"
+    cache_dir: str | None = None
+    stages: Stages = field(default_factory=Stages)
+
+
+@dataclass(kw_only=True)
+class FaceProtocol:
+    """What a training on faces has beside.
+
+    Args:
+        unlabelled: train on these images instead, which have no names: a folder with images anywhere below
+            it, or parquet files. The people of the data then only choose the epoch and judge.
+        pairs: list of pairs of the test images (LFW's text format or CSV); drawn like the validation's if left out.
+        val_pairs: pairs drawn among the validation images, half of them of one person.
+    """
+
+    unlabelled: str | None = None
+    pairs: str | None = None
+    val_pairs: int = 6000
+
+
+@dataclass(kw_only=True)
+class Teach(Experiment):
+    """Train a teacher on high-resolution images."""
+
+    command: ClassVar[str] = "crossres teach"
+    first: ClassVar[tuple[str, ...]] = (
+        *("data", "name", "hr_size", "device", "model.name", "model.pretrained", "model.weights"),
+        *("train.epochs", "train.batch_size", "train.learning_rate", "train.seed", "images.label_column"),
+        "images.test_fraction",
+    )
+    example: ClassVar[str] = "crossres teach photos --name teacher --model.name resnet20 --train.epochs 60"
+
+    name: str = "teacher"
+
+
+@dataclass(kw_only=True)
+class Distill(Distillation, Experiment):
+    """Train a student that reads low-resolution images, from a teacher or from labels alone."""
+
+    command: ClassVar[str] = "crossres distill"
+    first: ClassVar[tuple[str, ...]] = (
+        *("data", "teacher", "lr_size", "method", "name", "hr_size", "device", "degradation.preset"),
+        *("model.name", "model.weights", "train.epochs", "train.batch_size", "train.learning_rate", "train.seed"),
+        *("images.label_column", "images.test_fraction"),
+    )
+    example: ClassVar[str] = "crossres distill photos --teacher runs/teacher --lr-size 8 --name student"
+
+    name: str = "student"
+
+    @property
+    def default_method(self) -> str:
+        return "crrcd" if self.teacher else "labels"
+
+
+@dataclass(kw_only=True)
+class Faces(FaceProtocol, Distillation, Experiment):
+    """Train a low-resolution face encoder, from a teacher, from people's names or from both.
+
+    People are the classes. The validation images are those of people held out (train.val_fraction of them; with
+    unlabelled images, all of the training split), the test images those of the test split's own people; both are
+    judged at low resolution on both sides.
+    """
+
+    command: ClassVar[str] = "crossres faces distill"
+    methods: ClassVar[dict[str, Losses]] = FACE_METHODS
+    task: ClassVar[str] = "faces"
+    first: ClassVar[tuple[str, ...]] = (
+        *("data", "teacher", "lr_size", "method", "name", "hr_size", "unlabelled", "pairs", "device"),
+        *(
+            "degradation.preset",
+            "model.name",
+            "model.embedding_dim",
+            "train.epochs",
+            "train.batch_size",
+            "train.seed",
+        ),
+        *("images.label_column", "onnx_input.highest", "onnx_input.colours"),
+    )
+    example: ClassVar[str] = "crossres faces distill people --teacher sface.onnx --lr-size 16 --name faces"
+
+    name: str = "faces"
+
+    @property
+    def default_method(self) -> str:
+        # without names, and its students can search the teacher's gallery
+        return "cosine" if self.teacher else "cosface"

@@ -1,0 +1,213 @@
+"""The commands that judge trained models and compare methods: their options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from crossres.config.options import Device, Precision, SavedModel, TestImages
+from crossres.data.degradation import Degradation
+from crossres.models.onnx_input import OnnxInput
+
+SplitName = Literal["test", "train", "all"]
+
+
+@dataclass(kw_only=True)
+class Judgement(SavedModel):
+    """What every judgement of a saved model on labelled images has.
+
+    Args:
+        data: a folder of class folders, of parquet files, a torchvision name or digits.
+        images: how the images are read.
+        degradation: another than that of the model's training.
+        device: auto takes a GPU where there is one.
+        precision: that of the model's training if left out.
+    """
+
+    positional: ClassVar[tuple[str, ...]] = ("model", "data")
+    returns_document: ClassVar[bool] = True
+
+    data: str
+    images: TestImages = field(default_factory=TestImages)
+    degradation: Degradation | None = None
+    device: Device = "auto"
+    precision: Precision | None = None
+
+
+@dataclass(kw_only=True)
+class Evaluate(Judgement):
+    """Accuracy, confusion and accuracy against resolution of a model on labelled images.
+
+    Args:
+        split: which split; all of a source without any.
+        sizes: sides of the curve in pixels; some around that of the training if left out.
+        native: the images are low-resolution already: judge them as they are.
+        png: draw the curve and the confusion matrix into this file.
+    """
+
+    command: ClassVar[str] = "crossres evaluate"
+    first: ClassVar[tuple[str, ...]] = (
+        *("model", "data", "split", "sizes", "native", "png", "device", "images.label_column", "degradation.preset"),
+    )
+    example: ClassVar[str] = "crossres evaluate runs/student photos --sizes 4,8,16 --png curve.png"
+
+    split: SplitName = "test"
+    sizes: list[int] = field(default_factory=list)
+    native: bool = False
+    png: str | None = None
+
+
+@dataclass(kw_only=True)
+class Transfer(Judgement):
+    """What a model's embeddings are worth on other images: a linear probe and nearest neighbours."""
+
+    command: ClassVar[str] = "crossres transfer"
+    first: ClassVar[tuple[str, ...]] = ("model", "data", "device", "images.label_column", "degradation.preset")
+    example: ClassVar[str] = "crossres transfer runs/student other-photos"
+
+
+@dataclass(kw_only=True)
+class EvaluateFaces(Judgement):
+    """Verification, identification and retrieval by a face model, at HR-HR, HR-LR and LR-LR.
+
+    Args:
+        data: a folder of a folder for each person, of parquet files, or a .bin of insightface.
+        pairs: list of pairs: LFW's text format or CSV; drawn from the people if left out.
+        threshold_pairs: list of pairs to choose the threshold on; of the training split (of all images where there
+            are none). held-out: pairs drawn among the people whom the model's training held out.
+        pairs_only: verification only: skip identification.
+        gallery: another model for the HR side; such as the teacher in whose space the model was trained, or its
+            stored embeddings.
+        sizes: LR sides in pixels; those of the training if left out.
+        hr_size: side the images are read at; the model's or gallery's if left out.
+        split: which split (of a source without any the people that `distill` holds out, or the others); left out:
+            test, or all of a source without any.
+        onnx_input: what ONNX files expect of their input; what the model was trained with if left out.
+        layout: the data is a set in its own layout: tinyface, scface (scface-1 to -3: one distance), uccs or folders.
+        native: the images are low-resolution already: judge them as they are.
+        resamples: of the bootstrap; 0 leaves intervals out.
+        far: false accept rates that TAR is given at.
+        fpir: false positive identification rates that TPIR is given at.
+        cache_dir: keep the gallery model's embeddings here, for the next model.
+        png: draw the curves into this file.
+        scores: write the similarity of each pair, at all sides and sizes, into this CSV file.
+    """
+
+    command: ClassVar[str] = "crossres faces evaluate"
+    first: ClassVar[tuple[str, ...]] = (
+        *("model", "data", "pairs", "threshold_pairs", "gallery", "sizes", "split", "native", "far", "png", "scores"),
+        *("device", "images.label_column", "onnx_input.highest", "onnx_input.colours"),
+    )
+    example: ClassVar[str] = "crossres faces evaluate runs/faces people --pairs pairs.txt --sizes 8,16"
+
+    pairs: str | None = None
+    threshold_pairs: str | None = None
+    pairs_only: bool = False
+    gallery: str | None = None
+    sizes: list[int] = field(default_factory=list)
+    hr_size: int | None = None
+    split: SplitName | None = None
+    onnx_input: OnnxInput | None = None
+    layout: str | None = None
+    native: bool = False
+    resamples: int = 1000
+    far: list[float] | None = None
+    fpir: list[float] = field(default_factory=lambda: [0.01, 0.1, 0.3])
+    cache_dir: str | None = None
+    png: str | None = None
+    scores: str | None = None
+
+
+@dataclass(kw_only=True)
+class Bench:
+    """Do what is missing of a grid of distillations (methods x pairs x sizes x degradations x seeds) and tabulate it.
+
+    Args:
+        grid: YAML file: name, methods, pairs, lr_sizes, degradations, seeds, base...
+        data: the images; what the grid's base says if left out.
+        runs: folder of the runs; what the grid's base says if left out.
+        engine: where the runs go: this machine, or the cluster that Ray is connected to.
+        parallel: local runs side by side, each on its own cores.
+    """
+
+    command: ClassVar[str] = "crossres bench"
+    positional: ClassVar[tuple[str, ...]] = ("grid",)
+    example: ClassVar[str] = "crossres bench recipes/digits.yaml --parallel 2"
+
+    grid: str
+    data: str | None = None
+    runs: str | None = None
+    engine: Literal["local", "ray"] = "local"
+    parallel: int = 1
+
+
+@dataclass(kw_only=True)
+class Report:
+    """Show finished runs as one self-contained HTML page: curves, results, worst errors, embeddings, speed.
+
+    Args:
+        runs: folders of runs; several are set side by side.
+        data: the images to judge them on; what each run was trained with if left out.
+        out: the page.
+        teacher: a saved model to compare with; each run's own teacher if left out.
+        gallery: of faces: another model for the HR side, such as the teacher.
+        images: worst errors shown of a run; fewer of many runs.
+        device: auto takes a GPU where there is one.
+        trust_code: import the code that a saved model names for its network.
+    """
+
+    command: ClassVar[str] = "crossres report"
+    positional: ClassVar[tuple[str, ...]] = ("runs",)
+    example: ClassVar[str] = "crossres report runs/student runs/labels --out report.html"
+
+    runs: list[str]
+    data: str | None = None
+    out: str = "report.html"
+    teacher: str | None = None
+    gallery: str | None = None
+    images: int = 12
+    device: Device = "auto"
+    trust_code: bool = False
+
+
+@dataclass(kw_only=True)
+class Demo:
+    """The whole story on 5,000 digits that need no download: teacher at 28x28, students at 7x7 and 4x4.
+
+    Args:
+        runs: folder of the runs and the report.
+        seeds: students of each kind.
+        device: auto takes a GPU where there is one.
+        teacher_epochs: training of the teacher.
+        student_epochs: training of each student.
+    """
+
+    command: ClassVar[str] = "crossres demo"
+    positional: ClassVar[tuple[str, ...]] = ()
+    example: ClassVar[str] = "crossres demo --seeds 1"
+
+    runs: str = "runs/demo"
+    seeds: int = 3
+    device: Device = "auto"
+    teacher_epochs: int = 6
+    student_epochs: int = 10
+
+
+@dataclass(kw_only=True)
+class Methods:
+    """List the methods by name, with their losses, measured accuracy and step cost."""
+
+    command: ClassVar[str] = "crossres methods"
+    positional: ClassVar[tuple[str, ...]] = ()
+    returns_document: ClassVar[bool] = True
+    example: ClassVar[str] = "crossres methods"
+
+
+@dataclass(kw_only=True)
+class Info:
+    """Versions, devices and what is installed."""
+
+    command: ClassVar[str] = "crossres info"
+    positional: ClassVar[tuple[str, ...]] = ()
+    returns_document: ClassVar[bool] = True
+    example: ClassVar[str] = "crossres info --json"

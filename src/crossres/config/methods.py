@@ -1,0 +1,62 @@
+"""The methods by name: the losses of each with the weights that the tables use.
+
+`crossres distill --method NAME` trains one, grids name them, and single options stay settable over them
+(``--losses.crrcd.tau 0.1``). Weights are as published where nothing is said; for 8x8 and 16x16 images.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+Losses = dict[str, dict[str, Any]]
+
+LABELS: Losses = {"ce": {"weight": 1.0}}
+#: Hinton's distillation whose weight falls to 0 over the run.
+FADING_KD: Losses = {"kd": {"weight": 1.0, "temperature": 4.0, "decay": True}}
+#: The best of CRRCD that was measured (results/cifar100); critic, weight and tau are ours.
+CRRCD = {"weight": 4.0, "tau": 0.2, "critic": "softmax", "anchors": 16}
+
+METHODS: dict[str, Losses] = {
+    "labels": LABELS,
+    "crrcd": {**LABELS, **FADING_KD, "crrcd": CRRCD},
+    "crrcd-without-kd": {**LABELS, "crrcd": CRRCD},
+    "kd": {"ce": {"weight": 0.1}, "kd": {"weight": 0.9, "temperature": 4.0}},
+    "kd-weight-1": {**LABELS, "kd": {"weight": 1.0, "temperature": 4.0}},
+    "kd-fading": {**LABELS, **FADING_KD},
+    "crd": {**LABELS, "crd": {"weight": 0.8, "tau": 0.07, "form": "batch"}},  # ours: negatives of the batch, no bank
+    "crd-bank": {**LABELS, "crd": {"weight": 0.8, "tau": 0.07, "form": "bank", "negatives": 16384}},
+    "crcd": {**LABELS, "crcd": {"weight": 1.0, "tau": 0.05}},  # ours: without kd beside it
+    "review": {**LABELS, "review": {"weight": 5.0, "warm_up": 0.083}},  # 20 of 240 epochs
+    "fskd": {**LABELS, "fskd": {"weight": 20.0}},
+    "askd": {**LABELS, "askd": {"weight": 5.0}},
+    "horkd": {**LABELS, "horkd": {"weight": 25.0, "pair": 1.0, "triplet": 2.0, "assistant": 64}},  # ours
+    "dkd": {**LABELS, "dkd": {"weight": 1.0, "alpha": 1.0, "beta": 8.0, "temperature": 4.0, "warm_up": 0.083}},
+    "dist": {**LABELS, "dist": {"weight": 1.0, "beta": 2.0, "gamma": 2.0, "tau": 4.0}},
+    "fitnet": {**LABELS, "fitnet": {"weight": 100.0}},
+    "at": {**LABELS, "at": {"weight": 62.5}},  # 1000 as published, for 16 times as many cells to a map
+    "sp": {**LABELS, "sp": {"weight": 3000.0}},
+    "cc": {**LABELS, "cc": {"weight": 100.0}},  # ours
+    "vid": {**LABELS, "vid": {"weight": 1.0}},
+    "rkd": {**LABELS, "rkd": {"weight": 1.0}},
+    "pkt": {**LABELS, "pkt": {"weight": 30000.0}},
+    "nst": {**LABELS, "nst": {"weight": 50.0}},
+    "ab": {**LABELS, "ab": {"weight": 1.0, "pretrain": 0.125}},
+    "ft": {**LABELS, "ft": {"weight": 500.0, "pretrain": 0.125}},
+    "fsp": {**LABELS, "fsp": {"weight": 1.0, "pretrain": 0.125}},
+    "octuplet": {**LABELS, "octuplet": {"weight": 1.0}},  # ours: published alone, on trained networks
+}
+
+_NAMES: Losses = {"cosface": {"weight": 0.2, "scale": 30.0}}
+_RELATIONS: dict[str, Any] = {"weight": 1.0, "critic": "softmax", "depth": 1}
+
+#: Of faces: without names where none is said.
+FACE_METHODS: dict[str, Losses] = {
+    "cosine": {"cosine": {"weight": 8.0}},
+    "cosface": {"cosface": {"weight": 1.0, "scale": 30.0}},  # names alone
+    "crrcd": {"crrcd": {**_RELATIONS, "same_class_negatives": True}},
+    "crd": {"crd": {"weight": 1.0, "same_class_negatives": True}},
+    "similarity": {"similarity": {"weight": 4.0}},
+    "crrcd+cosface": {"crrcd": _RELATIONS, **_NAMES},
+    "cosine+cosface": {"cosine": {"weight": 8.0}, **_NAMES},
+    "cosine+crrcd+cosface": {"cosine": {"weight": 8.0}, "crrcd": _RELATIONS, **_NAMES},
+}

@@ -1,0 +1,41 @@
+"""Options of earlier versions: what runs, results and recipes of theirs say, in today's names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from crossres.core.errors import CrossresError
+
+#: Options of losses that are gone, with the values that mean today's behaviour; None: whatever they say.
+GONE: dict[str, dict[str, Any]] = {
+    "crrcd": {"negatives": "batch", "queue_size": None, "unit_embeddings": False},
+    "crd": {"queue_size": None, "critic": "softmax", "reduction": None},  # reduction was of the sigmoid critic
+    "*": {"match": "pool"},
+}
+
+
+def upgraded(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested options in today's names: ``device`` and ``precision`` left ``train``, some of losses are gone.
+
+    Raises:
+        CrossresError: an option that is gone and was in use, by name.
+    """
+    tree = dict(tree)
+    if isinstance(tree.get("train"), Mapping):
+        train = dict(tree["train"])
+        moved = {key: train.pop(key) for key in ("device", "precision") if key in train}
+        tree = {**moved, **tree, "train": train}
+    if isinstance(tree.get("losses"), Mapping):
+        tree["losses"] = {name: _kept(name, options) for name, options in tree["losses"].items()}
+    return tree
+
+
+def _kept(loss: str, options: Any) -> Any:
+    if not isinstance(options, Mapping):
+        return options
+    gone = GONE["*"] | GONE.get(loss, {})
+    for key in options.keys() & gone.keys():
+        if gone[key] is not None and options[key] != gone[key]:
+            raise CrossresError(f"losses.{loss}.{key}: {options[key]} is gone, it did not help; leave it out")
+    return {key: value for key, value in options.items() if key not in gone}

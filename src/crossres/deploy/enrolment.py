@@ -1,0 +1,261 @@
+"""Filling a gallery with photos, finding who of it is on a photo, and comparing two photos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crossres.config.deployment import Enroll, Identify, Reader, Verify
+from crossres.core.errors import CrossresError
+from crossres.core.types import Bools, Float32s
+from crossres.data.folder import IMAGE_SUFFIXES, read_loose
+from crossres.data.images import ImageSet
+from crossres.data.pairs import read_pairs
+from crossres.deploy.gallery import Gallery, cosine, identity_of
+from crossres.deploy.gallery_file import is_name, locked
+from crossres.deploy.photos import no_image, photos_below
+from crossres.deploy.recognizer import Recognizer
+from crossres.deploy.thresholds import Threshold, at_least, check_similarity, usable
+
+Note = Callable[[str], None]
+
+
+class PhotoReader:
+    """The model that a command names, and the photos that it did not use, as ``{"photo": ..., "why": ...}``."""
+
+    def __init__(self, options: Reader, *, flagged_too: bool = False) -> None:
+        if not options.model:
+            raise CrossresError("--model is missing: the model that reads the photos")
+        self.recognizer = Recognizer.load(options.model, trust_code=options.trust_code, onnx_input=options.onnx_input)
+        self.identity = identity_of(self.recognizer)
+        self.same_space = options.same_space
+        self.flagged_too = flagged_too
+        self.left_out: list[dict[str, str]] = []
+
+    def embeddings(self, photos: Iterable[Path]) -> list[Float32s | None]:
+        """Return each photo's embedding, (d,); None for one that is left out."""
+        rows = []
+        for answer in self.recognizer.stream(photos):
+            if left_out := answer.error is not None or (bool(answer.flags) and not self.flagged_too):
+                self.left_out.append({"photo": answer.name, "why": answer.reason})
+            rows.append(None if left_out else answer.embedding)
+        return rows
+
+    def pairs(self, path: str, folder: Path) -> tuple[list[float], Bools]:
+        """Return the similarity of each listed pair whose photos can be used, and whether it shows one identity."""
+        files = read_loose(folder)[0]
+        pairs = read_pairs(path, ImageSet(files, np.zeros(len(files), np.int64), ["?"], str(folder)))
+        needed = np.unique(np.concatenate([pairs.left, pairs.right])).tolist()
+        rows = dict(zip(needed, self.embeddings(folder / files.path(i) for i in needed), strict=True))
+        similarities, kept = [], []
+        for i, (left, right) in enumerate(zip(pairs.left.tolist(), pairs.right.tolist(), strict=True)):
+            first, second = rows[left], rows[right]
+            if first is not None and second is not None:
+                similarities.append(cosine(first, second))
+                kept.append(i)
+        return similarities, pairs.same[kept]
+
+    def gallery(self, path: str | Path) -> Gallery:
+        """Read a gallery; refuse one that holds embeddings of another space."""
+        gallery = Gallery.load(path)
+        gallery.demand_shared(self.identity, self.recognizer.facts.embedding_dim, same_space=self.same_space)
+        return gallery
+
+    def usable(self, threshold: Threshold | None, options: str) -> tuple[Threshold | None, str]:
+        """Return a threshold where it holds for these photos; else None, and why not."""
+        return usable(threshold, self.identity.digest, f"{options} --model {self.recognizer.source}")
+
+
+def people_in(folder: Path, *, flat: bool = False) -> list[tuple[str, Path]]:
+    """Return the photos of a folder, each with the name of its identity.
+
+    That is the name of the folder it lies in; without such folders, or if flat, its own without the ending.
+
+    Raises:
+        CrossresError: no folder, no image, images beside folders, or a name that cannot be one.
+    """
+    if not folder.is_dir():
+        raise CrossresError(f"{folder}: not a folder")
+    inside = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    loose = [(entry.stem, entry) for entry in inside if entry.is_file() and entry.suffix.lower() in IMAGE_SUFFIXES]
+    below = [(entry.name, photo) for entry in inside if entry.is_dir() for photo in photos_below(entry)]
+    if loose and below and not flat:
+        raise CrossresError(f"{folder}: {len(loose)} images lie beside its folders; --flat takes those alone")
+    people = loose if flat or not below else below
+    if not people:
+        raise no_image(folder)
+    for name, photo in people:
+        if not is_name(name):
+            raise CrossresError(f"{str(photo)!a}: {name!a:.80} cannot name an identity; rename it")
+    return people
+
+
+def enroll(options: Enroll, note: Note = lambda _: None) -> dict[str, Any]:
+    """Change a gallery: take identities out, put people in, set its thresholds.
+
+    Args:
+        options: of ``crossres enroll``.
+        note: called with each line that a user should read: photos left out, thresholds that are unsure.
+
+    Returns:
+        gallery (its path), identities, embeddings, added (new embeddings by name), removed, left_out (photo and why),
+        threshold and pair_threshold (as `crossres.deploy.thresholds.Threshold`, or None), outgrown.
+
+    Raises:
+        CrossresError: nothing to do, or nothing that can be done; the gallery is then as it was.
+    """
+    reader = PhotoReader(options, flagged_too=options.all) if _reads(options) else None
+    path = Path(options.gallery)
+    _opened(path, reader)
+    people = people_in(Path(options.people), flat=options.flat) if options.people else []
+    unknown = photos_below(Path(options.strangers)) if options.strangers else []
+    rows = reader.embeddings(photo for _, photo in people) if reader else []
+    strangers = [row for row in reader.embeddings(unknown) if row is not None] if reader else []
+    pairs = reader.pairs(options.pairs, Path(options.images)) if reader and options.pairs and options.images else None
+    left_out = reader.left_out if reader else []
+    if options.strangers and not strangers:
+        raise CrossresError(f"{options.strangers}: no photo in it that can be used as a stranger")
+    if people and all(row is None for row in rows):
+        raise CrossresError(
+            f"{options.people}: none of {len(rows)} photos can be used; the first: {left_out[0]['why']}"
+        )
+    added: dict[str, int] = {}
+    notes = [f"{one['photo']}: left out: {one['why']}" for one in left_out]
+    # the photos are embedded before: others wait no longer than it takes to write
+    with locked(path):
+        gallery = _opened(path, reader)
+        gallery.index = options.index or gallery.index
+        for name in options.remove:
+            gallery.remove(name)
+        for (name, _), row in zip(people, rows, strict=True):
+            if row is not None:
+                added[name] = added.get(name, 0) + gallery.add(name, row)
+        model = reader.identity if reader else None
+        if strangers:
+            notes.append(gallery.calibrate(np.stack(strangers), options.fpir, model).unsure_note())
+        if pairs:
+            notes.append(gallery.calibrate_pairs(*pairs, options.far, model).unsure_note())
+        gallery.save(path)
+    for line in filter(None, [*notes, gallery.outgrown_note]):
+        note(line)
+    return {
+        "gallery": options.gallery,
+        "identities": len(gallery),
+        "embeddings": gallery.embeddings,
+        "added": added,
+        "removed": options.remove,
+        "left_out": left_out,
+        "threshold": gallery.threshold and asdict(gallery.threshold),
+        "pair_threshold": gallery.pair_threshold and asdict(gallery.pair_threshold),
+        "outgrown": gallery.outgrown,
+    }
+
+
+def _reads(options: Enroll) -> bool:
+    """Return whether an enrolment reads photos; refuse one whose options do not fit together."""
+    reads = bool(options.people or options.strangers or options.pairs)
+    if not (reads or options.remove or options.index):
+        raise CrossresError("nothing to do; give PEOPLE, --remove, --strangers, --pairs or --index")
+    if bool(options.pairs) != bool(options.images):
+        raise CrossresError("--pairs and --images belong together: a list, and the folder of its images")
+    for name, rate in (("fpir", options.fpir), ("far", options.far)):
+        if not 0 <= rate <= 1:
+            raise CrossresError(f"--{name}: a share within 0..1, got {rate:g}")
+    return reads
+
+
+def _opened(path: Path, reader: PhotoReader | None) -> Gallery:
+    """Return the gallery that takes the reader's embeddings: a new one where there is none."""
+    if reader is None:
+        return Gallery.load(path)
+    if path.exists():
+        return reader.gallery(path)
+    return Gallery(reader.recognizer.facts.embedding_dim, model=reader.identity)
+
+
+def identify(options: Identify, note: Note = lambda _: None) -> dict[str, Any]:
+    """Find who of a gallery is on photos.
+
+    Args:
+        options: of ``crossres identify``.
+        note: called with each line that a user should read: that no threshold holds, or that it is outgrown.
+
+    Returns:
+        gallery (its path), threshold (a `crossres.deploy.thresholds.Threshold` as a dict; None where none holds),
+        outgrown, and photos: of each its path as photo, name (None: nobody, or no threshold), nearest (name and
+        similarity of each), flags and error.
+
+    Raises:
+        CrossresError: a gallery, model or folder that cannot be read, or none of the photos can be.
+    """
+    if options.k < 1:
+        raise CrossresError("-k: at least 1 identity")
+    reader = PhotoReader(options)
+    gallery = reader.gallery(options.gallery)
+    answers = reader.recognizer.predict(options.photos)
+    rows = [answer.embedding for answer in answers if answer.embedding is not None]
+    if not rows:
+        raise CrossresError(f"none of {len(answers)} photos could be read; the first: {answers[0].reason}")
+    results = iter(gallery.search(np.stack(rows), options.k))
+    threshold, why = reader.usable(gallery.threshold, f"{options.gallery} --strangers FOLDER")
+    photos = []
+    for answer in answers:
+        matches = next(results) if answer.embedding is not None else []
+        known = bool(matches) and threshold is not None and at_least(matches[0].similarity, threshold.similarity)
+        name = matches[0].name if known else None
+        nearest = [asdict(match) for match in matches]
+        row = {"photo": answer.name, "name": name, "nearest": nearest}
+        photos.append({**row, "flags": list(answer.flags), "error": answer.error})
+    for line in filter(None, [why, gallery.outgrown_note]):
+        note(line)
+    return {
+        "gallery": options.gallery,
+        "threshold": threshold and asdict(threshold),
+        "outgrown": gallery.outgrown,
+        "photos": photos,
+    }
+
+
+def verify(options: Verify, note: Note = lambda _: None) -> dict[str, Any]:
+    """Decide whether two photos show the same.
+
+    Args:
+        options: of ``crossres verify``.
+        note: called with a line where no threshold is given or holds.
+
+    Returns:
+        photos (photo and flags of each), similarity, threshold (a similarity, or None) and same (None without one).
+
+    Raises:
+        CrossresError: a gallery, model or photo that cannot be read, or a threshold that cannot be one.
+    """
+    threshold, why = options.threshold, ""
+    if threshold is not None:
+        check_similarity(threshold)
+        if options.gallery:
+            raise CrossresError("--gallery and --threshold both set the threshold; give one of them")
+    reader = PhotoReader(options)
+    if options.gallery:
+        pairs = reader.gallery(options.gallery).pair_threshold
+        held, why = reader.usable(pairs, f"{options.gallery} --pairs FILE --images FOLDER")
+        threshold = held.similarity if held else None
+    elif threshold is None:
+        why = "no threshold is given; crossres enroll GALLERY --pairs FILE --images FOLDER finds one for --gallery"
+    answers = reader.recognizer.predict(options.photos)
+    if len(answers) != 2:
+        raise CrossresError(f"verify compares two photos, got {len(answers)}")
+    if error := next((answer.error for answer in answers if answer.error), None):
+        raise CrossresError(error)
+    similarity = cosine(*(np.asarray(answer.embedding) for answer in answers))
+    if why:
+        note(why)
+    return {
+        "photos": [{"photo": answer.name, "flags": list(answer.flags)} for answer in answers],
+        "similarity": similarity,
+        "threshold": threshold,
+        "same": None if threshold is None else at_least(similarity, threshold),
+    }

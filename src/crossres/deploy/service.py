@@ -1,0 +1,266 @@
+"""What the page can be asked, and the photos that it begins with: plain functions, without a web server."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from crossres.config.deployment import Page
+from crossres.core.errors import CrossresError
+from crossres.core.types import Pixels
+from crossres.deploy.facts import Facts
+from crossres.deploy.gallery import Gallery, Match, cosine, identity_of
+from crossres.deploy.photos import fitted, no_image, photos_below, read_photo
+from crossres.deploy.recognizer import Answer, Recognizer
+from crossres.deploy.thresholds import Threshold, at_least, check_similarity, usable
+
+#: Smallest side that a photo is brought to.
+MIN_SIDE = 4
+#: Samples of a class, and of all.
+PER_CLASS, MAX_SAMPLES = 2, 24
+
+
+class Examined(NamedTuple):
+    """A photo at a resolution, and the answers to it.
+
+    Attributes:
+        small: the photo at that resolution, uint8 (side, side, 3).
+        read: what the student reads of it, uint8 (s, s, 3).
+        student: its answer to ``small``; at the largest side to the photo as it is.
+        teacher: the teacher's answer to the photo as it is; None without one.
+        small_teacher: its answer to what the student was asked about, which it enlarges; None without one.
+    """
+
+    small: Pixels
+    read: Pixels
+    student: Answer
+    teacher: Answer | None
+    small_teacher: Answer | None
+
+
+class Limit(NamedTuple):
+    """The similarity from which on two are the same; None where none is set. ``note`` says why, or what is unsure."""
+
+    similarity: float | None
+    note: str
+
+    def passed(self, similarity: float) -> bool | None:
+        """Return whether it is reached; None where none is set."""
+        return None if self.similarity is None else at_least(similarity, self.similarity)
+
+
+@dataclass(frozen=True)
+class PhotoService:
+    """Everything that the page can be asked.
+
+    Attributes:
+        student: the model.
+        teacher: beside a student of classes.
+        gallery: searched; None for no search.
+        pairs: from which similarity on two photos show the same.
+        strangers: from which similarity on somebody of the gallery is recognised.
+    """
+
+    student: Recognizer
+    teacher: Recognizer | None
+    gallery: Gallery | None
+    pairs: Limit
+    strangers: Limit
+
+    @property
+    def name(self) -> str:
+        """The student's, for people."""
+        return identity_of(self.student).name
+
+    @property
+    def facts(self) -> Facts:
+        """Facts about the student."""
+        return self.student.facts
+
+    @property
+    def compares(self) -> bool:
+        """Whether it is asked about two photos; else, which class one shows."""
+        return self.facts.task == "faces" or not self.facts.classes
+
+    def predict(self, path: Path, top: int = 1) -> dict[str, Any]:
+        """Return the JSON document of ``crossres predict`` for a file, by its name alone.
+
+        Raises:
+            CrossresError: no classes, or not so many.
+        """
+        if not isinstance(top, int) or not 1 <= top <= len(self.facts.classes):
+            raise CrossresError(f"top is {top!r}; give a number from 1 to {len(self.facts.classes)}")
+        (answer,) = self.student.predict(path)
+        error = answer.error and answer.error.replace(answer.name, path.name)
+        return replace(answer, name=path.name, error=error).document(self.facts, top)
+
+    def largest(self, photo: Pixels) -> int:
+        """Return the side that the photo has, in pixels: at most the HR side of training and at least `MIN_SIDE`."""
+        return max(MIN_SIDE, min(self.facts.side_of(photo), self.facts.hr_size))
+
+    def examine(self, photo: Pixels, side: int) -> Examined:
+        """Return the answers to a photo, uint8 (H, W, 3), at a side in pixels; at the largest, as it is.
+
+        Raises:
+            CrossresError: a side below `MIN_SIDE` or above `largest`.
+        """
+        largest = self.largest(photo)
+        if not MIN_SIDE <= side <= largest:
+            raise CrossresError(f"the side is {side} pixels; give {MIN_SIDE} to {largest}")
+        small = fitted(photo, side, self.facts)
+        shown = photo if side == largest else small
+        teacher = self.teacher.predict(photo)[0] if self.teacher else None
+        small_teacher = self.teacher.predict(small)[0] if self.teacher and side < largest else teacher
+        return Examined(small, self.read(shown), self.student.predict(shown)[0], teacher, small_teacher)
+
+    def read(self, photo: Pixels) -> Pixels:
+        """Return what the student reads of a photo, uint8 (H, W, 3) -> uint8 (s, s, 3)."""
+        return fitted(photo, self.facts.side, self.facts)
+
+    def similarity(self, first: Pixels, second: Pixels) -> tuple[float, list[Answer]]:
+        """Return the cosine of the embeddings of two photos, each uint8 (H, W, 3), and the answers that hold them."""
+        answers = [self.student.predict(photo)[0] for photo in (first, second)]
+        return cosine(*(np.asarray(answer.embedding) for answer in answers)), answers
+
+    def search(self, photo: Pixels, k: int) -> tuple[list[Match], Answer]:
+        """Return the ``k`` of the gallery who are most like a photo, uint8 (H, W, 3), and the answer of the model.
+
+        Raises:
+            CrossresError: there is no gallery, or it is empty.
+        """
+        if self.gallery is None:
+            raise CrossresError("there is no gallery; start the page with --gallery")
+        (answer,) = self.student.predict(photo)
+        return self.gallery.search(np.asarray(answer.embedding), k)[0], answer
+
+
+def load_service(options: Page, note: Callable[[str], None] = lambda _: None) -> PhotoService:
+    """Read everything that the page is asked about.
+
+    Args:
+        options: of ``crossres page``.
+        note: called with a line where the run's own teacher cannot be shown.
+
+    Raises:
+        CrossresError: one of them cannot be read, or does not belong to the others.
+    """
+    if options.threshold is not None:
+        check_similarity(options.threshold)
+    student = Recognizer.load(options.model, threads=options.threads, trust_code=options.trust_code)
+    gallery = Gallery.load(options.gallery) if options.gallery else None
+    pairs = Limit(None, "no threshold is set, so similarities only; --gallery or --threshold sets one")
+    strangers = Limit(None, "")
+    if gallery:
+        gallery.demand_shared(identity_of(student), student.facts.embedding_dim, same_space=options.same_space)
+        strangers = _limit(gallery, gallery.threshold, student, f"{options.gallery} --strangers FOLDER")
+        pairs = _limit(gallery, gallery.pair_threshold, student, f"{options.gallery} --pairs FILE --images FOLDER")
+    if options.threshold is not None:
+        pairs = Limit(options.threshold, "")
+    service = PhotoService(student, None, gallery, pairs, strangers)
+    if not service.compares:
+        return replace(service, teacher=_teacher(options, note))
+    if options.teacher:
+        raise CrossresError(f"{options.model} has no classes to list beside a teacher's; leave --teacher out")
+    return service
+
+
+def _limit(gallery: Gallery, threshold: Threshold | None, student: Recognizer, options: str) -> Limit:
+    held, why = usable(threshold, identity_of(student).digest, f"{options} --model {student.source}")
+    if held is None:
+        return Limit(None, why)
+    return Limit(held.similarity, held.outgrown_note(len(gallery)) or held.unsure_note())
+
+
+def _teacher(options: Page, note: Callable[[str], None]) -> Recognizer | None:
+    """Return the teacher that is given, else the one that a run's folder names, where that can still be read."""
+    path = options.teacher
+    try:
+        if not path and (Path(options.model) / "config.yaml").is_file():
+            from crossres.config.reading import read_run
+
+            part = read_run(options.model).distillation
+            path = part and part.teacher
+        if not path or not (options.teacher or Path(path).exists()):
+            return None
+        teacher = Recognizer.load(path, trust_code=options.trust_code)
+        if not teacher.facts.classes:
+            raise CrossresError(f"{path} has no classes to list")
+    except CrossresError as error:
+        if options.teacher:
+            raise
+        note(f"the run's teacher is not shown: {error}")
+        return None
+    return teacher
+
+
+def read_upload(path: Path) -> Pixels:
+    """Return an uploaded photo, uint8 (H, W, 3).
+
+    Raises:
+        CrossresError: what `read_photo` refuses, by the file's name alone, or a side of less than `MIN_SIDE` pixels.
+    """
+    photo = read_photo(path, path.name)
+    height, width = photo.shape[:2]
+    if min(height, width) < MIN_SIDE:
+        raise CrossresError(f"{path.name}: {width}x{height} pixels show nothing; give at least {MIN_SIDE}x{MIN_SIDE}")
+    return photo
+
+
+def samples(model: str, folder: str | None, into: Path, note: Callable[[str], None]) -> list[list[Path]]:
+    """Return a few photos to begin with, class by class.
+
+    Args:
+        model: of a run's folder test images are taken, where its data are still there.
+        folder: images to take instead, in a folder for each class or loose.
+        into: folder that the run's test images are written to as PNG.
+        note: called with a line where the run's images cannot be read.
+
+    Raises:
+        CrossresError: there is no image in the folder.
+    """
+    if folder:
+        of_class: dict[Path, list[Path]] = {}
+        for path in photos_below(Path(folder)):
+            of_class.setdefault(path.parent, []).append(path)
+        if not of_class:
+            raise no_image(Path(folder))
+        most = PER_CLASS if len(of_class) > 1 else MAX_SAMPLES
+        return [paths[:most] for paths in _spread(list(of_class.values()))]
+    if not (Path(model) / "config.yaml").is_file():
+        return []
+    try:
+        return list(_of_run(model, into))
+    except CrossresError as error:
+        note(f"no samples: {error}")
+        return []
+
+
+def _of_run(model: str, into: Path) -> Iterator[list[Path]]:
+    from crossres.config.reading import read_run
+    from crossres.training.task import read_split
+
+    config = read_run(model)
+    # nothing is fetched for a sample
+    config = replace(config, images=replace(config.images, download=False))
+    images = read_split(config, "test", open_set=config.faces is not None)
+    if config.images.classes is not None:
+        images = images.of_classes(config.images.classes)
+    for label in _spread(np.flatnonzero(images.class_counts).tolist()):
+        name = re.sub(r"[^\w-]+", "-", images.classes[label])[:40]
+        chosen = np.flatnonzero(images.labels == label)[:PER_CLASS].tolist()
+        paths = [into / f"{name}-{number}.png" for number in range(1, len(chosen) + 1)]
+        for path, i in zip(paths, chosen, strict=True):
+            Image.fromarray(images.image(i)).save(path)
+        yield paths
+
+
+def _spread(classes: Sequence[Any]) -> list[Any]:
+    """Return no more classes than samples are shown of, evenly."""
+    shown = min(len(classes), MAX_SAMPLES // PER_CLASS)
+    return [classes[len(classes) * i // shown] for i in range(shown)]

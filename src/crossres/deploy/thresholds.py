@@ -1,0 +1,134 @@
+"""Which similarity is enough: thresholds of searches and of pairs, and how they are calibrated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from crossres.core.errors import CrossresError
+from crossres.deploy.gallery_file import is_name
+from crossres.evaluation.verification import FEW, roc, tar_at_far
+
+#: Cosines that differ by less are equal: rounding depends on the processor and on which photos are read together, so
+#: that a photo compared with itself may have 0.9999999.
+TOLERANCE = 1e-6
+#: A threshold of a search is outgrown when the number of identities has changed by a larger share.
+OUTGROWN = 0.1
+
+
+def at_least(similarity: float, threshold: float) -> bool:
+    """Return whether a similarity reaches a threshold; one that is lower by rounding alone (`TOLERANCE`) does."""
+    return similarity >= threshold - TOLERANCE
+
+
+def above(similarity: float) -> float:
+    """Return the lowest threshold that a similarity does not reach, however it is rounded."""
+    return similarity + 2 * TOLERANCE
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Which similarity is enough.
+
+    Attributes:
+        similarity: a match has `at_least` this one.
+        rate: share of false positives asked for: of strangers (FPIR), or of impostor pairs (FAR).
+        count: strangers or impostor pairs that it was measured on.
+        too_few: fewer than ten false positives are expected among them, so the rate is unsure.
+        identities: in the gallery at that time; 0 for pairs, whose threshold does not depend on them.
+        model: digest of the model of the probes; None where embeddings were given without one.
+    """
+
+    similarity: float
+    rate: float
+    count: int
+    too_few: bool
+    identities: int
+    model: str | None
+
+    def outgrown(self, identities: int) -> bool:
+        """Return whether more than a tenth of the identities came or went since: more match more strangers."""
+        return abs(identities - self.identities) > OUTGROWN * self.identities > 0
+
+    def unsure_note(self) -> str:
+        """Return a line where it was measured on too few; empty where it was not."""
+        kind = "strangers" if self.identities else "impostor pairs"
+        few = f"{self.count:,} {kind} are too few to know a rate of {self.rate:g}"
+        return f"{few}: fewer than ten false matches are expected" if self.too_few else ""
+
+    def outgrown_note(self, identities: int) -> str:
+        """Return a line where it is outgrown in a gallery of so many identities; empty where it is not."""
+        change = f"the threshold was set with {self.identities:,} identities and there are {identities:,} now"
+        return f"{change}; set it again with crossres enroll --strangers" if self.outgrown(identities) else ""
+
+
+def read_threshold(tree: Mapping[str, Any] | None) -> Threshold | None:
+    """Return what `dataclasses.asdict` made of a threshold; TypeError or ValueError for a broken one."""
+    if tree is None:
+        return None
+    threshold = Threshold(**tree)
+    numbers = (threshold.similarity, threshold.rate, threshold.count, threshold.identities)
+    sound = all(isinstance(value, (int, float)) and math.isfinite(value) for value in numbers)
+    if (
+        not sound
+        or not isinstance(threshold.too_few, bool)
+        or not (threshold.model is None or is_name(threshold.model))
+    ):
+        raise ValueError
+    return threshold
+
+
+def usable(threshold: Threshold | None, model: str, options: str) -> tuple[Threshold | None, str]:
+    """Return a threshold where it holds for the photos that a model reads; else None, and a line that says why.
+
+    Args:
+        threshold: of a gallery.
+        model: digest of what reads the photos.
+        options: of the ``crossres enroll`` that would set it.
+    """
+    remedy = f"similarities only; crossres enroll {options} sets one"
+    if threshold is None:
+        return None, f"no threshold is set, so {remedy}"
+    if threshold.model not in (None, model):
+        return None, f"the threshold is of photos read by another model, so {remedy}"
+    return threshold, ""
+
+
+def check_similarity(threshold: float) -> None:
+    """Raise CrossresError for what cannot be a similarity of two embeddings: outside -1..1."""
+    if not -1 <= threshold <= 1:
+        raise CrossresError(f"--threshold: a similarity lies within -1..1, got {threshold:g}")
+
+
+def search_threshold(nearest: npt.ArrayLike, fpir: float, identities: int, model: str | None) -> Threshold:
+    """Return what `Gallery.calibrate` sets, from each stranger's similarity to the nearest identity, (S,)."""
+    if not 0 <= fpir <= 1:
+        raise CrossresError(f"a false positive identification rate lies within 0..1, got {fpir:g}")
+    falling = np.sort(np.asarray(nearest, np.float64))[::-1]
+    if not len(falling):
+        raise CrossresError("no strangers to calibrate on")
+    allowed = int(fpir * len(falling) + 1e-9)
+    # above the first stranger too many, and with it above all that are as similar
+    similarity = above(float(falling[allowed])) if allowed < len(falling) else -1.0
+    return Threshold(similarity, fpir, len(falling), bool(len(falling) * fpir < FEW), identities, model)
+
+
+def pair_threshold(similarity: npt.ArrayLike, same: npt.ArrayLike, far: float, model: str | None) -> Threshold:
+    """Return what `Gallery.calibrate_pairs` sets."""
+    point = tar_at_far(roc(similarity, same), far)
+    scores = np.asarray(similarity, np.float64)
+    impostors = scores[~np.asarray(same)]
+    # the next lower impostors are too many, even where they are lower by rounding alone
+    refused = impostors[impostors < point.threshold]
+    threshold = max(point.threshold, above(float(refused.max()))) if len(refused) else point.threshold
+    if not at_least(float(scores.max()), threshold):
+        worse = f"one of {len(impostors)} impostor pairs is more alike than all genuine ones"
+        raise CrossresError(
+            f"{worse}: no pair would be accepted at a FAR of {far:g}; give more pairs or a higher rate"
+        )
+    return Threshold(threshold, far, len(impostors), point.too_few, 0, model)

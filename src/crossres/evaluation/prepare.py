@@ -1,0 +1,137 @@
+"""What every judgement of a saved model begins with: checked options, images, a device; and what it ends with."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from crossres.config.judging import Judgement
+from crossres.core.devices import Device, resolve_device
+from crossres.core.errors import CrossresError
+from crossres.data.degradation import Degradation
+from crossres.data.images import ImageSet
+from crossres.data.loader import Loader
+from crossres.data.readers import read
+from crossres.data.splits import Split
+from crossres.evaluation.outputs import sizes_of
+from crossres.models.encoder import Encoder
+
+CPU = Device(torch.device("cpu"), "float32")
+#: The lowest value of options that are numbers or lists of them.
+LOWEST = {"sizes": 1, "hr_size": 1, "resamples": 0, "images.memory_mb": 0}
+#: Options that lie between 0 and 1.
+SHARES = ("images.test_fraction", "far", "fpir")
+
+
+def check(options: Judgement) -> None:
+    """Refuse values and combinations that no judgement can mean.
+
+    Raises:
+        CrossresError: naming the option as it is written.
+    """
+    for name in (*LOWEST, *SHARES):
+        group, _, last = name.rpartition(".")
+        given: Any = getattr(getattr(options, group) if group else options, last, None)
+        for value in given if isinstance(given, (list, tuple)) else [] if given is None else [given]:
+            if name in LOWEST and value < LOWEST[name]:
+                raise CrossresError(f"--{name}: {value} is below {LOWEST[name]}")
+            if name in SHARES and not 0 < value < 1:  # NaN neither
+                raise CrossresError(f"--{name}: {value:g} is not between 0 and 1")
+    for name in ("sizes", "degradation"):
+        if getattr(options, "native", False) and getattr(options, name):
+            raise CrossresError(f"--{name}: images that are judged as they are have none; leave it out")
+
+
+def device_of(options: Judgement, encoder: Encoder) -> Device:
+    """Return where a judgement runs, in the precision of the model's training if none is given."""
+    return resolve_device(options.device, options.precision or encoder.info.get("precision", "float32"))
+
+
+def read_split(options: Judgement, split: Split, encoder: Encoder, *, open_set: bool = False) -> ImageSet:
+    """Read a split of the images, with the classes that the options name.
+
+    Args:
+        options: of the judgement.
+        split: which.
+        encoder: its training says how a source without splits is split, if the options do not.
+        open_set: the test split has classes of its own.
+
+    Raises:
+        CrossresError: what `crossres.read` raises, or a class that is not there.
+    """
+    how = options.images
+    images = read(
+        options.data,
+        split=split,
+        image_column=how.image_column,
+        label_column=how.label_column,
+        test_fraction=held_out_share(options, encoder),
+        corrupt=how.corrupt,
+        download=how.download,
+        root=Path(how.root) if how.root else None,
+        memory_mb=how.memory_mb,
+        open_set=open_set,
+    )
+    return images if how.classes is None else images.of_classes(how.classes)
+
+
+def held_out_share(options: Judgement, encoder: Encoder) -> float:
+    """Return the share of a source without splits that is held out: that of the training if none is given."""
+    return options.images.test_fraction or float(encoder.info.get("test_fraction", 0.2))
+
+
+def degradation_of(options: Judgement, encoder: Encoder) -> Degradation:
+    """Return the degradation of a judgement: that of the training if none is given."""
+    return options.degradation or Degradation(**(encoder.info.get("degradation") or {}))
+
+
+def loader_of(
+    options: Judgement, encoder: Encoder, images: ImageSet, device: Device, *, native: bool = False
+) -> Loader:
+    """Return a loader of images as an encoder's training read them; native images are read at its largest LR size.
+
+    Raises:
+        CrossresError: the model does not say its HR size.
+    """
+    hr_size, low, high = sizes_of(encoder)
+    return Loader(
+        images,
+        hr_size=high if native else hr_size,
+        lr_size=high if native or low == high else (low, high),
+        degradation=degradation_of(options, encoder),
+        device=device.torch,
+        fit=encoder.info.get("fit", "crop"),
+        memory_mb=options.images.memory_mb,
+    )
+
+
+def note(*lines: str) -> None:
+    """Tell the user something that is not a result."""
+    for line in lines:
+        print(line, file=sys.stderr)
+
+
+class Unwritten(CrossresError):
+    """A file of a judgement cannot be written; the numbers are not lost.
+
+    Attributes:
+        document: the result.
+    """
+
+    def __init__(self, message: str, document: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.document = document
+
+
+@contextmanager
+def kept(document: dict[str, Any]) -> Iterator[None]:
+    """Raise `Unwritten` with the result where a file cannot be written."""
+    try:
+        yield
+    except CrossresError as error:
+        raise Unwritten(str(error), document) from error

@@ -1,0 +1,84 @@
+"""Configs, results and recipes of earlier versions are read in today's names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crossres import CrossresError, Distill, Faces, Teach
+from crossres.config.old import upgraded
+from crossres.config.reading import kind_of, read
+
+RESULTS = Path(__file__).parents[2] / "results"
+
+
+def test_device_and_precision_have_left_train() -> None:
+    tree = {"train": {"epochs": 3, "device": "cpu", "precision": "float32"}}
+    config = read(Teach, tree)
+    assert (config.device, config.precision, config.train.epochs) == ("cpu", "float32", 3)
+    assert tree == {"train": {"epochs": 3, "device": "cpu", "precision": "float32"}}  # what is given stays as it was
+    assert read(Teach, tree | {"device": "auto"}).device == "auto"  # today's name counts
+
+
+@pytest.mark.parametrize(
+    ("loss", "gone"),
+    [
+        ("crrcd", {"negatives": "batch", "queue_size": 4096, "unit_embeddings": False}),
+        ("crd", {"queue_size": 4096, "critic": "softmax", "reduction": "sum"}),
+        ("fitnet", {"match": "pool"}),
+        ("review", {"match": "pool"}),
+    ],
+)
+def test_options_that_are_gone_are_dropped_where_they_were_off(loss: str, gone: dict[str, Any]) -> None:
+    tree = {"teacher": "t", "losses": {loss: {"weight": 2.0, **gone}}}
+    assert read(Distill, tree) == read(Distill, {"teacher": "t", "losses": {loss: {"weight": 2.0}}})
+
+
+@pytest.mark.parametrize(
+    ("loss", "gone", "line"),
+    [
+        ("crrcd", {"negatives": "queue"}, "losses.crrcd.negatives: queue is gone"),
+        ("crrcd", {"unit_embeddings": True}, "losses.crrcd.unit_embeddings: True is gone"),
+        ("at", {"match": "bilinear"}, "losses.at.match: bilinear is gone"),
+        ("crd", {"critic": "sigmoid"}, "losses.crd.critic: sigmoid is gone"),
+        ("crd", {"form": "queue"}, "losses.crd.form: expected batch or bank, got 'queue'"),
+    ],
+)
+def test_options_that_are_gone_are_refused_where_they_were_on(loss: str, gone: dict[str, Any], line: str) -> None:
+    with pytest.raises(CrossresError) as caught:
+        read(Distill, {"teacher": "t", "losses": {loss: {"weight": 1.0, **gone}}})
+    assert str(caught.value).startswith(line)
+
+
+def test_today_s_options_are_left_alone() -> None:
+    tree = {"data": "crops", "train": {"epochs": 3}, "losses": {"crd": {"form": "bank", "negatives": 64}, "kd": None}}
+    assert upgraded(tree) == tree
+    assert upgraded({"train": 3, "losses": ["ce"]}) == {"train": 3, "losses": ["ce"]}  # refused by name later
+
+
+def test_a_config_says_of_which_command_it_is() -> None:
+    assert kind_of({"lr_size": 8, "val_pairs": 60}) is Faces
+    assert kind_of({"lr_size": 8}) is Distill
+    assert kind_of({"data": "crops"}) is Teach
+
+
+@pytest.mark.parametrize(
+    "grid", sorted({path.parent for path in RESULTS.rglob("*.json")}), ids=lambda path: path.name
+)
+def test_what_the_recorded_runs_were_trained_with_can_be_read(grid: Path) -> None:
+    trees = [json.loads(path.read_text()) for path in sorted(grid.glob("*.json"))]
+    configs = [tree["config"] for tree in trees if isinstance(tree, dict) and "config_sha256" in tree]
+    seen = set()
+    for tree in configs:
+        losses = json.dumps(tree["losses"], sort_keys=True)
+        if losses in seen or '"negatives": "queue"' in losses:  # the queue is gone
+            continue
+        seen.add(losses)
+        config = read(kind_of(tree), tree)
+        assert config.device == tree["train"].get("device", tree.get("device"))
+        assert config.terms.keys() == tree["losses"].keys()
+        for name, options in config.terms.items():
+            assert all(tree["losses"][name].get(key, value) == value for key, value in options.items())

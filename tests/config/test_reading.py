@@ -1,0 +1,355 @@
+"""Options from YAML, dicts and words: typed, filled in, and refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import MISSING, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crossres import CrossresError, Distill, Faces, Teach
+from crossres.commands.main import main
+from crossres.config.deployment import Enroll, Predict
+from crossres.config.judging import Evaluate, EvaluateFaces
+from crossres.config.options import Augment, Images, Model, Train
+from crossres.config.reading import from_config, load_yaml, of_run, options_of_loss, read, read_run
+from crossres.config.record import to_yaml
+from crossres.config.schema import options_of
+from crossres.data.degradation import Degradation
+from crossres.losses import LOSSES
+from crossres.losses.options import needs_teacher
+
+Refused = Callable[..., str]
+LABELS = {"ce": {"weight": 1.0}}
+
+FULL = Distill(
+    data="folder",
+    name="everything",
+    runs="elsewhere",
+    hr_size=24,
+    images=Images(image_column="img", test_fraction=0.3, fit="pad", corrupt="skip", download=True, root="/r"),
+    augment=Augment(shift=2, flip=False),
+    model=Model(name="resnet8", embedding_dim=32, input_size=16, small_input="no", weights="w.pt"),
+    train=Train(
+        epochs=3,
+        optimizer="adamw",
+        learning_rate=1e-3,
+        schedule="step",
+        milestones=[0.5],
+        ema=0.9,
+        channels_last=False,
+        seed=7,
+        tensorboard=True,
+    ),
+    precision="float32",
+    teacher="runs/teacher",
+    lr_size=(4, 8),
+    degradation=Degradation(preset="realistic", kernel="area", blur=(0.0, 1.5), jpeg=(30.0, 90.0)),
+    teacher_cache=False,
+    cache_dir="c",
+    losses={
+        "ce": {"label_smoothing": 0.1, "weight": 0.5, "decay": False, "warm_up": 0.0},
+        "kd": {"temperature": 2.0, "weight": 3.0, "decay": True, "warm_up": 0.1},
+    },
+)
+
+
+# refused, by name
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("epoch: 3", "unknown option 'epoch'; did you mean 'train.epochs'?"),
+        ("train: {epoch: 3}", "unknown option 'train.epoch'; did you mean 'train.epochs'?"),
+        ("degradation: {kernal: area}", "unknown option 'degradation.kernal'; did you mean 'degradation.kernel'?"),
+        ("losses: {crrdc: {weight: 1}}", "unknown loss 'crrdc'; did you mean 'crrcd'?"),
+        ("losses: {crrdc: {}}", "unknown loss 'crrdc'; did you mean 'crrcd'?"),
+        ("losses: {ce: {smoothing: 0.1}}", "unknown option 'losses.ce.smoothing'; did you mean 'label_smoothing'?"),
+        ("qqq: 1", "unknown option 'qqq'; crossres distill --help all lists them"),
+        ("config: other.yaml", "unknown option 'config'; "),
+        ("resume: runs/student", "unknown option 'resume'; "),
+        ("overwrite: true", "unknown option 'overwrite'; "),
+        ("train: {epochs: many}", "train.epochs: expected a whole number, got 'many'"),
+        ("train: {epochs: 1.5}", "train.epochs: expected a whole number, got 1.5"),
+        ("train: {ema: [1]}", "train.ema: expected a number, got [1]"),
+        ("train: {optimizer: adam}", "train.optimizer: expected sgd or adamw, got 'adam'"),
+        (
+            "train: {milestones: [early]}",
+            "train.milestones: expected a list such as [a, b] of a number, got ['early']",
+        ),
+        ("train: 3", "train: expected its options as 'key: value', got 3"),
+        ("losses: [ce]", "losses: expected its options as 'key: value', got ['ce']"),
+        ("losses: {ce: 3}", "losses.ce: expected its options as 'key: value', got 3"),
+        ("losses: {ce: {weight: heavy}}", "losses.ce.weight: expected a number, got 'heavy'"),
+        ("lr_size: [4]", "lr_size: expected a whole number or [a whole number, a whole number], got [4]"),
+        ("degradation: {kernel: cubic}", "degradation.kernel: expected area or bilinear or bicubic or lanczos or"),
+        ("images: {download: maybe}", "images.download: expected true or false, got 'maybe'"),
+        ("name: [a]", "name: expected a text, got ['a']"),
+        ("1: 2", "unknown option '1'; "),
+        ("- a\n- b", "e.yaml: holds no options; write them as 'key: value'"),
+        ("train: {epochs", "e.yaml: not YAML: "),
+        ("a: \x00", "e.yaml: not YAML: "),
+    ],
+)
+def test_a_wrong_file(
+    refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, line: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("e.yaml").write_text(text)
+    assert refused("distill", "--config", "e.yaml").startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("word", "value", "line"),
+    [
+        ("train.epochs", "x", "train.epochs: expected a whole number, got 'x'"),
+        ("train.learning_rate", "fast", "train.learning_rate: expected a number, got 'fast'"),
+        ("train.channels_last", "2", "train.channels_last: expected true or false, got '2'"),
+        (
+            "lr_size",
+            "[4,8,16]",
+            "lr_size: expected a whole number or [a whole number, a whole number], got '[4,8,16]'",
+        ),
+        ("lr_size", "4,8,16", "lr_size: expected a whole number or [a whole number, a whole number], got '4,8,16'"),
+        ("degradation.jpeg", "50", "degradation.jpeg: expected [a number, a number] or null, got '50'"),
+        ("losses.kd.weight", "heavy", "losses.kd.weight: expected a number, got 'heavy'"),
+        (
+            "train.milestones",
+            "0.5,late",
+            "train.milestones: expected a list such as [a, b] of a number, got '0.5,late'",
+        ),
+    ],
+)
+def test_a_wrong_word(word: str, value: str, line: str) -> None:
+    with pytest.raises(CrossresError) as caught:
+        read(Distill, {}, {word: value})
+    assert str(caught.value) == line
+
+
+def test_a_teacher_has_no_loss_that_needs_a_teacher() -> None:
+    for tree in ({"losses": {"kd": {"weight": 1}}}, {"losses": {"kd": {}}}):
+        with pytest.raises(CrossresError, match=r"^losses\.kd needs a teacher; crossres distill has one$"):
+            read(Teach, tree)
+
+
+@pytest.mark.parametrize(
+    ("kind", "tree", "line"),
+    [
+        (Predict, {}, "MODEL and PHOTOS missing; see crossres predict --help"),
+        (Evaluate, {"model": "m"}, "DATA missing; see crossres evaluate --help"),
+        (EvaluateFaces, {"data": "d"}, "MODEL missing; see crossres faces evaluate --help"),
+    ],
+)
+def test_what_is_missing(kind: type[Any], tree: dict[str, Any], line: str) -> None:
+    with pytest.raises(CrossresError) as caught:
+        read(kind, tree)
+    assert str(caught.value) == line
+
+
+@pytest.mark.parametrize(
+    "words", [{"losses.crd.tau": "0.2"}, {"losses.kd.weight": "0", "losses.kd.temperature": "2"}]
+)
+def test_an_option_of_a_loss_that_is_off_is_refused(words: dict[str, str]) -> None:
+    option = list(words)[-1]
+    weight = option.rpartition(".")[0] + ".weight"
+    with pytest.raises(CrossresError) as caught:
+        read(Distill, {"teacher": "t"}, words)
+    assert str(caught.value) == f"{option} is set but {weight} is 0; give {weight} a value"
+
+
+def test_words_turn_a_loss_of_a_file_off_whatever_its_options() -> None:
+    tree = {"teacher": "t", "losses": {"ce": {}, "crrcd": {"critic": "softmax", "tau": 0.3}}}
+    assert list(read(Distill, tree, {"losses.crrcd.weight": "0"}).terms) == ["ce"]
+    with pytest.raises(CrossresError, match=r"^losses\.crrcd\.tau is set but losses\.crrcd\.weight is 0"):
+        read(Distill, tree, {"losses.crrcd.weight": "0", "losses.crrcd.tau": "0.4"})
+
+
+# typed and filled in
+
+
+def test_words_go_over_the_file() -> None:
+    tree = {
+        "teacher": "t",
+        "train": {"epochs": 5, "seed": 3},
+        "losses": {"kd": {"temperature": 2}},
+        "lr_size": [4, 8],
+    }
+    config = read(Distill, tree, {"train.epochs": "9"})
+    assert (config.train.epochs, config.train.seed, config.lr_size) == (9, 3, (4, 8))
+    # the losses a file names are the losses of the run; a weight left out is 1
+    assert config.losses == {"kd": {"temperature": 2.0, "weight": 1.0, "decay": False, "warm_up": 0.0}}
+    both = read(Distill, tree, {"losses.ce.weight": "2"})
+    assert {name: loss["weight"] for name, loss in both.terms.items()} == {"kd": 1.0, "ce": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("kind", "option", "text", "value"),
+    [
+        (Evaluate, "sizes", "4,8", [4, 8]),
+        (Evaluate, "sizes", "4, 8", [4, 8]),
+        (Evaluate, "sizes", "4", [4]),
+        (Evaluate, "sizes", "[4, 8]", [4, 8]),
+        (Evaluate, "images.classes", "cat,dog", ["cat", "dog"]),
+        (Evaluate, "images.classes", "null", None),
+        (EvaluateFaces, "far", "1e-1,1e-3", [0.1, 0.001]),
+        (EvaluateFaces, "far", "0.1", [0.1]),
+        (
+            Enroll,
+            "remove",
+            "1,yes,null,#2",
+            ["1", "yes", "null", "#2"],
+        ),  # names of people, whatever YAML makes of them
+        (Enroll, "remove", "null", ["null"]),
+        (Enroll, "remove", "Anna: x", ["Anna: x"]),
+        (Enroll, "remove", '["Smith, Jo"]', ["Smith, Jo"]),
+        (Distill, "lr_size", "8", 8),
+        (Distill, "lr_size", "4,8", (4, 8)),
+        (Distill, "lr_size", "[4,8]", (4, 8)),
+        (Distill, "degradation.blur", "0.5,1", (0.5, 1.0)),
+        (Distill, "onnx_input.mean", "0.5,0.5,0.5", (0.5, 0.5, 0.5)),
+        (Distill, "train.milestones", "0.5", [0.5]),
+        (Distill, "teacher_cache", "false", False),
+        (Distill, "teacher_cache", "False", False),
+        (Distill, "hr_size", "null", None),
+        (Distill, "name", "null", "null"),
+        (Distill, "name", "007", "007"),
+        (Distill, "data", "[crops]", "[crops]"),
+        (Distill, "data", "1,2", "1,2"),
+    ],
+)
+def test_a_word_becomes_a_value_of_the_option_s_type(kind: type[Any], option: str, text: str, value: Any) -> None:
+    required = {name: name for name, each in options_of(kind).items() if each.default is MISSING}
+    options: Any = read(kind, required, {option: text})
+    for part in option.split("."):
+        options = getattr(options, part)
+    assert options == value
+    assert type(options) is type(value)
+
+
+def test_an_optional_group_is_none_unless_one_of_its_options_is_given() -> None:
+    judged = {"model": "m", "data": "d"}
+    assert read(Evaluate, judged).degradation is None
+    assert read(Evaluate, {**judged, "degradation": None}).degradation is None
+    assert read(Evaluate, judged, {"degradation.kernel": "area"}).degradation == Degradation(kernel="area")
+    assert read(EvaluateFaces, {**judged, "degradation": {"preset": "clean"}}).degradation == Degradation()
+    assert read(EvaluateFaces, judged).onnx_input is None
+    assert read(Distill, {}).degradation == Degradation()  # a training has one
+
+
+def test_a_group_that_is_left_empty_keeps_its_defaults() -> None:
+    assert read(Distill, {"train": None, "losses": None, "method": None}) == read(Distill, {})
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_option_of_a_loss_is_one_of_the_command(loss: str) -> None:
+    kind = Distill if needs_teacher(loss) else Teach
+    taught = {"teacher": "t"} if kind is Distill else {}
+    options = {option.name: option.default for option in options_of_loss(loss)} | {"weight": 2.0}
+    words = {f"losses.{loss}.{name}": str(value) for name, value in options.items() if value is not None}
+    config = read(kind, {**taught, "method": "labels"}, words)
+    assert config.terms[loss] == options
+    assert {name: type(value) for name, value in config.terms[loss].items()} == {
+        n: type(v) for n, v in options.items()
+    }
+    tree = {**taught, "losses": {"ce": {}, loss: options}}
+    assert read(kind, tree).terms[loss] == options
+
+
+# there and back
+
+
+@pytest.mark.parametrize(
+    "config", [FULL, Teach(), Distill(losses=LABELS), Distill(teacher="t"), Distill(teacher="t", lr_size=4), Faces()]
+)
+def test_yaml_there_and_back(tmp_path: Path, config: Teach) -> None:
+    first = from_config(config)  # every option of its losses written out
+    (tmp_path / "config.yaml").write_text(to_yaml(first))
+    back = read(type(config), load_yaml(tmp_path / "config.yaml"))
+    assert back == first
+    assert to_yaml(back) == to_yaml(first)
+    assert replace(back, losses=config.losses) == config
+    for name, given in (config.losses or {}).items():
+        assert given.items() <= back.terms[name].items()
+
+
+def test_what_is_read_stays_as_it_was() -> None:
+    tree = {"teacher": "t", "train": {"epochs": 3}, "losses": {"kd": {"temperature": 2}}, "lr_size": [4, 8]}
+    copy = {key: dict(value) if isinstance(value, dict) else value for key, value in tree.items()}
+    read(Distill, tree, {"losses.kd.weight": "3"})
+    assert tree == copy
+    config = Distill(teacher="t")
+    from_config(config)
+    assert config == Distill(teacher="t")
+
+
+def test_paths_may_be_paths() -> None:
+    assert from_config(Distill(data=Path("crops"))).data == "crops"  # type: ignore[arg-type]
+
+
+# composition
+
+
+def test_a_config_has_the_parts_of_what_it_is_for() -> None:
+    teach, distill, faces = read(Teach, {}), read(Distill, {"lr_size": 4}), read(Faces, {"pairs": "p.txt"})
+    assert teach.distillation is None
+    assert teach.faces is None
+    assert distill.distillation is not None
+    assert (distill.distillation.lr_size, distill.distillation.teacher, distill.faces) == (4, None, None)
+    assert faces.distillation is not None
+    assert faces.faces is not None
+    assert (faces.faces.pairs, faces.faces.val_pairs, faces.task) == ("p.txt", 6000, "faces")
+
+
+def test_a_part_shares_its_options_with_the_experiment() -> None:
+    config = read(Faces, {"teacher": "sface.onnx", "onnx_input": {"colours": "bgr"}, "val_pairs": 60})
+    assert config.distillation is not None
+    assert config.distillation.onnx_input == config.onnx_input
+    assert config.distillation.teacher == "sface.onnx"
+    assert config.faces is not None
+    assert config.faces.val_pairs == 60
+    assert config.folder == Path("runs/faces")
+
+
+# runs
+
+
+def test_of_run_follows_a_folder_that_was_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "moved" / "renamed"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text(to_yaml(from_config(FULL)))
+    expected = replace(from_config(FULL), runs=str(tmp_path / "moved"), name="renamed")
+    assert of_run(Distill, run) == expected
+    assert read_run(run) == expected
+    (tmp_path / "link").symlink_to(run)
+    assert of_run(Distill, tmp_path / "link").folder.resolve() == run
+    monkeypatch.chdir(run)
+    assert of_run(Distill, ".").folder == run
+    assert of_run(Distill, "../renamed").folder.resolve() == run
+
+
+def test_of_run_refuses_what_is_not_a_run(tmp_path: Path) -> None:
+    with pytest.raises(CrossresError, match=r"is not a run \(no config\.yaml\); give the folder RUNS/NAME$"):
+        of_run(Distill, tmp_path)
+    (tmp_path / "config.yaml").write_text(to_yaml(from_config(Teach())))
+    with pytest.raises(CrossresError, match=r"is a run of crossres teach; go on with that command$"):
+        of_run(Distill, tmp_path)
+
+
+@pytest.mark.parametrize(("path", "line"), [("nowhere.yaml", "no such file: nowhere.yaml"), (".", "cannot read .: ")])
+def test_a_file_that_cannot_be_read(
+    refused: Refused, path: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert refused("distill", "--config", path).startswith(line)
+    Path("bytes.yaml").write_bytes(b"\xff\xfe\xff")
+    assert refused("distill", "--config", "bytes.yaml").startswith("cannot read bytes.yaml: ")
+
+
+def test_an_empty_file_has_the_defaults(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty.yaml").write_text("# nothing\n")
+    assert load_yaml(tmp_path / "empty.yaml") == {}
+    assert main(["teach", "--config", str(tmp_path / "empty.yaml"), "--print_config"]) == 0
+    assert capsys.readouterr().out == to_yaml(from_config(Teach()))

@@ -1,0 +1,36 @@
+"""One line for a user's mistake, with the nearest right word."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from crossres.core.errors import CrossresError, demand_utf8, nearest, one_line
+
+
+@pytest.mark.parametrize(
+    ("word", "known", "text"),
+    [
+        ("epoch", ["epochs", "seed"], "; did you mean 'epochs'?"),
+        ("qqq", ["epochs", "seed"], "; known: epochs, seed"),
+        ("qqq", [str(i) for i in range(41)], ""),
+        ("qqq", [], ""),
+    ],
+)
+def test_the_nearest_word(word: str, known: list[str], text: str) -> None:
+    assert nearest(word, known) == text
+
+
+def test_a_message_of_several_lines_becomes_one() -> None:
+    assert one_line(ValueError("a\n  b\tc\n")) == "a b c"
+    assert one_line("a\nb" * 100, 10) == "a ba ba ba"
+    assert one_line(ValueError()) == "ValueError"
+    assert one_line("") == ""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere a file's name is always Unicode")
+def test_a_path_that_is_not_utf8() -> None:
+    demand_utf8("data", "ü")
+    with pytest.raises(CrossresError, match=r"^data 'caf\\udce9' is not UTF-8; rename it$"):
+        demand_utf8("data", os.fsdecode(b"caf\xe9"))

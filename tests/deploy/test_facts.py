@@ -1,0 +1,56 @@
+"""Facts: read from files that may be anybody's, and refused where they are broken."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from crossres.core.errors import CrossresError
+from crossres.deploy.facts import Facts, facts_of, from_json
+
+FACTS = Facts("classification", ("a", "b"), (8, 8), 32, "crop", "bicubic", 16)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"task": "surgery"},
+        {"lr_size": [8]},
+        {"lr_size": [9, 8]},
+        {"lr_size": [8, 10**9]},
+        {"fit": "stretch"},
+        {"kernel": "__import__"},
+        {"classes": [1, 2]},
+        {"classes": ["\x1b[31m", "a\ud800"]},
+        {"classes": ["a", "a"]},
+        {"embedding_dim": -1},
+        {"seen": {"contrast": "low"}},
+        {"seen": {"contrast": math.nan}},
+        {"seen": {"contrast": 10**4000}},
+        {"surplus": 1},
+    ],
+)
+def test_broken_facts_are_refused(change: dict[str, object]) -> None:
+    tree = json.loads(FACTS.to_json())
+    assert from_json(json.dumps(tree), "it") == FACTS
+    with pytest.raises(CrossresError, match="facts are broken"):
+        from_json(json.dumps(tree | change), "it")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"lr_size": "x"}, {"lr_size": 1.5}, {"lr_size": [8, 8, 8]}, {"degradation": 1}, {"seen": {"clipped": math.inf}}],
+)
+def test_broken_facts_of_a_folder_are_refused(change: dict[str, object]) -> None:
+    with pytest.raises(CrossresError, match=r"config.json has broken lr_size, hr_size, degradation"):
+        facts_of({"lr_size": 8, "seen": {"clipped": 0.1}} | change, ("a", "b"), 16, 8)
+
+
+def test_facts_of_a_folder_without_a_size_are_refused() -> None:
+    with pytest.raises(CrossresError, match="does not say its lr_size"):
+        facts_of({}, ("a", "b"), 16, None)
+    assert facts_of({"lr_size": [4, 8]}, ("a", "b"), 16, None) == Facts(
+        "classification", ("a", "b"), (4, 8), 8, "crop", "bicubic", 16
+    )
