@@ -19,14 +19,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from crossres.deploy.torch_engine import TorchEngine, deploy
 
-from crossres.config.options import Train, base_name
+from crossres.config.options import base_name
 from crossres.core.devices import commit, machine, resolve_device, versions
 from crossres.core.files import write_json
 from crossres.deploy.export import export
 from crossres.deploy.onnx_file import onnx_model, write_onnx
 from crossres.deploy.recognizer import Engine, OnnxEngine
-from crossres.deploy.torch_engine import TorchEngine, deploy
 from crossres.models.encoder import Encoder, build_encoder
 from crossres.models.onnx_input import OnnxInput
 from crossres.models.onnx_teacher import OnnxBackbone

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from crossres.bench.tables import label
+from crossres.bench.results import method_of
 from crossres.core.files import decode_bits
 from crossres.evaluation.statistics import mcnemar
 
@@ -134,7 +134,7 @@ def _rated(
     rated: dict[str, tuple[list[Row], list[int]]] = {ENLARGED: ([_row(teacher, sides, size)], [])}
     for result in sorted(results, key=lambda result: int(result["seed"])):
         if result["lr_size"] == size and (sides == "lr-lr" or _in_its_space(result)):
-            rows, seeds = rated.setdefault(label(result), ([], []))
+            rows, seeds = rated.setdefault(method_of(result), ([], []))
             rows.append(_row(result["protocols"][GALLERY], sides, size))
             seeds.append(result["seed"])
     for name, copy in copies.items():

@@ -117,7 +117,6 @@ def main() -> None:
         measured["recall_at_1"] = 100 * float(np.mean([a == b for a, b in zip(found, exact, strict=True)]))
         measured["own_identity_first"] = 100 * float(np.mean([a == b for a, b in zip(found, own, strict=True)]))
     # only here: they import torch, whose memory is not the gallery's
-    from crossres.config.options import Train
     from crossres.core.devices import commit, machine, resolve_device, versions
 
     cpu = resolve_device("cpu", "float32")

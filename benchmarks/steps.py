@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from crossres.bench.grid import read_grid
+from crossres.bench.grid import read_grid, runs_of
+from crossres.config.experiment import Distill
 from crossres.config.options import Train
 from crossres.core.devices import commit, machine, resolve_device, versions
 from crossres.core.files import write_json
 from crossres.data.images import ArrayItems, ImageSet
 from crossres.data.loader import Loader
-from crossres.losses import LOSSES
 from crossres.losses.base import Shape
+from crossres.losses.options import reads
 from crossres.models.cache import TeacherCache
 from crossres.models.encoder import build_encoder
 from crossres.models.small_maps import fast_weight_gradients
@@ -39,10 +40,10 @@ from crossres.training.loop import optimizer_of
 BATCH = 128
 IMAGES = 20_000
 CLASSES = [str(i) for i in range(100)]
-#: Beside the methods of the grid.
-FORMS: dict[str, dict[str, dict[str, Any]]] = {
-    "crrcd (sigmoid critic)": {"ce": {}, "kd": {}, "crrcd": {}},
-    "crd (bank, 16384 negatives)": {"ce": {}, "crd": {"form": "bank"}},
+#: Beside the methods of the grid, as a grid names them.
+FORMS: dict[str, Any] = {
+    "crrcd (sigmoid critic)": {"method": "crrcd", "crrcd": {"critic": "sigmoid"}},
+    "crd (bank, 16384 negatives)": "crd-bank",
 }
 
 
@@ -55,11 +56,10 @@ def stored_maps(images: int, shape: Shape, place: torch.device) -> torch.Tensor:
 class Step:
     """One method's training step, complete: data, augmentation, degradation, forward, backward, update."""
 
-    def __init__(self, student: str, lr_size: int, method: Mapping[str, Any], images: ImageSet) -> None:
+    def __init__(self, student: str, lr_size: int, config: Distill, images: ImageSet) -> None:
         torch.manual_seed(0)
-        losses = {name: given or {} for name, given in method.items() if name != "options"}
-        stages = (method.get("options") or {}).get("stages", {})
-        self.device = resolve_device(Train())
+        losses = config.terms
+        self.device = resolve_device()
         place = self.device.torch
         self.loader = Loader(images, hr_size=32, lr_size=lr_size, batch_size=BATCH, device=place, shift=4, flip=True)
         encoder = build_encoder(student, classes=CLASSES, input_size=lr_size).to(place)
@@ -67,8 +67,8 @@ class Step:
         teacher = build_encoder("wrn_16_2", classes=CLASSES, input_size=32)
         maps: tuple[list[Shape], list[Shape]] = ([], [])
         paths: list[str] = []
-        if any(LOSSES[name].reads == "features" for name in losses):
-            paths, ours = paired_stages(teacher, encoder, stages.get("teacher"), stages.get("student"))
+        if any(reads(name) == "features" for name in losses):
+            paths, ours = paired_stages(teacher, encoder, config.stages.teacher, config.stages.student)
             maps = capture_maps(teacher, paths, 32), capture_maps(encoder, ours, lr_size)
         terms = build_losses(losses, teacher, encoder, maps)
         for loss in terms.values():
@@ -150,10 +150,12 @@ def main() -> None:
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8)
     images = ImageSet(ArrayItems(pixels), rng.integers(0, len(CLASSES), len(pixels)), CLASSES, "random")
-    methods = {**read_grid(chosen.grid).methods, **FORMS}
+    grid = read_grid(chosen.grid)
+    grid = replace(grid, methods=grid.methods | FORMS, seeds=[0], lr_sizes=[8], factors=[1.0])
+    configs = {run.method: run.config for run in runs_of(grid)}
     rows = []
     for size in chosen.sizes:
-        steps = {method: Step(chosen.student, size, losses, images) for method, losses in methods.items()}
+        steps = {method: Step(chosen.student, size, config, images) for method, config in configs.items()}
         for step in steps.values():
             for _ in range(5):
                 step()

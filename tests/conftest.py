@@ -60,6 +60,38 @@ def drawn_teacher(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return config.folder
 
 
+#: people of each split of `crowd`
+PEOPLE = 12
+
+
+@pytest.fixture(scope="session")
+def crowd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """train/ and test/ with 12 people of their own: a face is two colours and a noisy pattern; six images each."""
+    root = tmp_path_factory.mktemp("crowd") / "crowd"
+    rng = np.random.default_rng(0)
+    for split, first in (("train", 0), ("test", PEOPLE)):
+        for person in range(first, first + PEOPLE):
+            own = np.random.default_rng(1000 + person).integers(30, 226, (4, 4, 3))
+            for image in range(6):
+                pixels = np.kron(own, np.ones((4, 4, 1))) + rng.normal(0, 25, (16, 16, 3))
+                path = root / split / f"p{person:02}" / f"p{person:02}_{image:04}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
+    return root
+
+
+@pytest.fixture
+def pairs_csv(tmp_path: Path) -> Callable[[str], Path]:
+    """Return a function that writes a list of pairs of these rows, left,right,same, and returns its path."""
+
+    def write(rows: str) -> Path:
+        path = tmp_path / "wrong.csv"
+        path.write_text(f"left,right,same\n{rows}\n")
+        return path
+
+    return write
+
+
 @pytest.fixture
 def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """Return a function that runs a command which must end in exit code 2 and one line, and returns the line."""
@@ -67,12 +99,13 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 
     def run(*words: object) -> str:
         code = main([str(word) for word in words])
-        said = capsys.readouterr()
-        *before, line = said.err.splitlines()
+        printed = capsys.readouterr()
+        *before, line = printed.err.splitlines()
         assert code == 2
-        assert said.out == ""
+        assert printed.out == ""
         assert line.startswith("crossres: ")
-        assert all(earlier.startswith("epoch ") for earlier in before)
+        # what a training says before it is refused
+        assert all(earlier.startswith(("epoch ", "no teacher is given: ")) for earlier in before)
         return line.removeprefix("crossres: ")
 
     return run

@@ -51,7 +51,15 @@ _HOME = {
     **dict.fromkeys(("distill", "distill_faces", "teach"), "training.run"),
 }
 
-__all__ = [*sorted(_HOME)]  # noqa: PLE0605 one list, not two
+# fmt: off
+__all__ = [
+    "Augment", "Columns", "CrossresError", "Degradation", "Distill", "Embed", "Encoder", "Enroll", "Evaluate",
+    "EvaluateFaces", "Export", "Faces", "Gallery", "Identify", "Images", "Model", "OnnxInput", "Predict",
+    "Recognizer", "Stages", "Teach", "TestImages", "Train", "Transfer", "Verify", "build_encoder", "distill",
+    "distill_faces", "embed", "enroll", "evaluate", "evaluate_faces", "export", "identify", "load", "predict",
+    "read", "teach", "transfer", "verify", "wrap",
+]
+# fmt: on
 
 
 def __getattr__(name: str) -> Any:

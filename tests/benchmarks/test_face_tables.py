@@ -11,7 +11,8 @@ import pytest
 
 from crossres.data.faces import Search
 from crossres.data.pairs import Pairs
-from crossres.evaluation.protocols import identify, verify
+from crossres.evaluation.identification import identify
+from crossres.evaluation.verification import verify
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from face_tables import GALLERY, degraded_table, protocols_table, summary_table

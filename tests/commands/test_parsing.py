@@ -208,6 +208,7 @@ def test_an_option_of_several_values_may_be_given_several_times() -> None:
     assert read(Evaluate, {}, three).sizes == [4, 8, 16]
     # of any other option the last one counts
     assert parse(Distill, ["--train.epochs=1", "--train.epochs=2"]).words == {"train.epochs": "2"}
+    assert parse(Distill, ["--lr_size=8", "--lr_size=[4,8]"]).words == {"lr_size": "[4,8]"}
 
 
 @pytest.mark.parametrize(

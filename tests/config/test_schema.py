@@ -66,6 +66,7 @@ def test_groups_are_flattened_and_losses_left_out() -> None:
     assert [options[name].default for name in ("part.side", "sizes", "span", "kind")] == [3, [], 8, None]
     assert [name for name, option in options.items() if option.optional_group] == ["perhaps.side"]
     assert [name for name, option in options.items() if option.is_list] == ["sizes", "span"]
+    assert [name for name, option in options.items() if option.is_repeatable] == ["sizes"]
     assert [name for name, option in options.items() if option.is_flag] == ["on"]
     assert options["kind"].choices == ("a", "b")
     assert options["data"].choices == ()

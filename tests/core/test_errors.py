@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from crossres.core.errors import CrossresError, demand_utf8, nearest, one_line
+from crossres.core.errors import CrossresError, demand_utf8, library_errors, nearest, needs, one_line
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,27 @@ def test_a_message_of_several_lines_becomes_one() -> None:
     assert one_line("a\nb" * 100, 10) == "a ba ba ba"
     assert one_line(ValueError()) == "ValueError"
     assert one_line("") == ""
+
+
+def test_what_a_library_raises_becomes_one_line() -> None:
+    with (
+        pytest.raises(CrossresError, match=r"^a.onnx: cannot be read \(bad magic\)$"),
+        library_errors("a.onnx: cannot be read"),
+    ):
+        raise RuntimeError("bad\n  magic")
+    with pytest.raises(CrossresError, match=r"^no such column$"), library_errors("a.onnx: cannot be read"):
+        raise CrossresError("no such column")
+    with pytest.raises(KeyboardInterrupt), library_errors("a.onnx: cannot be read"):
+        raise KeyboardInterrupt
+
+
+def test_a_missing_package_is_named_with_its_extra() -> None:
+    line = r"^a search needs no_such_package: pip install 'crossres\[predict\]'$"
+    with pytest.raises(CrossresError, match=line), needs("a search", "predict"):
+        import no_such_package.part  # noqa: F401
+    with needs("json", "predict"):
+        import json
+    assert json
 
 
 @pytest.mark.skipif(os.name != "posix", reason="elsewhere a file's name is always Unicode")

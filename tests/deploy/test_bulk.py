@@ -180,7 +180,7 @@ def test_predict_answers_as_the_recognizer(onnx_file: Path, drawn: Path, tmp_pat
     assert notes == []
 
 
-def test_photos_that_cannot_be_read_are_counted(onnx_file: Path, photos: Path, tmp_path: Path) -> None:
+def test_photos_that_cannot_be_read_are_counted(onnx_file: Path, photos: Path) -> None:
     notes: list[str] = []
     model = str(onnx_file)
     documents = list(predict(Predict(model=model, photos=[str(photos)]), notes.append))
@@ -190,12 +190,12 @@ def test_photos_that_cannot_be_read_are_counted(onnx_file: Path, photos: Path, t
     with pytest.raises(CrossresError, match="none of the photos could be read"):
         list(predict(Predict(model=model, photos=[str(photos / "disc" / "05.png")])))
     with pytest.raises(CrossresError, match="--top: at least 1 class"):
-        predict(Predict(model=model, photos=[str(photos)], top=0))
+        list(predict(Predict(model=model, photos=[str(photos)], top=0)))
 
 
 def test_a_model_without_classes_is_refused(faces: Path, photos: Path) -> None:
     with pytest.raises(CrossresError, match="has no classes; crossres identify and verify compare"):
-        predict(Predict(model=str(faces), photos=[str(photos)]))
+        list(predict(Predict(model=str(faces), photos=[str(photos)])))
 
 
 def test_names_that_are_not_utf8(onnx_file: Path, tmp_path: Path) -> None:

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from crossres.deploy.answers import at_side
 from PIL import Image
 
 import crossres
-from crossres.deploy.gallery import Gallery, model_of
+from crossres.deploy.gallery import Gallery, identity_of
+from crossres.deploy.photos import fitted
 from crossres.deploy.recognizer import Recognizer
 from crossres.models.encoder import build_encoder
 from crossres.models.pretrained import save_pretrained
@@ -86,14 +86,14 @@ def objects(serve: Callable[..., str], onnx_file: Path, drawn_teacher: Path, dra
 
 @pytest.fixture
 def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
-    """A function that opens a page; nothing outside this machine may be asked for, nothing may go wrong in it."""
-    contexts, asked, wrong = [], [], []
+    """A function that opens a page; nothing outside this machine may be requested, nothing may go wrong in it."""
+    contexts, requested, wrong = [], [], []
 
     def open_page(url: str, **how: Any) -> Page:
         contexts.append(browser.new_context(**how))
         page = contexts[-1].new_page()
         page.set_default_timeout(PATIENCE)
-        page.on("request", lambda request: asked.append(request.url))
+        page.on("request", lambda request: requested.append(request.url))
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.goto(url)
         return page
@@ -101,7 +101,7 @@ def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
     yield open_page
     for context in contexts:
         context.close()
-    assert [url for url in asked if not url.startswith(("http://127.0.0.1:", "data:", "blob:"))] == []
+    assert [url for url in requested if not url.startswith(("http://127.0.0.1:", "data:", "blob:"))] == []
     assert wrong == []
 
 
@@ -115,25 +115,25 @@ def test_a_sample_an_upload_and_the_slider(
 ) -> None:
     student, teacher = Recognizer.load(onnx_file), Recognizer.load(drawn_teacher)
 
-    def said(who: Recognizer, what: Any) -> list[str]:
+    def labels(who: Recognizer, what: Any) -> list[str]:
         return [label for label, _ in who.predict(what)[0].top(who.facts, 5)]
 
     page = opened(objects)
-    expect(page.locator(".said")).to_have_text("Drop a photo, or pick a sample.")
+    expect(page.locator(".message")).to_have_text("Drop a photo, or pick a sample.")
     page.locator(".gallery-item").first.click()
     expect(page.locator(".lists section")).to_have_count(2)
     first = drawn / "test" / "bar" / "00.png"
-    assert listed(page, 0) == said(student, first)
-    assert listed(page, 1) == said(teacher, first)
+    assert listed(page, 0) == labels(student, first)
+    assert listed(page, 1) == labels(teacher, first)
 
     page.get_by_label("Remove Image").click()
-    expect(page.locator(".said")).to_have_text("Drop a photo, or pick a sample.")
+    expect(page.locator(".message")).to_have_text("Drop a photo, or pick a sample.")
     mine = tmp_path / "mine.png"
     Image.open(drawn / "test" / "cross" / "03.png").resize((31, 40)).save(mine)
     page.locator("input[type=file]").first.set_input_files(mine)
     expect(page.get_by_text("The photo at 16x16 pixels")).to_be_visible()
-    expect(page.locator(".said")).to_contain_text("Nothing in the pixels speaks against an answer.")
-    assert listed(page, 0) == said(student, mine)
+    expect(page.locator(".message")).to_contain_text("Nothing in the pixels speaks against an answer.")
+    assert listed(page, 0) == labels(student, mine)
     sure = student.predict(mine)[0].probability
     expect(page.locator(".lists li em").first).to_have_text(f"{100 * sure:.1f} %")
 
@@ -141,9 +141,13 @@ def test_a_sample_an_upload_and_the_slider(
     slider.focus()
     page.keyboard.press("Home")
     expect(page.get_by_text("The photo at 4x4 pixels")).to_be_visible()
-    expect(page.locator(".said")).to_contain_text("too small: 4x4 pixels, trained from 8x8")
-    small = at_side(np.asarray(Image.open(mine)), 4, student.facts)
-    assert [listed(page, i) for i in range(3)] == [said(student, small), said(teacher, small), said(teacher, mine)]
+    expect(page.locator(".message")).to_contain_text("too small: 4x4 pixels, trained from 8x8")
+    small = fitted(np.asarray(Image.open(mine)), 4, student.facts)
+    assert [listed(page, i) for i in range(3)] == [
+        labels(student, small),
+        labels(teacher, small),
+        labels(teacher, mine),
+    ]
     size = page.locator("figure img").first.evaluate("image => [image.naturalWidth, image.naturalHeight]")
     assert size == [4, 4]
 
@@ -155,7 +159,7 @@ def test_a_sample_an_upload_and_the_slider(
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=5)
     page.mouse.up()
     expect(page.get_by_text("The photo at 10x10 pixels")).to_be_visible()
-    assert listed(page, 0) == said(student, at_side(np.asarray(Image.open(mine)), 10, student.facts))
+    assert listed(page, 0) == labels(student, fitted(np.asarray(Image.open(mine)), 10, student.facts))
 
 
 def test_what_cannot_be_read_is_said_and_the_next_photo_is(
@@ -177,14 +181,14 @@ def test_what_cannot_be_read_is_said_and_the_next_photo_is(
         photo(tmp_path / "dot.png", 1, 1).name: "dot.png: 1x1 pixels show nothing; give at least 4x4",
     }.items():
         page.locator("input[type=file]").first.set_input_files(tmp_path / name)
-        expect(page.locator(".said")).to_contain_text("This photo is not read.")
-        expect(page.locator(".said")).to_contain_text(why)
+        expect(page.locator(".message")).to_contain_text("This photo cannot be read.")
+        expect(page.locator(".message")).to_contain_text(why)
         expect(page.locator(".lists")).to_have_count(0)
         page.get_by_label("Remove Image").click()
         page.locator("input[type=file]").first.set_input_files(good)
         expect(page.get_by_text("The photo at 16x16 pixels")).to_be_visible()
         page.get_by_label("Remove Image").click()
-        expect(page.locator(".said")).to_have_text("Drop a photo, or pick a sample.")
+        expect(page.locator(".message")).to_have_text("Drop a photo, or pick a sample.")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -201,24 +205,24 @@ def test_two_faces_and_a_search(serve: Callable[..., str], opened: Callable[...,
     save_pretrained(build_encoder("resnet8", classes=(), input_size=8).eval(), tmp_path / "faces", info=info)
     recognizer = Recognizer.load(tmp_path / "faces")
     ann, bob = photo(tmp_path / "ann.png", 16, 16), photo(tmp_path / "bob.png", 30, 20)
-    gallery = Gallery(recognizer.facts.embedding_dim, model=model_of(recognizer))
+    gallery = Gallery(recognizer.facts.embedding_dim, model=identity_of(recognizer))
     for name, path in ((WRITTEN, ann), ("Bob", bob)):
         gallery.add(name, recognizer.embed(path))
     strangers = [photo(tmp_path / f"stranger-{i}.png", 16, 16) for i in range(5)]
-    gallery.calibrate(recognizer.embed(strangers), 0, model_of(recognizer))
-    gallery.calibrate_pairs([0.9, 0.99999], np.array([False, True]), 0, model_of(recognizer))
+    gallery.calibrate(recognizer.embed(strangers), 0, identity_of(recognizer))
+    gallery.calibrate_pairs([0.9, 0.99999], np.array([False, True]), 0, identity_of(recognizer))
     gallery.save(tmp_path / "people.gallery")
 
     page = opened(serve(tmp_path / "faces", "--gallery", tmp_path / "people.gallery"))
     places = page.locator("input[type=file]")
     places.nth(0).set_input_files(ann)
-    expect(page.locator(".said")).to_have_text("And a second photo.")
+    expect(page.locator(".message")).to_have_text("And a second photo.")
     places.nth(1).set_input_files(bob)
     expect(page.locator(".verdict")).to_have_text("Not the same")
     similarity = float(np.dot(*(row / np.linalg.norm(row) for row in recognizer.embed([ann, bob]))))
     expect(page.get_by_text(f"Similarity {similarity:.4f}, threshold 1.0000")).to_be_visible()
     page.get_by_label("Remove Image").nth(1).click()
-    expect(page.locator(".said")).to_have_text("And a second photo.")
+    expect(page.locator(".message")).to_have_text("And a second photo.")
     places.nth(1).set_input_files(ann)
     expect(page.locator(".verdict")).to_have_text("The same")
 

@@ -1,4 +1,4 @@
-"""The recognizer: one answer through torch and ONNX, however a photo comes; hostile ones have an error in its place."""
+"""The recognizer: one answer through torch and ONNX, however a photo comes; a hostile one has an error instead."""
 
 from __future__ import annotations
 

@@ -13,7 +13,6 @@ from crossres.deploy.thresholds import (
     at_least,
     check_similarity,
     pair_threshold,
-    read_threshold,
     search_threshold,
     usable,
 )
@@ -57,7 +56,6 @@ def test_when_it_holds_and_what_is_unsure() -> None:
     threshold = Threshold(0.5, 0.01, 24, True, 40, "a")
     assert threshold.unsure_note().startswith("24 strangers are too few to know a rate of 0.01")
     assert Threshold(0.5, 0.1, 300, False, 0, None).unsure_note() == ""
-    assert not threshold.outgrown(44)
     assert threshold.outgrown_note(44) == ""
     assert threshold.outgrown_note(45).startswith("the threshold was set with 40 identities and there are 45 now")
     assert usable(threshold, "a", "") == (threshold, "")
@@ -74,10 +72,9 @@ def test_what_cannot_be_a_similarity(threshold: float) -> None:
         check_similarity(threshold)
 
 
-def test_reading_refuses_what_is_broken() -> None:
-    tree = {"similarity": 0.5, "rate": 0.1, "count": 9, "too_few": True, "identities": 3, "model": "a"}
-    assert read_threshold(None) is None
-    assert read_threshold(tree) == Threshold(0.5, 0.1, 9, True, 3, "a")
+def test_what_cannot_be_a_threshold() -> None:
+    sound = {"similarity": 0.5, "rate": 0.1, "count": 9, "too_few": True, "identities": 3, "model": "a"}
+    assert Threshold(**sound) == Threshold(0.5, 0.1, 9, True, 3, "a")
     for change in ({"similarity": float("nan")}, {"too_few": 1}, {"model": ""}, {"count": "9"}, {"more": 1}):
         with pytest.raises((TypeError, ValueError)):
-            read_threshold(tree | change)
+            Threshold(**{**sound, **change})

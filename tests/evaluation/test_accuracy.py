@@ -11,7 +11,7 @@ import torch
 
 from crossres import CrossresError
 from crossres.evaluation import accuracy as metrics
-from crossres.evaluation.accuracy import confusion_matrix, topk_accuracy
+from crossres.evaluation.accuracy import confusion_matrix, right_at_k, topk_accuracy
 
 
 def naive_topk(logits: np.ndarray, label: np.ndarray, k: int) -> float:
@@ -45,9 +45,13 @@ def test_topk_against_a_loop(kind: str, dtype: torch.dtype) -> None:
         tensor = torch.from_numpy(logits).to(dtype)
         label = rng.integers(0, classes, 57)
         for k in (1, 2, 5, 100):
-            found = topk_accuracy(tensor, torch.from_numpy(label), k)
-            assert isinstance(found, float)
-            assert found == pytest.approx(naive_topk(tensor.double().numpy(), label, k), abs=1e-12)
+            measured = topk_accuracy(tensor, torch.from_numpy(label), k)
+            assert isinstance(measured, float)
+            assert measured == pytest.approx(naive_topk(tensor.double().numpy(), label, k), abs=1e-12)
+            right = right_at_k(tensor, torch.from_numpy(label), k)
+            assert right.dtype == torch.bool
+            one_by_one = [naive_topk(tensor[i : i + 1].double().numpy(), label[i : i + 1], k) for i in range(57)]
+            assert right.tolist() == [percent == 100 for percent in one_by_one]
 
 
 def test_topk_is_what_sorting_says_where_nothing_is_tied() -> None:
@@ -97,9 +101,9 @@ def test_confusion_matrix_against_a_loop(classes: int) -> None:
     expected = np.zeros((classes, classes), dtype=int)
     for p, t in zip(predicted, label, strict=True):
         expected[t, p] += 1
-    found = confusion_matrix(torch.from_numpy(predicted), torch.from_numpy(label), classes)
-    assert found.dtype == torch.int64
-    assert np.array_equal(found.numpy(), expected)
+    counts = confusion_matrix(torch.from_numpy(predicted), torch.from_numpy(label), classes)
+    assert counts.dtype == torch.int64
+    assert np.array_equal(counts.numpy(), expected)
 
 
 def test_the_confusion_matrix_has_rows_for_classes_that_never_come() -> None:
@@ -110,5 +114,5 @@ def test_the_confusion_matrix_has_rows_for_classes_that_never_come() -> None:
 
 def test_the_examples_in_the_docstrings_run() -> None:
     done = doctest.testmod(metrics)
-    assert done.attempted >= 2
+    assert done.attempted >= 3
     assert done.failed == 0

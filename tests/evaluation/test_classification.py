@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from crossres import CrossresError, Degradation, read, wrap
+from crossres import CrossresError, Degradation, Evaluate, Reading, read, wrap
 from crossres.data.degrade import degrade
 from crossres.data.images import ArrayItems, ImageSet
 from crossres.data.loader import Loader
-from crossres.evaluation.classification import evaluate, predict
+from crossres.evaluation.classification import evaluate_encoder
+from crossres.evaluation.outputs import predict
 from crossres.models.encoder import Encoder, build_encoder
 
 CLASSES = ("dark", "middle", "light")
@@ -43,6 +44,11 @@ def judge(info: dict[str, Any] | None = None) -> Encoder:
     encoder = wrap(Brightness(), classes=CLASSES, input_size=None, mean=(0, 0, 0), std=(1, 1, 1))
     encoder.info = dict(INFO if info is None else info)
     return encoder
+
+
+def evaluate(encoder: Encoder, images: ImageSet, **options: Any) -> dict[str, Any]:
+    """`evaluate_encoder` with these options."""
+    return evaluate_encoder(encoder, images, Evaluate(model="in memory", data="in memory", **options))
 
 
 def grey(classes: tuple[str, ...] = CLASSES, wrong: int = 0, count: int = 30, side: int = 32) -> ImageSet:
@@ -130,12 +136,12 @@ def test_the_curve_goes_around_the_trained_size(hr: int, trained: Any, expected:
 
 
 def test_the_curve_of_chosen_sizes() -> None:
-    document = evaluate(judge(), grey(wrong=3), sizes=(16, 5))
+    document = evaluate(judge(), grey(wrong=3), sizes=[16, 5])
     assert [point["size"] for point in document["curve"]] == [16, 5]
     assert [point["top1"] for point in document["curve"]] == [90.0, 90.0]
     for size in (33, 0):
         with pytest.raises(CrossresError, match=rf"^sizes: {size} is not within 1 and the model's hr_size 32$"):
-            evaluate(judge(), grey(), sizes=(8, size))
+            evaluate(judge(), grey(), sizes=[8, size])
 
 
 def test_the_trained_size_on_the_curve_is_the_headline(drawn: Path, drawn_teacher: Path) -> None:
@@ -161,7 +167,7 @@ def test_the_encoder_reads_what_training_would_show_it(degradation: dict[str, An
     encoder = judge({"hr_size": 32, "lr_size": 8, "degradation": degradation})
     seen: list[Tensor] = []
     encoder.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
-    evaluate(encoder, grey(count=6), sizes=(8,))
+    evaluate(encoder, grey(count=6), sizes=[8])
     options: dict[str, Any] = {"hr_size": 32, "lr_size": 8, "degradation": Degradation(**(degradation or {}))}
     (batch,) = Loader(grey(count=6), **options).ordered(hr=True)
     assert len(seen) == 1
@@ -175,7 +181,7 @@ def test_a_range_is_judged_on_the_range() -> None:
     encoder = judge({"hr_size": 32, "lr_size": [4, 8]})
     seen: list[Tensor] = []
     encoder.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
-    document = evaluate(encoder, grey(count=12), sizes=(8,))
+    document = evaluate(encoder, grey(count=12), sizes=[8])
     assert document["lr_size"] == [4, 8]
     (batch,) = Loader(grey(count=12), hr_size=32, lr_size=(4, 8)).ordered()
     assert torch.equal(seen[0], batch.lr)
@@ -189,38 +195,7 @@ def test_a_set_over_the_budget_gives_the_same_document(drawn: Path) -> None:
     encoder = build_encoder("resnet8", classes=SHAPES, input_size=8).eval()
     encoder.info = {"hr_size": 16, "lr_size": 8}
     images = read(drawn, split="test")
-    assert evaluate(encoder, images, sizes=(8,), memory_mb=0) == evaluate(encoder, images, sizes=(8,))
-
-
-def test_predict_goes_in_order_and_leaves_the_encoder_as_it_was() -> None:
-    torch.manual_seed(0)
-    encoder = build_encoder("resnet8", classes=CLASSES, input_size=8)
-    served = Loader(grey(), hr_size=32, lr_size=8, shift=4, flip=True, batch_size=7)
-    before = {name: value.clone() for name, value in encoder.state_dict().items()}
-    for training in (True, False):
-        encoder.train(training)
-        logits = predict(encoder, served)
-        assert encoder.training is training
-        assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
-        assert logits.shape == (30, 3)
-        assert logits.dtype == torch.float32
-        assert not logits.requires_grad
-    encoder.eval()
-    (batch,) = served.ordered(batch_size=30)
-    with torch.no_grad():
-        expected = encoder(batch.lr).logits
-    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(predict(encoder, served, batch_size=4), expected, rtol=1e-5, atol=1e-5)
-
-
-def test_predict_in_bfloat16_is_close_and_float32() -> None:
-    torch.manual_seed(0)
-    encoder = build_encoder("resnet8", classes=CLASSES, input_size=8).eval()
-    served = Loader(grey(), hr_size=32, lr_size=8)
-    low = predict(encoder, served, lambda: torch.autocast("cpu", torch.bfloat16))
-    assert low.dtype == torch.float32
-    torch.testing.assert_close(low, predict(encoder, served), rtol=0.1, atol=0.1)
-    assert not torch.equal(low, predict(encoder, served))
+    assert evaluate(encoder, images, sizes=[8], images=Reading(memory_mb=0)) == evaluate(encoder, images, sizes=[8])
 
 
 class Witness(Brightness):
@@ -241,25 +216,18 @@ def test_native_images_are_judged_as_they_are(trained: Any) -> None:
     encoder.info = {"hr_size": 32, "lr_size": trained, "degradation": {"preset": "realistic"}}
     images = grey(side=8)
     as_they_are = images.pixels(8).float().mul(1 / 255)
-    found = next(module for module in encoder.modules() if isinstance(module, Witness))
-    found.seen.clear()
+    witness = next(module for module in encoder.modules() if isinstance(module, Witness))
+    witness.seen.clear()
     document = evaluate(encoder, images, native=True)
-    assert torch.equal(torch.cat(found.seen), as_they_are)
+    assert torch.equal(torch.cat(witness.seen), as_they_are)
     assert document["curve"] == [{"size": 8, "top1": 100.0, "top5": 100.0}]
     assert (document["native"], document["degradation"], document["enlarged"]) == (True, None, 0)
     assert evaluate(encoder, grey(side=6), native=True)["enlarged"] == 30
-    found.seen.clear()
-    evaluate(encoder, images, sizes=(8,))
-    assert not torch.allclose(found.seen[-1], as_they_are, atol=0.01)
+    witness.seen.clear()
+    evaluate(encoder, images, sizes=[8])
+    assert not torch.allclose(witness.seen[-1], as_they_are, atol=0.01)
 
 
 def test_images_smaller_than_hr_are_counted() -> None:
     assert evaluate(judge(), grey(side=32))["enlarged"] == 0
     assert evaluate(judge(), grey(side=12))["enlarged"] == 30
-
-
-def test_sizes_that_cannot_be() -> None:
-    with pytest.raises(CrossresError, match=r"^sizes: 64 is not within 1 and the model's hr_size 32$"):
-        evaluate(judge(), grey(), sizes=(8, 64))
-    with pytest.raises(CrossresError, match=r"^native images have their own size; leave sizes out$"):
-        evaluate(judge(), grey(), sizes=(8,), native=True)

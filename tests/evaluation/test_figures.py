@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from crossres import CrossresError
-from crossres.evaluation.figures import draw_curve, draw_evaluation
+from crossres.evaluation.figures import draw_evaluation, draw_faces, plot_curves, plot_resolution
 
 CURVE = [{"size": 4, "top1": 31.5, "top5": 70.0}, {"size": 8, "top1": 62.0, "top5": 91.0}]
 
@@ -83,27 +83,60 @@ def test_a_figure_that_cannot_be_written_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("trained", [8, [4, 8], (4, 8)])
-def test_the_curve_shows_its_numbers(trained: Any) -> None:
+def test_the_curve_shows_its_numbers_and_what_was_trained(trained: Any) -> None:
     from matplotlib.figure import Figure
 
     axes = Figure().subplots()
-    other = [{"size": 4, "top1": 20.0}, {"size": 16, "top1": 80.0}]
-    draw_curve(axes, {"student": CURVE, "teacher": other}, trained)
+    plot_resolution(axes, CURVE, trained)
     lines = {line.get_label(): line.get_xydata().tolist() for line in axes.get_lines()}
-    assert lines == {"student": [[4, 31.5], [8, 62.0]], "teacher": [[4, 20.0], [16, 80.0]]}
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["4", "8", "16"]
+    assert lines == {"top-1": [[4, 31.5], [8, 62.0]]}
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["4", "8"]
     assert axes.get_ylim()[0] == 0
     assert axes.get_xscale() == "log"
     low, high = (trained, trained) if isinstance(trained, int) else trained
     band = axes.patches[0].get_extents().transformed(axes.transData.inverted())
     assert band.x0 < low <= high < band.x1
-    colours = {line.get_color() for line in axes.get_lines()}
-    assert len(colours) == 2
 
 
-def test_seven_curves_have_a_colour_each_or_again() -> None:
+def test_curves_show_their_numbers_but_those_that_are_not_finite() -> None:
     from matplotlib.figure import Figure
 
     axes = Figure().subplots()
-    draw_curve(axes, {str(i): CURVE for i in range(7)}, 8)
-    assert len(axes.get_lines()) == 7
+    curves = [("student", [4, 8], [31.5, 62.0]), ("teacher", [4, 8, 16], [20.0, float("nan"), 80.0])]
+    plot_curves(axes, curves, sizes=True)
+    lines = {line.get_label(): line.get_xydata().tolist() for line in axes.get_lines()}
+    assert lines == {"student": [[4, 31.5], [8, 62.0]], "teacher": [[4, 20.0], [16, 80.0]]}
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["4", "8", "16"]
+    assert len({line.get_color() for line in axes.get_lines()}) == 2
+
+
+def test_curves_have_a_colour_each_or_again_and_dashed() -> None:
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    plot_curves(axes, [(str(i), [4, 8], [1.0, 2.0]) for i in range(11)], sizes=True)
+    styles = [(line.get_color(), line.get_linestyle()) for line in axes.get_lines()]
+    assert len(set(styles)) == 11
+    assert styles[10][1] == "--"  # matplotlib's own cycle has ten colours
+
+
+def test_logarithmic_axes_have_plain_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.figure import Figure
+    from matplotlib.text import Text
+
+    texts: list[str] = []
+    save = Figure.savefig
+
+    def saved(figure: Figure, *where: Any, **how: Any) -> None:
+        save(figure, *where, **how)
+        texts.extend(text.get_text() for text in figure.findobj(Text))
+
+    monkeypatch.setattr(Figure, "savefig", saved)
+    # few impostors: an axis of less than a decade, whose minor ticks matplotlib would name
+    for impostors in (8, 5000):
+        roc = {"far": [0.0, 1 / impostors, 1.0], "tar": [0.2, 0.6, 1.0]}
+        verification = {"roc": roc, "pairs": {"genuine": 20, "impostor": impostors}}
+        rows = [{"sides": "hr-hr", "size": None, "verification": verification}]
+        draw_faces({"model": "a$b$", "dataset": "people", "rows": rows}, tmp_path / "faces.png")
+    assert {"0.001", "0.1", "1", "HR-HR", "a$b$ on people"} <= {*texts}
+    assert [text for text in texts if "math" in text] == []

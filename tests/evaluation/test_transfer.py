@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from crossres import build_encoder, read
-from crossres.commands.main import main
-from crossres.core.errors import CrossresError
-from crossres.data.degradation import Degradation
+from crossres import CrossresError, Degradation, Encoder, Transfer, build_encoder
 from crossres.data.images import ArrayItems, ImageSet
-from crossres.data.loader import Loader
-from crossres.evaluation.embedding import embed
-from crossres.evaluation.transfer import transfer
-from crossres.models.encoder import Encoder
-from crossres.models.pretrained import save_pretrained
+from crossres.evaluation.transfer import transfer_encoder
 
 INFO = {"hr_size": 16, "lr_size": 8, "degradation": {"preset": "clean", "kernel": "area"}}
 
@@ -29,6 +21,11 @@ def encoder() -> Encoder:
     made = build_encoder("resnet8", classes=("x", "y"), input_size=8)
     made.info = dict(INFO)
     return made
+
+
+def transfer(encoder: Encoder, train: ImageSet, test: ImageSet, **options: Any) -> dict[str, Any]:
+    """`transfer_encoder` with these options."""
+    return transfer_encoder(encoder, train, test, Transfer(model="in memory", data="in memory", **options))
 
 
 def coloured(counts: list[int], seed: int) -> ImageSet:
@@ -63,18 +60,6 @@ def test_labels_that_mean_nothing_are_not_learnt(encoder: Encoder) -> None:
     assert 20 < result["knn_top1"] < 47
 
 
-def test_the_embeddings_are_the_encoders_at_its_low_resolution(encoder: Encoder) -> None:
-    images = coloured([3, 4, 5], 0)
-    loader = Loader(images, hr_size=16, lr_size=8, degradation=Degradation(kernel="area"))
-    got = embed(encoder, loader, batch_size=5)
-    small = torch.cat([batch.lr for batch in loader.ordered()])
-    assert small.shape == (12, 3, 8, 8)
-    with torch.no_grad():
-        expected = encoder.eval()(small).embedding
-    assert np.allclose(got, expected.numpy(), atol=1e-5)
-    assert got.shape == (12, encoder.embedding_dim)
-
-
 def test_another_degradation_gives_other_embeddings(encoder: Encoder) -> None:
     sets = coloured([20, 20, 20], 0), coloured([8, 9, 10], 1)
     hard = transfer(encoder, *sets, degradation=Degradation(preset="realistic", noise=(1.0, 1.0)))
@@ -89,26 +74,3 @@ def test_what_cannot_be_judged_is_said_in_one_line(encoder: Encoder) -> None:
     other.classes = ["r", "g", "c"]
     with pytest.raises(CrossresError, match=r"^colours: the test images have other classes than the training"):
         transfer(encoder, coloured([5, 5, 5], 0), other)
-
-
-def test_the_command(
-    encoder: Encoder, drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], refused
-) -> None:
-    save_pretrained(encoder, tmp_path / "model", info=INFO)
-    words = ["transfer", str(tmp_path / "model"), str(drawn), "--device", "cpu"]
-    assert main(words) == 0
-    said = capsys.readouterr().out
-    assert said.splitlines()[0] == "model on shapes at 8: 4 classes, 96 training and 40 test images"
-    assert main([*words, "--json", "--degradation", "kernel=nearest,blur=0.5:1", "--classes", "disc,bar"]) == 0
-    result = json.loads(capsys.readouterr().out)
-    assert (result["classes"], result["degradation"]["kernel"]) == (2, "nearest")
-    assert result["images"] == {"train": 48, "test": 20}
-    same = transfer(
-        encoder,
-        *(read(drawn, split=split).of_classes(["bar", "disc"]) for split in ("train", "test")),
-        degradation=Degradation(kernel="nearest", blur=(0.5, 1.0)),
-    )
-    assert (result["probe_top1"], result["knn_top1"]) == (same["probe_top1"], same["knn_top1"])
-    assert refused(*words, "--degradation", "kernal=area").startswith("degradation: unknown option 'kernal'; did")
-    assert refused(*words, "--degradation", "kernel=box").startswith("degradation: kernel is 'box', expected ")
-    assert refused(*words, "--degradation", "blur=x").startswith("degradation: blur is 'x', expected a number or")

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from crossres.core.errors import CrossresError
+from crossres.data.pairs import Pairs
 from crossres.evaluation.verification import (
     auc,
-    auc_of,
     best_threshold,
     bootstrap,
     eer,
     k_fold_accuracy,
     roc,
     tar_at_far,
+    verify,
 )
 
 
@@ -57,17 +59,17 @@ def test_every_point_of_the_roc_is_what_its_threshold_accepts(seed: int, tied: b
 def test_auc_is_the_chance_of_a_right_order(seed: int, tied: bool) -> None:
     scores, same = draw(seed, tied)
     wins = [1.0 if a > b else 0.5 if a == b else 0.0 for a in scores[same] for b in scores[~same]]
-    assert auc(scores, same) == pytest.approx(np.mean(wins))
+    assert auc(roc(scores, same)) == pytest.approx(np.mean(wins))
 
 
 @pytest.mark.parametrize(("seed", "tied"), CASES)
 @pytest.mark.parametrize("far", [0.0, 0.05, 0.1, 0.5, 1.0])
 def test_tar_at_far(seed: int, tied: bool, far: float) -> None:
     scores, same = draw(seed, tied)
-    found = [accepted(scores, same, t) for t in [*scores, np.inf]]
-    expected = max(tar for its_far, tar in found if its_far <= far)
-    point = tar_at_far(scores, same, far)
-    assert point.tar == pytest.approx(expected)
+    rates = [accepted(scores, same, t) for t in [*scores, np.inf]]
+    expected = max(tar for its_far, tar in rates if its_far <= far)
+    point = tar_at_far(roc(scores, same), far)
+    assert point.share == pytest.approx(expected)
     assert accepted(scores, same, point.threshold)[1] == pytest.approx(expected)
     assert accepted(scores, same, point.threshold)[0] <= far
     assert point.too_few == (int((~same).sum()) * far < 10)
@@ -83,33 +85,32 @@ def test_eer_lies_where_the_two_errors_cross(seed: int, tied: bool) -> None:
             fars, frrs = far + steps * (next_far - far), 1 - (tar + steps * (next_tar - tar))
             expected = fars[np.argmin(abs(fars - frrs))]
             break
-    assert eer(scores, same) == pytest.approx(expected, abs=1e-4)
+    assert eer(roc(scores, same)) == pytest.approx(expected, abs=1e-4)
 
 
 def test_eer_of_perfect_and_of_reversed_scores() -> None:
     same = np.array([True, True, False, False])
-    assert eer([4.0, 3, 2, 1], same) == 0
-    assert eer([1.0, 2, 3, 4], same) == 1
-    assert eer([1.0, 1, 1, 1], same) == 0.5
+    assert eer(roc([4.0, 3, 2, 1], same)) == 0
+    assert eer(roc([1.0, 2, 3, 4], same)) == 1
+    assert eer(roc([1.0, 1, 1, 1], same)) == 0.5
 
 
 @pytest.mark.parametrize(("seed", "tied"), CASES)
 def test_folds_are_judged_at_the_others_threshold(seed: int, tied: bool) -> None:
     scores, same = draw(seed, tied, 100)
     fold = np.arange(100) % 10
-    result = k_fold_accuracy(scores, same, fold)
-    for name in range(10):
+    results = k_fold_accuracy(scores, same, fold)
+    for name, result in enumerate(results):
         inside = fold == name
         others, truth = scores[~inside], same[~inside]
         edges = sorted(set(others))
         candidates = [edges[0] - 1, *((a + b) / 2 for a, b in pairwise(edges)), edges[-1] + 1]
         right = [sum((s >= t) == bool(y) for s, y in zip(others, truth, strict=True)) for t in candidates]
-        threshold = result.thresholds[name]
+        threshold = result["threshold"]
         assert sum((s >= threshold) == bool(y) for s, y in zip(others, truth, strict=True)) == max(right)
         hits = [(s >= threshold) == bool(y) for s, y in zip(scores[inside], same[inside], strict=True)]
-        assert result.folds[name] == pytest.approx(100 * np.mean(hits))
-    assert result.mean == pytest.approx(np.mean(result.folds))
-    assert result.error == pytest.approx(np.std(result.folds, ddof=1) / 10**0.5)
+        assert (result["fold"], result["accuracy"]) == (name, pytest.approx(100 * np.mean(hits)))
+    assert len(results) == 10
 
 
 def test_the_middle_one_of_the_best_thresholds_is_taken() -> None:
@@ -118,8 +119,8 @@ def test_the_middle_one_of_the_best_thresholds_is_taken() -> None:
 
 def test_an_interval_holds_the_measure() -> None:
     scores, same = draw(0, False, 300)
-    ((low, high),) = bootstrap(scores, same, lambda points: [auc_of(points)], resamples=200)
-    assert low < auc(scores, same) < high
+    low, high = bootstrap(scores, same, lambda points: {"auc": auc(points)}, resamples=200)["auc"]
+    assert low < auc(roc(scores, same)) < high
     assert 0 < high - low < 0.2
 
 
@@ -141,7 +142,7 @@ def test_what_is_no_protocol_is_said_in_one_line(scores, same, line: str) -> Non
 def test_rates_and_folds_out_of_range() -> None:
     scores, same = draw(0, False)
     with pytest.raises(CrossresError, match=r"^a false accept rate lies within 0..1, got 2$"):
-        tar_at_far(scores, same, 2)
+        tar_at_far(roc(scores, same), 2)
     with pytest.raises(CrossresError, match=r"^accuracy over folds needs at least 2 folds"):
         k_fold_accuracy(scores, same, np.zeros(len(scores), int))
 
@@ -150,3 +151,64 @@ def test_the_best_threshold_separates_neighbouring_doubles() -> None:
     scores = np.array([np.nextafter(1.0, 2.0), 1.0])
     threshold = best_threshold(scores, np.array([True, False]))
     assert ((scores >= threshold) == [True, False]).all()
+
+
+def unit(row: np.ndarray) -> np.ndarray:
+    return row / np.linalg.norm(row)
+
+
+def test_verify_takes_the_cosine_of_both_sides() -> None:
+    left, right = np.random.default_rng(0).normal(size=(2, 20, 5))
+    pairs = Pairs(np.arange(10), np.arange(10, 20), np.array([True] * 5 + [False] * 5), np.arange(10) % 5)
+    scores = [unit(left[a]) @ unit(right[b]) for a, b in zip(pairs.left, pairs.right, strict=True)]
+    result = verify(left, right, pairs, resamples=50)
+    wins = [(scores[i] > scores[j]) + (scores[i] == scores[j]) / 2 for i in range(5) for j in range(5, 10)]
+    assert result["auc"] == pytest.approx(100 * np.mean(wins))
+    best = max(np.mean([(s >= t) == same for s, same in zip(scores, pairs.same, strict=True)]) for t in [*scores, 2])
+    assert result["accuracy_best"] == pytest.approx(100 * best)
+    assert result["pairs"] == {"genuine": 5, "impostor": 5}
+    for each, fold in zip(result["folds"], range(5), strict=True):
+        at = np.flatnonzero(pairs.fold == fold)
+        judged = [(scores[i] >= each["threshold"]) == pairs.same[i] for i in at]
+        assert (each["fold"], each["accuracy"]) == (fold, pytest.approx(100 * np.mean(judged)))
+    accuracies = [each["accuracy"] for each in result["folds"]]
+    assert result["accuracy"] == pytest.approx(np.mean(accuracies))
+    assert result["accuracy_error"] == pytest.approx(np.std(accuracies, ddof=1) / 5**0.5)
+    for name, (low, high) in result["intervals"].items():
+        assert 0 <= low <= high <= 100, name
+    assert [point["too_few"] for point in result["tar_at_far"]] == [True] * 4
+    one_fold = Pairs(pairs.left, pairs.right, pairs.same, np.zeros(10, dtype=np.int64))
+    unfolded = verify(left, right, one_fold, resamples=0)
+    assert unfolded["accuracy"] is unfolded["accuracy_error"] is unfolded["folds"] is None
+    other = verify(left, right, pairs, resamples=50, fars=(0.5, 0.2))["tar_at_far"]
+    assert [(point["far"], point["too_few"]) for point in other] == [(0.5, True), (0.2, True)]
+    impostors = np.array(scores)[~pairs.same]
+    for point, allowed in zip(other, (2, 1), strict=True):
+        lowest = min(t for t in scores if (impostors >= t).sum() <= allowed)
+        assert point["tar"] == pytest.approx(100 * np.mean(np.array(scores)[pairs.same] >= lowest))
+        assert point["interval"][0] <= point["tar"] <= point["interval"][1]
+    chosen = verify(left, right, pairs, resamples=50, threshold=0.1)
+    right_at = np.mean([(s >= 0.1) == same for s, same in zip(scores, pairs.same, strict=True)])
+    assert chosen["accuracy_chosen"] == pytest.approx(100 * right_at)
+    low, high = chosen["intervals"]["accuracy_chosen"]
+    assert low < chosen["accuracy_chosen"] < high
+    assert result["accuracy_chosen"] is None
+    for point in result["tar_at_far"]:
+        assert point["interval"][0] <= point["tar"] <= point["interval"][1]
+    json.dumps(result, allow_nan=False)
+
+
+def test_the_curve_says_what_the_table_says_at_low_far() -> None:
+    rng = np.random.default_rng(0)
+    people = rng.normal(size=(60, 8))
+    embeddings = np.repeat(people, 20, axis=0) + 0.6 * rng.normal(size=(1200, 8))
+    left, right = (side.ravel() for side in np.triu_indices(1200, 1))
+    chosen = (left // 20 != right // 20) | (rng.random(len(left)) < 0.05)
+    left, right = left[chosen][::3], right[chosen][::3]
+    result = verify(
+        embeddings, embeddings, Pairs(left, right, left // 20 == right // 20, np.zeros(len(left), int)), resamples=0
+    )
+    far, tar = (np.array(result["roc"][name]) for name in ("far", "tar"))
+    for point in result["tar_at_far"]:
+        drawn = tar[far <= point["far"]][-1]
+        assert 100 * drawn == pytest.approx(point["tar"]), point["far"]

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from torch import nn
 
 from crossres.models.backbones import BACKBONES
+from crossres.models.encoder import build_encoder
 
 # With 100 classes, as the distillation benchmarks print them.
 PUBLISHED = {
@@ -40,9 +42,19 @@ def test_reads_any_small_size(name):
         assert embedding.isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["resnet8", "wrn_16_1", "vgg8", "mobilenetv2", "shufflenetv2"])
+@pytest.mark.parametrize("name", ["resnet8", "wrn_16_1", "vgg8", "mobilenetv2", "shufflenetv2", "mobilefacenet"])
 def test_every_weight_learns(name):
     torch.manual_seed(0)
     backbone = BACKBONES[name]()
     backbone(torch.rand(4, 3, 16, 16)).square().mean().backward()
     assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in backbone.parameters())
+
+
+def test_a_line_in_the_dict_makes_a_network_of_ones_own_a_backbone(monkeypatch):
+    def plain():
+        return nn.Sequential(nn.Conv2d(3, 7, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    monkeypatch.setitem(BACKBONES, "plain", plain)
+    encoder = build_encoder("plain", classes=("bus", "car"), input_size=8)
+    assert encoder(torch.rand(2, 3, 8, 8)).embedding.shape == (2, 7)
+    assert encoder.embedding_dim == 7

@@ -15,9 +15,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from crossres import Augment, Distill, Model, Train
+from crossres import Augment, Distill, Encoder, Model, Train, distill
+from crossres.config.experiment import Experiment
+from crossres.config.reading import from_config
+from crossres.core.devices import resolve_device
+from crossres.core.progress import Progress
 from crossres.losses import LOSSES
 from crossres.losses.base import Loss
+from crossres.training.loop import TrainingLoop
+from crossres.training.prepare import prepare
+from crossres.training.processes import fabric_of
+from crossres.training.run import TASKS
+from crossres.training.run_state import PreparedRun
 
 #: of an epoch: 88 images (96 without the validation's) in batches of 16
 STEPS = 5
@@ -65,11 +74,30 @@ def make(drawn: Path, drawn_teacher: Path, tmp_path: Path) -> Callable[..., Dist
 @pytest.fixture(scope="session")
 def finished(drawn: Path, drawn_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Distill:
     """The config of a run of three epochs that is finished; nobody writes there."""
-    from crossres import distill
-
     config = distill_config(drawn, drawn_teacher, tmp_path_factory.mktemp("finished") / "runs", name="finished")
     distill(config, quiet=True)
     return config
+
+
+@pytest.fixture
+def prepared() -> Callable[..., tuple[PreparedRun, TrainingLoop]]:
+    """Return a function that prepares a run without a step of it: what it is made of, and its loop.
+
+    Its arguments are a config, the progress (none is shown by default) and a teacher in memory.
+    """
+
+    def build(
+        config: Experiment, progress: Progress | None = None, teacher: Encoder | None = None
+    ) -> tuple[PreparedRun, TrainingLoop]:
+        config = from_config(config)
+        device = resolve_device(config.device, config.precision, config.train.devices)
+        fabric = fabric_of(config, device)
+        fabric.launch()
+        progress = progress or Progress(quiet=True)
+        run = prepare(config, TASKS[config.task](config), fabric, device, progress, teacher)
+        return run, TrainingLoop(run, fabric, progress)
+
+    return build
 
 
 class Comparison:
@@ -190,8 +218,6 @@ def pause(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Pauser]]:
 def stopped(drawn: Path, drawn_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Distill, str]:
     """The config of a run that broke off in the second of three epochs, and what it printed; ``whole`` beside it
     is the same run, uninterrupted. Copy it before you go on with it."""
-    from crossres import distill
-
     losses = {"ce": {"weight": 1.0}, "crrcd": {"weight": 1.0, "anchors": 4, "width": 16}, **Pauser.losses}
     folder = tmp_path_factory.mktemp("stopped") / "runs"
     config = distill_config(drawn, drawn_teacher, folder, name="stopped", losses=losses)

@@ -51,8 +51,8 @@ def test_terms_are_named_weighted_and_those_of_the_losses_alone() -> None:
     of_teacher = teacher(hr)
     terms, logits = distiller(lr, of_teacher, label, index)
     assert list(terms) == list(ALL)
-    said = student(lr)
-    assert torch.equal(logits, said.logits)
+    outputs = student(lr)
+    assert torch.equal(logits, outputs.logits)
     widths = {"ce": 3, "kd": 3, "crd": (256, 64), "crrcd": (256, 64)}
     kinds = {"ce": CE, "kd": KD, "crd": CRD, "crrcd": CRRCD}
     weights = {"ce": 0.5, "kd": 2.0, "crd": 0.25, "crrcd": 1.0}
@@ -62,7 +62,7 @@ def test_terms_are_named_weighted_and_those_of_the_losses_alone() -> None:
         width = widths[name]
         assert (loss.teacher_dim, loss.student_dim) == (width if isinstance(width, tuple) else (width, width))
         field = "logits" if name in ("ce", "kd") else "embedding"
-        alone = loss(getattr(of_teacher, field), getattr(said, field), label, index)
+        alone = loss(getattr(of_teacher, field), getattr(outputs, field), label, index)
         torch.testing.assert_close(term, weights[name] * alone)
         assert term.shape == ()
         assert term > 0
@@ -131,9 +131,9 @@ def test_the_weighted_gradient_is_the_sum_of_the_terms() -> None:
         student.zero_grad()
         terms, _ = distiller(lr, of_teacher, label, index)
         torch.stack(list(terms.values())).sum().backward()
-        found = student.backbone.conv1.weight.grad
-        assert found is not None
-        return found.clone()
+        gradient = student.backbone.conv1.weight.grad
+        assert gradient is not None
+        return gradient.clone()
 
     ce, kd = gradient({"ce": {}}), gradient({"kd": {}})
     both = gradient({"ce": {"weight": 0.3}, "kd": {"weight": 4.0}})
@@ -203,9 +203,9 @@ def test_a_gather_joins_whatever_the_losses_read() -> None:
     hr, lr, label, index = batch()
     whole, logits = distiller(lr, teacher(hr), label, index)
     half, others = slice(0, 3), slice(3, BATCH)
-    said, told = student(lr[others]), teacher(hr[others])
+    ours, theirs = student(lr[others]), teacher(hr[others])
     # in the order that the distiller gathers in
-    rest = iter([said.embedding, said.logits, told.embedding, told.logits, label[others], index[others]])
+    rest = iter([ours.embedding, ours.logits, theirs.embedding, theirs.logits, label[others], index[others]])
     distiller.gather = lambda part: torch.cat([part, next(rest)])
     terms, own = distiller(lr[half], teacher(hr[half]), label[half], index[half])
     for name, term in terms.items():

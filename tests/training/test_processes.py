@@ -6,15 +6,20 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-STEPS = 20  # 96 images less none for validation, 24 a batch, 5 epochs
+from crossres.commands.main import main
 
-# What both sides run: each config in turn, in one process group.
+EPOCHS = 3
+STEPS = 12  # 96 images, none for validation, 24 a batch
+
+# What both processes run: each config in turn, in one process group.
 SCRIPT = """
 import json, sys
 import torch
@@ -39,108 +44,114 @@ def plain(num_classes):
     )
 """
 
-CE, KD = ["--losses.ce.weight=1"], ["--losses.kd.weight=1"]
-NO_CE, NO_KD, NO_CRRCD = (f"--losses.{name}.weight=0" for name in ("ce", "kd", "crrcd"))
+KD = ["--losses.kd.weight=1"]
 CRRCD = ["--losses.crrcd.weight=1", "--losses.crrcd.anchors=5", "--losses.crrcd.width=16"]
-CRD = ["--losses.crd.weight=1", "--losses.crd.width=16", NO_CRRCD]
+CRD = ["--losses.crd.weight=1", "--losses.crd.width=16"]
 
+#: each over the method labels, which is ce alone
 RUNS: dict[str, list[str]] = {
-    "crrcd": [*CE, *KD, *CRRCD, "--augment.shift=1", "--train.ema=0.9"],
-    "crd-batch": [*CE, NO_KD, *CRD],
-    "crd-bank": [*CE, NO_KD, *CRD, "--losses.crd.form=bank", "--losses.crd.negatives=32"],
-    "live-noise": [*CE, *KD, *CRRCD, "--teacher_cache=false", "--degradation.preset=realistic", "--lr_size=[6,8]"],
+    "crrcd": [*KD, *CRRCD, "--augment.shift=1", "--train.ema=0.9"],
+    "crd-batch": CRD,
+    "crd-bank": [*CRD, "--losses.crd.form=bank", "--losses.crd.negatives=32"],
+    "live-noise": [*KD, *CRRCD, "--teacher_cache=false", "--degradation.preset=realistic", "--lr_size=[6,8]"],
     # no loss reads the classifier: DDP must neither wait for its gradient nor let it decay
     "embedding-only": [
-        NO_CE,
-        NO_KD,
+        "--losses.ce.weight=0",
         *CRRCD,
         "--train.optimizer=adamw",
         "--train.learning_rate=0.003",
         "--train.weight_decay=0.5",
     ],
-    "no-teacher": [*CE, NO_KD, NO_CRRCD, "--images.memory_mb=0", "--images.workers=0"],
-    # of 5 epochs fsp trains alone for two and a half
+    "no-teacher": ["--images.memory_mb=0", "--images.workers=0"],
+    # of 3 epochs fsp trains alone for the first
     "maps-staged": [
-        *CE,
-        NO_KD,
-        NO_CRRCD,
         "--losses.fsp.weight=5",
-        "--losses.fsp.pretrain=0.5",
+        "--losses.fsp.pretrain=0.3",
         "--losses.sp.weight=10",
-        '--stages.teacher=["layer1", "layer2"]',
-        '--stages.student=["2", "5"]',
+        "--stages.teacher=layer1,layer2",
+        "--stages.student=2,5",
     ],
     "margin-by-class": [
-        *CE,
-        NO_KD,
-        NO_CRRCD,
         "--losses.adaface.weight=1",
         "--losses.cosface.weight=1",
         "--train.images_per_class=3",
     ],
-    "bfloat16": [*CE, *KD, *CRRCD, "--precision=bfloat16"],
+    "bfloat16": [*KD, *CRRCD, "--precision=bfloat16"],
 }
+Folders = tuple[dict[int, Path], str]
 
 
 @pytest.fixture(scope="module")
-def folders(
-    drawn: Path, drawn_teacher: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[dict[int, Path], str]:
-    """Run everything with 1 and with 2 processes; return the folders of the runs and what 2 processes said."""
+def folders(drawn: Path, drawn_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    """Run everything with 1 and with 2 processes; return the folders of the runs and what 2 processes printed."""
     root = tmp_path_factory.mktemp("distributed")
     (root / "plain_net.py").write_text(NETWORK)
     (root / "script.py").write_text(SCRIPT)
-    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    path = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment |= {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    said = ""
-    for processes in (1, 2):
-        words = [
+    words = {
+        processes: [
             [
                 "distill",
-                f"--data={drawn}",
+                str(drawn),
                 f"--runs={root / str(processes)}",
                 f"--name={name}",
                 f"--teacher={drawn_teacher}",
+                "--method=labels",
                 "--model.name=plain_net:plain",
                 "--hr_size=16",
-                "--train.epochs=5",
+                "--lr_size=8",
+                f"--train.epochs={EPOCHS}",
                 "--train.batch_size=24",
                 "--train.learning_rate=0.03",
                 "--train.val_fraction=0",
                 "--device=cpu",
-                *([] if "--precision=bfloat16" in options else ["--precision=float32"]),
-                *([] if "--lr_size=[6,8]" in options else ["--lr_size=8"]),
+                "--precision=float32",
                 *options,
             ]
             for name, options in RUNS.items()
         ]
-        todo = root / f"{processes}.json"
-        todo.write_text(json.dumps(words))
-        launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        command = [sys.executable, *(launch if processes > 1 else []), str(root / "script.py"), str(todo)]
-        said = run(command, env=environment, cwd=root)
-    return {processes: root / str(processes) for processes in (1, 2)}, said
+        for processes in (1, 2)
+    }
+    (root / "2.json").write_text(json.dumps(words[2]))
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    path = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
+    how = {"env": alone() | {"PYTHONPATH": path}, "cwd": root}
+    with started([sys.executable, *launch, str(root / "script.py"), str(root / "2.json")], **how) as process:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(root)
+            assert [main(each) for each in words[1]] == [0] * len(RUNS)
+        torch.set_num_threads(threads)
+        output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output[-4000:]
+    return {processes: root / str(processes) for processes in (1, 2)}, output
 
 
-def run(command: list[str], **how: Any) -> str:
+def alone() -> dict[str, str]:
+    """Return this environment without a process group, with one thread to a process and no GPU."""
+    others = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    return others | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+@contextmanager
+def started(command: list[str], **how: Any) -> Iterator[subprocess.Popen[str]]:
+    """Start a process and let it end with the block."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **how)
     try:
-        said, _ = process.communicate(timeout=300)
-    except subprocess.TimeoutExpired:
-        process.terminate()  # and not kill: torchrun then ends its workers
-        said, _ = process.communicate(timeout=60)
-    assert process.returncode == 0, said[-4000:]
-    return said
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()  # and not kill: torchrun then ends its workers
+            process.communicate(timeout=60)
 
 
 def state(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = torch.load(folder / "state.pt", weights_only=True)
-    return found
+    whole: dict[str, Any] = torch.load(folder / "state.pt", weights_only=True)
+    return whole
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_two_processes_learn_what_one_learns(folders: tuple[dict[int, Path], str], name: str) -> None:
+def test_two_processes_learn_what_one_learns(folders: Folders, name: str) -> None:
     one, two = (state(folders[0][processes] / name) for processes in (1, 2))
     assert one["distiller"].keys() == two["distiller"].keys()
     for key, value in one["distiller"].items():
@@ -156,12 +167,12 @@ def test_two_processes_learn_what_one_learns(folders: tuple[dict[int, Path], str
             torch.testing.assert_close(two["average"][key], value, rtol=0, atol=1e-5, msg=key)
 
 
-def test_it_was_trained_at_all(folders: tuple[dict[int, Path], str]) -> None:
+def test_it_was_trained_at_all(folders: Folders) -> None:
     for name in RUNS:
-        found = [state(folders[0][processes] / name) for processes in (1, 2)]
-        steps = [s["scheduler"]["last_epoch"] for s in found]
+        states = [state(folders[0][processes] / name) for processes in (1, 2)]
+        steps = [s["scheduler"]["last_epoch"] for s in states]
         assert steps == [STEPS, STEPS], name
-        rows = found[1]["rows"]
+        rows = states[1]["rows"]
         # of losses that are still on: one with a stage of its own is over, and the others began after it
         on = [loss for loss, value in rows[-1]["losses"].items() if value]
         sums = [sum(row["losses"][loss] for loss in on) for row in rows]
@@ -169,9 +180,9 @@ def test_it_was_trained_at_all(folders: tuple[dict[int, Path], str]) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in RUNS if name != "bfloat16"])
-def test_the_metrics_are_of_the_whole_batch(folders: tuple[dict[int, Path], str], name: str) -> None:
+def test_the_metrics_are_of_the_whole_batch(folders: Folders, name: str) -> None:
     one, two = (state(folders[0][processes] / name)["rows"] for processes in (1, 2))
-    assert len(one) == len(two) == 5
+    assert len(one) == len(two) == EPOCHS
     for ours, theirs in zip(one, two, strict=True):
         assert theirs["losses"] == pytest.approx(ours["losses"], abs=1e-4)
         assert theirs["train_top1"] == pytest.approx(ours["train_top1"], abs=1e-9)
@@ -180,24 +191,21 @@ def test_the_metrics_are_of_the_whole_batch(folders: tuple[dict[int, Path], str]
     assert [r["machine"]["processes"] for r in results] == [1, 2]
 
 
-def test_one_process_speaks_and_writes_for_all(folders: tuple[dict[int, Path], str]) -> None:
-    said = folders[1]
-    assert said.count("epoch 5/5") == len(RUNS)
+def test_one_process_speaks_and_writes_for_all(folders: Folders) -> None:
+    output = folders[1]
+    assert output.count(f"epoch {EPOCHS}/{EPOCHS}") == len(RUNS)
     for name in RUNS:
         lines = (folders[0][2] / name / "metrics.jsonl").read_text().splitlines()
-        assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3, 4, 5]
+        assert [json.loads(line)["epoch"] for line in lines] == list(range(1, EPOCHS + 1))
 
 
 def test_an_error_of_one_process_ends_all_without_a_stack_trace(drawn: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()  # only the first process writes, and it cannot
-    words = ["teach", f"--data={drawn}", "--train.epochs=1", "--devices=2", "--device=cpu", "--runs=file"]
+    words = ["teach", str(drawn), "--train.epochs=1", "--train.devices=2", "--device=cpu", "--runs=file"]
     command = [sys.executable, "-m", "crossres.commands.main", *words]
-    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    said = subprocess.run(
-        command, cwd=tmp_path, env=environment | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=120
-    )
-    assert said.returncode == 2
-    assert "Traceback" not in said.stderr
-    lines = said.stderr.splitlines()
+    run = subprocess.run(command, cwd=tmp_path, env=alone(), capture_output=True, text=True, timeout=120)
+    assert run.returncode == 2
+    assert "Traceback" not in run.stderr
+    lines = run.stderr.splitlines()
     assert "crossres: cannot write file/teacher/config.yaml: Not a directory; nothing was changed" in lines
     assert all(line.startswith("crossres") for line in lines)

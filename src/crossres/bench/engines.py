@@ -19,7 +19,7 @@ from crossres.bench.grid import Grid, GridRun, judgements_of
 from crossres.config.experiment import Experiment
 from crossres.config.reading import of_run
 from crossres.config.record import sha256, to_yaml
-from crossres.core.errors import CrossresError, one_line
+from crossres.core.errors import CrossresError, needs, one_line
 from crossres.core.files import write_atomically
 from crossres.core.progress import Overview
 
@@ -71,10 +71,8 @@ def side_by_side(grid: Grid, runs: list[GridRun], parallel: int, overview: Overv
 
 def over_ray(grid: Grid, runs: list[GridRun], parallel: int, overview: Overview) -> Ends:
     """Do runs on the cluster that Ray is connected to, ``parallel`` to a GPU."""
-    try:
+    with needs("engine ray", "ray"):
         import ray
-    except ImportError:
-        raise CrossresError("engine ray needs Ray: pip install 'crossres[ray]'") from None
     ray.init(ignore_reinit_error=True, log_to_driver=False)
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     on_gpu = resources.get("GPU", 0) and all(run.config.device != "cpu" for run in runs)

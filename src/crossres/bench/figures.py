@@ -13,16 +13,11 @@ from crossres.evaluation.figures import COLOURS, GREY, LINES, MARKERS, png
 
 
 def draw_comparison(rows: Sequence[MethodScore], baseline: str, folder: Path) -> list[Path]:
-    """Draw a comparison of methods as PNGs, each written atomically; return their paths.
+    """Draw a comparison of methods as PNGs in a folder, each written atomically; return their paths.
 
     ``accuracy.png``: accuracy against resolution, where there are two sizes; ``cost.png``: gain over the baseline
-    against the cost of a step; ``curves.png``: validation accuracy over the epochs. What the rows do not hold is left
-    out.
-
-    Args:
-        rows: of `crossres.bench.comparison.compare_methods`.
-        baseline: the method that gains are counted from.
-        folder: of the PNGs.
+    against the cost of a step; ``curves.png``: validation accuracy over the epochs. What the rows, those of
+    `compare_methods`, do not hold is left out.
     """
     best_first = sorted(rows, key=lambda row: -row.mean)
     numbers = {method: number for number, method in enumerate(dict.fromkeys(row.method for row in best_first))}

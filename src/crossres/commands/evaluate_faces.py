@@ -14,7 +14,7 @@ from crossres.commands.evaluate import show_judgement
 from crossres.commands.parsing import Request
 from crossres.config.judging import EvaluateFaces
 from crossres.evaluation.faces import evaluate_faces
-from crossres.evaluation.protocols import FARS
+from crossres.evaluation.verification import FARS
 
 UNSURE = "* fewer than ten false matches are expected at this rate: too few to know it"
 INTERVALS = "± half the 95 % interval, of the accuracy over folds its standard error; --json has both ends"

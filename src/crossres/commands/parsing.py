@@ -65,7 +65,7 @@ def parse(kind: type[Any], words: Sequence[str]) -> Request:
             if flag and value.lower() not in ("true", "false"):
                 raise CrossresError(f"--{name}: expected true or false, got '{value}'")
             setattr(request, name, value.lower() == "true" if flag else value)
-        elif name in options_of(kind) and options_of(kind)[name].is_list:
+        elif name in options_of(kind) and options_of(kind)[name].is_repeatable:
             lists.setdefault(name, []).append(value)
         else:
             request.words[name] = value

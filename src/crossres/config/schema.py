@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Hashable, Iterator
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
-from inspect import cleandoc
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
+
+from crossres.losses.options import arguments_of
 
 #: What every loss has beside its own options.
 TERM = {
@@ -45,6 +45,11 @@ class Option:
     def is_list(self) -> bool:
         """Whether it may be written a,b."""
         return any(get_origin(part) in (list, tuple) for part in parts(self.type))
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether it may be given several times, each adding to its values."""
+        return any(get_origin(part) is list for part in parts(self.type))
 
     @property
     def choices(self) -> tuple[Any, ...]:
@@ -87,11 +92,3 @@ def help_of(kind: type[Any]) -> dict[str, str]:
     for base in reversed(kind.__mro__):
         texts |= arguments_of(base.__doc__ or "")
     return texts
-
-
-def arguments_of(docstring: str) -> dict[str, str]:
-    """Return the entries below ``Args:`` of a docstring, by name, each as one line."""
-    _, _, text = cleandoc(docstring).partition("\nArgs:\n")
-    text = re.split(r"\n\S", text)[0]
-    entries = re.findall(r"^    (\w+): (.*(?:\n(?:     .*|))*)", text, re.M)
-    return {name: " ".join(words.split()) for name, words in entries}

@@ -43,7 +43,7 @@ def library_errors(message: str) -> Iterator[None]:
 
 @contextmanager
 def needs(what: str, extra: str) -> Iterator[None]:
-    """Turn a failed import into a `CrossresError`: what needs the package, and which extra of crossres installs it."""
+    """Turn a failed import into a `CrossresError`: what needs which package, and the extra that installs it."""
     try:
         yield
     except ImportError as error:

@@ -9,15 +9,13 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from crossres.core.errors import CrossresError, one_line
 from crossres.core.types import Bools
-
-if TYPE_CHECKING:  # what needs no training needs no torch
-    from torch import Tensor
 
 
 def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> None:
@@ -81,9 +79,9 @@ def load_state(path: str | Path) -> dict[str, Any]:
     return state
 
 
-def encode_bits(right: Tensor) -> str:
+def encode_bits(right: npt.ArrayLike) -> str:
     """Write bool (N,) as base64 of its bits, eight to a byte, the first the highest."""
-    return base64.b64encode(np.packbits(right.cpu().numpy()).tobytes()).decode()
+    return base64.b64encode(np.packbits(np.asarray(right)).tobytes()).decode()
 
 
 def decode_bits(text: str, count: int) -> Bools:

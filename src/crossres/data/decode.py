@@ -47,13 +47,8 @@ def fit_image(
 ) -> Image.Image:
     """Bring an RGB image to ``size`` x ``size`` pixels; see `ImageSet.pixels`.
 
-    Args:
-        image: of any size.
-        size: side of the result.
-        fit: what to do with an image that is not square.
-        kernel: by which it is shrunk; it is enlarged by bicubic interpolation.
-        reducing_gap: halve a large photo cheaply first, but keep it this many times finer than the result needs;
-            None resamples it in one exact step.
+    It is shrunk by the ``kernel`` and enlarged by bicubic interpolation. With ``reducing_gap`` a large photo is first
+    halved cheaply, but left this many times finer than the result needs; None resamples it in one exact step.
     """
     width, height = image.size
     if width == height == size:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, get_args, get_type_hints
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from crossres.core.errors import CrossresError, nearest
+from crossres.core.errors import CrossresError
 
 Kernel = Literal["area", "bilinear", "bicubic", "lanczos", "nearest"]
 Size = int | tuple[int, int]
@@ -51,33 +51,6 @@ class Degradation:
             noise=self.noise or ((0.0, 0.04) if realistic else (0.0, 0.0)),
             jpeg=self.jpeg or ((40.0, 95.0) if realistic else (0.0, 0.0)),
         )
-
-
-def read_degradation(text: str) -> Degradation:
-    """Read ``preset=realistic`` or ``kernel=area,blur=0.5:1``; a range is LOW:HIGH or one number.
-
-    Raises:
-        CrossresError: an unknown option or a value out of range, by name.
-    """
-    hints = get_type_hints(Degradation)
-    options: dict[str, Any] = {}
-    for part in text.split(","):
-        name, _, value = part.partition("=")
-        if name not in hints:
-            known = [field.name for field in fields(Degradation)]
-            raise CrossresError(f"degradation: unknown option '{name}'{nearest(name, known)}")
-        if name in ("preset", "kernel"):
-            choices = get_args(hints[name])
-            if value not in choices:
-                raise CrossresError(f"degradation: {name} is '{value}', expected {' or '.join(choices)}")
-            options[name] = value
-            continue
-        try:
-            low, high = (float(word) for word in (value.split(":") if ":" in value else (value, value)))
-        except ValueError:
-            raise CrossresError(f"degradation: {name} is '{value}', expected a number or LOW:HIGH") from None
-        options[name] = (low, high)
-    return Degradation(**options)
 
 
 def check_size(size: Size, hr_size: int | None = None) -> tuple[int, int]:

@@ -88,7 +88,7 @@ def degrade(
     if (low, ranges.blur) == (high, (0.0, 0.0)):
         rows = resize_matrix(height, high, degradation.kernel, hr.device)
         columns = resize_matrix(width, high, degradation.kernel, hr.device)
-        lr = _resampled(images, rows, columns)
+        lr = F.linear(F.linear(images, columns).transpose(-1, -2), rows).transpose(-1, -2).contiguous()
     else:
         rows = _shrinking_matrices(height, low, high, degradation.kernel, draws)
         columns = rows if width == height else _shrinking_matrices(width, low, high, degradation.kernel, draws)
@@ -122,11 +122,6 @@ def _mixed(bits: Tensor) -> Tensor:
         bits ^= (bits >> shift).bitwise_and_(2 ** (64 - shift) - 1)  # a shift that fills up with zeros
         bits *= factor
     return bits
-
-
-def _resampled(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Apply one matrix to every column and one to every row of (B, C, H, W)."""
-    return F.linear(F.linear(images, columns).transpose(-1, -2), rows).transpose(-1, -2).contiguous()
 
 
 @lru_cache(maxsize=256)
@@ -227,14 +222,9 @@ def _jpeg_constants(device: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def jpeg(images: Tensor, quality: Tensor) -> Tensor:
-    """Send RGB images through baseline JPEG (ITU-T T.81) without chroma subsampling.
+    """Send RGB images, float (B, 3, H, W) in 0..1, through baseline JPEG (ITU-T T.81) without chroma subsampling.
 
-    Args:
-        images: float (B, 3, H, W) in 0..1.
-        quality: (B,) in 1..100, scaled to quantisation tables as the IJG library does.
-
-    Returns:
-        float (B, 3, H, W) in 0..1.
+    ``quality`` (B,), 1..100, scales the quantisation tables as in the IJG library.
     """
     dct, tables, colour, back = _jpeg_constants(str(images.device))
     height, width = images.shape[-2:]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from crossres.core.errors import CrossresError, one_line
+from crossres.core.errors import CrossresError, needs, one_line
 from crossres.data.faces import NOBODY, Search
 from crossres.data.folder import FileItems, files_below
 from crossres.data.images import ImageSet, by_name
@@ -147,10 +147,8 @@ def _folders(root: Path, _distance: str) -> list[Face]:
 
 def _mat(path: Path, *entries: str) -> list[list[str]]:
     """Return the texts of some cell arrays of a MATLAB file."""
-    try:
+    with needs("the MATLAB file of TinyFace", "bench"):
         from scipy.io import loadmat
-    except ImportError:
-        raise CrossresError("TinyFace's lists need scipy: pip install 'crossres[bench]'") from None
     try:
         content = loadmat(path)
     except OSError as error:

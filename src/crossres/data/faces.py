@@ -14,7 +14,7 @@ from crossres.core.types import Int64s
 from crossres.data.images import ImageSet
 from crossres.data.pairs import Pairs
 
-#: Identity of an image that is nobody's in a gallery: a distractor, or a stranger among the probes.
+#: Identity of an image of no known person: a distractor in a gallery, or a stranger among the probes.
 NOBODY = -1
 
 

@@ -135,11 +135,7 @@ class ImageSet:
         return self._items.where(int(self._rows[i]))
 
     def image(self, i: int) -> Pixels:
-        """Return image ``i`` at its own size, uint8 (H, W, 3) RGB.
-
-        Raises:
-            CrossresError: the image is corrupt; the message names it.
-        """
+        """Return image ``i`` at its own size, uint8 (H, W, 3) RGB; CrossresError if it is corrupt, by name."""
         return np.array(self._load(i))
 
     def sample(self, i: int, size: int, fit: Fit = "crop") -> Tensor:
@@ -182,10 +178,7 @@ class ImageSet:
         return torch.from_numpy(out)
 
     def enlarged(self, size: int, fit: Fit = "crop") -> int:
-        """Count the images that ``fit`` to ``size`` enlarges.
-
-        Free after `pixels`; before it, it reads the header of every image.
-        """
+        """Count the images that ``fit`` to ``size`` enlarges: free after `pixels`, else from every image's header."""
         check_fit(size, fit)
         if self._sides is None:
             sides = np.empty((len(self), 2), dtype=np.int64)

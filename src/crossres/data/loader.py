@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 class Loader:
     """Serves an ImageSet as batches of the same view at two resolutions.
 
-    A set whose decoded images fit the memory budget lies on the device as one uint8 tensor; a larger one is
-    decoded by worker processes. Everything random is drawn per epoch from (seed, epoch), for all samples at
-    once, on the CPU: it is the same for every batch size, number of processes and device.
+    A set whose decoded images fit the memory budget lies on the device as one uint8 tensor; a larger one is decoded
+    by worker processes. Everything random is drawn per epoch from (seed, epoch), for all samples at once: it is the
+    same for every batch size, number of processes and device.
 
     Args:
         images: the labelled images.
@@ -249,15 +249,12 @@ class _Decoding(Dataset[Tensor | CrossresError]):
 
 
 def shift_and_flip(pixels: Tensor, shift: Tensor, flip: Tensor) -> Tensor:
-    """Shift each image by its own offset, mirroring its border into view, and mirror it if asked to.
+    """Shift each image (B, C, H, W) by its own offset, mirroring its border into view, then perhaps flip it.
 
     Args:
-        pixels: (B, C, H, W) of any type.
+        pixels: of any type, which the result has, too.
         shift: (B, 2) int64: down and right, in pixels, less than H and W.
-        flip: (B,) bool: left to right, after the shift.
-
-    Returns:
-        A tensor like ``pixels``.
+        flip: (B,) bool: left to right.
     """
     height, width = pixels.shape[-2:]
     rows = _mirror(torch.arange(height, device=pixels.device) - shift[:, :1], height)
@@ -269,11 +266,9 @@ def shift_and_flip(pixels: Tensor, shift: Tensor, flip: Tensor) -> Tensor:
 
 
 def zoomed(images: Tensor, factor: Tensor) -> Tensor:
-    """Enlarge (or below 1 reduce) each image about its centre, bilinear, mirroring its border into view.
+    """Enlarge each image (float, (B, C, H, W)) about its centre by its ``factor`` (B,), or below 1 reduce it.
 
-    Args:
-        images: floating point (B, C, H, W).
-        factor: (B,), above 0.
+    It is resampled by bilinear interpolation, its border mirrored into view.
     """
     turn = torch.zeros(len(images), 2, 3, device=images.device)
     turn[:, 0, 0] = turn[:, 1, 1] = 1 / factor
@@ -282,17 +277,15 @@ def zoomed(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def recoloured(images: Tensor, factor: Tensor) -> Tensor:
-    """Change the brightness, contrast and saturation of each image, in this order.
+    """Change the brightness, contrast and saturation of each image (float, (B, 3, H, W), 0..1), in this order.
 
-    Args:
-        images: floating point (B, 3, H, W) in 0..1, as what is returned.
-        factor: (B, 3), of the values, of their distance to the image's mean and of that to each pixel's luminance
-            (ITU-R BT.601).
+    ``factor`` (B, 3) is that of the values, of their distance to the image's mean and of that to each pixel's
+    luminance (ITU-R BT.601).
     """
     brightness, contrast, saturation = factor.to(images.dtype)[:, :, None].unbind(1)
     # all three are linear: one product of matrices is several times as fast as a pass each
     luminance = images.new_zeros(3, 3)
-    for channel, share in enumerate((0.299, 0.587, 0.114)):
+    for channel, share in enumerate((0.299, 0.587, 0.114)):  # unlike a copy from the host, no wait
         luminance[:, channel] = share
     itself = torch.eye(3, dtype=images.dtype, device=images.device)
     mixed = saturation[..., None] * itself + (1 - saturation[..., None]) * luminance

@@ -59,34 +59,32 @@ class ShardItems(EncodedItems):
     def __init__(self, shards: Shards, table: Any) -> None:
         self._shards = shards
         self._file = table if isinstance(table, Path) else None
-        self._table = _mapped(table) if isinstance(table, Path) else table
+        # apart: to take a column out of a table of many batches is slow
+        self._columns = _columns(table)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_table": None if self._file else self._table}
+        return {**self.__dict__, "_columns": None if self._file else self._columns}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if self._file:
-            self._table = _mapped(self._file)
+            self._columns = _columns(self._file)
 
     def __len__(self) -> int:
-        return len(self._table)
+        return len(self._columns["image"])
 
     def encoded(self, row: int) -> bytes:
-        return bytes(self._cell("image", row))
+        return bytes(self._columns["image"][row].as_py())
 
     def path(self, row: int) -> str:
-        return str(self._cell("name", row))
+        return str(self._columns["name"][row].as_py())
 
     def where(self, row: int) -> str:
         name = self.path(row)
         return self._shards.where(row) + (f" ({name})" if name else "")
 
     def digest(self, row: int) -> bytes:
-        return bytes(self._cell("digest", row)) if self._file else super().digest(row)
-
-    def _cell(self, column: str, row: int) -> Any:
-        return self._table[column][row].as_py()
+        return bytes(self._columns["digest"][row].as_py()) if self._file else super().digest(row)
 
 
 def pack(shards: Shards, column: str, *, memory_mb: int, cache: Path) -> ShardItems:
@@ -169,6 +167,9 @@ def _write(batches: Iterator[Any], file: Path) -> None:
             unfinished.unlink()
 
 
-def _mapped(file: Path) -> Any:
+def _columns(table: Any) -> dict[str, Any]:
+    """Return the columns of a table or, mapped into memory, of a file that holds one."""
     pa, _ = arrow()
-    return pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+    if isinstance(table, Path):
+        table = pa.ipc.open_file(pa.memory_map(str(table))).read_all()
+    return dict(zip(table.column_names, table.columns, strict=True))

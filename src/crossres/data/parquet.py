@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from crossres.core.errors import CrossresError
 from crossres.core.types import Bools, Int64s
@@ -28,14 +25,6 @@ from crossres.data.shards import (
     require_column,
 )
 from crossres.data.splits import Splitting, require_own_split, split_by_seed
-
-
-@dataclass
-class Labels:
-    """A label column: int64 or str (N,), and the names of 0, 1, ... where the source gives them."""
-
-    values: npt.NDArray[Any]
-    names: list[str] | None
 
 
 def read_parquet(
@@ -59,18 +48,19 @@ def read_parquet(
         require_own_split(how.split, name)
     image = pick_image(train, image)
     label = pick_label(train, label, image, open_set=how.open_set)
-    shards, labels = train, _read_labels(train, label)
-    classes = _class_names(labels)
+    shards, (labels, classes) = train, _read_labels(train, label)
     if test_paths is not None and how.split == "test":
-        shards = open_shards(test_paths)
-        labels = _read_labels(shards, label)
-        classes = _class_names(labels) if how.open_set else classes
+        shards, names = open_shards(test_paths), classes
+        labels, classes = _read_labels(shards, label)
+        if not how.open_set:
+            labels, classes = _by_name(labels, classes, names, shards, name), names
     items = pack(shards, pick_image(shards, image), memory_mb=memory_mb, cache=cache)
-    images = ImageSet(items, _class_indices(labels, classes, shards, name), classes, name)
+    images = ImageSet(items, labels, classes, name)
     return images if test_paths is not None else split_by_seed(images, how)
 
 
-def _read_labels(shards: Shards, column: str) -> Labels:
+def _read_labels(shards: Shards, column: str) -> tuple[Int64s, list[str]]:
+    """Return the label of each row, int64 (N,), and the names of 0, 1, ..."""
     pa, pq = arrow()
     require_column(shards, column, "label_column")
     kind = shards.fields[column]
@@ -87,8 +77,6 @@ def _read_labels(shards: Shards, column: str) -> Labels:
             raise CrossresError(f"{shards.where(start + row)} has no '{column}' ({values.null_count} such rows)")
         parts.append(np.asarray(values.to_pylist(), dtype=str) if text else values.cast(pa.int64()).to_numpy())
     values = np.concatenate(parts)
-    if text:
-        return Labels(values, None)
 
     def refuse(bad: Bools, rule: str) -> None:
         rows = np.flatnonzero(bad)
@@ -96,15 +84,33 @@ def _read_labels(shards: Shards, column: str) -> Labels:
             given = f"{shards.where(int(rows[0]))} has {column} {values[rows[0]]} ({len(rows)} such rows)"
             raise CrossresError(f"{given}; {rule}")
 
-    refuse(values < 0, "labels should be 0 or above (-1 usually means that the row has none)")
-    names = shards.features.get(column, {}).get("names")
-    marked = any(feature.get("_type") == "ClassLabel" for feature in shards.features.values())
-    if not names and not marked:  # where a column is marked, the file is about that one
-        names = _names_beside(shards.paths[0].parent / "classes.json")
-    if not names:
-        return Labels(values, None)
-    refuse(values >= len(names), f"with {len(names)} class names it should be 0 to {len(names) - 1}")
-    return Labels(values, list(names))
+    if not text:
+        refuse(values < 0, "labels should be 0 or above (-1 usually means that the row has none)")
+        names = shards.features.get(column, {}).get("names")
+        marked = any(feature.get("_type") == "ClassLabel" for feature in shards.features.values())
+        if not names and not marked:  # where a column is marked, the file is about that one
+            names = _names_beside(shards.paths[0].parent / "classes.json")
+        if names:
+            refuse(values >= len(names), f"with {len(names)} class names it should be 0 to {len(names) - 1}")
+            if len(set(names)) < len(names):
+                twice = next(name for name in names if names.count(name) > 1)
+                raise CrossresError(f"two classes are called '{twice}': class names should differ")
+            return values, list(names)
+    distinct, labels = np.unique(values, return_inverse=True)
+    return labels.reshape(-1), [str(value) for value in distinct.tolist()]
+
+
+def _by_name(labels: Int64s, names: list[str], classes: list[str], shards: Shards, source: str) -> Int64s:
+    """Return labels that count ``names`` as positions in ``classes``: splits may count their classes differently."""
+    place = {name: position for position, name in enumerate(classes)}
+    used = np.unique(labels).tolist()
+    unknown = [label for label in used if names[label] not in place]
+    if unknown:
+        row, count = int(np.argmax(labels == unknown[0])), f"({len(unknown)} such classes)"
+        given = f"{shards.where(row)} of {source} is of class '{names[unknown[0]]}'"
+        lacking = f"which the training split does not have {count}: remove them or add training images"
+        raise CrossresError(f"{given}, {lacking}")
+    return np.array([place.get(name, -1) for name in names], dtype=np.int64)[labels]
 
 
 def _names_beside(path: Path) -> list[str] | None:
@@ -127,25 +133,3 @@ def _names_beside(path: Path) -> list[str] | None:
     if not isinstance(names, list):
         raise CrossresError(f"{path} should be a list of class names, or an object of them")
     return [str(name) for name in names]
-
-
-def _class_names(labels: Labels) -> list[str]:
-    if labels.names is None:
-        return [str(value) for value in np.unique(labels.values).tolist()]
-    if len(set(labels.names)) < len(labels.names):
-        twice = next(name for name in labels.names if labels.names.count(name) > 1)
-        raise CrossresError(f"two classes are called '{twice}': class names should differ")
-    return labels.names
-
-
-def _class_indices(labels: Labels, classes: list[str], shards: Shards, name: str) -> Int64s:
-    """Turn labels into positions in ``classes``, by name: splits may count their classes differently."""
-    values, first, inverse = np.unique(labels.values, return_index=True, return_inverse=True)
-    names = [labels.names[v] if labels.names else str(v) for v in values.tolist()]
-    index = {known: position for position, known in enumerate(classes)}
-    for row, label in zip(first.tolist(), names, strict=True):
-        if label not in index:
-            where, count = f"{shards.where(row)} of {name}", len(set(names) - set(classes))
-            lacking = f"which the training split does not have ({count} such classes)"
-            raise CrossresError(f"{where} is of class '{label}', {lacking}: remove them or add training images")
-    return np.array([index[label] for label in names], dtype=np.int64)[inverse.reshape(-1)]

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from crossres.core.errors import CrossresError, demand_utf8, nearest, one_line
+from crossres.core.errors import CrossresError, demand_utf8, nearest, needs, one_line
 from crossres.data.folder import read_folder, read_loose
 from crossres.data.images import ArrayItems, ImageSet, Items
 from crossres.data.packed import pack
@@ -92,7 +92,7 @@ def read_unlabelled(
     memory_mb: int = 4096,
     cache: Path | None = None,
 ) -> ImageSet:
-    """Read images that nobody labelled: each is a class of its own, so that any other is another.
+    """Read images without labels: each is a class of its own, so that any other image is of another class.
 
     Args:
         source: a folder with images anywhere below it, or parquet files as of `read`, of all splits.
@@ -178,10 +178,8 @@ def _digits() -> ImageSet:
 
 def _torchvision(name: str, split: Split, root: Path, download: bool) -> ImageSet:
     require_own_split(split, name)
-    try:
+    with needs(name, "torchvision"):
         from torchvision import datasets
-    except ImportError as error:
-        raise CrossresError(f"{name} needs torchvision: pip install 'crossres[torchvision]'") from error
     build: Callable[..., Any] = getattr(datasets, _TORCHVISION[name])
     which = {"train": split == "train"} if name.startswith("cifar") else {"split": split}
     try:

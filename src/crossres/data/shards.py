@@ -11,11 +11,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from crossres.core.errors import CrossresError, nearest, one_line
+from crossres.core.errors import CrossresError, nearest, needs, one_line
 
 _NUMBERED = re.compile(r"^(?P<prefix>.*?)-(?P<number>\d+)-of-(?P<total>\d+)$")
 _SPLIT_WORDS = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
-#: Columns that name people; where splits have people of their own, a bare integer would name nobody.
+#: Columns that name people; where splits have people of their own, a bare integer does not say whom.
 PEOPLE = ("identity", "person", "subject", "name")
 
 
@@ -25,11 +25,9 @@ def arrow() -> tuple[Any, Any]:
     Raises:
         CrossresError: pyarrow is not installed.
     """
-    try:
+    with needs("a parquet file", "parquet"):
         import pyarrow
         import pyarrow.parquet
-    except ImportError as error:
-        raise CrossresError("parquet files need pyarrow: pip install 'crossres[parquet]'") from error
     return pyarrow, pyarrow.parquet
 
 

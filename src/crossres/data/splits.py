@@ -48,10 +48,7 @@ def stratified_split(
         file_names: of the samples; if given and all different, their hashes and not their positions decide.
 
     Returns:
-        Kept and held-out positions, int64, each ascending; together all of ``0 .. N - 1``.
-
-    Raises:
-        CrossresError: the fraction is not between 0 and 1, or the seed is negative.
+        Kept and held-out positions, each ascending; together all of ``0 .. N - 1``.
     """
     if not 0 < fraction < 1:
         raise CrossresError(f"the share to hold out is {fraction}; it should lie between 0 and 1")

@@ -11,11 +11,12 @@ import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from crossres.config.deployment import Embed, Predict
-from crossres.core.errors import CrossresError
+from crossres.core.errors import CrossresError, needs
 from crossres.core.files import write_atomically
 from crossres.data.packed import encoded_images
 from crossres.data.shards import arrow, find_shards, open_shards, pick_image
@@ -47,10 +48,6 @@ def predict(options: Predict, note: Callable[[str], None] = lambda _: None) -> I
     recognizer = Recognizer.load(options.model, threads=options.threads, trust_code=options.trust_code)
     if not recognizer.facts.classes:
         raise CrossresError(f"{options.model} has no classes; crossres identify and verify compare its embeddings")
-    return _documents(recognizer, options, note)
-
-
-def _documents(recognizer: Recognizer, options: Predict, note: Callable[[str], None]) -> Iterator[dict[str, Any]]:
     photos = flagged = unreadable = 0
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
@@ -187,41 +184,33 @@ def _counts(part: PartFile) -> dict[str, int]:
     return {key: int(value) for key, value in record["counts"].items()}
 
 
-def _sources(part: PartFile) -> Iterator[tuple[str, Any]]:
-    """Yield name and source of each photo."""
-    yield from ((name, part.source / name) for name in part.names)
-    first, last = part.rows
-    if last:
-        for row, (name, image) in enumerate(encoded_images(part.source, part.column, first, last), start=first):
-            yield name or f"{part.source.name}:{row}", image
-
-
 def write_part(recognizer: Recognizer, part: PartFile, batch_size: int) -> dict[str, int]:
     """Embed the photos of a part and write its file; return how many, how many flagged and how many unreadable."""
     pa, pq = arrow()
     names: list[str] = []
-    rows: dict[str, list[Any]] = {key: [] for key in ("embedding", "quality", "flags", "error")}
 
     def sources() -> Iterator[Any]:
-        for name, source in _sources(part):
+        first, last = part.rows
+        rows = encoded_images(part.source, part.column, first, last) if last else []
+        numbered = (
+            (name or f"{part.source.name}:{row}", image) for row, (name, image) in enumerate(rows, start=first)
+        )
+        for name, source in chain(((name, part.source / name) for name in part.names), numbered):
             # a file's name may not be UTF-8
             names.append(name.encode(errors="backslashreplace").decode())
             yield source
 
-    for answer in recognizer.stream(sources(), batch_size=batch_size):
-        rows["embedding"].append(None if answer.embedding is None else answer.embedding.tolist())
-        rows["quality"].append(answer.quality)
-        rows["flags"].append(list(answer.flags))
-        rows["error"].append(answer.error)
-    unreadable = sum(error is not None for error in rows["error"])
-    counts = dict(zip(COUNTS, (len(names), sum(map(bool, rows["flags"])), unreadable), strict=True))
-    kinds = {
-        "embedding": pa.list_(pa.float32(), recognizer.facts.embedding_dim),
-        "quality": pa.float32(),
-        "flags": pa.list_(pa.string()),
-        "error": pa.string(),
+    answers = list(recognizer.stream(sources(), batch_size=batch_size))
+    unreadable = sum(answer.error is not None for answer in answers)
+    counts = dict(zip(COUNTS, (len(answers), sum(bool(answer.flags) for answer in answers), unreadable), strict=True))
+    embeddings = [None if answer.embedding is None else answer.embedding.tolist() for answer in answers]
+    columns = {
+        "path": pa.array(names, pa.string()),
+        "embedding": pa.array(embeddings, pa.list_(pa.float32(), recognizer.facts.embedding_dim)),
+        "quality": pa.array([answer.quality for answer in answers], pa.float32()),
+        "flags": pa.array([list(answer.flags) for answer in answers], pa.list_(pa.string())),
+        "error": pa.array([answer.error for answer in answers], pa.string()),
     }
-    columns = {"path": pa.array(names, pa.string())} | {key: pa.array(rows[key], kinds[key]) for key in kinds}
     record = {ORIGIN: json.dumps({"origin": part.origin, "counts": counts}).encode()}
     table = pa.table(columns).replace_schema_metadata(record)
     write_atomically(part.out, lambda file: pq.write_table(table, file))
@@ -231,25 +220,22 @@ def write_part(recognizer: Recognizer, part: PartFile, batch_size: int) -> dict[
 class _Worker:
     """Of a Ray cluster: loads the model once."""
 
-    def __init__(self, model: str, options: Embed) -> None:
-        self.recognizer = Recognizer.load(
-            model, threads=1, trust_code=options.trust_code, onnx_input=options.onnx_input
-        )
-        self.batch_size = options.batch_size
+    def __init__(self, options: Embed) -> None:
+        how: dict[str, Any] = {"trust_code": options.trust_code, "onnx_input": options.onnx_input}
+        self.recognizer, self.batch_size = Recognizer.load(options.model, threads=1, **how), options.batch_size
 
     def __call__(self, row: dict[str, Any]) -> dict[str, int]:
         return write_part(self.recognizer, row["item"], self.batch_size)
 
 
 def _over_ray(todo: list[PartFile], options: Embed) -> Iterator[dict[str, int]]:
-    try:
+    with needs("engine ray", "ray"):
         import ray
         import ray.data
-    except ImportError as error:
-        raise CrossresError(f"--engine ray needs {error.name}: pip install 'crossres[ray]'") from None
     if not todo:
         return
-    model = str(Path(options.model).resolve()) if Path(options.model).exists() else options.model
+    if Path(options.model).exists():
+        options = replace(options, model=str(Path(options.model).resolve()))
     parts = [replace(part, out=part.out.resolve(), source=part.source.resolve()) for part in todo]
     ray.init(ignore_reinit_error=True, log_to_driver=False)
     cores = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]
@@ -257,5 +243,5 @@ def _over_ray(todo: list[PartFile], options: Embed) -> Iterator[dict[str, int]]:
     # a block a part, or one worker would get them all
     queue = ray.data.from_items(parts, override_num_blocks=len(parts))
     worker: Any = _Worker
-    done = queue.map(worker, fn_constructor_args=(model, options), concurrency=workers)
+    done = queue.map(worker, fn_constructor_args=(options,), concurrency=workers)
     yield from ({key: int(value) for key, value in row.items()} for row in done.iter_rows())

@@ -99,10 +99,8 @@ def resampling(
 
     Args:
         pixel: 0, 1, ... n - 1, float64 (n,).
-        start: of the part of the axis, in pixels; like the next three a scalar of float64.
-        length: of that part.
-        offset: of the part of the result.
-        inner: length of that part.
+        start: of the part of the axis, in pixels; ``length`` is its length. All four are scalars of float64.
+        offset: of the part of the result, of length ``inner``.
         side: length of the result.
         kernel: by which it is shrunk; it is enlarged by bicubic interpolation.
     """
@@ -122,11 +120,7 @@ def resampling(
 
 
 def deploy(encoder: Encoder) -> Deployed:
-    """Return an encoder with the preprocessing of its training before it and its answers after it.
-
-    Raises:
-        CrossresError: it does not say its sizes.
-    """
+    """Return an encoder between its training's preprocessing and its answers; CrossresError where it has no sizes."""
     # so that a folder and its export are known for one model
     info = {**encoder.info, "weights_sha256": weights_sha256(encoder)}
     facts = facts_of(info, encoder.classes, encoder.embedding_dim, encoder.input_size)

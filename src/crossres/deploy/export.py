@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import timeit
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from crossres.deploy.facts import Facts
 from crossres.deploy.onnx_engine import Engine, OnnxEngine
 from crossres.deploy.onnx_file import onnx_model, write_onnx
 from crossres.deploy.photos import reduced
-from crossres.evaluation.protocols import verify
+from crossres.evaluation.verification import verify
 from crossres.training.faces import read_people
 from crossres.training.task import read_split
 
@@ -56,21 +57,24 @@ def export(options: Export) -> dict[str, Any]:
     if options.limit < MIN_IMAGES:
         raise CrossresError(f"--limit {options.limit}: an export is checked on at least {MIN_IMAGES} images")
     network = TorchEngine(options.model, trust_code=options.trust_code)
-    target = _target(options)
+    folder = Path(options.model) if Path(options.model).is_dir() else Path()
+    target = Path(options.out or folder / f"model-{options.precision}.onnx")
+    if target.suffix != ".onnx":
+        raise CrossresError(f"--out {target}: the name of an ONNX file ends in .onnx")
     test, calibration, pairs = _images(options, network.facts)
     if len(test) < MIN_IMAGES:
         raise CrossresError(
-            f"an export is checked on at least {MIN_IMAGES} images, but there are {len(test)}; give --data"
+            f"an export is checked on at least {MIN_IMAGES} images, here are {len(test)}; give --data"
         )
-    before = run_all(network, network.facts, _photos(test))
+    before = run_all(network, test)
     about = {**network.facts.about, "format": "onnx", "precision_exported": options.precision}
     facts = replace(network.facts, about=about)
-    with tempfile.TemporaryDirectory() as folder:
-        tried = Path(folder) / "tried.onnx"
+    with tempfile.TemporaryDirectory() as beside:
+        tried = Path(beside) / "tried.onnx"
         model = onnx_model(network.network, options.precision, calibration)
         write_onnx(model, facts, tried)
         engine = OnnxEngine(tried, threads=1)
-        after = run_all(engine, facts, _photos(test))
+        after = run_all(engine, test)
         embeddings = (before["embedding"], after["embedding"])
         judged = [verify(rows, rows, pairs, resamples=0)["accuracy_best"] for rows in embeddings] if pairs else None
         parity = measure_parity(before, after, _truth(test, facts), judged)
@@ -78,15 +82,6 @@ def export(options: Export) -> dict[str, Any]:
         milliseconds = _milliseconds(engine)
     write_onnx(model, replace(facts, about={**about, "parity": parity}), target)
     return {"path": str(target), "bytes": target.stat().st_size, "milliseconds": milliseconds, "parity": parity}
-
-
-def _target(options: Export) -> Path:
-    if options.out is None:
-        folder = Path(options.model) if Path(options.model).is_dir() else Path()
-        return folder / f"model-{options.precision}.onnx"
-    if Path(options.out).suffix != ".onnx":
-        raise CrossresError(f"--out {options.out}: the name of an ONNX file ends in .onnx")
-    return Path(options.out)
 
 
 def _images(options: Export, facts: Facts) -> tuple[ImageSet, list[Pixels], Pairs | None]:
@@ -127,11 +122,6 @@ def _config(options: Export) -> Experiment:
     return replace(config, data=options.data or config.data, images=replace(config.images, **columns))
 
 
-def _photos(images: ImageSet) -> Iterator[Pixels]:
-    """Yield the images at their own sizes."""
-    return (images.image(i) for i in range(len(images)))
-
-
 def _truth(images: ImageSet, facts: Facts) -> Int64s | None:
     """Return each image's class among the network's, -1 where it does not know it; None where it knows none."""
     if not set(images.classes) & set(facts.classes):
@@ -142,30 +132,16 @@ def _truth(images: ImageSet, facts: Facts) -> Int64s | None:
 
 def _milliseconds(engine: Engine) -> float:
     photo = np.zeros((1, engine.facts.side, engine.facts.side, 3), np.uint8)
-    taken = []
-    for _ in range(30):
-        start = time.perf_counter()
-        engine.run(photo)
-        taken.append(time.perf_counter() - start)
-    return 1000 * float(np.median(taken))
+    return 1000 * float(np.median(timeit.repeat(lambda: engine.run(photo), number=1, repeat=30)))
 
 
-def run_all(engine: Engine, facts: Facts, photos: Iterable[Pixels]) -> dict[str, Float32s]:
-    """Return the outputs for photos of any sizes, (N, ...), in their order."""
-    parts: list[dict[str, Float32s]] = []
-    waiting: list[Pixels] = []
-
-    def run() -> None:
-        if waiting:
-            parts.append(engine.run(np.stack(waiting)))
-            waiting.clear()
-
-    for photo in photos:
-        small = reduced(photo, facts)
-        if len(waiting) == BATCH or (waiting and waiting[0].shape != small.shape):
-            run()
-        waiting.append(small)
-    run()
+def run_all(engine: Engine, images: ImageSet) -> dict[str, Float32s]:
+    """Return the outputs for images at their own sizes, (N, ...), in their order."""
+    parts = []
+    photos = (reduced(images.image(i), engine.facts) for i in range(len(images)))
+    for _, same_size in groupby(photos, key=lambda photo: photo.shape):
+        while batch := list(islice(same_size, BATCH)):
+            parts.append(engine.run(np.stack(batch)))
     return {name: np.concatenate([part[name] for part in parts]) for name in engine.outputs}
 
 
@@ -212,15 +188,7 @@ def measure_parity(
 
 
 def demand_parity(parity: Mapping[str, Any], precision: str) -> None:
-    """Refuse an export that does not answer as the network does.
-
-    Args:
-        parity: as of `measure_parity`.
-        precision: of the export.
-
-    Raises:
-        CrossresError: with what differs and by how much.
-    """
+    """Refuse an export, by its `measure_parity`, that does not answer as the network does."""
     cosine, agreement = BOUNDS[precision]
     few = 100 * IMAGES / parity["images"]
     lost = 0.0 if parity["accuracy"] is None else parity["accuracy_before"] - parity["accuracy"]

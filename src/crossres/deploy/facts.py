@@ -24,7 +24,7 @@ Task = Literal["classification", "faces"]
 
 @dataclass(frozen=True)
 class Facts:
-    """Facts about a network.
+    """Facts about a network; ValueError, TypeError or AttributeError where one is of another type or out of bounds.
 
     Attributes:
         task: classification, or faces.
@@ -37,9 +37,6 @@ class Facts:
         seen: of the training images at low resolution: ``contrast``, below which one in a thousand of them lies, and
             ``clipped``, a share of black and white that one in a thousand exceeds.
         about: all else that is known: degradation, versions, measured results, precision.
-
-    Raises:
-        ValueError, TypeError, AttributeError: one of them is of another type or out of bounds.
     """
 
     task: Task
@@ -57,11 +54,12 @@ class Facts:
             self.task in get_args(Task)
             and all(isinstance(name, str) and name.isprintable() for name in self.classes)
             and len(set(self.classes)) == len(self.classes)
-            and all(_whole(side, 4096) for side in (*self.lr_size, self.hr_size))
+            and all(type(side) is int and 1 <= side <= 4096 for side in (*self.lr_size, self.hr_size))
             and self.lr_size[0] <= self.lr_size[1]
             and self.fit in get_args(Fit)
             and self.kernel in get_args(Kernel)
-            and _whole(self.embedding_dim, 2**20)
+            and type(self.embedding_dim) is int
+            and 1 <= self.embedding_dim <= 2**20
             and all(isinstance(value, (int, float)) and 0 <= value <= 1 for value in self.seen.values())
             and isinstance(self.about, Mapping)
         )
@@ -91,10 +89,6 @@ class Facts:
     def to_json(self) -> str:
         """Return it as the text that `from_json` reads."""
         return json.dumps(asdict(self), ensure_ascii=False)
-
-
-def _whole(value: Any, most: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
 
 
 def from_json(text: str, where: str) -> Facts:

@@ -6,28 +6,26 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from crossres.core.errors import CrossresError, nearest
+from crossres.core.errors import CrossresError, nearest, needs
 from crossres.core.types import Float32s
 from crossres.deploy import gallery_file
 from crossres.deploy.gallery_file import MAX_NAME, is_name
-from crossres.deploy.index import Kind, build_index
 from crossres.deploy.recognizer import Recognizer
-from crossres.deploy.thresholds import (
-    TOLERANCE,
-    Threshold,
-    at_least,
-    pair_threshold,
-    read_threshold,
-    search_threshold,
-)
+from crossres.deploy.thresholds import TOLERANCE, Threshold, at_least, pair_threshold, search_threshold
 from crossres.evaluation.identification import unit_rows
 
 FORMAT = "crossres gallery 1"
+Kind = Literal["exact", "hnsw", "ivf"]
+
+#: HNSW: neighbours of a node, candidates kept while a node is added and while a probe is searched
+NEIGHBOURS, BUILD_WIDTH, SEARCH_WIDTH = 32, 40, 512
+#: IVF: training rows to a cell (FAISS asks for 39 at least), and the share of the cells that is searched
+ROWS_PER_CELL, SEARCHED = 64, 1 / 8
 
 
 @dataclass(frozen=True)
@@ -40,15 +38,12 @@ class Match:
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """Which model makes embeddings.
+    """Which model makes embeddings; CrossresError for a name or a digest that a gallery's file would not take.
 
     Attributes:
         name: for people.
         spaces: digests of the models whose space its embeddings lie in: its own first, then that of a teacher whose
             embeddings it was taught to hit.
-
-    Raises:
-        CrossresError: a name or a digest that a gallery's file would not take.
     """
 
     name: str
@@ -89,13 +84,40 @@ def cosine(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
     return float(left @ right)
 
 
+def build_index(kind: Kind, rows: Float32s) -> Any:
+    """Return a ``faiss.Index`` of rows of unit length, float32 (N, d), searched by cosine similarity.
+
+    ``exact`` compares with every row. ``hnsw`` (a graph of near neighbours; Malkov & Yashunin 2018) and ``ivf``
+    (cells around k-means centres of the rows, of which the nearest are searched) miss some; ``benchmarks/gallery.py``
+    measures how many, and what building costs.
+
+    Raises:
+        CrossresError: faiss is missing.
+    """
+    with needs("a search", "predict"):
+        import faiss
+    width = rows.shape[1]
+    index: Any
+    if kind == "exact":
+        index = faiss.IndexFlatIP(width)
+    elif kind == "hnsw":
+        index = faiss.IndexHNSWFlat(width, NEIGHBOURS, faiss.METRIC_INNER_PRODUCT)
+        index.hnsw.efConstruction = BUILD_WIDTH
+        index.hnsw.efSearch = SEARCH_WIDTH
+    else:
+        cells = max(1, min(int(4 * len(rows) ** 0.5), len(rows) // ROWS_PER_CELL))
+        # the index keeps its quantiser alive
+        index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, cells, faiss.METRIC_INNER_PRODUCT)
+        index.cp.max_points_per_centroid = ROWS_PER_CELL
+        index.cp.min_points_per_centroid = 1
+        index.nprobe = max(min(8, cells), round(cells * SEARCHED))
+        index.train(rows)
+    index.add(rows)
+    return index
+
+
 class Gallery:
     """Identities with one embedding or many each, compared by cosine similarity.
-
-    Args:
-        width: of the embeddings.
-        model: that makes them.
-        index: how it is searched.
 
     Attributes:
         width: of the embeddings.
@@ -131,11 +153,11 @@ class Gallery:
     @property
     def outgrown(self) -> bool:
         """Whether more than a tenth of the identities came or went since `calibrate`: more match more strangers."""
-        return self.threshold is not None and self.threshold.outgrown(len(self))
+        return bool(self.outgrown_note)
 
     @property
     def outgrown_note(self) -> str:
-        """A line for the user where it is outgrown; empty where it is not."""
+        """A line for the user where it is outgrown; else nothing."""
         return self.threshold.outgrown_note(len(self)) if self.threshold else ""
 
     def demand_shared(self, model: ModelIdentity, width: int, *, same_space: bool = False) -> None:
@@ -181,11 +203,7 @@ class Gallery:
         return len(rows)
 
     def remove(self, name: str) -> None:
-        """Take an identity out.
-
-        Raises:
-            CrossresError: it is not there.
-        """
+        """Take an identity out; CrossresError where it is not there."""
         if name not in self._rows:
             raise CrossresError(f"no '{name}' among {len(self)} identities{nearest(name, self._rows)}")
         del self._rows[name]
@@ -231,11 +249,7 @@ class Gallery:
         return matches
 
     def identify(self, probe: npt.ArrayLike) -> Match | None:
-        """Return who one probe (d,) is, or None: nobody in this gallery.
-
-        Raises:
-            CrossresError: no threshold is set, or what `search` raises.
-        """
+        """Return who one probe (d,) is, or None: nobody in this gallery; CrossresError where no threshold is set."""
         if self.threshold is None:
             raise CrossresError("the gallery has no threshold; calibrate it on strangers first")
         best = self.search(probe)[0]
@@ -244,9 +258,8 @@ class Gallery:
     def calibrate(self, strangers: npt.ArrayLike, fpir: float, model: ModelIdentity | None = None) -> Threshold:
         """Set the lowest threshold at which no more than a share of strangers matches anybody.
 
-        It is that of `crossres.evaluation.identification.open_set`, and `TOLERANCE` above it. It depends on who is in
-        the gallery, on the model and on what the probes look like: strangers should be photographed as the probes
-        will be.
+        It is that of `crossres.evaluation.identification.open_set`, and two `TOLERANCE` higher. It depends on who is
+        in the gallery, on the model and on what the probes look like: photograph strangers as the probes will be.
 
         Args:
             strangers: (S, d), of nobody in the gallery.
@@ -278,11 +291,7 @@ class Gallery:
         return self.pair_threshold
 
     def save(self, path: str | Path) -> None:
-        """Write the gallery, whole or not at all.
-
-        Raises:
-            CrossresError: the disk is full or the folder cannot be written.
-        """
+        """Write the gallery, whole or not at all; CrossresError where the disk is full or the folder is read-only."""
         facts = {
             "format": FORMAT,
             "index": self.index,
@@ -307,8 +316,8 @@ class Gallery:
             gallery = cls(rows.shape[1], index=cast(Kind, facts["index"]))
             if facts["model"] is not None:
                 gallery.model = ModelIdentity(facts["model"]["name"], tuple(facts["model"]["spaces"]))
-            gallery.threshold = read_threshold(facts["threshold"])
-            gallery.pair_threshold = read_threshold(facts["pair_threshold"])
+            for name in ("threshold", "pair_threshold"):
+                setattr(gallery, name, None if facts[name] is None else Threshold(**facts[name]))
         except (ValueError, TypeError, KeyError, OverflowError):
             raise CrossresError(f"{path}: its facts are broken, or of another version than {FORMAT!r}") from None
         ends = np.cumsum(counts).tolist()

@@ -49,11 +49,7 @@ def is_name(name: Any) -> bool:
 
 
 def write(path: str | Path, contents: Contents) -> None:
-    """Write a gallery's file, whole or not at all; `numpy.load` reads its arrays too.
-
-    Raises:
-        CrossresError: the disk is full or the folder cannot be written.
-    """
+    """Write a gallery's file, whole or not at all (else CrossresError); `numpy.load` reads its arrays too."""
 
     def members(file: IO[bytes]) -> None:
         with zipfile.ZipFile(file, "w") as archive:
@@ -89,8 +85,9 @@ def _contents(archive: zipfile.ZipFile, size: int) -> Contents:
         raise ValueError("a member is compressed")
     if sum(info.file_size for info in listed) > min(size, MAX_BYTES):
         raise ValueError("its members are larger than the file")
-    (people,) = _shape(archive, COUNTS, np.dtype("<i8"), 1)
-    count, width = _shape(archive, EMBEDDINGS, np.dtype("<f4"), 2)
+    counts = _array(archive, COUNTS, np.dtype("<i8"), 1)
+    rows = _array(archive, EMBEDDINGS, np.dtype("<f4"), 2)
+    people, (count, width) = len(counts), rows.shape
     if not 1 <= width <= MAX_WIDTH or people > count:
         raise ValueError(f"{people} identities with embeddings {(count, width)}")
     facts = json.loads(_content(archive, FACTS, MAX_FACTS))
@@ -98,7 +95,6 @@ def _contents(archive: zipfile.ZipFile, size: int) -> Contents:
     names = json.loads(_content(archive, NAMES, 2 + people * (6 * MAX_NAME + 4)))
     if not isinstance(facts, dict) or not isinstance(names, list) or not all(map(is_name, names)):
         raise ValueError("its facts or its names are invalid")
-    counts, rows = _array(archive, COUNTS), _array(archive, EMBEDDINGS)
     if len(set(names)) != people or len(names) != people:
         raise ValueError(f"{len(set(names))} names for {people} identities")
     if ((counts < 1) | (counts > count)).any() or counts.sum() != count:
@@ -120,20 +116,22 @@ class _Pieces(io.FileIO):
         return piece
 
 
-def _shape(archive: zipfile.ZipFile, member: str, kind: np.dtype[Any], axes: int) -> tuple[int, ...]:
-    """Return the shape in an .npy file's header, where just that much follows it."""
+def _array(archive: zipfile.ZipFile, member: str, kind: np.dtype[Any], axes: int) -> Any:
+    """Return an array of an .npy file whose header claims just what follows it."""
     with archive.open(member) as file:
         if np.lib.format.read_magic(file) != (1, 0):
             raise ValueError(f"{member} is of another version of .npy")
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
         left = archive.getinfo(member).file_size - file.tell()
-    if dtype != kind or fortran or len(shape) != axes or min(shape) < 0 or math.prod(shape) * kind.itemsize != left:
-        raise ValueError(f"{member} claims {dtype} {shape}, which is not what it holds")
-    return tuple(shape)
-
-
-def _array(archive: zipfile.ZipFile, member: str) -> Any:
-    with archive.open(member) as file:
+        if (
+            dtype != kind
+            or fortran
+            or len(shape) != axes
+            or min(shape) < 0
+            or math.prod(shape) * kind.itemsize != left
+        ):
+            raise ValueError(f"{member} claims {dtype} {shape}, which is not what it holds")
+        file.seek(0)
         return np.lib.format.read_array(file, allow_pickle=False)
 
 
@@ -146,10 +144,9 @@ def _content(archive: zipfile.ZipFile, member: str, most: int) -> bytes:
 
 @contextmanager
 def locked(path: str | Path) -> Iterator[None]:
-    """Let one process at a time read, change and write a gallery; others wait. An empty hidden file stays beside it.
+    """Let one process at a time read, change and write a gallery; others wait, `WAIT` seconds at most.
 
-    Raises:
-        CrossresError: another process is not done within `WAIT` seconds, or the folder cannot be written.
+    An empty hidden file stays beside it. CrossresError where another process is not done or the folder is read-only.
     """
     from filelock import FileLock, Timeout
 

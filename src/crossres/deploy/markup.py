@@ -31,17 +31,16 @@ def about(service: PhotoService) -> str:
 def classified(service: PhotoService, photo: Pixels, side: int) -> str:
     """Show a photo, uint8 (H, W, 3), at a side in pixels: what the student reads and which classes it answers."""
     examined, whole = service.examine(photo, side), side == service.largest(photo)
-    at, pixels = f"at {side}x{side} pixels", f"{service.facts.side}x{service.facts.side}"
-    lists = [_top("Student", "on the photo as it is" if whole else at, examined.student, service.student)]
-    if service.teacher and examined.small_teacher and not whole:
-        lists.append(_top("Teacher", f"{at}, enlarged", examined.small_teacher, service.teacher))
-    if service.teacher and examined.teacher:
-        lists.append(_top("Teacher", "on the photo as it is", examined.teacher, service.teacher))
-    pictures = [
-        _picture(examined.small, f"The photo {at}"),
-        _picture(examined.read, f"What the student reads: {pixels}"),
-    ]
-    return block(_gate([("", examined.student)]), _row("seen", pictures), _row("lists", lists))
+    at, as_it_is = f"at {side}x{side} pixels", "on the photo as it is"
+    own = service.facts.side
+    lists = [_top("Student", as_it_is if whole else at, examined.student, service.student)]
+    captions = [as_it_is] if whole else [f"{at}, enlarged", as_it_is]
+    for caption, answer in zip(captions, examined.teacher, strict=False):
+        assert service.teacher is not None
+        lists.append(_top("Teacher", caption, answer, service.teacher))
+    seen = {f"The photo {at}": examined.small, f"What the student reads: {own}x{own}": examined.read}
+    pictures = [_picture(image, caption) for caption, image in seen.items()]
+    return block(_gate([("", examined.student)]), block(*pictures, kind="seen"), block(*lists, kind="lists"))
 
 
 def compared(service: PhotoService, first: Pixels, second: Pixels) -> str:
@@ -54,7 +53,7 @@ def compared(service: PhotoService, first: Pixels, second: Pixels) -> str:
         for photo, name in zip((first, second), names, strict=True)
     ]
     gate = _gate((f"The {name} photo is ", answer) for name, answer in zip(names, answers, strict=True))
-    return block(gate, verdict, _row("seen", pictures))
+    return block(gate, verdict, block(*pictures, kind="seen"))
 
 
 def searched(service: PhotoService, photo: Pixels) -> str:
@@ -65,7 +64,7 @@ def searched(service: PhotoService, photo: Pixels) -> str:
     verdict = _verdict(verdicts[service.strangers.passed(best.similarity)], best.similarity, service.strangers)
     rows = [(match.name, max(0.0, match.similarity), f"{match.similarity:.4f}") for match in matches]
     parts = [_picture(service.read(photo), "What is read of the photo"), _list("Most alike", "by similarity", rows)]
-    return block(_gate([("", answer)]), verdict, _row("lists", parts))
+    return block(_gate([("", answer)]), verdict, block(*parts, kind="lists"))
 
 
 def _gate(answers: Iterable[tuple[str, Answer]]) -> str:
@@ -114,10 +113,6 @@ def note(text: str) -> str:
     return f"<p class='note'>{escape(text)}</p>" if text else ""
 
 
-def _row(kind: str, parts: Iterable[str]) -> str:
+def block(*parts: str, kind: str = "crossres") -> str:
+    """Put parts under each other, or as ``kind`` arranges them."""
     return f"<div class='{kind}'>{''.join(parts)}</div>"
-
-
-def block(*parts: str) -> str:
-    """Put parts under each other."""
-    return f"<div class='crossres'>{''.join(parts)}</div>"

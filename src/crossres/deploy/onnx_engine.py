@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from crossres.core.errors import CrossresError, one_line
+from crossres.core.errors import CrossresError, library_errors
 from crossres.core.types import Float32s, Pixels
 from crossres.deploy.facts import Facts, from_json
 from crossres.models.onnx_session import onnx_sha256, open_session
@@ -17,13 +17,7 @@ FACTS, INPUT = "crossres", "photos"
 
 
 class Engine(Protocol):
-    """What runs a deployed network.
-
-    Attributes:
-        facts: of the network.
-        outputs: names of what `run` returns, in order.
-        digest: sha256 (hex) of the file or the weights.
-    """
+    """What runs a deployed network: its facts, the names of its outputs, and sha256 (hex) of its file or weights."""
 
     facts: Facts
     outputs: tuple[str, ...]
@@ -67,7 +61,5 @@ class OnnxEngine:
 
     def run(self, photos: Pixels) -> dict[str, Float32s]:
         """Photos uint8 (B, H, W, 3) -> the outputs by name."""
-        try:
+        with library_errors("onnxruntime cannot run the model"):
             return dict(zip(self.outputs, self.session.run(None, {INPUT: photos}), strict=True))
-        except Exception as error:  # onnxruntime has a class of its own for each of its errors
-            raise CrossresError(f"onnxruntime cannot run the model ({one_line(error, 160)})") from None

@@ -5,12 +5,13 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from crossres.core.errors import CrossresError, one_line
+from crossres.core.errors import CrossresError, library_errors
 from crossres.core.files import write_atomically
 from crossres.core.types import Pixels
 from crossres.deploy.deployed import Deployed
@@ -36,22 +37,15 @@ def onnx_model(deployed: Deployed, precision: Precision = "float32", calibration
     Raises:
         CrossresError: onnx, onnxscript or onnxruntime is missing, the network cannot be exported, or no calibration.
     """
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise CrossresError(f"an export needs {error.name}: pip install 'crossres[onnx]'") from None
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        if find_spec(package) is None:
+            raise CrossresError(f"an export needs {package}: pip install 'crossres[onnx]'")
     model = _traced(deployed, precision)
     return _quantised(model, list(calibration)) if precision == "int8" else model
 
 
 def write_onnx(model: Any, facts: Facts, path: str | Path) -> None:
-    """Write a model of `onnx_model` with its facts: all of the file, or nothing.
-
-    Raises:
-        CrossresError: the file cannot be written.
-    """
+    """Write a model of `onnx_model` with its facts: all of the file, or nothing and a CrossresError."""
     import onnx
 
     # where in the source each node comes from concerns no reader, and is half of a small file
@@ -71,7 +65,7 @@ def _traced(deployed: Deployed, precision: Precision) -> Any:
     # a length of 1, or two equal ones, would be taken for fixed
     example = torch.zeros(2, side + 3, side + 1, 3, dtype=torch.uint8)
     free = {axis: torch.export.Dim(name) for axis, name in enumerate(("batch", "height", "width"))}
-    try:
+    with library_errors("torch cannot export this network to ONNX"):
         program = torch.onnx.export(
             network,
             (example,),
@@ -82,8 +76,6 @@ def _traced(deployed: Deployed, precision: Precision) -> Any:
             dynamic_shapes=(free,),
             verbose=False,
         )
-    except Exception as error:
-        raise CrossresError(f"torch cannot export this network to ONNX ({one_line(error, 200)})") from None
     assert program is not None
     return program.model_proto
 
@@ -92,16 +84,10 @@ def _quantised(model: Any, calibration: list[Pixels]) -> Any:
     if not calibration:
         raise CrossresError("int8 needs calibration images; give the data it was trained on")
     import onnx
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        CalibrationMethod,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
+    from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    class CalibrationPhotos(CalibrationDataReader):  # type: ignore[misc]
+    class CalibrationPhotos(quantization.CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
             self.left: Iterator[Pixels] = iter(calibration)
 
@@ -114,17 +100,17 @@ def _quantised(model: Any, calibration: list[Pixels]) -> Any:
         onnx.save(model, plain)
         # batch normalisation joins its convolution; the free sizes defeat symbolic shapes
         quant_pre_process(plain, prepared, skip_symbolic_shape=True)
-        quantize_static(
+        quantization.quantize_static(
             prepared,
             small,
             CalibrationPhotos(),
-            quant_format=QuantFormat.QDQ,
+            quant_format=quantization.QuantFormat.QDQ,
             op_types_to_quantize=list(_QUANTISED),
             nodes_to_exclude=_preprocessing(onnx.load(prepared)),
             per_channel=True,
-            weight_type=QuantType.QInt8,
-            activation_type=QuantType.QUInt8,
-            calibrate_method=CalibrationMethod.MinMax,
+            weight_type=quantization.QuantType.QInt8,
+            activation_type=quantization.QuantType.QUInt8,
+            calibrate_method=quantization.CalibrationMethod.MinMax,
         )
         return onnx.load(small)
 

@@ -137,20 +137,18 @@ def named(images: Source | Iterable[Source]) -> Iterator[tuple[str, Source]]:
     Raises:
         CrossresError: a single folder without any image.
     """
-    if isinstance(images, (str, Path)) and Path(images).is_dir():
-        photos = photos_below(Path(images))
-        if not photos:
-            raise no_image(Path(images))
-        yield from ((str(path), path) for path in photos)
-        return
     # of an array, (N, H, W, 3) are several
     single = isinstance(images, (str, Path, bytes, bytearray, Image.Image)) or getattr(images, "ndim", 4) < 4
     sources: Iterable[Any] = [images] if single else images  # type: ignore[assignment]
     for number, source in enumerate(sources):
-        if isinstance(source, (str, Path)) and Path(source).is_dir() and photos_below(Path(source)):
-            yield from named(source)
-        else:
-            yield (str(source) if isinstance(source, (str, Path)) else f"image {number}"), source
+        is_path = isinstance(source, (str, Path))
+        folder = Path(source) if is_path and Path(source).is_dir() else None
+        photos = photos_below(folder) if folder else []
+        if single and folder and not photos:
+            raise no_image(folder)
+        yield from ((str(path), path) for path in photos)
+        if not photos:
+            yield str(source) if is_path else f"image {number}", source
 
 
 def photos_below(folder: Path) -> list[Path]:

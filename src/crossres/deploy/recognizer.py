@@ -147,11 +147,7 @@ class Recognizer:
         yield from self._answered(waiting)
 
     def embed(self, images: Source | Iterable[Source], *, batch_size: int = 64) -> Float32s:
-        """Return the embeddings of photos, float32 (N, d).
-
-        Raises:
-            CrossresError: a photo that cannot be read.
-        """
+        """Return the embeddings of photos, float32 (N, d); CrossresError for a photo that cannot be read."""
         rows = []
         for answer in self.stream(images, batch_size=batch_size):
             if answer.embedding is None:

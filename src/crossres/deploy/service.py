@@ -33,15 +33,13 @@ class Examined(NamedTuple):
         small: the photo at that resolution, uint8 (side, side, 3).
         read: what the student reads of it, uint8 (s, s, 3).
         student: its answer to ``small``; at the largest side to the photo as it is.
-        teacher: the teacher's answer to the photo as it is; None without one.
-        small_teacher: its answer to what the student was asked about, which it enlarges; None without one.
+        teacher: the teacher's answers: to ``small``, unless that is the largest side, and to the photo as it is.
     """
 
     small: Pixels
     read: Pixels
     student: Answer
-    teacher: Answer | None
-    small_teacher: Answer | None
+    teacher: list[Answer]
 
 
 class Limit(NamedTuple):
@@ -89,11 +87,7 @@ class PhotoService:
         return self.facts.task == "faces" or not self.facts.classes
 
     def predict(self, path: Path, top: int = 1) -> dict[str, Any]:
-        """Return the JSON document of ``crossres predict`` for a file, by its name alone.
-
-        Raises:
-            CrossresError: no classes, or not so many.
-        """
+        """Return the document of ``crossres predict`` for a file, by its name alone, with ``top`` classes."""
         if not isinstance(top, int) or not 1 <= top <= len(self.facts.classes):
             raise CrossresError(f"top is {top!r}; give a number from 1 to {len(self.facts.classes)}")
         (answer,) = self.student.predict(path)
@@ -105,19 +99,15 @@ class PhotoService:
         return max(MIN_SIDE, min(self.facts.side_of(photo), self.facts.hr_size))
 
     def examine(self, photo: Pixels, side: int) -> Examined:
-        """Return the answers to a photo, uint8 (H, W, 3), at a side in pixels; at the largest, as it is.
-
-        Raises:
-            CrossresError: a side below `MIN_SIDE` or above `largest`.
-        """
+        """Return the answers to a photo, uint8 (H, W, 3), at a side from `MIN_SIDE` to `largest`; there, as it is."""
         largest = self.largest(photo)
         if not MIN_SIDE <= side <= largest:
             raise CrossresError(f"the side is {side} pixels; give {MIN_SIDE} to {largest}")
         small = fitted(photo, side, self.facts)
         shown = photo if side == largest else small
-        teacher = self.teacher.predict(photo)[0] if self.teacher else None
-        small_teacher = self.teacher.predict(small)[0] if self.teacher and side < largest else teacher
-        return Examined(small, self.read(shown), self.student.predict(shown)[0], teacher, small_teacher)
+        photos = [photo] if side == largest else [small, photo]
+        teacher = [self.teacher.predict(each)[0] for each in photos] if self.teacher else []
+        return Examined(small, self.read(shown), self.student.predict(shown)[0], teacher)
 
     def read(self, photo: Pixels) -> Pixels:
         """Return what the student reads of a photo, uint8 (H, W, 3) -> uint8 (s, s, 3)."""
@@ -129,13 +119,8 @@ class PhotoService:
         return cosine(*(np.asarray(answer.embedding) for answer in answers)), answers
 
     def search(self, photo: Pixels, k: int) -> tuple[list[Match], Answer]:
-        """Return the ``k`` of the gallery who are most like a photo, uint8 (H, W, 3), and the answer of the model.
-
-        Raises:
-            CrossresError: there is no gallery, or it is empty.
-        """
-        if self.gallery is None:
-            raise CrossresError("there is no gallery; start the page with --gallery")
+        """Return the ``k`` of the gallery who are most like a photo, uint8 (H, W, 3), and the answer of the model."""
+        assert self.gallery is not None
         (answer,) = self.student.predict(photo)
         return self.gallery.search(np.asarray(answer.embedding), k)[0], answer
 
@@ -200,11 +185,7 @@ def _teacher(options: Page, note: Callable[[str], None]) -> Recognizer | None:
 
 
 def read_upload(path: Path) -> Pixels:
-    """Return an uploaded photo, uint8 (H, W, 3).
-
-    Raises:
-        CrossresError: what `read_photo` refuses, by the file's name alone, or a side of less than `MIN_SIDE` pixels.
-    """
+    """Return an uploaded photo, uint8 (H, W, 3); refuse, by its name alone, what `read_photo` does and tiny ones."""
     photo = read_photo(path, path.name)
     height, width = photo.shape[:2]
     if min(height, width) < MIN_SIDE:

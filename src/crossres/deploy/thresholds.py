@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from crossres.core.errors import CrossresError
 from crossres.deploy.gallery_file import is_name
-from crossres.evaluation.verification import FEW, roc, tar_at_far
+from crossres.evaluation.statistics import FEW
+from crossres.evaluation.verification import roc, tar_at_far
 
 #: Cosines that differ by less are equal: rounding depends on the processor and on which photos are read together, so
 #: that a photo compared with itself may have 0.9999999.
@@ -33,7 +32,7 @@ def above(similarity: float) -> float:
 
 @dataclass(frozen=True)
 class Threshold:
-    """Which similarity is enough.
+    """Which similarity is enough; ValueError where one of these is of another type or not finite.
 
     Attributes:
         similarity: a match has `at_least` this one.
@@ -51,36 +50,23 @@ class Threshold:
     identities: int
     model: str | None
 
-    def outgrown(self, identities: int) -> bool:
-        """Return whether more than a tenth of the identities came or went since: more match more strangers."""
-        return abs(identities - self.identities) > OUTGROWN * self.identities > 0
+    def __post_init__(self) -> None:
+        numbers = (self.similarity, self.rate, self.count, self.identities)
+        sound = all(isinstance(value, (int, float)) and math.isfinite(value) for value in numbers)
+        if not (sound and isinstance(self.too_few, bool) and (self.model is None or is_name(self.model))):
+            raise ValueError("not a threshold")
 
     def unsure_note(self) -> str:
-        """Return a line where it was measured on too few; empty where it was not."""
+        """Return a line where it was measured on too few; else nothing."""
         kind = "strangers" if self.identities else "impostor pairs"
         few = f"{self.count:,} {kind} are too few to know a rate of {self.rate:g}"
         return f"{few}: fewer than ten false matches are expected" if self.too_few else ""
 
     def outgrown_note(self, identities: int) -> str:
-        """Return a line where it is outgrown in a gallery of so many identities; empty where it is not."""
+        """Return a line where identities changed by over `OUTGROWN` (more match more strangers); else nothing."""
         change = f"the threshold was set with {self.identities:,} identities and there are {identities:,} now"
-        return f"{change}; set it again with crossres enroll --strangers" if self.outgrown(identities) else ""
-
-
-def read_threshold(tree: Mapping[str, Any] | None) -> Threshold | None:
-    """Return what `dataclasses.asdict` made of a threshold; TypeError or ValueError for a broken one."""
-    if tree is None:
-        return None
-    threshold = Threshold(**tree)
-    numbers = (threshold.similarity, threshold.rate, threshold.count, threshold.identities)
-    sound = all(isinstance(value, (int, float)) and math.isfinite(value) for value in numbers)
-    if (
-        not sound
-        or not isinstance(threshold.too_few, bool)
-        or not (threshold.model is None or is_name(threshold.model))
-    ):
-        raise ValueError
-    return threshold
+        outgrown = abs(identities - self.identities) > OUTGROWN * self.identities > 0
+        return f"{change}; set it again with crossres enroll --strangers" if outgrown else ""
 
 
 def usable(threshold: Threshold | None, model: str, options: str) -> tuple[Threshold | None, str]:

@@ -1,4 +1,4 @@
-"""Numbers of recognition as pure functions."""
+"""Numbers of classification as pure functions."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from torch import Tensor
 from crossres.core.errors import CrossresError
 
 
-def topk_accuracy(logits: Tensor, label: Tensor, k: int = 1) -> float:
-    """Return the percentage of samples whose label is among the k largest logits.
+def right_at_k(logits: Tensor, label: Tensor, k: int = 1) -> Tensor:
+    """Return bool (N,): whether each sample's label is among its k largest logits.
 
     A tie at the k-th place counts against the sample, so that constant logits do not score.
 
@@ -21,33 +21,27 @@ def topk_accuracy(logits: Tensor, label: Tensor, k: int = 1) -> float:
     Raises:
         CrossresError: no samples, shapes that do not fit, a label out of range.
 
+    >>> right_at_k(torch.tensor([[2.0, 1.0], [0.0, 3.0]]), torch.tensor([0, 0])).tolist()
+    [True, False]
+    """
+    shapes = tuple(logits.shape), tuple(label.shape)
+    if logits.ndim != 2 or label.shape != logits.shape[:1] or not len(label):
+        raise CrossresError(f"accuracy: needs logits (N, C) and label (N,), got {shapes[0]}, {shapes[1]}")
+    low, high = int(label.min()), int(label.max())
+    if low < 0 or high >= logits.shape[1]:
+        wrong = low if low < 0 else high
+        raise CrossresError(f"accuracy: label {wrong} is out of range for {logits.shape[1]} classes")
+    # NaN logits compare false: they must not count as ranked behind
+    return (~(logits < logits.gather(1, label[:, None]))).sum(1) <= k
+
+
+def topk_accuracy(logits: Tensor, label: Tensor, k: int = 1) -> float:
+    """Return the percentage of the samples that `right_at_k` says are right; the same arguments and errors.
+
     >>> topk_accuracy(torch.tensor([[2.0, 1.0], [0.0, 3.0]]), torch.tensor([0, 0]))
     50.0
     """
-    if logits.ndim != 2 or label.shape != logits.shape[:1] or not len(label):
-        raise CrossresError(
-            f"accuracy: needs logits (N, C) and label (N,), got {tuple(logits.shape)}, {tuple(label.shape)}"
-        )
-    if int(label.min()) < 0 or int(label.max()) >= logits.shape[1]:
-        wrong = int(label.min() if label.min() < 0 else label.max())
-        raise CrossresError(f"accuracy: label {wrong} is out of range for {logits.shape[1]} classes")
-    return 100.0 * int((_ahead(logits, label) < k).sum()) / len(label)
-
-
-def right_at_1(logits: Tensor, label: Tensor) -> Tensor:
-    """Return bool (N,): whether each sample counts in `topk_accuracy` with k = 1; the same arguments.
-
-    >>> right_at_1(torch.tensor([[2.0, 1.0], [0.0, 3.0]]), torch.tensor([0, 0])).tolist()
-    [True, False]
-    """
-    return _ahead(logits, label) < 1
-
-
-def _ahead(logits: Tensor, label: Tensor) -> Tensor:
-    """Return how many other classes are not ranked behind the label, (N,)."""
-    own = logits.gather(1, label[:, None])
-    # NaN logits compare false: they must not count as ranked behind
-    return (~(logits < own)).sum(1) - 1
+    return 100.0 * int(right_at_k(logits, label, k).sum()) / len(label)
 
 
 def confusion_matrix(predicted: Tensor, label: Tensor, classes: int) -> Tensor:

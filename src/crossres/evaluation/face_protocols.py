@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -46,23 +47,20 @@ class FaceTest:
         Raises:
             CrossresError: there are neither pairs nor a search.
         """
-        pairs, search, chooser = self.pairs, self.search, self.chooser
-        named = [] if pairs is None else [pairs.left, pairs.right]
-        named += [] if search is None else [search.gallery, search.probes]
+        parts: dict[str, Any] = {"pairs": self.pairs, "search": self.search}
+        sides = {"pairs": ("left", "right"), "search": ("gallery", "probes")}
+        named = [getattr(parts[name], side) for name in parts if parts[name] is not None for side in sides[name]]
         if not named:
             raise CrossresError("nothing to judge: give pairs, a search or both")
         used = np.unique(np.concatenate(named))
-        if pairs is not None:
-            left, right = (np.searchsorted(used, side) for side in (pairs.left, pairs.right))
-            pairs = replace(pairs, left=left, right=right)
-        if search is not None:
-            gallery, probes = (np.searchsorted(used, side) for side in (search.gallery, search.probes))
-            search = replace(search, gallery=gallery, probes=probes)
-        if chooser is not None:
-            others = FaceTest(*chooser).used()
-            assert others.pairs is not None
-            chooser = others.images, others.pairs
-        return FaceTest(self.images.subset(used), pairs, search, chooser)
+        for name, part in parts.items():
+            if part is not None:
+                places = {side: np.searchsorted(used, getattr(part, side)) for side in sides[name]}
+                parts[name] = replace(part, **places)
+        if self.chooser is not None:
+            others = FaceTest(*self.chooser).used()
+            parts["chooser"] = others.images, others.pairs
+        return FaceTest(self.images.subset(used), **parts)
 
 
 def read_protocols(options: EvaluateFaces, encoder: Encoder) -> FaceTest:
@@ -93,10 +91,9 @@ def read_protocols(options: EvaluateFaces, encoder: Encoder) -> FaceTest:
 
 def _read_test(options: EvaluateFaces, encoder: Encoder) -> FaceTest:
     """Read the judged images, their pairs and who is searched for."""
-    whole = _whole(options, encoder)
-    images = _part(options, encoder, whole, options.split, "test")
+    images, has_splits = _read_people(options, encoder, options.split, "test")
     if encoder.info.get("dataset") == base_name(options.data):
-        if whole is not None and not options.split:
+        if not has_splits and not options.split:
             note(
                 f"{options.data} has no splits, so all its people are judged, and the model may have been trained on "
                 "most of them; --split test takes those that it was not"
@@ -124,7 +121,7 @@ def _read_chooser(options: EvaluateFaces, encoder: Encoder, test: FaceTest) -> t
         images = _held_out(options, encoder)
         pairs = draw_pairs(images, DRAWN, SPLIT_SEED, folds=1)
     else:
-        images = _part(options, encoder, _whole(options, encoder), None, "train")
+        images, _ = _read_people(options, encoder, None, "train")
         pairs = read_pairs(options.threshold_pairs, images)
     shown = [of.subset(np.append(by.left, by.right)) for of, by in ((images, pairs), (test.images, test.pairs))]
     if both := people_in_both(*shown):
@@ -140,7 +137,7 @@ def _held_out(options: EvaluateFaces, encoder: Encoder) -> ImageSet:
     digest, share = (encoder.info.get("data_sha256") or {}).get("val"), encoder.info.get("val_fraction")
 
     def candidates() -> Iterator[ImageSet | None]:
-        train = _part(options, encoder, _whole(options, encoder), "train", "train")
+        train, _ = _read_people(options, encoder, "train", "train")
         if share:
             yield hold_out_people(train, share, SPLIT_SEED)[1]
         yield train  # of a training on unlabelled images
@@ -153,22 +150,16 @@ def _held_out(options: EvaluateFaces, encoder: Encoder) -> ImageSet:
     raise CrossresError(f"--threshold_pairs {HELD_OUT}: {why}; give a list of pairs")
 
 
-def _whole(options: EvaluateFaces, encoder: Encoder) -> ImageSet | None:
-    """Return all images of a source without splits; None of one that has some."""
+def _read_people(
+    options: EvaluateFaces, encoder: Encoder, split: Split | None, otherwise: Split
+) -> tuple[ImageSet, bool]:
+    """Return a split, and whether the source has splits; if none is given, the other split or all of the source."""
     try:
-        return read_split(options, "all", encoder, open_set=True)
+        whole = read_split(options, "all", encoder, open_set=True)
     except OwnSplits:
-        return None
-
-
-def _part(
-    options: EvaluateFaces, encoder: Encoder, whole: ImageSet | None, split: Split | None, otherwise: Split
-) -> ImageSet:
-    """Return the requested split; if there is none, all of a source without splits, or the other split."""
-    if whole is None:
-        return read_split(options, split or otherwise, encoder, open_set=True)
-    if split in ("train", "test"):
-        train, held_out = hold_out_people(whole, held_out_share(options, encoder), SPLIT_SEED)
-        assert held_out is not None  # the share is above 0
-        return train if split == "train" else held_out
-    return whole
+        return read_split(options, split or otherwise, encoder, open_set=True), True
+    if split not in ("train", "test"):
+        return whole, False
+    train, test = hold_out_people(whole, held_out_share(options, encoder), SPLIT_SEED)
+    assert test is not None  # the share is above 0
+    return train if split == "train" else test, False

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -15,17 +17,18 @@ from crossres.config.judging import EvaluateFaces
 from crossres.config.record import base_name
 from crossres.core.devices import Device
 from crossres.core.errors import CrossresError
+from crossres.core.files import write_atomically
 from crossres.core.progress import Progress
-from crossres.core.types import Float32s
+from crossres.core.types import Float32s, Float64s
 from crossres.data.degradation import Degradation
+from crossres.data.images import ImageSet
 from crossres.data.loader import Loader
-from crossres.data.pairs import UNNAMED
+from crossres.data.pairs import UNNAMED, Pairs
 from crossres.evaluation.face_protocols import FaceTest, read_protocols
+from crossres.evaluation.identification import FPIRS, identify
 from crossres.evaluation.outputs import embed, sizes_of
 from crossres.evaluation.prepare import CPU, check, degradation_of, device_of, kept, note
-from crossres.evaluation.protocols import FARS, identify, similarities, verify
-from crossres.evaluation.scores import Scored, write_scores
-from crossres.evaluation.verification import best_threshold
+from crossres.evaluation.verification import FARS, best_threshold, similarities, verify
 from crossres.models.cache import cached_outputs
 from crossres.models.encoder import Encoder
 from crossres.models.onnx_input import OnnxInput
@@ -35,6 +38,9 @@ from crossres.models.weights import weights_sha256
 
 #: Of the judged images and, if there are any, of those that choose the threshold.
 Embeddings = list[Float32s]
+#: How pairs were read (hr-hr, hr-lr, lr-lr or native), side of the smaller images in pixels, similarities (N,).
+Scored = tuple[str, int, Float64s]
+COLUMNS = ("left", "right", "same", "fold", "sides", "size", "similarity")
 
 
 def evaluate_faces(options: EvaluateFaces) -> dict[str, Any]:
@@ -116,7 +122,8 @@ def evaluate_face_encoder(
     Args:
         encoder: reads the probes (of a pair the right image); at HR-HR and LR-LR both sides.
         test: images, pairs and who is searched for.
-        options: sizes, degradation, rates, resamples, cache_dir; native reads the images as they are, once, as TinyFace's.
+        options: sizes, degradation, rates, resamples, cache_dir; native: each encoder reads the images, such as
+            TinyFace's, as they are, and there is one row.
         gallery: another encoder for the HR side (of a pair the left image), such as the teacher or its stored
             embeddings, in whose space the encoder was trained; the HR-HR row is then its own.
         device: where the encoders run, in which precision; another gallery runs in float32.
@@ -134,17 +141,17 @@ def evaluate_face_encoder(
     reading = _Reading(encoder, gallery, test.used(), options, device, progress)
     reading.check()
     pairs, search, chooser = reading.test.pairs, reading.test.search, reading.test.chooser
+    fars, fpirs = (list(dict.fromkeys(rates)) for rates in (options.far or FARS, options.fpir or FPIRS))
     rows = []
     for sides, size, left, right in reading.rows():
         row: dict[str, Any] = {"sides": sides, "size": size}
         if pairs is not None:
             threshold = chooser and best_threshold(similarities(left[1], right[1], chooser[1]), chooser[1].same)
-            fars = options.far or FARS
             row["verification"] = verify(left[0], right[0], pairs, options.resamples, threshold, fars)
             if scored is not None:
                 scored.append((sides, size or reading.hr_size, similarities(left[0], right[0], pairs)))
         if search is not None:
-            row["identification"] = identify(left[0], right[0], search, options.resamples, options.fpir)
+            row["identification"] = identify(left[0], right[0], search, options.resamples, fpirs)
         rows.append(row)
     counts = zip(test.images.classes, test.images.class_counts, strict=True)
     return {
@@ -250,3 +257,31 @@ def _sound(embeddings: Float32s, loader: Loader) -> Float32s:
         where = loader.images.where(int(bad[0]))
         raise CrossresError(f"the embedding of {where} is NaN, infinite or 0; {len(bad)} such images in all")
     return embeddings
+
+
+def write_scores(path: str | Path, images: ImageSet, pairs: Pairs, rows: Sequence[Scored]) -> None:
+    """Write a line a pair and row: the columns of a list of pairs, and the similarity.
+
+    Args:
+        path: of the CSV, written atomically; similarities are written so that they read back exactly.
+        images: that the pairs name.
+        pairs: of N pairs.
+        rows: the similarities at each of the sides and sizes.
+
+    Raises:
+        CrossresError: the file cannot be written.
+    """
+    sides = ([images.path(i) or images.where(i) for i in side.tolist()] for side in (pairs.left, pairs.right))
+    listed = list(zip(*sides, pairs.same.astype(int).tolist(), pairs.fold.tolist(), strict=True))
+
+    def write(file: IO[bytes]) -> None:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        lines = csv.writer(text, lineterminator="\n")
+        lines.writerow(COLUMNS)
+        for read_as, size, scores in rows:
+            lines.writerows(
+                (*pair, read_as, size, score) for pair, score in zip(listed, scores.tolist(), strict=True)
+            )
+        text.detach()  # flushes, and leaves the file open to who opened it
+
+    write_atomically(path, write)

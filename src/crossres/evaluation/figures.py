@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -70,6 +70,13 @@ def plot_curves(axes: Any, curves: Sequence[Curve], *, sizes: bool = False) -> N
         axes.minorticks_off()
 
 
+def log_axis(axis: Any) -> None:
+    """Make an axis logarithmic, its numbers plain: matplotlib writes formulas, which `STYLE` leaves unparsed."""
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter("")
+
+
 def name_classes(axes: Any, classes: Sequence[str]) -> None:
     """Name the rows and columns of a confusion matrix, unless the names would overlap."""
     if len(classes) <= NAMED_CLASSES:
@@ -128,11 +135,13 @@ def draw_faces(result: dict[str, Any], path: str | Path) -> None:
 
 
 def _plot_verification(roc: Any, det: Any, lines: Sequence[tuple[dict[str, Any], Any]]) -> None:
-    far, fnmr = (_rates(part["pairs"][kind] for part, _ in lines) for kind in ("impostor", "genuine"))
-    # limits come first: a logarithmic axis has none of its own where all lines lie at 0
-    roc.set(title="Verification", xscale="log", xlim=far, ylim=(0, 100))
+    # limits, one of as many pairs as all rows have, come first: an axis has none of its own where all lines lie at 0
+    far, fnmr = (min(0.1, 1 / lines[0][0]["pairs"][kind]) for kind in ("impostor", "genuine"))
+    for axis in (roc.xaxis, det.xaxis, det.yaxis):
+        log_axis(axis)
+    roc.set(title="Verification", xlim=(far, 1), ylim=(0, 100))
     roc.set(xlabel="false accept rate", ylabel="true accept rate, %")
-    det.set(title="Verification, detection error tradeoff", xscale="log", yscale="log", xlim=far, ylim=fnmr)
+    det.set(title="Verification, detection error tradeoff", xlim=(far, 1), ylim=(fnmr, 1))
     det.set(xlabel="false match rate (false accept rate)", ylabel="false non-match rate (1 - true accept rate)")
     for part, style in lines:
         rates, tar = part["roc"]["far"], np.array(part["roc"]["tar"])
@@ -144,7 +153,8 @@ def _plot_identification(cmc: Any, open_set: Any, lines: Sequence[tuple[dict[str
     ranks = 1, max(2, *(len(part["cmc"]) for part, _ in lines))
     cmc.set(title="Identification, closed set", xlim=ranks, ylim=(0, 100), xlabel="rank", ylabel="identified, %")
     if strangers := lines[0][0]["strangers"]:  # all rows search for the same identities
-        open_set.set(title="Identification, open set, rank 1", xscale="log", xlim=_rates([strangers]), ylim=(0, 100))
+        log_axis(open_set.xaxis)
+        open_set.set(title="Identification, open set, rank 1", xlim=(min(0.1, 1 / strangers), 1), ylim=(0, 100))
         open_set.set(xlabel="false positive identification rate", ylabel="true positive identification rate, %")
     else:
         open_set.remove()
@@ -152,8 +162,3 @@ def _plot_identification(cmc: Any, open_set: Any, lines: Sequence[tuple[dict[str
         cmc.plot(range(1, len(part["cmc"]) + 1), part["cmc"], **style)
         if curve := part["open_set_curve"]:
             open_set.plot(curve["fpir"], curve["tpir"], drawstyle="steps-post", **style)
-
-
-def _rates(counts: Iterable[int]) -> tuple[float, float]:
-    """Return the limits of an axis of rates: from one of as many as there are."""
-    return min(0.1, 1 / min(counts)), 1.0

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from crossres.core.errors import CrossresError
 from crossres.core.types import Bools, Float64s, Int64s
-from crossres.data.faces import NOBODY
-from crossres.evaluation.verification import FEW
+from crossres.data.faces import NOBODY, Search
+from crossres.evaluation.statistics import FEW, POINTS, OperatingPoint, interval
+
+#: False positive identification rates that TPIR is given at.
+FPIRS = (0.01, 0.1, 0.3)
+#: Ranks that tables name.
+RANKS = (1, 5, 10, 20)
+#: Probes searched at a time: TinyFace's gallery has 158,000 images.
+CHUNK = 256
 
 
 def unit_rows(embedding: npt.ArrayLike, what: str) -> Float64s:
@@ -22,15 +29,11 @@ def unit_rows(embedding: npt.ArrayLike, what: str) -> Float64s:
     """
     rows = np.asarray(embedding, dtype=np.float64)
     if rows.ndim != 2 or not len(rows):
-        raise CrossresError(
-            f"the {what} is empty" if rows.size == 0 else f"the {what} is {rows.shape}, expected (N, d)"
-        )
+        raise CrossresError(f"the {what} is {f'{rows.shape}, expected (N, d)' if rows.size else 'empty'}")
     length = np.linalg.norm(rows, axis=1, keepdims=True)
-    bad = np.flatnonzero(~np.isfinite(length[:, 0]) | (length[:, 0] == 0))
+    bad = np.flatnonzero(~np.isfinite(length) | (length == 0))
     if len(bad):
-        raise CrossresError(
-            f"the {what}'s embedding {int(bad[0])} is NaN, infinite or 0; {len(bad)} such rows in all"
-        )
+        raise CrossresError(f"the {what}'s embedding {bad[0]} is NaN, infinite or 0; {len(bad)} such rows in all")
     normal: Float64s = rows / length
     return normal
 
@@ -38,8 +41,7 @@ def unit_rows(embedding: npt.ArrayLike, what: str) -> Float64s:
 def _finite(similarity: npt.ArrayLike) -> Float64s:
     """Return similarities as float64; refuse NaN, which is below nothing and would rank first."""
     values = np.asarray(similarity, dtype=np.float64)
-    bad = int((~np.isfinite(values)).sum())
-    if bad:
+    if bad := int((~np.isfinite(values)).sum()):
         raise CrossresError(f"{bad} of {values.size} similarities are NaN or infinite; look for a NaN embedding")
     return values
 
@@ -95,9 +97,8 @@ def draw_people(person: Int64s, rng: np.random.Generator) -> Int64s:
     return np.repeat(np.arange(len(person)), times[person])
 
 
-@dataclass(frozen=True)
-class Ranked:
-    """Where a search ranks each probe's identity; parts of a large search can be joined.
+class Ranked(NamedTuple):
+    """Where a search ranks each probe's identity.
 
     Attributes:
         rank: (P,) of the probe's own identity, from 1; 0 where it is not in the gallery.
@@ -108,15 +109,6 @@ class Ranked:
     rank: Int64s
     own: Float64s
     best: Float64s
-
-    def of(self, positions: Int64s) -> Ranked:
-        """Return some of the probes, which may repeat."""
-        return Ranked(self.rank[positions], self.own[positions], self.best[positions])
-
-    @staticmethod
-    def joined(parts: Sequence[Ranked]) -> Ranked:
-        """Return the parts' probes one after the other."""
-        return Ranked(*(np.concatenate([getattr(part, key) for part in parts]) for key in ("rank", "own", "best")))
 
 
 def rank_probes(scores: npt.ArrayLike, names: npt.ArrayLike, probe_identity: npt.ArrayLike) -> Ranked:
@@ -153,26 +145,7 @@ def cmc(rank: npt.ArrayLike, upto: int) -> Float64s:
     return shares
 
 
-@dataclass(frozen=True)
-class OpenSet:
-    """One operating point of a search that may return nobody.
-
-    Attributes:
-        fpir: the requested share of strangers for whom somebody is returned.
-        tpir: share of mated probes within the rank and at or above the threshold, in percent.
-        threshold: the lowest similarity at that FPIR or a lower one.
-        strangers: probes without an identity in the gallery.
-        too_few: fewer than `FEW` false positives are expected among them at this FPIR.
-    """
-
-    fpir: float
-    tpir: float
-    threshold: float
-    strangers: int
-    too_few: bool
-
-
-def open_set(ranked: Ranked, fpir: float, rank: int = 1) -> OpenSet:
+def open_set(ranked: Ranked, fpir: float, rank: int = 1) -> OperatingPoint:
     """Return the true positive identification rate at a false positive identification rate (DIR at rank 1).
 
     Args:
@@ -196,41 +169,33 @@ def open_set(ranked: Ranked, fpir: float, rank: int = 1) -> OpenSet:
     # at or above the threshold is returned: it has to lie above the first stranger too many, and equal ones with it
     threshold = -np.inf if allowed >= len(of_strangers) else np.nextafter(of_strangers[allowed], np.inf)
     hits = mated & (ranked.rank <= rank) & (ranked.own >= threshold)
-    few = bool(len(of_strangers) * fpir < FEW)
-    return OpenSet(fpir, 100 * float(hits.sum() / mated.sum()), float(threshold), len(of_strangers), few)
+    too_few = bool(len(of_strangers) * fpir < FEW)
+    return OperatingPoint(float(hits.sum() / mated.sum()), float(threshold), too_few)
 
 
-def places(similarity: npt.ArrayLike, relevant: Bools) -> Int64s:
-    """Return where the relevant images are in one probe's ranking, from 0, rising; of equal ones they come last.
+def average_precision(similarity: Float64s, relevant: Bools) -> tuple[float, int]:
+    """Return the average precision of one probe's ranking, 0..1, and the rank of its first relevant image, from 1.
+
+    It is the area under the precision-recall curve by trapezoids.
 
     Args:
-        similarity: (G,) to each gallery image.
+        similarity: (G,) to each gallery image; among equal ones the relevant images are ranked last.
         relevant: (G,), images of the probe's identity.
 
     Raises:
-        CrossresError: no relevant image, NaN or infinity.
+        CrossresError: no relevant image.
+
+    Source: Zheng et al., Market-1501 (2015), as the re-identification benchmarks and TinyFace take it.
     """
     if not relevant.any():
         raise CrossresError("retrieval: a probe has no image of its identity in the gallery")
-    scores = _finite(similarity)
-    own, others = -np.sort(-scores[relevant]), scores[~relevant]
+    own, others = -np.sort(-similarity[relevant]), similarity[~relevant]
     # a probe has few images of its own: counting is less than sorting a gallery
-    return np.array([(others >= score).sum() for score in own], dtype=np.int64) + np.arange(len(own))
-
-
-def average_precision(places: Int64s) -> float:
-    """Return the average precision of one ranking, 0..1: the area under its precision-recall curve by trapezoids.
-
-    Args:
-        places: of the relevant images in the ranking, from 0, rising.
-
-    Source: Zheng et al., Market-1501 (2015), whose evaluation the re-identification benchmarks and TinyFace share.
-    """
-    count = np.arange(1, len(places) + 1)
-    precision = count / (places + 1)
+    place = np.array([(others >= score).sum() for score in own]) + np.arange(len(own))
+    count = np.arange(1, len(own) + 1)
     # the point before each hit: one hit and one image fewer
-    before = np.where(places > 0, (count - 1) / np.maximum(places, 1), 1.0)
-    return float(((precision + before) / 2).mean())
+    before = np.where(place > 0, (count - 1) / np.maximum(place, 1), 1.0)
+    return float(((count / (place + 1) + before) / 2).mean()), int(place[0]) + 1
 
 
 def retrieve(
@@ -250,13 +215,119 @@ def retrieve(
 
     Source: Cheng, Zhu & Gong, TinyFace (2018).
     """
-    scores, owner, identities = (np.asarray(each) for each in (similarity, gallery_identity, probe_identity))
-    if scores.shape != (len(identities), len(owner)) or not scores.size:
-        raise CrossresError(
-            f"retrieval: similarities {scores.shape} for {len(identities)} probes and {len(owner)} images"
-        )
-    of_probes = [
-        places(row, (owner == identity) & (owner != NOBODY)) for row, identity in zip(scores, identities, strict=True)
-    ]
-    precisions = np.array([average_precision(at) for at in of_probes])
-    return precisions, np.array([at[0] + 1 for at in of_probes], dtype=np.int64)
+    scores, owner, identity = _finite(similarity), np.asarray(gallery_identity), np.asarray(probe_identity)
+    counts = len(identity), len(owner)
+    if scores.shape != counts or not scores.size:
+        raise CrossresError(f"retrieval: similarities {scores.shape} for {counts[0]} probes and {counts[1]} images")
+    rows = zip(scores, identity, strict=True)
+    ranked = [average_precision(row, (owner == person) & (owner != NOBODY)) for row, person in rows]
+    return np.array([precision for precision, _ in ranked]), np.array([rank for _, rank in ranked], dtype=np.int64)
+
+
+def identify(
+    gallery: npt.ArrayLike,
+    probes: npt.ArrayLike,
+    search: Search,
+    resamples: int = 1000,
+    fpirs: Sequence[float] = FPIRS,
+) -> dict[str, Any]:
+    """Judge identification, closed and open set, and retrieval, by the cosine of embeddings.
+
+    Args:
+        gallery: embeddings (N, d) by position, as the gallery's images are read.
+        probes: embeddings (N, d) by position, as the probes are read.
+        search: which positions are enrolled and which are searched for.
+        resamples: for the intervals; 0 leaves them out. What is drawn is people, not probes: mated people and
+            strangers apart, and all probes of a drawn person go along. A stranger who is `NOBODY` is drawn alone, one
+            with an identity that the gallery lacks as a person. One mated person alone leaves an interval no width.
+        fpirs: false positive identification rates that TPIR is given at.
+
+    Returns:
+        rank1, rank5, rank10, rank20 and cmc, over identities, in percent of the mated probes; open_set: ``{fpir,
+        tpir, tpir_rank20, threshold, too_few, interval}`` (tpir at rank 1, as UCCS's DIR; at rank 20 as QMUL-SurvFace
+        has it) and open_set_curve: points of TPIR at rank 1 over FPIR, both null without strangers; retrieval: map
+        and ranks over images; counts; 95 % intervals of rank1 (the same over identities and over images) and map.
+
+    Raises:
+        CrossresError: an empty gallery, no mated probe, an embedding that is NaN, infinite or 0.
+    """
+    ranked, precisions, firsts = _searched(gallery, probes, search)
+    mated = ranked.rank > 0
+    identities = int(people_of(search.gallery_identity).max()) + 1
+    result: dict[str, Any] = {
+        "gallery": len(search.gallery),
+        "identities": identities,
+        "mated_probes": int(mated.sum()),
+        "strangers": int((~mated).sum()),
+        **{f"rank{k}": float(cmc(ranked.rank, k)[-1]) for k in RANKS},
+        "cmc": cmc(ranked.rank, min(identities, 50)).tolist(),
+        **_open_set(ranked, fpirs),
+        "retrieval": {
+            "map": 100 * float(np.mean(precisions)),
+            **{f"rank{k}": 100 * float(np.mean(firsts <= k)) for k in RANKS},
+            "probes": len(firsts),
+            "gallery": len(search.gallery),
+            "distractors": int((search.gallery_identity == NOBODY).sum()),
+        },
+    }
+    if resamples:
+        rank1, average, *tpirs = _intervals(ranked, precisions, search.probe_identity, resamples, fpirs)
+        result["intervals"] = {"rank1": rank1, "map": average}
+        for point, ends in zip(result["open_set"] or (), tpirs, strict=True):
+            point["interval"] = ends
+    return result
+
+
+def _searched(gallery: npt.ArrayLike, probes: npt.ArrayLike, search: Search) -> tuple[Ranked, Float64s, Int64s]:
+    """Return all probes, ranked, and average precision and rank of the first image of the mated ones."""
+    enrolled = unit_rows(np.asarray(gallery)[search.gallery], "gallery")
+    searched = unit_rows(np.asarray(probes)[search.probes], "set of probes")
+    parts, precisions, firsts = [], [np.empty(0)], [np.empty(0, dtype=np.int64)]
+    for start in range(0, len(searched), CHUNK):
+        identity = search.probe_identity[start : start + CHUNK]
+        similarity = searched[start : start + CHUNK] @ enrolled.T
+        parts.append(rank_probes(*by_identity(similarity, search.gallery_identity), identity))
+        mated: Bools = parts[-1].rank > 0
+        if mated.any():
+            precision, first = retrieve(similarity[mated], search.gallery_identity, identity[mated])
+            precisions.append(precision)
+            firsts.append(first)
+    ranked = Ranked(*map(np.concatenate, zip(*parts, strict=True)))
+    return ranked, np.concatenate(precisions), np.concatenate(firsts)
+
+
+def _open_set(ranked: Ranked, fpirs: Sequence[float]) -> dict[str, Any]:
+    """Return open_set and open_set_curve of `identify`."""
+    strangers = int((ranked.rank == 0).sum())
+    if not strangers:
+        return {"open_set": None, "open_set_curve": None}
+    points = []
+    for fpir in fpirs:
+        first, twentieth = open_set(ranked, fpir), open_set(ranked, fpir, 20)
+        shares = {"tpir": 100 * first.share, "tpir_rank20": 100 * twentieth.share}
+        points.append({"fpir": fpir, **shares, **first.facts()})
+    let_in = np.concatenate([[0], np.geomspace(1, strangers, POINTS), strangers * np.array(fpirs)])
+    rates = (np.unique((let_in + 1e-9).astype(int)) / strangers).tolist()
+    curve = {"fpir": rates, "tpir": [100 * open_set(ranked, rate).share for rate in rates]}
+    return {"open_set": points, "open_set_curve": curve}
+
+
+def _intervals(
+    ranked: Ranked, precisions: Float64s, identity: Int64s, resamples: int, fpirs: Sequence[float]
+) -> list[list[float]]:
+    """Return the 95 % intervals of rank-1, of mAP and, with strangers, of TPIR at each FPIR."""
+    rng = np.random.default_rng(0)
+    # strangers are drawn apart: their number decides the threshold
+    mated, strangers = np.flatnonzero(ranked.rank > 0), np.flatnonzero(ranked.rank == 0)
+    people, others = (people_of(identity[rows]) for rows in (mated, strangers))
+    first = ranked.rank[mated] == 1
+    measured = []
+    for _ in range(resamples):
+        rows = draw_people(people, rng)
+        numbers = [100 * float(of[rows].mean()) for of in (first, precisions)]
+        if len(strangers):
+            both = np.append(mated[rows], strangers[draw_people(others, rng)])
+            part = Ranked(*(column[both] for column in ranked))
+            numbers += [100 * open_set(part, fpir).share for fpir in fpirs]
+        measured.append(numbers)
+    return interval(measured)

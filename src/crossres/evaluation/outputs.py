@@ -34,10 +34,25 @@ def sizes_of(encoder: Encoder) -> tuple[int, int, int]:
     return hr_size, int(low), int(high)
 
 
+def batch_outputs(
+    encoder: Encoder, loader: Loader, autocast: Autocast = nullcontext, batch_size: int = BATCH
+) -> Iterator[Outputs]:
+    """Yield the outputs of each batch at low resolution, in eval mode; the encoder's mode comes back at the end."""
+    training = encoder.training
+    encoder.eval()
+    try:
+        for batch in loader.ordered(batch_size=batch_size):
+            with torch.inference_mode(), autocast():
+                outputs: Outputs = encoder(batch.lr)
+            yield outputs
+    finally:
+        encoder.train(training)
+
+
 def predict(encoder: Encoder, loader: Loader, autocast: Autocast = nullcontext, batch_size: int = BATCH) -> Tensor:
     """Return the logits of every image at its low resolution, float32 (N, classes), in the loader's order."""
     parts: list[Tensor] = []
-    for outputs in _outputs(encoder, loader, autocast, batch_size):
+    for outputs in batch_outputs(encoder, loader, autocast, batch_size):
         assert outputs.logits is not None, "an encoder without a classifier"
         parts.append(outputs.logits.float())
     return torch.cat(parts)
@@ -55,21 +70,8 @@ def embed(
     ``progress`` is called with the number of images done and of all.
     """
     parts: list[Tensor] = []
-    for outputs in _outputs(encoder, loader, autocast, batch_size):
+    for outputs in batch_outputs(encoder, loader, autocast, batch_size):
         parts.append(outputs.embedding.float().cpu())
         progress(min(len(parts) * batch_size, len(loader.images)), len(loader.images))
     embeddings: Float32s = torch.cat(parts).numpy()
     return embeddings
-
-
-def _outputs(encoder: Encoder, loader: Loader, autocast: Autocast, batch_size: int) -> Iterator[Outputs]:
-    """Yield the outputs of each batch in eval mode; the encoder's mode comes back at the end."""
-    training = encoder.training
-    encoder.eval()
-    try:
-        for batch in loader.ordered(batch_size=batch_size):
-            with torch.inference_mode(), autocast():
-                outputs: Outputs = encoder(batch.lr)
-            yield outputs
-    finally:
-        encoder.train(training)

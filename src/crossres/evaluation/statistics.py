@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,29 @@ from crossres.core.errors import CrossresError
 
 #: Resamples of a bootstrap.
 RESAMPLES = 9999
+#: With fewer false positives expected than this, a rate of them is not known well.
+FEW = 10
+#: Points of a drawn curve, evenly on a logarithmic axis; the rates of the table are added.
+POINTS = 200
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """What a threshold reaches at a requested rate of false positives, FAR or FPIR.
+
+    Attributes:
+        share: the highest TAR or TPIR at that rate or a lower one, 0..1.
+        threshold: its similarity; infinite where all or none may be at or above it.
+        too_few: fewer than `FEW` false positives are expected at this rate: too few to know it.
+    """
+
+    share: float
+    threshold: float
+    too_few: bool
+
+    def facts(self) -> dict[str, Any]:
+        """Return threshold and too_few for JSON, which knows no infinity: null stands for it."""
+        return {"threshold": self.threshold if np.isfinite(self.threshold) else None, "too_few": self.too_few}
 
 
 def bootstrap_interval(values: Sequence[float], confidence: float = 0.95, seed: int = 0) -> tuple[float, float]:
@@ -35,6 +59,12 @@ def bootstrap_interval(values: Sequence[float], confidence: float = 0.95, seed: 
     means = array[rng.integers(len(array), size=(RESAMPLES, len(array)))].mean(axis=1)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
+
+
+def interval(measured: Sequence[Sequence[float]]) -> list[list[float]]:
+    """Return the 95 % interval, [low, high], of each number of a bootstrap's resamples (R, numbers)."""
+    ends: list[list[float]] = np.quantile(measured, [0.025, 0.975], axis=0).T.tolist()
+    return ends
 
 
 def wilson(right: int, count: int) -> tuple[float, float]:

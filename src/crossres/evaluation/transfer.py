@@ -8,7 +8,7 @@ from typing import Any
 from crossres.config.judging import Transfer
 from crossres.config.record import base_name
 from crossres.core.devices import Device
-from crossres.core.errors import CrossresError
+from crossres.core.errors import CrossresError, needs
 from crossres.data.images import ImageSet, left_out
 from crossres.data.splits import stratified_split
 from crossres.evaluation.outputs import embed, sizes_of
@@ -101,13 +101,11 @@ def transfer_encoder(
 
 def _classifiers(images: int) -> dict[str, tuple[Callable[[Any], Any], tuple[float, ...]]]:
     """Return what builds each classifier for so many training images, and what validation chooses from."""
-    try:
+    with needs("transfer", "bench"):
         from sklearn.linear_model import LogisticRegression
         from sklearn.neighbors import KNeighborsClassifier
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
-    except ImportError:
-        raise CrossresError("transfer needs scikit-learn: pip install 'crossres[bench]'") from None
 
     def probe(strength: float) -> Any:
         return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=300))

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from crossres.core.errors import CrossresError
+from crossres.core.files import encode_bits
 from crossres.core.types import Bools, Float64s
+from crossres.data.pairs import Pairs
+from crossres.evaluation.identification import unit_rows
+from crossres.evaluation.statistics import FEW, POINTS, OperatingPoint, interval
 
-#: With fewer false positives expected than this, a rate of them is not known well.
-FEW = 10
+#: False accept rates that TAR is given at.
+FARS = (1e-1, 1e-2, 1e-3, 1e-4)
 
 
 @dataclass(frozen=True)
@@ -48,31 +53,6 @@ class Roc:
         return float(self.accuracy[np.flatnonzero(self.threshold >= threshold)[-1]])
 
 
-def roc(scores: npt.ArrayLike, same: npt.ArrayLike) -> Roc:
-    """Return every operating point that the scores allow, one for each distinct score and one above all.
-
-    Args:
-        scores: similarities (N,).
-        same: bool (N,), whether a pair is genuine.
-
-    Raises:
-        CrossresError: shapes that do not fit, NaN or infinity, no genuine or no impostor pair.
-    """
-    values, truth = _as_arrays(scores, same)
-    order = np.argsort(-values, kind="stable")
-    values, truth = values[order], truth[order]
-    # the last of each run of equal scores
-    last = np.flatnonzero(np.append(values[1:] != values[:-1], True))
-    genuine, impostor = np.cumsum(truth)[last], np.cumsum(~truth)[last]
-    return Roc(
-        np.append(np.inf, values[last]),
-        np.append(0.0, impostor / impostor[-1]),
-        np.append(0.0, genuine / genuine[-1]),
-        int(genuine[-1]),
-        int(impostor[-1]),
-    )
-
-
 def _as_arrays(scores: npt.ArrayLike, same: npt.ArrayLike) -> tuple[Float64s, Bools]:
     """Return similarities and truth as arrays; the errors are those of `roc`."""
     values, truth = np.asarray(scores, dtype=np.float64), np.asarray(same)
@@ -89,6 +69,26 @@ def _as_arrays(scores: npt.ArrayLike, same: npt.ArrayLike) -> tuple[Float64s, Bo
     return values, truth
 
 
+def roc(scores: npt.ArrayLike, same: npt.ArrayLike) -> Roc:
+    """Return every operating point that the scores allow, one for each distinct score and one above all.
+
+    Args:
+        scores: similarities (N,).
+        same: bool (N,), whether a pair is genuine.
+
+    Raises:
+        CrossresError: shapes that do not fit, NaN or infinity, no genuine or no impostor pair.
+    """
+    values, truth = _as_arrays(scores, same)
+    order = np.argsort(-values, kind="stable")
+    values, truth = values[order], truth[order]
+    # the last of each run of equal scores
+    last = np.flatnonzero(np.append(values[1:] != values[:-1], True))
+    genuine, impostors = np.cumsum(truth)[last], np.cumsum(~truth)[last]
+    far, tar = (np.append(0.0, counts / counts[-1]) for counts in (impostors, genuine))
+    return Roc(np.append(np.inf, values[last]), far, tar, int(genuine[-1]), int(impostors[-1]))
+
+
 def auc(points: Roc) -> float:
     """Return the area under the ROC: the chance that a genuine pair beats an impostor pair, ties counting half."""
     return float(np.sum(np.diff(points.far) * (points.tar[1:] + points.tar[:-1]) / 2))
@@ -103,25 +103,8 @@ def eer(points: Roc) -> float:
     return float(points.far[left] + share * (points.far[right] - points.far[left]))
 
 
-@dataclass(frozen=True)
-class TarAtFar:
-    """One operating point.
-
-    Attributes:
-        far: the requested FAR.
-        tar: the highest share of genuine pairs accepted at that FAR or a lower one.
-        threshold: its similarity; infinity where even one false accept is too many and impostors score highest.
-        too_few: the impostor pairs are too few to know this FAR: fewer than `FEW` false accepts are expected.
-    """
-
-    far: float
-    tar: float
-    threshold: float
-    too_few: bool
-
-
-def tar_at_far(points: Roc, far: float) -> TarAtFar:
-    """Return the operating point at a FAR.
+def tar_at_far(points: Roc, far: float) -> OperatingPoint:
+    """Return the highest share of genuine pairs accepted at a FAR or a lower one.
 
     Raises:
         CrossresError: a FAR outside 0..1.
@@ -129,7 +112,7 @@ def tar_at_far(points: Roc, far: float) -> TarAtFar:
     if not 0 <= far <= 1:
         raise CrossresError(f"a false accept rate lies within 0..1, got {far:g}")
     at = int(np.flatnonzero(points.far <= far)[-1])
-    return TarAtFar(far, float(points.tar[at]), float(points.threshold[at]), bool(points.impostors * far < FEW))
+    return OperatingPoint(float(points.tar[at]), float(points.threshold[at]), bool(points.impostors * far < FEW))
 
 
 def best_threshold(scores: npt.ArrayLike, same: npt.ArrayLike) -> float:
@@ -149,25 +132,8 @@ def best_threshold(scores: npt.ArrayLike, same: npt.ArrayLike) -> float:
     return float(between[best[len(best) // 2]])
 
 
-@dataclass(frozen=True)
-class FoldAccuracy:
-    """Accuracy of each fold at a threshold from the other folds.
-
-    Attributes:
-        mean: over the folds, in percent.
-        error: standard error of that mean over the folds.
-        folds: accuracy of each, in the order of their numbers.
-        thresholds: of each, chosen on the other folds.
-    """
-
-    mean: float
-    error: float
-    folds: tuple[float, ...]
-    thresholds: tuple[float, ...]
-
-
-def k_fold_accuracy(scores: npt.ArrayLike, same: npt.ArrayLike, fold: npt.ArrayLike) -> FoldAccuracy:
-    """Return the accuracy of each fold at the threshold that is best on all the others (LFW's View 2).
+def k_fold_accuracy(scores: npt.ArrayLike, same: npt.ArrayLike, fold: npt.ArrayLike) -> list[dict[str, Any]]:
+    """Return ``{fold, accuracy, threshold}`` of each fold: in percent, at the threshold that is best on the others.
 
     Args:
         scores: (N,).
@@ -177,37 +143,113 @@ def k_fold_accuracy(scores: npt.ArrayLike, same: npt.ArrayLike, fold: npt.ArrayL
     Raises:
         CrossresError: fewer than two folds.
 
-    Source: Huang et al., Labeled Faces in the Wild (2007): mean and standard error over the ten folds.
+    Source: Huang et al., Labeled Faces in the Wild (2007), View 2.
     """
     values, truth = _as_arrays(scores, same)
     folds = np.asarray(fold)
-    names = np.unique(folds)
+    names = np.unique(folds).tolist()
     if folds.shape != values.shape or len(names) < 2:
         raise CrossresError(f"accuracy over folds needs at least 2 folds and one for each pair, got {len(names)}")
-    accuracies, thresholds = [], []
+    results = []
     for name in names:
         inside = folds == name
         threshold = best_threshold(values[~inside], truth[~inside])
-        thresholds.append(threshold)
-        accuracies.append(100 * float(((values[inside] >= threshold) == truth[inside]).mean()))
-    error = float(np.std(accuracies, ddof=1) / np.sqrt(len(accuracies)))
-    return FoldAccuracy(float(np.mean(accuracies)), error, tuple(accuracies), tuple(thresholds))
+        accuracy = 100 * float(((values[inside] >= threshold) == truth[inside]).mean())
+        results.append({"fold": name, "accuracy": accuracy, "threshold": threshold})
+    return results
 
 
 def bootstrap(
-    scores: npt.ArrayLike,
-    same: npt.ArrayLike,
-    measure: Callable[[Roc], Sequence[float]],
-    resamples: int = 1000,
-    seed: int = 0,
-) -> list[list[float]]:
+    scores: npt.ArrayLike, same: npt.ArrayLike, measure: Callable[[Roc], dict[Any, float]], resamples: int = 1000
+) -> dict[Any, list[float]]:
     """Return the 95 % interval of each of the measure's numbers over resampled pairs, genuine and impostor apart."""
     values, truth = _as_arrays(scores, same)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     kinds = [np.flatnonzero(truth), np.flatnonzero(~truth)]
     measured = []
     for _ in range(resamples):
         drawn = np.concatenate([rng.choice(kind, len(kind)) for kind in kinds])
         measured.append(measure(roc(values[drawn], truth[drawn])))
-    intervals: list[list[float]] = np.quantile(measured, [0.025, 0.975], axis=0).T.tolist()
-    return intervals
+    return dict(zip(measured[0], interval([list(numbers.values()) for numbers in measured]), strict=True))
+
+
+def similarities(left: npt.ArrayLike, right: npt.ArrayLike, pairs: Pairs) -> Float64s:
+    """Return the cosine of each pair's embeddings, (N,); arguments and errors as of `verify`."""
+    a, b = unit_rows(left, "set of images"), unit_rows(right, "set of images")
+    scores: Float64s = (a[pairs.left] * b[pairs.right]).sum(1)
+    return scores
+
+
+def verify(
+    left: npt.ArrayLike,
+    right: npt.ArrayLike,
+    pairs: Pairs,
+    resamples: int = 1000,
+    threshold: float | None = None,
+    fars: Sequence[float] = FARS,
+) -> dict[str, Any]:
+    """Judge verification by the cosine of embeddings.
+
+    Args:
+        left: embeddings (N, d) of one side, by position.
+        right: of the other side; the same array where both are read alike.
+        pairs: positions in these.
+        resamples: of the pairs, for the intervals; 0 leaves them out.
+        threshold: chosen on other pairs.
+        fars: false accept rates that TAR is given at, each once.
+
+    Returns:
+        accuracy (mean over folds, each at the threshold of the others, with its standard error; null without folds),
+        folds (``{fold, accuracy, threshold}`` of each; null without folds),
+        accuracy_chosen (at the given threshold; null without one), accuracy_best (at the threshold that is best on
+        these very pairs), auc, eer, all in percent, with 95 % intervals; right: which pairs are at the given
+        threshold, as `encode_bits` writes them; tar_at_far: ``{far, tar, threshold, too_few, interval}``; roc: points
+        of the curve.
+
+    Raises:
+        CrossresError: no genuine or no impostor pair, an embedding that is NaN, infinite or 0.
+    """
+    scores, same = similarities(left, right, pairs), pairs.same
+    points = roc(scores, same)
+
+    def measure(points: Roc) -> dict[Any, float]:
+        shares = {"accuracy_best": points.accuracy.max(), "auc": auc(points), "eer": eer(points)}
+        shares |= {far: tar_at_far(points, far).share for far in fars}
+        shares |= {} if threshold is None else {"accuracy_chosen": points.accuracy_at(threshold)}
+        return {name: 100 * float(share) for name, share in shares.items()}
+
+    numbers = measure(points)
+    intervals = bootstrap(scores, same, measure, resamples) if resamples else {}
+    tars = []
+    for far in fars:
+        row = {"far": far, "tar": numbers.pop(far), **tar_at_far(points, far).facts()}
+        tars.append(row | ({"interval": intervals.pop(far)} if resamples else {}))
+    return {
+        "pairs": {"genuine": points.genuine, "impostor": points.impostors},
+        **_over_folds(scores, pairs),
+        "accuracy_chosen": None,
+        "threshold_chosen": threshold,
+        "threshold_best": best_threshold(scores, same),
+        "right": None if threshold is None else encode_bits((scores >= threshold) == same),
+        **numbers,
+        "tar_at_far": tars,
+        "roc": _roc_curve(points, fars),
+        **({"intervals": intervals} if resamples else {}),
+    }
+
+
+def _over_folds(scores: Float64s, pairs: Pairs) -> dict[str, Any]:
+    """Return the mean accuracy over folds, its standard error and the folds; null without folds."""
+    if len(np.unique(pairs.fold)) < 2:
+        return dict.fromkeys(("accuracy", "accuracy_error", "folds"))
+    folds = k_fold_accuracy(scores, pairs.same, pairs.fold)
+    accuracies = np.array([fold["accuracy"] for fold in folds])
+    error = float(accuracies.std(ddof=1) / np.sqrt(len(folds)))
+    return {"accuracy": float(accuracies.mean()), "accuracy_error": error, "folds": folds}
+
+
+def _roc_curve(points: Roc, fars: Sequence[float]) -> dict[str, list[float]]:
+    # of lists with many impostors, evenly spread operating points would leave the low FARs out
+    shown = np.concatenate([[0], np.geomspace(1 / points.impostors, 1, POINTS), fars])
+    spread = np.unique(np.searchsorted(points.far, shown, side="right") - 1)
+    return {"far": points.far[spread].tolist(), "tar": points.tar[spread].tolist()}

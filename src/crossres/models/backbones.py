@@ -1,9 +1,10 @@
 """Small networks for native low resolution, by name.
 
-Each constructor returns a module ``f(images) -> embedding``: images (B, 3, h, w) of any size from 4x4 to
-64x64, already normalised; embedding (B, ``embedding_dim``), globally average-pooled (mobilefacenet: weighed by
-place), without a classifier. With a linear classifier of 100 classes the parameter counts equal those of the CRD
-benchmark's networks (Tian et al. 2020, arXiv 1910.10699), but for mobilefacenet, which is for faces.
+Each constructor returns a module from normalised images (B, 3, h, w), of any size from 4x4 to 64x64, to an embedding
+(B, d), globally average-pooled (mobilefacenet: weighed by place), without a classifier. Its attribute
+``embedding_dim`` is d (measured where it is missing), and ``stages`` are the paths of the modules whose outputs end a
+stage, for losses on feature maps. With a linear classifier of 100 classes the parameter counts equal those of the
+CRD benchmark's networks (Tian et al. 2020, arXiv 1910.10699), but for mobilefacenet, which is for faces.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from crossres.core.errors import CrossresError, nearest
 from crossres.core.types import Outputs
 from crossres.models.backbones import BACKBONES
-from crossres.models.cut import Backbone, cut_classifier
+from crossres.models.cut import Backbone, cut_classifier, measure_embedding
 from crossres.models.factory import factory_backbone, find_factory
 from crossres.models.onnx_input import ONNX
 from crossres.models.timm_backbone import check_timm_name, timm_backbone
@@ -209,7 +209,8 @@ def build_encoder(
     else:
         name = name.lower()  # the literature writes MobileNetV2
         network = BACKBONES[name]()
-        built = Backbone(network, int(network.embedding_dim), input_size)  # type: ignore[arg-type]
+        width = getattr(network, "embedding_dim", None) or measure_embedding(network, input_size)
+        built = Backbone(network, width, input_size)
     encoder = Encoder(
         built.network,
         embedding_dim=built.embedding_dim,

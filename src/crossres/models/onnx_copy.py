@@ -56,14 +56,12 @@ class _Copy(nn.Module):
 def onnx_copy(
     path: str | Path, onnx_input: OnnxInput, classes: Sequence[str] = (), input_size: int | None = None
 ) -> Encoder:
-    """Make a trainable encoder of an ONNX file, by onnx2torch; on a probe its outputs are those of the file.
+    """Make a trainable encoder of an ONNX file, which expects ``onnx_input``; on a probe both have the same outputs.
 
-    Constants in the file are computed first (weights kept as int8 become float32). Dropout is left out: it does
-    nothing where a file is run, and it was tuned for another training.
+    The network comes from onnx2torch. Constants in the file are computed first (weights kept as int8 become float32).
+    Dropout is left out: it does nothing where a file is run, and it was tuned for another training.
 
     Args:
-        path: of the file.
-        onnx_input: what it expects of its input.
         classes: of a fresh classifier on the embedding; none without them.
         input_size: side in pixels that the copy reads; the file's if left out. Smaller inputs cost less: the maps
             that the file flattens are resized to the size at which it flattens them.

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
-
-from crossres.core.errors import CrossresError, nearest
+from typing import Literal
 
 #: what the name of a trainable copy of an ONNX file begins with
 ONNX = "onnx:"
@@ -32,29 +30,3 @@ class OnnxInput:
     colours: Literal["rgb", "bgr"] = "rgb"
     layout: Literal["nchw", "nhwc"] = "nchw"
     output: str | None = None
-
-
-def read_onnx_input(text: str) -> OnnxInput:
-    """Read ``highest=1,mean=0.5:0.5:0.5,colours=bgr``; three numbers are joined by colons.
-
-    Raises:
-        CrossresError: an unknown option or a value that it does not take, by name.
-    """
-    hints = get_type_hints(OnnxInput)
-    given: dict[str, Any] = {}
-    for part in text.split(","):
-        name, _, value = part.partition("=")
-        if name not in hints:
-            raise CrossresError(f"ONNX input: unknown option '{name}'{nearest(name, list(hints))}")
-        if get_origin(hints[name]) is Literal and value not in get_args(hints[name]):
-            raise CrossresError(f"ONNX input: {name} is '{value}', expected {' or '.join(get_args(hints[name]))}")
-        try:
-            if name in ("mean", "std"):
-                first, second, third = (float(word) for word in value.split(":"))
-                given[name] = (first, second, third)
-            else:
-                given[name] = int(value) if name == "size" else float(value) if name == "highest" else value
-        except ValueError:
-            wanted = "three numbers as in 0.5:0.5:0.5" if name in ("mean", "std") else "a number"
-            raise CrossresError(f"ONNX input: {name} is '{value}', expected {wanted}") from None
-    return OnnxInput(**given)

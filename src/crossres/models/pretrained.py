@@ -206,6 +206,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _is_count(value: Any, most: int) -> bool:
+    """Return whether a value is None or a whole number from 1 to ``most``."""
     return value is None or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most)
 
 
@@ -248,7 +249,7 @@ def _download(repo_id: str, revision: str | None) -> Path:
         return Path(hub.snapshot_download(repo_id, revision=revision, allow_patterns=files))
     except Exception as error:
         raise CrossresError(
-            f"there is no folder {repo_id}, and the Hugging Face Hub gives no model of that id "
+            f"there is no folder {repo_id}, and no model of that name could be fetched from the Hugging Face Hub "
             f"({type(error).__name__}): check the name, or go online"
         ) from error
 

@@ -36,11 +36,7 @@ class ResNet(nn.Module):
     """CIFAR-style ResNet of depth ``6 n + 2``: images (B, 3, h, w) -> embedding (B, widths[-1]).
 
     Layers carry the names of the distillation literature's public checkpoints (``layer2.0.conv1`` ...),
-    so such a checkpoint loads by name.
-
-    Args:
-        depth: number of weighted layers on the main path, 6 n + 2.
-        widths: channels of the stem and of the three stages.
+    so such a checkpoint loads by name. ``widths`` are the channels of the stem and of the three stages.
 
     Source: He et al. 2016, section 4.2 (arXiv 1512.03385), with the 1x1 shortcuts and the 4x widths of the
     CRD benchmark (Tian et al. 2020, arXiv 1910.10699).

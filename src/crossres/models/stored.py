@@ -19,9 +19,6 @@ from crossres.data.shards import arrow
 from crossres.models.cache import TeacherCache
 from crossres.models.encoder import Encoder
 
-#: endings of the files that hold embeddings
-ENDINGS = (".npz", ".npy", ".parquet")
-
 
 class StoredBackbone(nn.Module):
     """Stands in for a network: the embeddings (N, d) of the images at N paths, read from a file."""
@@ -44,7 +41,7 @@ class StoredBackbone(nn.Module):
 def is_stored(path: str | Path) -> bool:
     """Return whether `stored_encoder` reads a path: by its ending, or of a folder by its files' endings."""
     path = Path(path)
-    return path.suffix.lower() in ENDINGS or (path.is_dir() and any(path.glob("*.parquet")))
+    return path.suffix.lower() in READERS or (path.is_dir() and any(path.glob("*.parquet")))
 
 
 def stored_encoder(path: str | Path) -> Encoder:
@@ -63,7 +60,7 @@ def stored_encoder(path: str | Path) -> Encoder:
     path = Path(path)
     with library_errors(f"{path}: cannot be read as stored embeddings"):
         try:
-            paths, values = _read_embeddings(path)
+            paths, values = READERS[".parquet" if path.is_dir() else path.suffix.lower()](path)
         except OSError as error:
             raise CrossresError(f"{error.filename or path}: {error.strerror or one_line(error)}") from None
     if values.ndim != 2 or len(values) != len(paths) or not values.size:
@@ -74,9 +71,8 @@ def stored_encoder(path: str | Path) -> Encoder:
     twice = [name for name, count in Counter(paths).items() if count > 1]
     if twice:
         raise CrossresError(f"{path}: {twice[0]} has two embeddings")
-    backbone = StoredBackbone(path, paths, torch.from_numpy(np.array(values, dtype=np.float32)))
     encoder = Encoder(
-        backbone,
+        StoredBackbone(path, paths, torch.from_numpy(np.array(values, dtype=np.float32))),
         embedding_dim=values.shape[1],
         classes=(),
         input_size=None,
@@ -111,27 +107,34 @@ def stored_outputs(teacher: Encoder, images: ImageSet, device: torch.device | st
     return TeacherCache(backbone.values[rows].to(device).expand(2, -1, -1), None)
 
 
-def _read_embeddings(path: Path) -> tuple[list[str], npt.NDArray[Any]]:
-    if path.is_dir() or path.suffix == ".parquet":
-        _, pq = arrow()
-        names: list[str] = []
-        rows: list[list[float]] = []
-        for file in sorted(path.glob("*.parquet")) if path.is_dir() else [path]:
-            _require(file, "column", pq.read_schema(file).names)
-            table = pq.read_table(file, columns=["path", "embedding"])
-            table = table.filter(table["embedding"].is_valid())
-            names += table["path"].to_pylist()
-            rows += table["embedding"].to_pylist()
-        return names, np.array(rows, dtype=np.float32)
-    if path.suffix == ".npz":
-        with np.load(path) as arrays:
-            _require(path, "array", list(arrays))
-            return [str(name) for name in arrays["path"]], arrays["embedding"]
-    listing = path.with_suffix(".txt")
-    return listing.read_text(encoding="utf-8").splitlines(), np.load(path)
+def _read_parquet(path: Path) -> tuple[list[str], npt.NDArray[Any]]:
+    _, pq = arrow()
+    names: list[str] = []
+    rows: list[list[float]] = []
+    for file in sorted(path.glob("*.parquet")) if path.is_dir() else [path]:
+        _require(file, "column", pq.read_schema(file).names)
+        table = pq.read_table(file, columns=["path", "embedding"])
+        table = table.filter(table["embedding"].is_valid())
+        names += table["path"].to_pylist()
+        rows += table["embedding"].to_pylist()
+    return names, np.array(rows, dtype=np.float32)
+
+
+def _read_npz(path: Path) -> tuple[list[str], npt.NDArray[Any]]:
+    with np.load(path) as arrays:
+        _require(path, "array", list(arrays))
+        return [str(name) for name in arrays["path"]], arrays["embedding"]
+
+
+def _read_npy(path: Path) -> tuple[list[str], npt.NDArray[Any]]:
+    return path.with_suffix(".txt").read_text(encoding="utf-8").splitlines(), np.load(path)
 
 
 def _require(path: Path, kind: str, names: Sequence[str]) -> None:
     for name in ("path", "embedding"):
         if name not in names:
             raise CrossresError(f"{path}: has no {kind} '{name}'; it has {', '.join(names)}")
+
+
+#: By the file's ending: a function of its path that returns the images' paths (N) and their embeddings (N, d).
+READERS = {".npz": _read_npz, ".npy": _read_npy, ".parquet": _read_parquet}

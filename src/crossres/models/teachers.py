@@ -29,15 +29,11 @@ def read_teacher(path: str, onnx_input: OnnxInput, *, trust_code: bool = False) 
 def frozen_teacher(teacher: Encoder, classes: Sequence[str], where: str, *, may_know_more: bool = False) -> Encoder:
     """Return a copy of a teacher: eval mode, no gradients, logits in the order of the data's classes.
 
-    Args:
-        teacher: trained.
-        classes: the student's class names in the order of the data's labels. Without any the teacher's classifier
-            is dropped; a teacher without a classifier fits any.
-        where: names the teacher in a message.
-        may_know_more: leave out the logits of classes that the data does not have, instead of refusing them.
+    ``classes`` are the student's, in the order of the data's labels. Without any the teacher's classifier is dropped;
+    a teacher without a classifier fits any. ``where`` names the teacher in a message.
 
     Raises:
-        CrossresError: the teacher knows other classes.
+        CrossresError: the teacher knows other classes; with ``may_know_more`` only if it lacks some of the data's.
     """
     teacher = deepcopy(teacher)
     if not classes:

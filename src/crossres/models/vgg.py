@@ -15,10 +15,7 @@ class VGG(nn.Module):
 
     A 2x2 max pool follows each of the first three stages, and the fourth where images are 64 pixels wide
     or more. Pools round up, so a stage that has shrunk to one pixel stays at one pixel; sizes that divide
-    evenly give exactly the published network.
-
-    Args:
-        stages: widths of the convolutions of each of the five stages.
+    evenly give exactly the published network. ``stages`` holds the widths of the convolutions of the five stages.
 
     Source: Simonyan & Zisserman 2015 (arXiv 1409.1556) in the form of the CRD benchmark (arXiv 1910.10699).
     """

@@ -72,8 +72,7 @@ def fit_weights(encoder: Encoder, weights: Mapping[str, Tensor], where: str) -> 
     unknown = [key for key in weights if key not in target]
     shapes = [key for key in target if key in weights and target[key].shape != weights[key].shape]
     if shapes == ["classifier.weight", "classifier.bias"] and not missing and not unknown:
-        count = len(weights["classifier.bias"])
-        own = len(encoder.classes)
+        count, own = len(weights["classifier.bias"]), len(encoder.classes)
         raise CrossresError(f"{where} has a classifier of {count} classes, the encoder one of {own}; name the same")
     kinds = (("weights are missing", missing), ("are unknown", unknown), ("differ in shape", shapes))
     reasons = [f"{len(keys)} {what}, first '{keys[0]}'" for what, keys in kinds if keys]

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 
 from crossres.config.experiment import IN_MEMORY, Experiment
-from crossres.config.judging import Report
+from crossres.config.judging import Evaluate, Report
 from crossres.config.options import TestImages
 from crossres.config.reading import read_run
 from crossres.config.record import base_name, to_dict
@@ -25,7 +25,8 @@ from crossres.data.faces import first_image_search
 from crossres.data.images import ImageSet
 from crossres.data.loader import Loader
 from crossres.evaluation.face_protocols import FaceTest
-from crossres.evaluation.outputs import BATCH, sizes_of
+from crossres.evaluation.outputs import batch_outputs, sizes_of
+from crossres.evaluation.prepare import degradation_of, loader_of
 from crossres.models.encoder import Encoder
 from crossres.models.onnx_input import OnnxInput
 from crossres.models.pretrained import from_pretrained
@@ -70,7 +71,7 @@ class FinishedRun:
         student: the network it trained, on the ``device`` and run in the precision of its training.
         epochs: a row of metrics.jsonl an epoch.
         notes: what a reader has to know of the report on it.
-        judgement: options of `Evaluate` and `EvaluateFaces`.
+        judgement: options of evaluations.
         at_hr, at_lr: its sizes in words.
         taught_by: the name of the teacher it learned from, empty without one.
 
@@ -96,7 +97,7 @@ class FinishedRun:
             self.epochs = []
             self.notes.append("The run's folder has no readable metrics.jsonl, so the page has no learning curves.")
         memory = TestImages(memory_mb=self.config.images.memory_mb)
-        self.judgement: Any = {"model": str(folder), "data": self.config.data, "images": memory}
+        self.judgement = Evaluate(model=str(folder), data=self.config.data, images=memory)
         student = from_pretrained(folder, trust_code=options.trust_code)
         self.device = resolve_device(options.device, student.info.get("precision", "float32"))
         self.student = student.to(self.device.torch)
@@ -104,7 +105,7 @@ class FinishedRun:
         self.lr_size: Size = self.side if self.low == self.side else (self.low, self.side)
         self.at_hr = f"{self.hr_size}x{self.hr_size}"
         self.at_lr = f"{self.side}x{self.side}" if self.low == self.side else f"{self.low} to {self.side} pixels"
-        self.degradation = Degradation(**(student.info.get("degradation") or {}))
+        self.degradation = degradation_of(self.judgement, student)
         self.onnx_input = self.config.distillation.onnx_input if self.config.distillation else OnnxInput()
         teacher = self.document.get("teacher")
         self.taught_by = base_name(teacher.get("file") or teacher["name"]) if teacher else ""
@@ -144,8 +145,7 @@ class FinishedRun:
         if path := self.shared.options.teacher:
             teacher = self._read_teacher(path)
             if digest != weights_sha256(teacher):
-                known = teacher.architecture
-                name = known.get("file") or known.get("name") or base_name(path)
+                name = teacher.architecture.get("file") or teacher.architecture.get("name") or base_name(path)
                 self.notes.append(f"{name} is shown beside the run, which did not learn from it.")
             return teacher
         distillation = self.config.distillation
@@ -201,11 +201,9 @@ class FinishedRun:
 
     def loader(self, images: ImageSet) -> Loader:
         """Return a loader of some images, decoded once for all runs, at the run's low resolution."""
-        options, size = self.config.images, self.hr_size
-        how: Any = {"fit": options.fit, "memory_mb": options.memory_mb, "workers": options.workers}
-        how |= {"hr_size": size, "lr_size": size, "device": self.device.torch}
-        at_hr = self.shared.once(("loader", id(images), size, options.fit), lambda: Loader(images, **how))
-        return at_hr.at(self.lr_size, self.degradation)
+        key = ("loader", id(images), self.hr_size, self.config.images.fit)
+        loader = self.shared.once(key, lambda: loader_of(self.judgement, self.student, images, self.device))
+        return loader.at(self.lr_size, self.degradation)
 
     def outputs(self, images: ImageSet) -> dict[str, Outputs]:
         """Return embeddings (N, d) and logits (N, C; None without classes) of student and teacher, on the CPU."""
@@ -219,10 +217,7 @@ class FinishedRun:
     def _outputs(self, encoder: Encoder, loader: Loader) -> Outputs:
         if isinstance(encoder.backbone, StoredBackbone):
             return Outputs(stored_outputs(encoder, loader.images, self.device.torch).embedding[0].cpu())
-        embedding, logits = [], []
-        for batch in loader.ordered(batch_size=BATCH):
-            with torch.inference_mode(), self.device.autocast():
-                outputs = encoder.eval()(batch.lr)
-            embedding.append(outputs.embedding.float().cpu())
-            logits += [] if outputs.logits is None else [outputs.logits.float().cpu()]
-        return Outputs(torch.cat(embedding), torch.cat(logits) if logits else None)
+        batches = list(batch_outputs(encoder, loader, self.device.autocast))
+        logits = [batch.logits.float().cpu() for batch in batches if batch.logits is not None]
+        embedding = torch.cat([batch.embedding.float().cpu() for batch in batches])
+        return Outputs(embedding, torch.cat(logits) if logits else None)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from crossres.core.types import Bools, Float64s, Int64s
-from crossres.evaluation.figures import MARKERS, STYLE, Curve, name_classes, plot_curves, shortened
+from crossres.evaluation.figures import MARKERS, STYLE, Curve, log_axis, name_classes, plot_curves, shortened
 from crossres.report.page import Drawing, Sign
 
 #: Colours that nothing else has: each becomes a variable of the page's style.
@@ -54,15 +54,10 @@ def draw_curves(
     log_y: bool = False,
     named: bool = True,
 ) -> Drawing:
-    """Draw curves.
+    """Draw curves; ``x`` and ``y`` say what the axes are, and unless they are ``named`` there is no legend.
 
-    Args:
-        curves: what is drawn.
-        title: of the drawing; ``caption`` is below it, ``x`` and ``y`` say what its axes are.
-        scale: of the horizontal axis: linear, or sizes or rates, which are logarithmic and have percentages above.
-        band: range of the horizontal axis that is marked, such as the sizes trained at.
-        log_y: whether the vertical axis is logarithmic.
-        named: whether a legend names them.
+    The horizontal axis has a ``band`` that is marked, such as the sizes trained at, and a ``scale``: linear, sizes or
+    rates; the last two are logarithmic and have percentages above. With ``log_y`` the vertical axis is logarithmic.
     """
     with _axes((4.8, 3.2)) as (axes, svg):
         if band:
@@ -71,12 +66,9 @@ def draw_curves(
         if scale != "linear":
             axes.set_ylim(0, 100 if scale == "sizes" else 102)
         if scale == "rates":
-            axes.set_xscale("log", base=10)
-            axes.xaxis.set_major_formatter("{x:g}")
+            log_axis(axes.xaxis)
         if log_y:
-            axes.set_yscale("log")
-            axes.yaxis.set_major_formatter("{x:g}")
-            axes.yaxis.set_minor_formatter("")
+            log_axis(axes.yaxis)
         axes.set(xlabel=x, ylabel=y)
         axes.grid()
     return Drawing(svg(), title, caption, signs(curves) if named else ())
@@ -126,8 +118,7 @@ def draw_histograms(scores: Float64s, same: Bools, threshold: float, title: str)
     """Draw how similar genuine and impostor pairs (N,) are, and the threshold between them."""
     kinds = {"genuine": same, "impostor": ~same}
     with _axes((4.8, 3.0)) as (axes, svg):
-        low, high = min(scores.min(), threshold), max(scores.max(), threshold)
-        bins = np.linspace(low, high + 1e-9, 41).tolist()
+        bins = np.linspace(min(scores.min(), threshold), max(scores.max(), threshold) + 1e-9, 41).tolist()
         for colour, chosen in enumerate(kinds.values()):
             # shares, not counts: a list may have few pairs of one kind
             each = [100 / max(1, int(chosen.sum()))] * int(chosen.sum())

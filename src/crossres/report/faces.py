@@ -16,8 +16,8 @@ from crossres.evaluation.classification import AROUND
 from crossres.evaluation.face_protocols import FaceTest
 from crossres.evaluation.faces import evaluate_face_encoder
 from crossres.evaluation.figures import Curve
-from crossres.evaluation.protocols import identify, similarities, verify
-from crossres.evaluation.verification import best_threshold
+from crossres.evaluation.identification import identify
+from crossres.evaluation.verification import best_threshold, similarities, verify
 from crossres.report.content import FinishedRun
 from crossres.report.drawing import draw_curves, draw_histograms
 from crossres.report.page import Answer, Block, Cell, Table
@@ -83,7 +83,8 @@ def judge(run: FinishedRun) -> Judged:
 
 def _evaluated(run: FinishedRun, test: FaceTest, **options: Any) -> list[Row]:
     """Return a row for each of the sides and sizes, as `evaluate_face_encoder` does."""
-    request = EvaluateFaces(**run.judgement, hr_size=run.hr_size, degradation=run.degradation, **options)
+    own: dict[str, Any] = {name: getattr(run.judgement, name) for name in ("model", "data", "images")}
+    request = EvaluateFaces(**own, hr_size=run.hr_size, degradation=run.degradation, **options)
     result = evaluate_face_encoder(run.student, test, request, gallery=run.gallery, device=run.device)
     rows: list[Row] = result["rows"]
     return rows

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from crossres.bench.results import tests_of
-from crossres.config.judging import Evaluate
 from crossres.core.types import Int64s, Outputs
 from crossres.evaluation.accuracy import topk_accuracy
 from crossres.evaluation.classification import evaluate_encoder
@@ -31,8 +30,7 @@ def judge(run: FinishedRun) -> Judged:
         CrossresError: the images have a class that the student does not know.
     """
     images, classes, teacher, count = run.test.images, run.student.classes, run.teacher, len(run.test.images)
-    options = Evaluate(**run.judgement)
-    result = evaluate_encoder(run.student, images, options, run.device)
+    result = evaluate_encoder(run.student, images, run.judgement, run.device)
     outputs = run.outputs(images)
     label = torch.tensor([classes.index(name) for name in images.classes])[torch.from_numpy(images.labels)]
     curves = [_curve("student", result["curve"])]
@@ -47,7 +45,7 @@ def judge(run: FinishedRun) -> Judged:
     if teacher and (logits := outputs["teacher"].logits) is not None:
         cells = _cells(topk_accuracy(logits, label), topk_accuracy(logits, label, 5), count)
         score, sizes = cells[0], [point["size"] for point in result["curve"]]
-        how = teacher, images, replace(options, sizes=sizes, degradation=run.degradation), run.device
+        how = teacher, images, replace(run.judgement, sizes=sizes, degradation=run.degradation), run.device
         key = ("curve", id(teacher), id(images), repr(sizes), run.degradation, run.device.precision)
         enlarged = run.shared.once(key, lambda: evaluate_encoder(*how)["curve"])
         curves.append(_curve("teacher, image enlarged", enlarged))

@@ -168,38 +168,32 @@ def embeddings(run: FinishedRun, judged: Judged) -> tuple[Block | None, Agreemen
         maps.append(Drawing(draw_points(points, colour), f"Map, {side}", f"{shown:.0f} % of the variance."))
         matrix = draw_relations(relations(embedding[related]), label[related], [names[number] for number in classes])
         matrices.append(Drawing(matrix, f"Relations, {side}"))
-    agreed = None
+    title, turned, agreed, facts = "Embeddings", "", None, []
     if len(sides) == 2:
         some = np.unique(np.linspace(0, len(label) - 1, min(len(label), RELATED)).astype(np.int64))
         agreed = agreement(relations(sides["teacher"][some]), relations(sides["student"][some]), label[some])
+        title = "Does the student keep the relations?"
+        turned = ", the student's turned and mirrored to lie as the teacher's"
+        near = f"{agreed.overlap:.1f} % of an image's {agreed.neighbours} nearest in the teacher's space are among "
+        near += f"its nearest in the student's (by chance {agreed.chance:.1f} %)"
+        every, across = (f"{r:.2f}" if isfinite(r) else "none" for r in (agreed.correlation, agreed.across))
+        alike = f"{every} between both networks' similarities of all pairs"
+        facts = [("Neighbours", near), ("Correlation", f"{alike}; {across} over the pairs of two classes alone")]
     which = f"the {len(classes)} classes with most images" if len(classes) < len(names) else "all classes"
-    turned = ", the student's turned and mirrored to lie as the teacher's" if agreed else ""
     text = (
         f"Maps: the two principal components of the embeddings of {len(mapped)} test images of {which}{turned}. "
         f"Relations: each row and column is one of {len(related)} images, class by class, each dot the cosine of two "
         "embeddings, their mean taken off: blue alike, orange opposed."
     )
     signs = [(SIGNS[i % len(SIGNS)], i, names[number]) for i, number in enumerate(classes)]
-    facts: list[tuple[str, str]] = []
-    if agreed:
-        near = f"{agreed.overlap:.1f} % of an image's {agreed.neighbours} nearest in the teacher's space are among "
-        near += f"its nearest in the student's (by chance {agreed.chance:.1f} %)"
-        every, across = (f"{r:.2f}" if isfinite(r) else "none" for r in (agreed.correlation, agreed.across))
-        alike = f"{every} between both networks' similarities of all pairs"
-        facts = [("Neighbours", near), ("Correlation", f"{alike}; {across} over the pairs of two classes alone")]
-    title = "Does the student keep the relations?" if agreed else "Embeddings"
     return Block(title, text, facts, legend=signs, drawings=[*maps, *matrices]), agreed
 
 
 @dataclass(frozen=True)
 class Effort:
-    """What a network costs.
+    """What a network costs: parameters, 0 where its file does not tell them; megabytes of its file, None without one.
 
-    Attributes:
-        side: of the images that it was timed with, in pixels.
-        parameters: 0 where its file does not tell them.
-        megabytes: of its file; None where there is none at hand.
-        milliseconds: an image, by batch size; of the fastest pass, which other load disturbs least.
+    Milliseconds are an image's, by batch size, at ``side`` pixels, of the fastest pass: other load disturbs it least.
     """
 
     side: int

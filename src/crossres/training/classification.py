@@ -11,7 +11,7 @@ from crossres.core.progress import Progress
 from crossres.data.images import ImageSet, left_out
 from crossres.data.loader import Loader
 from crossres.data.splits import SPLIT_SEED, require_classes, stratified_split
-from crossres.evaluation.accuracy import right_at_1, topk_accuracy
+from crossres.evaluation.accuracy import right_at_k, topk_accuracy
 from crossres.evaluation.outputs import predict
 from crossres.losses.options import reads
 from crossres.models.encoder import Encoder
@@ -60,7 +60,7 @@ class Classification(Task):
         return {
             "top1": topk_accuracy(logits, test.label),
             "top5": topk_accuracy(logits, test.label, 5),
-            "right": encode_bits(right_at_1(logits, test.label)),
+            "right": encode_bits(right_at_k(logits, test.label).cpu()),
         }
 
     def summary(self, result: dict[str, Any]) -> str:

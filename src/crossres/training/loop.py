@@ -15,7 +15,7 @@ from torch import Tensor
 from crossres.config.experiment import Experiment
 from crossres.config.options import Train
 from crossres.config.record import sha256
-from crossres.core.errors import CrossresError
+from crossres.core.errors import CrossresError, needs
 from crossres.core.files import save_state, write_atomically
 from crossres.core.progress import Progress
 from crossres.core.types import Batch, Outputs
@@ -171,6 +171,7 @@ class TrainingLoop:
             if earlier and "student" in error.reason and "NaN" in error.reason:
                 # the step before broke the weights, not the loss that is the first to read what they give
                 values = {name: float(term.detach()) for name, term in earlier.items()}
+                self._refuse_nan(values)
                 raise self._blown_up(values, "the student's output") from None
             raise self._stopped(error.name, f"failed ({error.reason})") from None
         return outputs
@@ -316,8 +317,6 @@ def scheduler_of(
 def _tensorboard(config: Experiment) -> Any:
     if not config.train.tensorboard:
         return None
-    try:
+    with needs("train.tensorboard", "tensorboard"):
         from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise CrossresError("train.tensorboard needs tensorboard: pip install 'crossres[tensorboard]'") from None
     return SummaryWriter(str(config.folder / "tensorboard"))

@@ -86,6 +86,8 @@ def prepare(
     Raises:
         CrossresError: bad input, in one line.
     """
+    if config.distillation and config.distillation.teacher is None and config.task == "classification":
+        progress.say("no teacher is given: the student learns from labels alone; --teacher RUN distils from one")
     # names and folders first: reading the images may take minutes
     teacher = check_networks(config, teacher)
     sources = read_images(config, task, teacher, progress)

@@ -60,8 +60,6 @@ def train(
     fabric = fabric_of(config, device)
     fabric.launch()
     progress = Progress(quiet=quiet or fabric.global_rank > 0)
-    if config.distillation and config.distillation.teacher is None and config.task == "classification":
-        progress.say("no teacher is given: the student learns from labels alone; --teacher RUN distils from one")
     try:
         run = prepare(config, task, fabric, device, progress, teacher)
     except KeyboardInterrupt:
@@ -82,7 +80,7 @@ def train(
         if fabric.global_rank > 0:
             fabric.barrier()
             return {}
-        result = finish(config, task, run.student, loop.history(), run.test, run.val, device, run.facts)
+        result = finish(run, loop.history(), device)
     except KeyboardInterrupt:
         progress.close()
         progress.say(f"stopped; go on with: {_how_to_resume(config)}")
@@ -160,7 +158,8 @@ def _begin_folder(config: Experiment, overwrite: bool) -> None:
     """Delete what an earlier run of this name left, and write the config."""
     folder = config.folder
     for name in ("state.pt", "result.json", "metrics.jsonl"):
-        (folder / name).unlink(missing_ok=True)
+        if (folder / name).exists():  # RUNS may be a file: writing says so
+            (folder / name).unlink()
     if overwrite:  # or the old model would pass for the new run's until that ends
         for inside in ("model", "tensorboard"):
             shutil.rmtree(folder / inside, ignore_errors=True)

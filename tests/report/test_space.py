@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from crossres.report.space import first_of, flat, kept, largest_classes, relations
+from crossres.report.space import agreement, first_of, largest_classes, principal_map, relations
 
 RNG = np.random.default_rng(0)
 LABEL = np.repeat(np.arange(5), 6)
@@ -16,52 +16,52 @@ STUDENT = TEACHER[:, :4] + RNG.normal(size=(30, 4))
 
 
 def test_relations_are_cosines_without_the_mean() -> None:
-    found = relations(TEACHER)
+    similarity = relations(TEACHER)
     centred = TEACHER - TEACHER.mean(0)
     for i, a in enumerate(centred):
         for j, b in enumerate(centred):
-            assert found[i, j] == pytest.approx(a @ b / math.sqrt(a @ a) / math.sqrt(b @ b))
+            assert similarity[i, j] == pytest.approx(a @ b / math.sqrt(a @ a) / math.sqrt(b @ b))
     assert not relations(np.ones((4, 3))).any()
 
 
-def test_what_is_kept_against_loops() -> None:
+def test_agreement_against_loops() -> None:
     teacher, student = relations(TEACHER), relations(STUDENT)
-    found = kept(teacher, student, LABEL)
+    agreed = agreement(teacher, student, LABEL)
     shared = 0
     for i in range(30):
         near = [sorted((j for j in range(30) if j != i), key=lambda j: -of[i, j])[:10] for of in (teacher, student)]
         shared += len({*near[0]} & {*near[1]})
-    assert found.overlap == pytest.approx(100 * shared / 300)
-    assert found.chance == pytest.approx(100 * 10 / 29)
+    assert agreed.overlap == pytest.approx(100 * shared / 300)
+    assert agreed.chance == pytest.approx(100 * 10 / 29)
     pairs = [(i, j) for i in range(30) for j in range(i)]
     across = [(i, j) for i, j in pairs if LABEL[i] != LABEL[j]]
-    for chosen, value in ((pairs, found.correlation), (across, found.across)):
+    for chosen, value in ((pairs, agreed.correlation), (across, agreed.across)):
         sides = [[of[i, j] for i, j in chosen] for of in (teacher, student)]
         assert value == pytest.approx(np.corrcoef(*sides)[0, 1])
 
 
 def test_the_same_space_keeps_all_and_a_collapsed_one_has_no_correlation() -> None:
     turn, _ = np.linalg.qr(RNG.normal(size=(7, 7)))
-    same = kept(relations(TEACHER), relations(3 * TEACHER @ turn + 1), LABEL)
+    same = agreement(relations(TEACHER), relations(3 * TEACHER @ turn + 1), LABEL)
     assert (same.overlap, same.correlation, same.across) == pytest.approx((100, 1, 1))
-    collapsed = kept(relations(TEACHER), relations(np.ones((30, 2))), LABEL)
+    collapsed = agreement(relations(TEACHER), relations(np.ones((30, 2))), LABEL)
     assert math.isnan(collapsed.correlation)
-    smallest = kept(relations(TEACHER[:3]), relations(STUDENT[:3]), np.array([0, 0, 1]))
+    smallest = agreement(relations(TEACHER[:3]), relations(STUDENT[:3]), np.array([0, 0, 1]))
     assert (smallest.neighbours, smallest.chance) == (1, 50)
 
 
 def test_a_map_shows_the_two_strongest_directions_and_lies_as_another() -> None:
-    points, shown = flat(TEACHER)
+    points, shown = principal_map(TEACHER)
     variance = np.sort(np.linalg.eigvalsh(np.cov(TEACHER.T)))[::-1]
     assert shown == pytest.approx(100 * variance[:2].sum() / variance.sum())
     assert (points**2).mean() == pytest.approx(1)
     # a mirrored and turned copy comes to lie on the first
     turn, _ = np.linalg.qr(RNG.normal(size=(7, 7)))
-    turned, _ = flat(-5 * TEACHER @ turn, points)
+    turned, _ = principal_map(-5 * TEACHER @ turn, points)
     assert turned == pytest.approx(points)
-    line, shown = flat(np.arange(4.0)[:, None])
+    line, shown = principal_map(np.arange(4.0)[:, None])
     assert (line.shape, shown) == ((4, 2), pytest.approx(100))
-    assert not flat(np.ones((4, 3)))[0].any()
+    assert not principal_map(np.ones((4, 3)))[0].any()
 
 
 def test_the_classes_shown() -> None:

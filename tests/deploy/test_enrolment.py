@@ -1,0 +1,275 @@
+"""Enrolling, identifying and verifying drawn shapes: real models, real photos."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import crossres
+from crossres.config.deployment import Enroll, Identify, Verify
+from crossres.core.errors import CrossresError
+from crossres.deploy.enrolment import enroll, identify, verify
+from crossres.deploy.gallery import Gallery
+from crossres.deploy.thresholds import at_least
+from crossres.models.encoder import build_encoder
+from crossres.models.pretrained import from_pretrained, save_pretrained
+from crossres.models.weights import weights_sha256
+
+KNOWN = ("bar", "cross", "disc")
+
+
+@pytest.fixture(scope="module")
+def people(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """known/ with a folder of 12 photos for each of three shapes, probes/ with 10 each, strangers/ with 24 frames."""
+    root = tmp_path_factory.mktemp("people")
+    for shape in KNOWN:
+        shutil.copytree(drawn / "test" / shape, root / "probes" / shape)
+        (root / "known" / shape).mkdir(parents=True)
+        for photo in sorted((drawn / "train" / shape).iterdir())[:12]:
+            shutil.copy(photo, root / "known" / shape)
+    shutil.copytree(drawn / "train" / "frame", root / "strangers")
+    return root
+
+
+@pytest.fixture(scope="module")
+def spaces(student: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A teacher that reads 16x16, students at 8x8 that were taught its embeddings or not, one of another width."""
+    root = tmp_path_factory.mktemp("spaces")
+    encoder = from_pretrained(student)
+    encoder.input_size = 16
+    save_pretrained(encoder, root / "teacher", info={"lr_size": 16, "hr_size": 16})
+    digest = weights_sha256(from_pretrained(root / "teacher"))
+    encoder.input_size = 8
+    for name, method in (("taught", "ce+cosine"), ("kd", "ce+kd")):
+        info = {"lr_size": 8, "hr_size": 16, "method": method, "teacher": {"name": "resnet8", "sha256": digest}}
+        save_pretrained(encoder, root / name, info=info)
+    narrow = build_encoder("resnet8", classes=(), input_size=8, embedding_dim=12)
+    save_pretrained(narrow, root / "narrow", info={"lr_size": 8, "hr_size": 16})
+    return {path.name: str(path) for path in root.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def model(student: Path) -> str:
+    return str(student)
+
+
+@pytest.fixture(scope="module")
+def enrolled(people: Path, model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A gallery of the known shapes without thresholds; nobody changes it."""
+    path = tmp_path_factory.mktemp("galleries") / "shapes"
+    enroll(Enroll(gallery=str(path), model=model, people=str(people / "known")))
+    return path
+
+
+@pytest.fixture
+def gallery(enrolled: Path, tmp_path: Path) -> str:
+    """A copy of it."""
+    return str(shutil.copy(enrolled, tmp_path / "shapes"))
+
+
+def test_people_are_identified_and_strangers_are_not(gallery: str, people: Path, model: str) -> None:
+    notes: list[str] = []
+    probe = str(people / "probes" / "bar" / "00.png")
+    document = identify(Identify(gallery=gallery, model=model, photos=[probe]), notes.append)
+    assert document["threshold"] is None
+    assert document["photos"][0]["name"] is None
+    remedy = f"crossres enroll {gallery} --strangers FOLDER --model {model} sets one"
+    assert notes == [f"no threshold is set, so similarities only; {remedy}"]
+    notes.clear()
+    strangers = str(people / "strangers")
+    document = enroll(Enroll(gallery=gallery, model=model, strangers=strangers, fpir=0.25), notes.append)
+    assert (document["identities"], document["embeddings"], document["added"]) == (3, 36, {})
+    assert notes == ["24 strangers are too few to know a rate of 0.25: fewer than ten false matches are expected"]
+    photos = [str(people / "probes"), strangers]
+    document = identify(Identify(gallery=gallery, model=model, photos=photos, k=2))
+    threshold = document["threshold"]["similarity"]
+    for photo in document["photos"]:
+        first, second = photo["nearest"]
+        assert first["similarity"] >= second["similarity"]
+        assert photo["name"] == (first["name"] if at_least(first["similarity"], threshold) else None)
+    names = [photo["name"] for photo in document["photos"]]
+    assert sum(name is not None for name in names[30:]) == 6  # a quarter of 24
+    nearest = [photo["nearest"][0]["name"] for photo in document["photos"][:30]]
+    assert np.mean([a == b for a, b in zip(nearest, np.repeat(KNOWN, 10), strict=True)]) > 0.6
+
+
+def test_an_enrolled_photo_is_identified_at_any_threshold(gallery: str, people: Path, model: str) -> None:
+    """Its similarity may be 0.9999999, and a stranger that is enrolled sets the threshold above 1."""
+    known = str(people / "known" / "bar")
+    document = enroll(Enroll(gallery=gallery, model=model, strangers=known, fpir=0.0))
+    assert document["threshold"]["similarity"] > 1
+    (photo,) = identify(Identify(gallery=gallery, model=model, photos=[f"{known}/00.png"]))["photos"]
+    assert photo["name"] is None
+    photos = [f"{known}/00.png", f"{known}/00.png"]
+    document = verify(Verify(photos=photos, model=model, threshold=1.0))
+    assert document["similarity"] == pytest.approx(1, abs=1e-6)
+    assert document["same"] is True
+
+
+def test_what_is_enrolled_again_is_not_new_what_is_removed_is_gone(gallery: str, people: Path, model: str) -> None:
+    notes: list[str] = []
+    enroll(Enroll(gallery=gallery, model=model, strangers=str(people / "strangers"), fpir=0.5))
+    again = Enroll(gallery=gallery, model=model, people=str(people / "known"), remove=["bar"], index="hnsw")
+    document = enroll(again)
+    assert document["added"] == {"bar": 12, "cross": 0, "disc": 0}
+    assert document["removed"] == ["bar"]
+    assert not document["outgrown"]
+    assert enroll(Enroll(gallery=gallery, remove=["disc", "bar"]), notes.append)["outgrown"]
+    outgrown = (
+        "the threshold was set with 3 identities and there are 1 now; set it again with crossres enroll --strangers"
+    )
+    assert notes == [outgrown]
+    assert Gallery.load(gallery).names == ["cross"]
+    assert Gallery.load(gallery).index == "hnsw"
+    notes.clear()
+    identify(Identify(gallery=gallery, model=model, photos=[str(people / "strangers" / "00.png")]), notes.append)
+    assert notes == [outgrown]
+
+
+def test_photos_by_their_own_names_and_those_left_out(people: Path, model: str, tmp_path: Path) -> None:
+    folder, gallery = tmp_path / "flat", str(tmp_path / "g")
+    folder.mkdir()
+    shutil.copy(people / "known" / "bar" / "00.png", folder / "Ada L.png")
+    Image.new("RGB", (16, 16), (90, 90, 90)).save(folder / "grey.png")
+    (folder / "broken.jpg").write_bytes(b"no image")
+    notes: list[str] = []
+    document = enroll(Enroll(gallery=gallery, model=model, people=str(folder)), notes.append)
+    assert document["added"] == {"Ada L": 1}
+    broken, grey = document["left_out"]
+    assert broken["why"].startswith("not an image")
+    assert grey == {"photo": str(folder / "grey.png"), "why": grey["why"]}
+    assert grey["why"].startswith("flat: contrast")
+    assert notes == [f"{one['photo']}: left out: {one['why']}" for one in (broken, grey)]
+    enroll(Enroll(gallery=gallery, model=model, people=str(folder), all=True))
+    assert Gallery.load(gallery).names == ["Ada L", "grey"]
+    ada, broken, grey = identify(Identify(gallery=gallery, model=model, photos=[str(folder)]))["photos"]
+    assert ada["nearest"][0] == {"name": "Ada L", "similarity": pytest.approx(1, abs=1e-6)}
+    assert broken["error"].endswith(broken["error"].split(": ", 1)[1])
+    assert (grey["nearest"][0]["name"], grey["flags"][0].split(":")[0]) == ("grey", "flat")
+
+
+def test_two_photos_are_verified_at_a_threshold_of_pairs(
+    gallery: str, people: Path, model: str, tmp_path: Path
+) -> None:
+    photos = [f"{shape}/{i:02}.png" for shape in KNOWN for i in range(10)]
+    rows = [f"{a},{b},{int(a[:3] == b[:3])}" for i, a in enumerate(photos) for b in photos[:i]]
+    (tmp_path / "pairs.csv").write_text("\n".join(["left,right,same", *rows]))
+    probes = [str(people / "probes" / photo) for photo in photos]
+    notes: list[str] = []
+    document = verify(Verify(photos=[probes[0], probes[15]], model=model), notes.append)
+    assert document["same"] is document["threshold"] is None
+    assert notes[0].startswith("no threshold is given; crossres enroll GALLERY --pairs FILE")
+    pairs = {"pairs": str(tmp_path / "pairs.csv"), "images": str(people / "probes"), "far": 0.1}
+    threshold = enroll(Enroll(gallery=gallery, model=model, **pairs))["pair_threshold"]
+    assert (threshold["count"], threshold["rate"], threshold["too_few"]) == (300, 0.1, False)
+    accepted = []
+    for probe in probes[1:11]:
+        document = verify(Verify(photos=[probes[0], probe], model=model, gallery=gallery))
+        assert document["same"] == at_least(document["similarity"], threshold["similarity"])
+        assert document["threshold"] == threshold["similarity"]
+        accepted.append(document["same"])
+    assert sum(accepted[:9]) > 3
+
+
+def test_a_gallery_by_the_teacher_is_searched_by_its_student(
+    people: Path, spaces: dict[str, str], tmp_path: Path
+) -> None:
+    gallery, probe = str(tmp_path / "hr"), str(people / "known" / "bar" / "00.png")
+    notes: list[str] = []
+
+    def search(name: str, **options: bool) -> dict[str, object]:
+        notes.clear()
+        return identify(Identify(gallery=gallery, model=spaces[name], photos=[probe], **options), notes.append)
+
+    strangers = str(people / "strangers")
+    teacher = spaces["teacher"]
+    enroll(Enroll(gallery=gallery, model=teacher, people=str(people / "known"), strangers=strangers, fpir=0.5))
+    assert search("taught")["threshold"] is None
+    assert notes[0].startswith("the threshold is of photos read by another model, so similarities only")
+    enroll(Enroll(gallery=gallery, model=spaces["taught"], strangers=strangers, fpir=0.5))
+    assert search("taught")["threshold"] is not None
+    assert notes == []
+    with pytest.raises(CrossresError, match="the gallery was made by teacher, and kd was not taught its embeddings"):
+        search("kd")
+    search("kd", same_space=True)
+    narrow = Enroll(gallery=gallery, model=spaces["narrow"], people=str(people / "known"), same_space=True)
+    with pytest.raises(CrossresError, match="narrow makes embeddings of 12 numbers, the gallery holds 64"):
+        enroll(narrow)
+
+
+def test_none_of_it_needs_torch_with_an_onnx_file(people: Path, onnx_file: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys\nsys.modules['torch'] = None\n"
+        "from crossres import Enroll, Identify, Verify, enroll, identify, verify\n"
+        "model, people, gallery = sys.argv[1:]\nprobe = f'{people}/known/disc/03.png'\n"
+        "options = Enroll(gallery=gallery, model=model, people=f'{people}/known', strangers=f'{people}/strangers')\n"
+        "print(enroll(options)['identities'])\n"
+        "print(identify(Identify(gallery=gallery, model=model, photos=[probe]))['photos'][0]['nearest'][0]['name'])\n"
+        "print(verify(Verify(photos=[probe, probe], model=model, threshold=0.9))['same'])\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(crossres.__file__).parents[1])}
+    command = [sys.executable, "-c", code, str(onnx_file), str(people), str(tmp_path / "g")]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["3", "disc", "True"], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (lambda _: Enroll(gallery="G"), "nothing to do; give PEOPLE, --remove, --strangers, --pairs or --index"),
+        (lambda _: Enroll(gallery="G", people="known"), "--model is missing"),
+        (lambda m: Enroll(gallery="G", people="known", model=m, fpir=2), "--fpir: a share within 0..1, got 2"),
+        (lambda m: Enroll(gallery="G", model=m, pairs="x"), "--pairs and --images belong together"),
+        (lambda _: Enroll(gallery="none", remove=["bar"]), "No such file"),
+        (lambda _: Enroll(gallery="G", remove=["barr"]), "no 'barr' among 3 identities; did you mean 'bar'"),
+        (lambda m: Enroll(gallery="G", people="none", model=m), "not a folder"),
+        (lambda m: Enroll(gallery="G", people="mixed", model=m), "1 images lie beside its folders; --flat takes"),
+        (lambda m: Enroll(gallery="G", people="odd", model=m), "cannot name an identity; rename it"),
+        (lambda m: Enroll(gallery="G", people="empty", model=m), "no image in it"),
+        (lambda m: Enroll(gallery="G", people="bad", model=m), "none of 1 photos can be used; the first: not an"),
+        (lambda m: Enroll(gallery="G", strangers="bad", model=m), "no photo in it that can be used as a stranger"),
+        (
+            lambda m: Enroll(gallery="new", strangers="strangers", model=m),
+            "the gallery is empty; add identities",
+        ),
+        (lambda m: Identify(gallery="G", photos=["known"], model=m, k=0), "-k: at least 1 identity"),
+        (
+            lambda m: Identify(gallery="bad/a.png", photos=["known"], model=m),
+            "not a gallery of crossres, or",
+        ),
+        (
+            lambda m: Identify(gallery="G", photos=["bad"], model=m),
+            "none of 1 photos could be read; the first: not",
+        ),
+        (lambda m: Verify(photos=["bad/a.png"] * 2, model=m), "bad/a.png: not an image"),
+        (lambda m: Verify(photos=["known/bar"], model=m), "verify compares two photos, got 12"),
+        (lambda m: Verify(photos=["a", "b"], model=m, threshold=float("nan")), r"lies within -1\.\.1, got nan"),
+        (lambda m: Verify(photos=["a", "b"], model=m, gallery="G", threshold=1), "give one of them"),
+    ],
+)
+def test_mistakes_end_in_one_line(
+    options, message: str, enrolled: Path, people: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("known", "strangers"):
+        os.symlink(people / name, name)
+    for name in ("mixed/bar", "odd", "bad", "empty"):
+        Path(name).mkdir(parents=True)
+    for copy in ("mixed/a.png", "mixed/bar/b.png", "odd/a\n.png"):
+        shutil.copy(people / "strangers" / "00.png", copy)
+    Path("bad/a.png").write_bytes(b"no image")
+    shutil.copy(enrolled, "G")
+    request = options(model)
+    act = {Enroll: enroll, Identify: identify, Verify: verify}[type(request)]
+    with pytest.raises(CrossresError, match=message) as raised:
+        act(request)
+    assert "\n" not in str(raised.value)
+    assert Path("G").read_bytes() == enrolled.read_bytes()
+    assert not Path("new").exists()
