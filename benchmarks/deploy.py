@@ -19,11 +19,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from crossres.deploy.torch_engine import TorchEngine, deploy
 
-from crossres.config.options import base_name
+from crossres.config.deployment import Export
+from crossres.config.options import Columns
+from crossres.config.record import base_name
 from crossres.core.devices import commit, machine, resolve_device, versions
 from crossres.core.files import write_json
+from crossres.deploy.deployed import TorchEngine, deploy
 from crossres.deploy.export import export
 from crossres.deploy.onnx_file import onnx_model, write_onnx
 from crossres.deploy.recognizer import Engine, OnnxEngine
@@ -90,7 +92,9 @@ def main() -> None:
             encoder = from_pretrained(student)
             for precision in ("float32", "float16", "int8"):
                 path = Path(folder) / f"{base_name(student)}-{precision}.onnx"
-                done = export(student, path, data=chosen.data, label_column=chosen.label_column, precision=precision)
+                columns = Columns(label_column=chosen.label_column)
+                options = Export(model=student, out=str(path), data=chosen.data, images=columns, precision=precision)
+                exported = export(options)
                 engine = OnnxEngine(path, threads=1)
                 name = f"{base_name(student)}, {precision}"
                 engines[name] = engine, engine.facts.side
@@ -99,10 +103,10 @@ def main() -> None:
                     "side": engine.facts.side,
                     "classes": len(encoder.classes),
                     "parameters": parameters(encoder),
-                    "bytes": done.bytes,
+                    "bytes": exported["bytes"],
                 }
-                rows.append(row | done.parity.facts)
-                print("\n".join([name, *done.parity.lines()]), flush=True)
+                rows.append(row | exported["parity"])
+                print(name, exported["parity"], flush=True)
         sides = sorted({engine.facts.side for engine, _ in engines.values()})
         # the photo is as small as the smallest student's: enlarging it is part of the work
         for teacher in chosen.teacher:

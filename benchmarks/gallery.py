@@ -25,8 +25,16 @@ from typing import Any
 import numpy as np
 
 from crossres.core.files import write_json
-from crossres.deploy.gallery import Gallery, unit
-from crossres.deploy.index import BUILD_WIDTH, NEIGHBOURS, ROWS_TO_A_CELL, SEARCH_WIDTH, SEARCHED, Kind
+from crossres.deploy.gallery import (
+    BUILD_WIDTH,
+    NEIGHBOURS,
+    ROWS_PER_CELL,
+    SEARCH_WIDTH,
+    SEARCHED,
+    Gallery,
+    Kind,
+    unit_embeddings,
+)
 
 WIDTH, EACH, GROUPS = 128, 5, 200
 #: of a group's, an identity's, an enrolled photo's and a probe's own direction
@@ -40,7 +48,7 @@ def directions(rng: np.random.Generator, count: int) -> np.ndarray:
     Representations, 2019).
     """
     falling = np.arange(1, WIDTH + 1, dtype=np.float32) ** -0.5
-    return unit(rng.standard_normal((count, WIDTH), np.float32) * falling, "direction")
+    return unit_embeddings(rng.standard_normal((count, WIDTH), np.float32) * falling, "direction")
 
 
 def drawn(count: int, probes: int) -> tuple[Gallery, np.ndarray, list[str]]:
@@ -128,7 +136,7 @@ def main() -> None:
         "spread": SPREAD,
         "options": {
             "hnsw": {"neighbours": NEIGHBOURS, "build_width": BUILD_WIDTH, "search_width": SEARCH_WIDTH},
-            "ivf": {"rows_to_a_cell": ROWS_TO_A_CELL, "searched": SEARCHED},
+            "ivf": {"rows_to_a_cell": ROWS_PER_CELL, "searched": SEARCHED},
         },
         "file_bytes": size,
         "save_seconds": saving,

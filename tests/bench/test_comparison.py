@@ -1,21 +1,20 @@
-"""What is said of methods side by side, against figures worked out by hand."""
+"""Methods side by side, against figures worked out by hand."""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from PIL import Image
 
-from crossres.bench.comparison import comma_separated, compare, current, latex, markdown, rank_table, ranks, sentence
-from crossres.bench.figures import draw_comparison
+from crossres.bench.comparison import comparable, compare_folder, compare_methods, ranks, sentence, sentences
+from crossres.bench.tables import comma_separated, latex, markdown
 from crossres.core.errors import CrossresError
-from crossres.core.files import encode_bits, decode_bits
+from crossres.core.files import encode_bits
 from crossres.evaluation.statistics import mcnemar, wilson
 
 COUNT = 40
@@ -33,7 +32,7 @@ def result(method: str, seed: int, right: Any, size: int = 8, **more: Any) -> di
         "seed": seed,
         "images": {"test": COUNT},
         "top1_last": 100 * float(right.mean()),
-        "right_last": encode_bits(torch.from_numpy(right)),
+        "right_last": encode_bits(right),
         "images_per_second": {"ce": 1000.0}.get(method, 800.0),
         "val_top1_by_epoch": [10.0 + seed, 20.0 + seed],
         **more,
@@ -44,15 +43,10 @@ def first(count: int) -> Any:
     return np.arange(COUNT) < count
 
 
-def test_bits_come_back() -> None:
-    right = np.random.default_rng(0).random(COUNT - 3) < 0.5
-    assert np.array_equal(decode_bits(encode_bits(torch.from_numpy(right)), COUNT - 3), right)
-
-
 def test_rows_hold_mean_spread_gain_and_tests() -> None:
     base = [result("ce", seed, first(20 + seed)) for seed in range(3)]
     better = [result("a & b_c", seed, first(28 + 2 * seed)) for seed in range(3)]
-    best, ce = compare(better + base)
+    best, ce = compare_methods(better + base)
     assert (best.method, ce.method) == ("a & b_c", "ce")
     assert best.mean == pytest.approx(75.0)
     assert best.deviation == pytest.approx(5.0)
@@ -88,15 +82,15 @@ def test_rows_hold_mean_spread_gain_and_tests() -> None:
 
 def test_one_seed_is_judged_on_the_images_and_says_so() -> None:
     base, close, far = (result(m, 0, first(n)) for m, n in (("ce", 20), ("close", 22), ("far", 35)))
-    rows = {row.method: row for row in compare([base, close, far])}
+    rows = {row.method: row for row in compare_methods([base, close, far])}
     assert (rows["close"].is_noise, rows["far"].is_noise) == (True, False)
     assert sentence(rows["close"], "ce").startswith("close (resnet8 8x8): +5.00 points against ce, within noise (McN")
     assert sentence(rows["far"], "ce").endswith("(McNemar p 6.1e-05); one seed says nothing of another training.")
     unknown = {key: value for key, value in close.items() if key != "right_last"}
-    row = next(row for row in compare([base, unknown]) if row.method == "close")
+    row = next(row for row in compare_methods([base, unknown]) if row.method == "close")
     assert (row.p, row.is_noise) == (None, None)
     assert sentence(row, "ce").endswith("+5.00 points against ce with one seed: nothing says whether that is noise.")
-    alone = compare([far], baseline="kd")[0]
+    alone = compare_methods([far], baseline="kd")[0]
     assert (alone.gain, alone.cost) == (None, None)
     assert sentence(alone, "kd") == "far (resnet8 8x8): not compared with kd."
 
@@ -104,13 +98,15 @@ def test_one_seed_is_judged_on_the_images_and_says_so() -> None:
 def test_the_spread_over_the_seeds_counts_where_it_is_larger() -> None:
     base = [result("ce", seed, first(20)) for seed in range(3)]
     wild = [result("x", seed, first(20 + 10 * (seed - 1))) for seed in range(3)]
-    row = next(row for row in compare(base + wild) if row.method == "x")
+    row = next(row for row in compare_methods(base + wild) if row.method == "x")
     assert row.half == pytest.approx(4.303 * 25 / 3**0.5, rel=1e-3)
 
 
 def test_two_seeds_that_agree_by_chance_prove_nothing() -> None:
     base = [result("ce", seed, first(20)) for seed in range(2)]
-    row = next(row for row in compare([*base, *(result("x", s, first(21)) for s in range(2))]) if row.method == "x")
+    row = next(
+        row for row in compare_methods([*base, *(result("x", s, first(21)) for s in range(2))]) if row.method == "x"
+    )
     assert row.gain == pytest.approx(2.5)
     assert row.is_noise is True
 
@@ -118,7 +114,7 @@ def test_two_seeds_that_agree_by_chance_prove_nothing() -> None:
 def test_only_pairs_are_counted() -> None:
     better = [result("x", seed, first(30 + seed)) for seed in range(3)]
     rows = [
-        next(row for row in compare(better + base) if row.method == "x")
+        next(row for row in compare_methods(better + base) if row.method == "x")
         for base in ([result("ce", 0, first(20)), result("ce", 1, first(21))], [result("ce", 2, first(20))])
     ]
     assert [row.pairs for row in rows] == [2, 1]
@@ -128,36 +124,33 @@ def test_only_pairs_are_counted() -> None:
 
 def test_two_results_of_one_seed_are_refused() -> None:
     with pytest.raises(CrossresError, match=r"^'x-0' and 'x-0' are not one experiment with two seeds; tabulate"):
-        compare([result("x", 0, first(3)), result("x", 0, first(4))])
+        compare_methods([result("x", 0, first(3)), result("x", 0, first(4))])
 
 
 def test_the_largest_p_over_the_seeds_counts() -> None:
     base = [result("ce", seed, first(20)) for seed in range(2)]
     other = [result("x", 0, first(30)), result("x", 1, first(21))]
-    row = next(row for row in compare(base + other) if row.method == "x")
+    row = next(row for row in compare_methods(base + other) if row.method == "x")
     assert row.p == mcnemar(first(21), first(20)).p == 1.0
 
 
-def test_settings_are_apart_and_ranked_together(tmp_path: Path) -> None:
+def test_settings_are_apart_and_ranked_together() -> None:
     results = [
         result(method, 0, first(count), size, grid={"method": method, "degradation": kind})
         for size, kind, counts in ((8, "clean", (20, 22, 24)), (16, "clean", (30, 34, 32)), (16, "hard", (9, 9, 12)))
         for method, count in zip(("ce", "a", "b"), counts, strict=True)
     ]
-    rows = compare(results, costs={("resnet8", 8, "a"): 1.5})
+    rows = compare_methods(results, costs={("resnet8", 8, "a"): 1.5})
     assert list(dict.fromkeys(row.setting for row in rows)) == [
         *("resnet8 8x8 clean", "resnet8 16x16 clean", "resnet8 16x16 hard")
     ]
     assert ranks(rows) == {"b": pytest.approx(4 / 3), "a": pytest.approx(11 / 6), "ce": pytest.approx(17 / 6)}
     assert [row.cost for row in rows if row.method == "a"] == [1.5, None, None]
-    files = draw_comparison(rows, "ce", tmp_path)
-    assert [path.name for path in files] == ["accuracy.png", "cost.png", "curves.png"]
-    for path in files:
-        pixels = np.asarray(Image.open(path).convert("L"))
-        assert pixels.shape[0] > 300
-        assert (pixels < 128).mean() > 0.002
     assert latex(rows, "ce").count(r"\midrule") == 3
     assert {row.panel for row in rows} == {"resnet8 clean", "resnet8 hard"}
+    *each, last = sentences(rows, "ce")
+    assert len(each) == 6
+    assert last == "Mean rank over the settings, of the methods that all have (1 is best): b 1.3, a 1.8, ce 2.8."
 
 
 def test_of_weights_tried_the_best_on_validation_counts() -> None:
@@ -167,7 +160,7 @@ def test_of_weights_tried_the_best_on_validation_counts() -> None:
         for factor, count, val in ((0.25, 39, 51.0), (4, 24, 52.0))
         for seed in range(2)
     ]
-    best, ce = compare(base + tried)
+    best, ce = compare_methods(base + tried)
     assert (best.factor, best.mean, ce.factor) == (4, 60.0, None)
     assert "| x (weight x 4) | 60.00 ± 0.00 |" in markdown([best], "ce")
 
@@ -177,31 +170,24 @@ def test_what_was_run_before_the_grid_changed_is_left_out_and_named() -> None:
     new = result("kd", 0, first(24), config={"train": {"epochs": 3}})
     old = result("gone", 0, first(24), config={"train": {"epochs": 9}})
     other = result("far", 0, first(24), size=16, config={"train": {"epochs": 9}})  # a setting without a baseline
-    kept, lines = current([base, new, old, other], "ce")
+    kept, lines = comparable([base, new, old, other], "ce")
     assert kept == [base, new, other]
     assert lines == ["gone-0: left out, as it differs from ce in train."]
-    assert {row.method for row in compare(kept)} == {"ce", "kd", "far"}
+    assert {row.method for row in compare_methods(kept)} == {"ce", "kd", "far"}
+
+
+def test_a_folder_is_one_comparison(tmp_path: Path) -> None:
+    base = result("ce", 0, first(20), config={"train": {"epochs": 3}})
+    old = result("gone", 0, first(24), config={"train": {"epochs": 9}})
+    for document in (base, old, {"name": "failed", "error": "no space"}):
+        (tmp_path / f"{document['name']}.json").write_text(json.dumps(document))
+    comparison = compare_folder(tmp_path, "ce")
+    assert [row.method for row in comparison.scores] == ["ce"]
+    assert comparison.results == [base]
+    assert comparison.left_out == ["gone-0: left out, as it differs from ce in train."]
 
 
 def test_one_seed_has_the_interval_of_its_tests() -> None:
-    (row,) = compare([result("ce", 0, first(20))])
+    (row,) = compare_methods([result("ce", 0, first(20))])
     assert row.interval == pytest.approx(wilson(20, COUNT))
     assert "35.20 to 64.80" in markdown([row], "ce")
-
-
-def test_ranks_in_each_setting_and_over_them() -> None:
-    results = [
-        *(result(method, 0, first(count)) for method, count in (("ce", 10), ("a|b", 20), ("c", 30))),
-        *(result(method, 0, first(count), size=16) for method, count in (("ce", 10), ("a|b", 20), ("c", 20))),
-        result("only at 8x8, and best there", 0, first(40)),
-    ]
-    lines = rank_table(compare(results)).splitlines()
-    assert lines[0] == "| method | resnet8 8x8 | resnet8 16x16 | mean rank |"
-    assert lines[2:] == ["| c | 1 | 1.5 | 1.25 |", "| a\\|b | 2 | 1.5 | 1.75 |", "| ce | 3 | 3 | 3.00 |"]
-    assert rank_table(compare(results[:3])) == ""
-
-
-def test_no_cell_breaks_a_table() -> None:
-    rows = compare([result("ce", 0, first(1)), result("a|b<c", 0, first(39))])
-    assert "| a\\|b<c |" in markdown(rows, "ce")
-    assert r"a$|$b$<$c" in latex(rows, "ce")

@@ -1,155 +1,48 @@
-import json
+"""Comparisons as text, and the files of a grid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pytest
 
+from crossres.bench.comparison import Comparison, compare_methods
 from crossres.bench.tables import (
     OTHER_SIZES,
-    differences,
-    method_table,
-    paired_gain,
-    read_results,
+    latex,
+    markdown,
+    rank_table,
     sizes_table,
     transfer_table,
+    write_comparison,
 )
-from crossres.core.errors import CrossresError
+from crossres.core.files import encode_bits
+
+COUNT = 40
 
 
-def result(method, seed, top1, size=8):
+def result(method: str, seed: int, right: int, size: int = 8) -> dict[str, Any]:
+    """A document of a run that has the first ``right`` of the test images right."""
     return {
         "task": "distill",
+        "name": f"{method}-{seed}",
         "student": {"name": "resnet8"},
         "lr_size": size,
         "method": method,
         "seed": seed,
-        "top1_last": top1,
-        "top1_best_val": top1 - 1,
-        "top5_last": 90.0,
+        "images": {"test": COUNT},
+        "top1_last": 100 * right / COUNT,
+        "top1_best_val": 100 * right / COUNT - 1,
+        "right_last": encode_bits(np.arange(COUNT) < right),
+        "images_per_second": 1000.0,
     }
 
 
-def test_mean_spread_and_paired_gain():
-    base = [result("ce", s, v) for s, v in enumerate([50.0, 52.0, 54.0])]
-    better = [result("ce+kd", s, v) for s, v in enumerate([51.0, 53.5, 55.0])]
-    gain, half = paired_gain(better, base)
-    gains = np.array([1.0, 1.5, 1.0])
-    assert gain == pytest.approx(gains.mean())
-    assert half == pytest.approx(4.30 * gains.std(ddof=1) / 3**0.5, rel=1e-3)
-    table = method_table(better + base)
-    assert "| resnet8 | 8x8 | ce | 52.00 ± 2.00 | 51.00 ± 2.00 | 90.00 ± 0.00 |  | 0, 1, 2 |" in table
-    assert "+1.17 ± 0.72 |" in table
-
-
-def test_noise_one_seed_and_no_baseline_are_said():
-    base = [result("ce", s, v) for s, v in enumerate([50.0, 52.0])]
-    assert "(within noise)" in method_table(base + [result("ce+kd", s, v) for s, v in enumerate([53.0, 50.0])])
-    assert "+1.00 (1 seed)" in method_table([base[0], result("ce+kd", 0, 51.0)])
-    assert method_table([result("ce+kd", 7, 51.0)]).endswith("| 51.00 | 50.00 | 90.00 |  | 7 |")
-
-
-def test_a_gain_over_each_baseline():
-    three = [result("ce", 0, 50.0), result("ce+kd", 0, 51.0), result("ce+kd+crrcd", 0, 51.5)]
-    lines = method_table(three, baselines=("ce", "ce+kd")).splitlines()
-    assert "| gain over ce | gain over ce+kd | seeds |" in lines[0]
-    assert lines[1].count("|") == lines[0].count("|")
-    assert [line.split("|")[7:9] for line in lines[2:]] == [
-        ["  ", " -1.00 (1 seed) "],
-        [" +1.00 (1 seed) ", "  "],
-        [" +1.50 (1 seed) ", " +0.50 (1 seed) "],
-    ]
-
-
-def test_a_loss_that_decays_is_a_method_of_its_own():
-    constant = result("ce+kd", 0, 51.0) | {"losses": {"ce": {}, "kd": {"decay": False}}}
-    fading = result("ce+kd", 0, 52.0) | {"losses": {"ce": {}, "kd": {"decay": True}}}
-    lines = method_table([constant, fading], baselines=("ce+kd",)).splitlines()[2:]
-    assert [line.split("|")[3].strip() for line in lines] == ["ce+kd", "ce+kd (decays)"]
-    assert "+1.00 (1 seed)" in lines[1]
-
-
-@pytest.mark.parametrize(
-    ("other", "what"),
-    [
-        ({"data_sha256": {"train": "b"}}, "data_sha256"),
-        ({"config": {"train": {"epochs": 240}}}, "train"),
-        ({"hr_size": 64}, "hr_size"),
-    ],
-)
-def test_a_gain_over_another_experiment_is_refused(other, what):
-    mine = {"data_sha256": {"train": "a"}, "config": {"train": {"epochs": 30}}, "hr_size": 32}
-    base = result("ce", 0, 50.0) | mine | {"config": {**mine["config"], "teacher": None}}
-    better = result("ce+kd", 0, 51.0) | mine | {"config": {**mine["config"], "teacher": "t"}}
-    assert "+1.00" in method_table([base, better])
-    with pytest.raises(CrossresError, match=f"differ in {what} beside the method"):
-        method_table([base | other, better])
-
-
-def test_an_option_that_is_off_equals_one_that_was_not_there_yet():
-    old = result("ce", 0, 50.0) | {"config": {"losses": {"ce": {"weight": 1.0}}}}
-    new = result("ce", 1, 50.0) | {"config": {"losses": {"ce": {"weight": 1.0, "decay": False}}}}
-    assert "| 0, 1 |" in method_table([old, new])
-    new["config"]["losses"]["ce"]["decay"] = True
-    with pytest.raises(CrossresError, match="not one experiment"):
-        method_table([old, new])
-
-
-def test_a_default_equals_an_option_that_was_not_there_yet():
-    old = result("ce", 0, 50.0) | {"config": {"train": {"epochs": 30}}}
-    new = result("ce", 1, 50.0) | {"config": {"train": {"epochs": 30, "batch_size": 128}, "images": {"fit": "crop"}}}
-    assert differences(old, new) == []
-    assert "| 0, 1 |" in method_table([old, new])
-    new["config"]["images"]["fit"] = "pad"
-    assert differences(old, new) == ["images"]
-
-
-def test_what_a_method_brings_along_in_its_grid_is_the_method():
-    base = result("ce", 0, 50.0) | {"config": {"train": {"epochs": 30, "learning_rate": 0.1}}}
-    own = result("kd", 0, 51.0) | {"config": {"train": {"epochs": 30, "learning_rate": 0.05}, "stages": {"x": 1}}}
-    assert differences(own, base) == ["train"]
-    own["grid"] = {"method": "kd", "options": ["train.learning_rate", "stages.x"]}
-    assert differences(own, base) == differences(base, own) == []
-    own["config"]["train"]["epochs"] = 60
-    assert differences(own, base) == ["train"]
-    assert own["config"]["train"]["learning_rate"] == 0.05
-
-
-@pytest.mark.parametrize("other", [{"data_sha256": {"train": "b"}}, {"teacher": {"sha256": "b"}}])
-def test_other_data_or_another_teacher_is_another_experiment(other):
-    mine = {"data_sha256": {"train": "a"}, "teacher": {"sha256": "a"}}
-    with pytest.raises(CrossresError, match="not one experiment"):
-        method_table([result("ce", 0, 50.0) | mine, result("ce", 1, 50.0) | mine | other])
-
-
-def test_sizes_are_in_order():
-    rows = method_table([result("ce", 0, 1.0, size) for size in (16, 4, 8)]).splitlines()[2:]
-    assert [row.split("|")[2].strip() for row in rows] == ["4x4", "8x8", "16x16"]
-
-
-def test_unlike_runs_are_not_averaged():
-    longer = result("ce", 1, 60.0) | {"config": {"train": {"epochs": 240, "seed": 1}}}
-    shorter = result("ce", 0, 50.0) | {"config": {"train": {"epochs": 30, "seed": 0}}}
-    with pytest.raises(CrossresError, match="not one experiment"):
-        method_table([longer, shorter])
-    with pytest.raises(CrossresError, match="not one experiment"):
-        method_table([shorter, shorter])
-
-
-def test_read_results(tmp_path):
-    (tmp_path / "b.json").write_text(json.dumps(result("ce", 1, 1.0)))
-    (tmp_path / "a.json").write_text(json.dumps(result("ce", 0, 1.0)))
-    (tmp_path / "teacher.json").write_text(json.dumps({"task": "teach"}))
-    assert [r["seed"] for r in read_results(tmp_path)] == [0, 1]
-    (tmp_path / "c.json").write_text("{")
-    with pytest.raises(CrossresError, match=r"c\.json: not JSON"):
-        read_results(tmp_path)
-    with pytest.raises(CrossresError, match="no such folder"):
-        read_results(tmp_path / "nowhere")
-
-
-def test_what_students_are_worth_elsewhere():
+def test_what_students_are_worth_elsewhere() -> None:
     judged = [
-        result("ce", 0, 40.0) | {"dataset": "crops", "unseen": {"nearest": {"top1": 30.0}}},
-        result("kd", 0, 50.0)
+        result("ce", 0, 16) | {"dataset": "crops", "unseen": {"nearest": {"top1": 30.0}}},
+        result("kd", 0, 20)
         | {
             "dataset": "crops",
             "transfer": {"digits": {"probe_top1": 80.0, "knn_top1": 70.0}},
@@ -163,3 +56,42 @@ def test_what_students_are_worth_elsewhere():
         "| ce |  |  | 39.00 | 30.00 |",
     ]
     assert sizes_table(judged).splitlines()[::2] == ["| method | 4x4 | 8x8 |", "| kd | 5.00 | 9.00 |"]
+
+
+def test_sizes_are_in_order() -> None:
+    rows = compare_methods([result("ce", 0, 1, size) for size in (16, 4, 8)])
+    assert [row.size for row in rows] == [16, 4, 8]
+    lines = markdown(sorted(rows, key=lambda row: row.size), "ce").splitlines()[2:]
+    assert [line.split("|")[1].strip() for line in lines] == ["resnet8 4x4", "resnet8 8x8", "resnet8 16x16"]
+
+
+def test_ranks_in_each_setting_and_over_them() -> None:
+    results = [
+        *(result(method, 0, count) for method, count in (("ce", 10), ("a|b", 20), ("c", 30))),
+        *(result(method, 0, count, size=16) for method, count in (("ce", 10), ("a|b", 20), ("c", 20))),
+        result("only at 8x8, and best there", 0, 40),
+    ]
+    lines = rank_table(compare_methods(results)).splitlines()
+    assert lines[0] == "| method | resnet8 8x8 | resnet8 16x16 | mean rank |"
+    assert lines[2:] == ["| c | 1 | 1.5 | 1.25 |", "| a\\|b | 2 | 1.5 | 1.75 |", "| ce | 3 | 3 | 3.00 |"]
+    assert rank_table(compare_methods(results[:3])) == ""
+
+
+def test_no_cell_breaks_a_table() -> None:
+    rows = compare_methods([result("ce", 0, 1), result("a|b<c", 0, 39)])
+    assert "| a\\|b<c |" in markdown(rows, "ce")
+    assert r"a$|$b$<$c" in latex(rows, "ce")
+
+
+def test_the_files_of_a_comparison(tmp_path: Path) -> None:
+    results = [result(method, 0, count, size) for size in (8, 16) for method, count in (("ce", 10), ("kd", 30))]
+    results[0] |= {"dataset": "crops", "unseen": {OTHER_SIZES: {"top1": 1.0, "curve": [{"size": 8, "top1": 9.0}]}}}
+    write_comparison(Comparison("ce", compare_methods(results), results, ["old: left out."]), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("comparison.md", "comparison.tex", "comparison.csv", "comparison.txt"),
+        *("ranks.md", "transfer.md", "sizes.md", "accuracy.png", "cost.png"),
+    }
+    lines = (tmp_path / "comparison.txt").read_text().splitlines()
+    assert lines[0].startswith("top-1 in % on the test images after the last epoch")
+    assert [line.split(":")[0] for line in lines[1:3]] == ["kd (resnet8 8x8)", "kd (resnet8 16x16)"]
+    assert lines[-1] == "old: left out."

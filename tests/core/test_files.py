@@ -8,11 +8,12 @@ import resource
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from crossres.core.errors import CrossresError
-from crossres.core.files import load_state, save_state, write_atomically, write_json
+from crossres.core.files import decode_bits, encode_bits, load_state, save_state, write_atomically, write_json
 
 
 @pytest.fixture
@@ -134,3 +135,8 @@ def test_a_file_of_another_kind_is_refused_and_never_executed(
         load_state(path)
     assert "not the state of a run" in one_line(error)
     assert not (tmp_path / "sprung").exists()
+
+
+def test_bits_come_back() -> None:
+    right = np.random.default_rng(0).random(37) < 0.5
+    assert np.array_equal(decode_bits(encode_bits(right), 37), right)

@@ -12,7 +12,9 @@ from PIL import Image
 
 from crossres.core.errors import CrossresError
 from crossres.data import readers
+from crossres.data.images import ArrayItems, ImageSet
 from crossres.data.readers import read, read_unlabelled
+from crossres.data.splits import Splitting, split_by_seed
 
 torchvision_sets = pytest.importorskip("torchvision.datasets")
 
@@ -124,6 +126,22 @@ def test_a_folder_may_have_the_name_of_a_set(tmp_path: Path, monkeypatch: pytest
     fails("no class folders", "./cifar10")
     with pytest.raises(CrossresError, match="no class folders"):
         read(Path("cifar10"), split="train")
+
+
+def test_a_source_of_your_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given = {}
+
+    def stripes(**options: Any) -> ImageSet:
+        given.update(options)
+        whole = ImageSet(ArrayItems(np.zeros((20, 8, 8, 3), np.uint8)), np.arange(20) % 2, ["a", "b"], "stripes")
+        return split_by_seed(whole, Splitting(options["split"], options["test_fraction"], options["seed"]))
+
+    monkeypatch.setitem(readers.SOURCES, "stripes", stripes)
+    train, test = (read("stripes", split=split, test_fraction=0.3, root=tmp_path) for split in ("train", "test"))
+    assert (len(train), len(test)) == (14, 6)
+    assert given.keys() == {"split", "test_fraction", "seed", "open_set", "download", "root", "memory_mb", "cache"}
+    assert (given["split"], given["root"], given["download"]) == ("test", tmp_path, False)
+    fails("did you mean 'stripes'", "stripe")
 
 
 def test_wrong_words() -> None:

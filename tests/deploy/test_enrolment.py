@@ -239,7 +239,7 @@ def test_none_of_it_needs_torch_with_an_onnx_file(people: Path, onnx_file: Path,
             lambda m: Enroll(gallery="new", strangers="strangers", model=m),
             "the gallery is empty; add identities",
         ),
-        (lambda m: Identify(gallery="G", photos=["known"], model=m, k=0), "-k: at least 1 identity"),
+        (lambda m: Identify(gallery="G", photos=["known"], model=m, k=0), "--k: at least 1 identity"),
         (
             lambda m: Identify(gallery="bad/a.png", photos=["known"], model=m),
             "not a gallery of crossres, or",

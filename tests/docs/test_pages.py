@@ -27,7 +27,7 @@ def test_the_code_of_a_page_runs(page):
     from crossres.losses import LOSSES
     from crossres.models.backbones import BACKBONES
 
-    dicts = (LOSSES.homes, BACKBONES, SOURCES, METRICS)  # a page may put its own in
+    dicts = (LOSSES.data, BACKBONES, SOURCES, METRICS)  # a page may put its own in
     before = [dict(each) for each in dicts]
     names = {"__name__": "page"}
     try:

@@ -11,7 +11,7 @@ import torch
 
 from crossres import CrossresError
 from crossres.evaluation import accuracy as metrics
-from crossres.evaluation.accuracy import confusion_matrix, right_at_k, topk_accuracy
+from crossres.evaluation.accuracy import METRICS, confusion_matrix, measure, right_at_k, topk_accuracy
 
 
 def naive_topk(logits: np.ndarray, label: np.ndarray, k: int) -> float:
@@ -92,6 +92,13 @@ def test_topk_of_no_more_classes_than_k_is_full() -> None:
 def test_what_cannot_be_scored_is_refused_in_a_line(logits: torch.Tensor, label: torch.Tensor, message: str) -> None:
     with pytest.raises(CrossresError, match=rf"^accuracy: [^\n]*{message}[^\n]*$"):
         topk_accuracy(logits, label)
+
+
+def test_a_metric_of_your_own_is_measured_beside_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, label = torch.eye(8)[[0, 1, 2, 0]], torch.tensor([0, 1, 3, 3])
+    assert measure(logits, label) == {"top1": 50.0, "top5": 50.0}
+    monkeypatch.setitem(METRICS, "wrong", lambda logits, label: float((logits.argmax(1) != label).sum()))
+    assert measure(logits, label) == {"top1": 50.0, "top5": 50.0, "wrong": 2.0}
 
 
 @pytest.mark.parametrize("classes", [1, 2, 7])

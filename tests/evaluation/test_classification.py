@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from crossres import CrossresError, Degradation, Evaluate, Reading, read, wrap
+import crossres
+from crossres import CrossresError, Degradation, Evaluate, read, wrap
 from crossres.data.degrade import degrade
 from crossres.data.images import ArrayItems, ImageSet
 from crossres.data.loader import Loader
 from crossres.evaluation.classification import evaluate_encoder
-from crossres.evaluation.outputs import predict
 from crossres.models.encoder import Encoder, build_encoder
 
 CLASSES = ("dark", "middle", "light")
@@ -46,9 +46,9 @@ def judge(info: dict[str, Any] | None = None) -> Encoder:
     return encoder
 
 
-def evaluate(encoder: Encoder, images: ImageSet, **options: Any) -> dict[str, Any]:
+def evaluate(encoder: Encoder, judged: ImageSet, **options: Any) -> dict[str, Any]:
     """`evaluate_encoder` with these options."""
-    return evaluate_encoder(encoder, images, Evaluate(model="in memory", data="in memory", **options))
+    return evaluate_encoder(encoder, judged, Evaluate(model="in memory", data="in memory", **options))
 
 
 def grey(classes: tuple[str, ...] = CLASSES, wrong: int = 0, count: int = 30, side: int = 32) -> ImageSet:
@@ -195,7 +195,9 @@ def test_a_set_over_the_budget_gives_the_same_document(drawn: Path) -> None:
     encoder = build_encoder("resnet8", classes=SHAPES, input_size=8).eval()
     encoder.info = {"hr_size": 16, "lr_size": 8}
     images = read(drawn, split="test")
-    assert evaluate(encoder, images, sizes=[8], images=Reading(memory_mb=0)) == evaluate(encoder, images, sizes=[8])
+    assert evaluate(encoder, images, sizes=[8], images=crossres.TestImages(memory_mb=0)) == evaluate(
+        encoder, images, sizes=[8]
+    )
 
 
 class Witness(Brightness):

@@ -11,16 +11,15 @@ import torch
 from PIL import Image
 from torch import nn
 
-from crossres.core.errors import CrossresError
-from crossres.data.degradation import Degradation
+from crossres import CrossresError, Degradation, Encoder, EvaluateFaces
 from crossres.data.degrade import degrade
 from crossres.data.faces import Search, draw_pairs, first_image_search
 from crossres.data.images import ArrayItems, ImageSet
-from crossres.evaluation import faces
-from crossres.evaluation.faces import evaluate_faces
+from crossres.evaluation.face_protocols import FaceTest
+from crossres.evaluation.faces import evaluate_face_encoder, write_scores
 from crossres.evaluation.figures import draw_faces
-from crossres.evaluation.protocols import identify, verify
-from crossres.models.encoder import Encoder
+from crossres.evaluation.identification import identify
+from crossres.evaluation.verification import verify
 
 RNG = np.random.default_rng(0)
 COUNTS = [3, 1, 2, 4, 1, 2]
@@ -46,13 +45,20 @@ def encoder(size: int | None = None, factor: float = 1.0) -> Encoder:
     return made.eval()
 
 
+def judge(
+    judged: Encoder, test: FaceTest, *, gallery: Encoder | None = None, progress: Any = None, **options: Any
+) -> dict[str, Any]:
+    """`evaluate_face_encoder` with these options, images read at 16 pixels."""
+    request = EvaluateFaces(model="in memory", data="in memory", **({"hr_size": 16, "resamples": 0} | options))
+    how = {"progress": progress} if progress else {}
+    return evaluate_face_encoder(judged, test, request, gallery=gallery, **how)
+
+
 def test_each_side_is_read_at_its_resolution() -> None:
     images = people()
     pairs, search = draw_pairs(images, 40, 0), first_image_search(images)
     realistic = Degradation(blur=(1.0, 1.0))
-    result = evaluate_faces(
-        encoder(), images, hr_size=16, sizes=(4, 8), pairs=pairs, search=search, degradation=realistic, resamples=0
-    )
+    result = judge(encoder(), FaceTest(images, pairs, search), sizes=[4, 8], degradation=realistic)
     assert [(row["sides"], row["size"]) for row in result["rows"]] == [
         ("hr-hr", None),
         ("hr-lr", 4),
@@ -74,11 +80,11 @@ def test_each_side_is_read_at_its_resolution() -> None:
         assert row["identification"]["cmc"] == expected["cmc"]
 
 
-def test_a_teachers_gallery_takes_the_hr_side(tmp_path: Path) -> None:
+def test_a_teachers_gallery_takes_the_hr_side() -> None:
     images = people()
     pairs = draw_pairs(images, 40, 0)
     alone, taught = (
-        evaluate_faces(encoder(8), images, hr_size=16, sizes=(8,), pairs=pairs, gallery=gallery, resamples=0)["rows"]
+        judge(encoder(8), FaceTest(images, pairs), sizes=[8], gallery=gallery)["rows"]
         for gallery in (None, encoder(16, factor=0.1))
     )
     # another gallery's lengths do not count: a cosine
@@ -87,64 +93,71 @@ def test_a_teachers_gallery_takes_the_hr_side(tmp_path: Path) -> None:
     )
     narrow = Encoder(nn.Flatten(), embedding_dim=3, classes=(), input_size=1)
     with pytest.raises(CrossresError, match=r"^the gallery's embeddings have 3 numbers, the probes' 12: [^\n]*$"):
-        evaluate_faces(encoder(8), images, hr_size=16, sizes=(8,), pairs=pairs, gallery=narrow)
-    result = evaluate_faces(
-        encoder(8), images, hr_size=16, sizes=(8,), pairs=pairs, search=first_image_search(images)
-    )
+        judge(encoder(8), FaceTest(images, pairs), sizes=[8], gallery=narrow)
+
+
+def test_rows_of_each_kind_are_drawn(tmp_path: Path) -> None:
+    images = people()
+    test = FaceTest(images, draw_pairs(images, 40, 0), first_image_search(images))
+    result = judge(encoder(8), test, sizes=[8], resamples=20)
     sides = []
-    for number, wanted in enumerate((("verification", "identification"), ("verification",), ("identification",))):
-        rows = [{key: row[key] for key in ("sides", "size", *wanted)} for row in result["rows"]]
+    for number, parts in enumerate((("verification", "identification"), ("verification",), ("identification",))):
+        rows = [{key: row[key] for key in ("sides", "size", *parts)} for row in result["rows"]]
         draw_faces({"model": "m"} | result | {"rows": rows}, tmp_path / f"{number}.png")
         with Image.open(tmp_path / f"{number}.png") as figure:
             sides.append(figure.size)
     assert sides[0][1] > 1.5 * sides[1][1] == 1.5 * sides[2][1]
 
 
-def test_other_images_choose_the_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_images_choose_the_threshold() -> None:
     images = people()
     pairs, chooser = draw_pairs(images, 10, 0), draw_pairs(images, 40, 1)
-    seen: list[int] = []
-    real = faces.Loader
-
-    def loader(of: ImageSet, **options: object) -> object:
-        seen.append(len(of))
-        return real(of, **options)
-
-    monkeypatch.setattr(faces, "Loader", loader)
-    rows = evaluate_faces(
-        encoder(), images, hr_size=16, sizes=(8,), pairs=pairs, chooses=(images, chooser), resamples=0
+    passes: list[int] = []
+    rows = judge(
+        encoder(),
+        FaceTest(images, pairs, chooser=(images, chooser)),
+        sizes=[8],
+        progress=lambda _, __, total: passes.append(total),
     )["rows"]
-    alone = evaluate_faces(encoder(), images, hr_size=16, sizes=(8,), pairs=chooser, resamples=0)["rows"]
+    alone = judge(encoder(), FaceTest(images, chooser), sizes=[8])["rows"]
     for row, other in zip(rows, alone, strict=True):
         assert row["verification"]["threshold_chosen"] == pytest.approx(other["verification"]["threshold_best"])
     # no image is read that no pair names
-    assert seen[0] == len(np.unique([pairs.left, pairs.right]))
+    assert passes[0] == len(np.unique([pairs.left, pairs.right])) < len(images)
 
 
-def test_what_is_low_already_is_decoded_once_where_nobody_reads_it_larger(monkeypatch: pytest.MonkeyPatch) -> None:
+class CountedItems(ArrayItems):
+    """Images in memory that count how often one of them is opened."""
+
+    opened = 0
+
+    def open(self, row: int) -> Image.Image:
+        self.opened += 1
+        return super().open(row)
+
+
+def test_what_is_low_already_is_decoded_once_where_nobody_reads_it_larger() -> None:
     images = people()
-    sides: list[int] = []
-    real = faces.Loader
-
-    def loader(of: ImageSet, **options: Any) -> object:
-        sides.append(options["hr_size"])
-        return real(of, **options)
-
-    monkeypatch.setattr(faces, "Loader", loader)
-    how: dict[str, Any] = {"hr_size": 16, "sizes": (), "search": first_image_search(images), "native": True}
-    evaluate_faces(encoder(8), images, resamples=0, **how)
-    assert sides == [8]
-    evaluate_faces(encoder(8), images, gallery=encoder(16), resamples=0, **how)
-    assert sides == [8, 8, 16]
+    items = CountedItems(np.stack([images.image(i) for i in range(len(images))]))
+    counted = ImageSet(items, images.labels, images.classes, "counted")
+    test = FaceTest(counted, search=first_image_search(counted))
+    result = judge(encoder(8), test, native=True)
+    assert (items.opened, [(row["sides"], row["size"]) for row in result["rows"]]) == (13, [("native", 8)])
+    assert result["degradation"] is None
+    judge(encoder(8), test, native=True, gallery=encoder(12), hr_size=12)
+    assert items.opened == 3 * 13
 
 
 def test_what_cannot_be_judged_is_said_in_one_line() -> None:
     images = people()
     pairs = draw_pairs(images, 40, 0)
     with pytest.raises(CrossresError, match=r"^nothing to judge: give pairs, a search or both$"):
-        evaluate_faces(encoder(), images, hr_size=16, sizes=(8,))
+        judge(encoder(), FaceTest(images), sizes=[8])
     with pytest.raises(CrossresError, match=r"^sizes: 32 is not within 1 and hr_size 16$"):
-        evaluate_faces(encoder(), images, hr_size=16, sizes=(32,), pairs=pairs)
+        judge(encoder(), FaceTest(images, pairs), sizes=[32])
+    blind = Encoder(Cells(), embedding_dim=12, classes=(), input_size=None, mean=(0.5,) * 3, std=(torch.inf,) * 3)
+    with pytest.raises(CrossresError, match=r"^the embedding of .* is NaN, infinite or 0; 13 such images in all$"):
+        judge(blind.eval(), FaceTest(images, search=first_image_search(images)), sizes=[8])
     embedding = RNG.normal(size=(len(images), 3))
     embedding[pairs.left[0]] = np.nan
     with pytest.raises(CrossresError, match=rf"embedding {pairs.left[0]} is NaN, infinite or 0; 1 such rows in all$"):
@@ -156,16 +169,35 @@ def test_what_cannot_be_judged_is_said_in_one_line() -> None:
 
 def test_every_pass_over_the_images_tells_how_far_it_is() -> None:
     images = people()
-    told: list[tuple[str, int, int]] = []
-    evaluate_faces(
+    calls: list[tuple[str, int, int]] = []
+    judge(
         encoder(8),
-        images,
-        hr_size=16,
-        sizes=(8,),
-        pairs=draw_pairs(images, 40, 0),
+        FaceTest(images, draw_pairs(images, 40, 0)),
+        sizes=[8],
         gallery=encoder(16, factor=0.1),
-        resamples=0,
-        progress=lambda *said: told.append(said),
+        progress=lambda *call: calls.append(call),
     )
-    assert [what for what, done, total in told if done == total] == ["gallery", "at 8x8"]
-    assert {total for _, _, total in told} == {len(images)}
+    assert [what for what, done, total in calls if done == total] == ["gallery", "at 8x8"]
+    assert {total for _, _, total in calls} == {len(images)}
+
+
+def test_a_rate_that_is_given_twice_is_measured_once() -> None:
+    images = people()
+    test = FaceTest(images, draw_pairs(images, 40, 0), first_image_search(images))
+    row = judge(encoder(), test, sizes=[8], far=[0.1, 0.01, 0.1], fpir=[0.5, 0.5])["rows"][0]
+    assert [point["far"] for point in row["verification"]["tar_at_far"]] == [0.1, 0.01]
+    assert [point["fpir"] for point in row["identification"]["open_set"]] == [0.5]
+
+
+def test_scores_read_back_exactly(tmp_path: Path) -> None:
+    images = people()
+    pairs = draw_pairs(images, 10, 0)
+    similarity = RNG.normal(size=len(pairs))
+    write_scores(tmp_path / "scores.csv", images, pairs, [("hr-lr", 8, similarity), ("lr-lr", 8, -similarity)])
+    lines = (tmp_path / "scores.csv").read_text().splitlines()
+    assert lines[0] == "left,right,same,fold,sides,size,similarity"
+    fields = [line.split(",") for line in lines[1:]]
+    assert [float(each[-1]) for each in fields] == [*similarity, *-similarity]
+    assert [int(each[-5]) for each in fields[: len(pairs)]] == pairs.same.tolist()
+    with pytest.raises(CrossresError, match=r"^cannot write .*scores\.csv"):
+        write_scores(tmp_path / "scores.csv" / "scores.csv", images, pairs, [])

@@ -24,7 +24,7 @@ from crossres.config.record import base_name, sha256
 from crossres.core.errors import CrossresError
 from crossres.core.files import write_json
 from crossres.core.progress import Overview
-from crossres.data.readers import NAMES
+from crossres.data.readers import SOURCES
 
 #: A file of fewer bytes that a grid names, such as a list of pairs, counts by its content.
 SHORT = 2**20
@@ -58,7 +58,7 @@ def bench(options: Bench, *, say: Callable[[str], None] | None = None) -> list[d
     with _alone(grid):
         documents = {run.config.name: _done(grid, run) for run in runs}
         missing = [run for run in runs if documents[run.config.name] is None]
-        overview = Overview(len(missing), silent=say is not None)
+        overview = Overview(len(missing), quiet=say is not None)
         say = say or overview.say
         say(f"{grid.name}: {len(runs)} runs, {len(runs) - len(missing)} of them done")
         carry_out = over_ray if options.engine == "ray" else side_by_side
@@ -81,7 +81,7 @@ def _demand_judgements(grid: Grid, run: GridRun) -> None:
     for part, name, options in judgements_of(grid, run):
         if part == "unseen":  # of the run's own data
             continue
-        if options.data not in NAMES and not Path(options.data).exists():
+        if options.data not in SOURCES and not Path(options.data).exists():
             remedy = "; set that environment variable" if "$" in options.data else ""
             raise CrossresError(f"{part}.{name}: there is no data set '{options.data}'{remedy}")
         for what in FILES[1:]:

@@ -39,8 +39,10 @@ def demo(options: Demo) -> dict[str, Any]:
         ``{teacher, enlarged, students}``: result documents, and the teacher's accuracy on enlarged LR images.
 
     Raises:
-        CrossresError: the folder holds a run called teacher that is not the demo's.
+        CrossresError: no seeds, or the folder holds a run called teacher that is not the demo's.
     """
+    if options.seeds < 1:
+        raise CrossresError(f"--seeds: {options.seeds} is below 1; a comparison needs a student of each kind")
     started = time.perf_counter()
     runs = Path(options.runs)
     if (runs / "teacher" / "config.yaml").exists() and not _of_the_demo(runs / "teacher"):

@@ -16,6 +16,7 @@ from crossres.config.options import Reading
 from crossres.config.reading import load_yaml, read
 from crossres.config.record import PATHS, base_name, network_name
 from crossres.core.errors import CrossresError
+from crossres.evaluation.prepare import check
 from crossres.losses.options import needs_teacher
 
 #: What the grid says of an experiment; its base cannot.
@@ -250,6 +251,7 @@ def judgements_of(grid: Grid, run: GridRun) -> Iterator[tuple[str, str, Judgemen
         for name, tree in trees[part].items():
             try:
                 options = read(kind, model | tree)
+                check(options)
             except CrossresError as error:
                 raise CrossresError(f"{part}.{name}: {error}") from None
             yield part, name, options

@@ -7,7 +7,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -75,57 +75,38 @@ def fast_bfloat16(kind: str) -> bool:
     """Whether the device multiplies bfloat16 matrices in hardware."""
     if kind == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    try:
-        with open("/proc/cpuinfo") as file:
-            flags = next((line for line in file if line.startswith("flags")), "")
-    except OSError:
-        return False
-    return "amx_bf16" in flags or "avx512_bf16" in flags
+    return any(flag in _cpuinfo("flags") for flag in ("amx_bf16", "avx512_bf16"))
 
 
-PACKAGES = (
-    "crossres",
-    "torch",
-    "torchvision",
-    "timm",
-    "lightning-fabric",
-    "numpy",
-    "pillow",
-    "pyarrow",
-    "onnxruntime",
-)
+def _cpuinfo(field: str) -> str:
+    """Return a field of the first processor as Linux lists it, else nothing."""
+    with suppress(OSError), open("/proc/cpuinfo") as file:
+        return next((line.partition(":")[2].strip() for line in file if line.startswith(field)), "")
+    return ""
 
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that decide a number."""
     numbers = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
+    networks = ("crossres", "torch", "torchvision", "timm", "lightning-fabric")
+    for package in (*networks, "numpy", "pillow", "pyarrow", "onnxruntime"):
+        with suppress(PackageNotFoundError):
             numbers[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return numbers
 
 
 def machine(device: Device) -> dict[str, Any]:
     """Return what a run was measured on."""
     gpu = device.torch.type == "cuda"
+    processor = _cpuinfo("model name") or platform.processor() or "unknown"
     return {
         "device": device.torch.type,
-        "processor": torch.cuda.get_device_name(device.torch) if gpu else _processor(),
+        "processor": torch.cuda.get_device_name(device.torch) if gpu else processor,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "processes": device.world_size,
         "system": f"{platform.system()} {platform.machine()}",
     }
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo") as file:
-            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or "unknown"
 
 
 def peak_memory_mb() -> float | None:
@@ -140,18 +121,14 @@ def peak_memory_mb() -> float | None:
 
 def commit() -> str | None:
     """Return the commit of the source that runs, with ``+`` where it is changed; None outside a checkout."""
-    here = Path(__file__).resolve().parents[1]
+    here = str(Path(__file__).resolve().parents[1])
 
     def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(here), *words], capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
+        command = ["git", "-C", here, *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
-    try:
+    with suppress(OSError, subprocess.SubprocessError):
         # an installed copy inside somebody's checkout is not that checkout's source
-        if not git("ls-files", "--", "__init__.py"):
-            return None
-        changed = git("status", "--porcelain", "--", str(here))
-        return git("rev-parse", "HEAD") + ("+" if changed else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
+        if git("ls-files", "--", "__init__.py"):
+            return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--", here) else "")
+    return None

@@ -52,11 +52,7 @@ def needs(what: str, extra: str) -> Iterator[None]:
 
 
 def demand_utf8(what: str, path: str) -> None:
-    """Refuse a path that no text file can hold: Python keeps bytes that are no UTF-8 as lone surrogates.
-
-    Raises:
-        CrossresError: naming it.
-    """
+    """Raise `CrossresError`, naming it, for a path that is not UTF-8: Python keeps its bytes as lone surrogates."""
     try:
         path.encode()
     except UnicodeEncodeError:

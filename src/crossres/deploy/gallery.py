@@ -74,8 +74,7 @@ def identity_of(recognizer: Recognizer) -> ModelIdentity:
 def unit_embeddings(embeddings: npt.ArrayLike, what: str) -> Float32s:
     """Return embeddings, (N, d) or one (d,), at unit length, float32 (N, d); refuse what `unit_rows` refuses."""
     rows = np.atleast_2d(np.asarray(embeddings, np.float32))
-    empty = rows.ndim == 2 and not len(rows)
-    return rows if empty else unit_rows(rows, what).astype(np.float32, order="C")
+    return unit_rows(rows, what).astype(np.float32, order="C") if len(rows) or rows.ndim != 2 else rows
 
 
 def cosine(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
@@ -85,14 +84,11 @@ def cosine(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
 
 
 def build_index(kind: Kind, rows: Float32s) -> Any:
-    """Return a ``faiss.Index`` of rows of unit length, float32 (N, d), searched by cosine similarity.
+    """Return a ``faiss.Index`` of rows of unit length, float32 (N, d), searched by cosine; it needs faiss.
 
     ``exact`` compares with every row. ``hnsw`` (a graph of near neighbours; Malkov & Yashunin 2018) and ``ivf``
     (cells around k-means centres of the rows, of which the nearest are searched) miss some; ``benchmarks/gallery.py``
     measures how many, and what building costs.
-
-    Raises:
-        CrossresError: faiss is missing.
     """
     with needs("a search", "predict"):
         import faiss

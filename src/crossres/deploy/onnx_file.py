@@ -16,7 +16,7 @@ from crossres.core.files import write_atomically
 from crossres.core.types import Pixels
 from crossres.deploy.deployed import Deployed
 from crossres.deploy.facts import Facts
-from crossres.deploy.onnx_engine import FACTS, INPUT
+from crossres.deploy.recognizer import FACTS, INPUT
 
 Precision = Literal["float32", "float16", "int8"]
 #: opset of the files: the newest that onnxruntime and the converters to other formats all read

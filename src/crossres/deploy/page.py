@@ -35,8 +35,7 @@ def serve(service: PhotoService, first: Sequence[Sequence[Path]], uploads: Path,
         service: answers.
         first: photos to begin with, class by class.
         uploads: a new folder, for what is uploaded.
-        host: address to listen at.
-        port: port to listen at.
+        host: address to listen at; ``port`` its port.
     """
     # gradio calls its own address, which no proxy can reach
     os.environ |= {"GRADIO_TEMP_DIR": str(uploads), "GRADIO_ANALYTICS_MAX_EVENTS": "100", "no_proxy": "*"}
@@ -75,12 +74,7 @@ def serve(service: PhotoService, first: Sequence[Sequence[Path]], uploads: Path,
 
 
 class Layout:
-    """The page's parts and what happens to uploads.
-
-    Args:
-        service: answers.
-        uploads: the only folder that files are read from.
-    """
+    """The page's parts and what happens to uploads; no files but those in ``uploads`` are read."""
 
     # gradio's own preprocessing would open an upload with every decoder that Pillow has
     how: ClassVar[dict[str, Any]] = {"preprocess": False, "concurrency_id": "model", "concurrency_limit": AT_ONCE}

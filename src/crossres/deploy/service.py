@@ -126,11 +126,7 @@ class PhotoService:
 
 
 def load_service(options: Page, note: Callable[[str], None] = lambda _: None) -> PhotoService:
-    """Read everything that the page is asked about.
-
-    Args:
-        options: of ``crossres page``.
-        note: called with a line where the run's own teacher cannot be shown.
+    """Read everything that the page is asked about; note where the run's own teacher cannot be shown.
 
     Raises:
         CrossresError: one of them cannot be read, or does not belong to the others.

@@ -70,12 +70,9 @@ class Threshold:
 
 
 def usable(threshold: Threshold | None, model: str, options: str) -> tuple[Threshold | None, str]:
-    """Return a threshold where it holds for the photos that a model reads; else None, and a line that says why.
+    """Return a gallery's threshold where it holds for the photos that a model, by its digest, reads.
 
-    Args:
-        threshold: of a gallery.
-        model: digest of what reads the photos.
-        options: of the ``crossres enroll`` that would set it.
+    Else None, and a line that says why, and with which options ``crossres enroll`` sets one.
     """
     remedy = f"similarities only; crossres enroll {options} sets one"
     if threshold is None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -42,6 +45,16 @@ def topk_accuracy(logits: Tensor, label: Tensor, k: int = 1) -> float:
     50.0
     """
     return 100.0 * int(right_at_k(logits, label, k).sum()) / len(label)
+
+
+#: What is measured of classifiers, for ``result.json`` and by ``crossres evaluate``: functions of logits (N, C) and
+#: label (N,); put your own in.
+METRICS: dict[str, Callable[[Tensor, Tensor], float]] = {"top1": topk_accuracy, "top5": partial(topk_accuracy, k=5)}
+
+
+def measure(logits: Tensor, label: Tensor) -> dict[str, float]:
+    """Return every number of `METRICS`, by name."""
+    return {name: metric(logits, label) for name, metric in METRICS.items()}
 
 
 def confusion_matrix(predicted: Tensor, label: Tensor, classes: int) -> Tensor:

@@ -14,7 +14,7 @@ from crossres.config.record import base_name
 from crossres.core.devices import Device
 from crossres.core.errors import CrossresError
 from crossres.data.images import ImageSet, left_out
-from crossres.evaluation.accuracy import confusion_matrix, topk_accuracy
+from crossres.evaluation.accuracy import confusion_matrix, measure
 from crossres.evaluation.outputs import predict, sizes_of
 from crossres.evaluation.prepare import CPU, check, device_of, kept, loader_of, note, read_split
 from crossres.models.encoder import Encoder
@@ -84,7 +84,7 @@ def evaluate_encoder(encoder: Encoder, images: ImageSet, options: Evaluate, devi
     curve = []
     for size in sizes:
         scores = logits if size == loader.lr_size else predict(encoder, loader.at(size), device.autocast)
-        curve.append({"size": size, **_accuracies(scores, label)})
+        curve.append({"size": size, **measure(scores, label)})
     trained = None if options.native else encoder.info.get("degradation")
     return {
         "dataset": images.name,
@@ -96,7 +96,7 @@ def evaluate_encoder(encoder: Encoder, images: ImageSet, options: Evaluate, devi
         "hr_size": hr_size,
         "lr_size": high if low == high else [low, high],
         "degradation": asdict(options.degradation.resolved()) if options.degradation else trained,
-        **_accuracies(logits, label),
+        **measure(logits, label),
         "classes": list(encoder.classes),
         "confusion": confusion_matrix(logits.argmax(1), label, len(encoder.classes)).tolist(),
         "curve": curve,
@@ -112,10 +112,6 @@ def _labels(encoder: Encoder, images: ImageSet) -> Tensor:
             f"classes are); it knows {', '.join(encoder.classes[:5])}{'...' if len(encoder.classes) > 5 else ''}"
         )
     return torch.tensor([encoder.classes.index(name) for name in images.classes])[torch.from_numpy(images.labels)]
-
-
-def _accuracies(logits: Tensor, label: Tensor) -> dict[str, float]:
-    return {"top1": topk_accuracy(logits, label), "top5": topk_accuracy(logits, label, 5)}
 
 
 def _sizes(options: Evaluate, hr_size: int, low: int, high: int) -> Sequence[int]:

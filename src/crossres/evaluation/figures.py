@@ -33,9 +33,9 @@ STYLE: Any = {
 @contextmanager
 def png(path: str | Path, size: tuple[float, float]) -> Iterator[Any]:
     """Give a figure of a size in inches, and write it atomically once it is drawn."""
-    from cycler import cycler
     from matplotlib import rc_context
     from matplotlib.figure import Figure
+    from matplotlib.rcsetup import cycler
 
     style = {"axes.grid": True, "grid.alpha": 0.25, "legend.frameon": False, "axes.prop_cycle": cycler(color=COLOURS)}
     with rc_context(STYLE | style):

@@ -93,7 +93,7 @@ def degradation_of(options: Judgement, encoder: Encoder) -> Degradation:
 def loader_of(
     options: Judgement, encoder: Encoder, images: ImageSet, device: Device, *, native: bool = False
 ) -> Loader:
-    """Return a loader of images as an encoder's training read them; native images are read at its largest LR size.
+    """Return a loader of images as an encoder's training read them; native ones at its largest LR size, as they are.
 
     Raises:
         CrossresError: the model does not say its HR size.
@@ -103,7 +103,7 @@ def loader_of(
         images,
         hr_size=high if native else hr_size,
         lr_size=high if native or low == high else (low, high),
-        degradation=degradation_of(options, encoder),
+        degradation=Degradation() if native else degradation_of(options, encoder),
         device=device.torch,
         fit=encoder.info.get("fit", "crop"),
         memory_mb=options.images.memory_mb,

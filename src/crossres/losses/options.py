@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
-from crossres.core.errors import nearest
+from crossres.core.errors import nearest, one_line
 from crossres.losses import LOSSES
 
 #: Width of the trial build: every usual number of attention heads divides it (1-10, 12, 14-16, 20, 24, 32, 64, 128).
@@ -78,7 +78,7 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
         with torch.device("meta"):
             LOSSES[name](width, width, **options)
     except (ValueError, TypeError) as error:
-        raise ValueError(" ".join(str(error).split())) from None
+        raise ValueError(one_line(error)) from None
     except Exception:
         return  # a loss that computes while it is built cannot do so here; the run builds it anew
 

@@ -138,9 +138,9 @@ def _coloured(blue: Float64s, orange: Float64s) -> Float64s:
 @contextmanager
 def _axes(size: tuple[float, float]) -> Iterator[tuple[Any, Callable[[], str]]]:
     """Give axes in the page's style, and a function that returns their SVG once they are drawn."""
-    from cycler import cycler
     from matplotlib import rc_context
     from matplotlib.figure import Figure
+    from matplotlib.rcsetup import cycler
 
     file = io.StringIO()
     with rc_context({**_PAGE_STYLE, "axes.prop_cycle": cycler(color=SERIES)}):

@@ -11,7 +11,7 @@ from crossres.core.progress import Progress
 from crossres.data.images import ImageSet, left_out
 from crossres.data.loader import Loader
 from crossres.data.splits import SPLIT_SEED, require_classes, stratified_split
-from crossres.evaluation.accuracy import right_at_k, topk_accuracy
+from crossres.evaluation.accuracy import measure, right_at_k
 from crossres.evaluation.outputs import predict
 from crossres.losses.options import reads
 from crossres.models.encoder import Encoder
@@ -52,16 +52,12 @@ class Classification(Task):
         return trained
 
     def validate(self, encoder: Encoder, val: Loader, autocast: Autocast) -> dict[str, float]:
-        logits = predict(encoder, val, autocast)
-        return {"val_top1": topk_accuracy(logits, val.label), "val_top5": topk_accuracy(logits, val.label, 5)}
+        numbers = measure(predict(encoder, val, autocast), val.label)
+        return {f"val_{name}": number for name, number in numbers.items()}
 
     def judge(self, encoder: Encoder, test: Loader, val: Loader | None, autocast: Autocast) -> dict[str, Any]:  # noqa: ARG002
         logits = predict(encoder, test, autocast)
-        return {
-            "top1": topk_accuracy(logits, test.label),
-            "top5": topk_accuracy(logits, test.label, 5),
-            "right": encode_bits(right_at_k(logits, test.label).cpu()),
-        }
+        return {**measure(logits, test.label), "right": encode_bits(right_at_k(logits, test.label).cpu())}
 
     def summary(self, result: dict[str, Any]) -> str:
         return (

@@ -124,22 +124,15 @@ class TrainingLoop:
                 # the losses are of the global batch, the logits of this process's share
                 accuracy = 100 * self._over_processes(right) / (seen * self.fabric.world_size) if classifies else None
                 speed = seen * self.fabric.world_size / (time.perf_counter() - started)
+                row = {
+                    "losses": values,
+                    **({} if accuracy is None else {"train_top1": accuracy}),
+                    "learning_rate": self.optimizer.param_groups[0]["lr"],
+                    "images_per_second": speed,
+                }
                 done = self.epoch * run.train.steps + step
-                self.progress.step(
-                    epoch=self.epoch + 1,
-                    epochs=epochs,
-                    step=done,
-                    steps=self.total,
-                    losses=values,
-                    accuracy=accuracy,
-                    speed=speed,
-                )
-        return {
-            "losses": values,
-            **({} if accuracy is None else {"train_top1": accuracy}),
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
-            "images_per_second": speed,
-        }
+                self.progress.step({"epoch": self.epoch + 1, **row}, epochs, done, self.total)
+        return row
 
     def _ask_teacher(self, batch: Batch, live: bool) -> Outputs | None:
         run = self.run

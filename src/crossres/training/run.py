@@ -73,10 +73,9 @@ def train(
     fabric.barrier()
     try:
         loop = TrainingLoop(run, fabric, progress)
-        state_path = config.folder / "state.pt"
         if resume:
-            loop.load(load_state(state_path))
-        loop.train(state_path)
+            loop.load(load_state(config.folder / "state.pt"))
+        loop.train(config.folder / "state.pt")
         if fabric.global_rank > 0:
             fabric.barrier()
             return {}

@@ -1,0 +1,153 @@
+import json
+from math import isnan
+
+import numpy as np
+import pytest
+
+from crossres.bench.comparison import compare_methods
+from crossres.bench.results import differences, method_of, paired_gain, read_results, require_one_experiment
+from crossres.bench.tables import cells
+from crossres.core.errors import CrossresError
+
+
+def result(method, seed, top1, size=8):
+    return {
+        "task": "distill",
+        "student": {"name": "resnet8"},
+        "lr_size": size,
+        "method": method,
+        "seed": seed,
+        "top1_last": top1,
+        "images_per_second": 1000.0,
+    }
+
+
+def test_mean_spread_and_paired_gain():
+    base = [result("ce", s, v) for s, v in enumerate([50.0, 52.0, 54.0])]
+    better = [result("ce+kd", s, v) for s, v in enumerate([51.0, 53.5, 55.0])]
+    gain, half = paired_gain(better, base)
+    gains = np.array([1.0, 1.5, 1.0])
+    assert gain == pytest.approx(gains.mean())
+    assert half == pytest.approx(4.30 * gains.std(ddof=1) / 3**0.5, rel=1e-3)
+    best, ce = map(cells, compare_methods(better + base))
+    assert ce[:3] == ["resnet8 8x8", "ce", "52.00 ± 2.00"]
+    assert ce[-1] == "0, 1, 2"
+    assert best[4] == "+1.17 ± 0.72"
+
+
+def test_noise_one_seed_and_no_baseline():
+    base = [result("ce", s, v) for s, v in enumerate([50.0, 52.0])]
+    noisy, _ = compare_methods(base + [result("ce+kd", s, v) for s, v in enumerate([53.0, 50.0])])
+    assert noisy.is_noise
+    assert paired_gain([result("ce+kd", 0, 51.0)], base) == (1.0, None)
+    gain, half = paired_gain([result("ce+kd", 7, 51.0)], base)
+    assert isnan(gain)
+    assert half is None
+    (alone,) = compare_methods([result("ce+kd", 7, 51.0)])
+    assert cells(alone)[2:] == ["51.00", "", "", "", "", "7"]
+
+
+@pytest.mark.parametrize(("baseline", "gains"), [("ce", [1.5, 1.0, None]), ("ce+kd", [0.5, None, -1.0])])
+def test_a_gain_over_each_baseline(baseline, gains):
+    three = [result("ce", 0, 50.0), result("ce+kd", 0, 51.0), result("ce+kd+crrcd", 0, 51.5)]
+    scores = compare_methods(three, baseline)
+    assert [row.method for row in scores] == ["ce+kd+crrcd", "ce+kd", "ce"]
+    assert [row.gain for row in scores] == gains
+
+
+def test_a_loss_that_decays_is_a_method_of_its_own():
+    constant = result("ce+kd", 0, 51.0) | {"losses": {"ce": {}, "kd": {"decay": False}}}
+    fading = result("ce+kd", 0, 52.0) | {"losses": {"ce": {}, "kd": {"decay": True}}}
+    assert [method_of(constant), method_of(fading)] == ["ce+kd", "ce+kd (decays)"]
+    assert compare_methods([constant, fading], "ce+kd")[0].gain == 1.0
+
+
+@pytest.mark.parametrize(
+    ("other", "what"),
+    [
+        ({"data_sha256": {"train": "b"}}, "data_sha256"),
+        ({"config": {"train": {"epochs": 240}}}, "train"),
+        ({"hr_size": 64}, "hr_size"),
+    ],
+)
+def test_a_gain_over_another_experiment_is_refused(other, what):
+    mine = {"data_sha256": {"train": "a"}, "config": {"train": {"epochs": 30}}, "hr_size": 32}
+    base = result("ce", 0, 50.0) | mine | {"config": {**mine["config"], "teacher": None}}
+    better = result("ce+kd", 0, 51.0) | mine | {"config": {**mine["config"], "teacher": "t"}}
+    assert paired_gain([better], [base]) == (1.0, None)
+    with pytest.raises(CrossresError, match=f"differ in {what} beside the method"):
+        paired_gain([better], [base | other])
+
+
+def test_an_option_that_is_off_equals_one_that_was_not_there_yet():
+    old = result("ce", 0, 50.0) | {"config": {"losses": {"ce": {"weight": 1.0}}}}
+    new = result("ce", 1, 50.0) | {"config": {"losses": {"ce": {"weight": 1.0, "decay": False}}}}
+    require_one_experiment([old, new])
+    new["config"]["losses"]["ce"]["decay"] = True
+    with pytest.raises(CrossresError, match="not one experiment"):
+        require_one_experiment([old, new])
+
+
+def test_a_default_equals_an_option_that_was_not_there_yet():
+    old = result("ce", 0, 50.0) | {"config": {"train": {"epochs": 30}}}
+    new = result("ce", 1, 50.0) | {"config": {"train": {"epochs": 30, "batch_size": 128}, "images": {"fit": "crop"}}}
+    assert differences(old, new) == []
+    require_one_experiment([old, new])
+    new["config"]["images"]["fit"] = "pad"
+    assert differences(old, new) == ["images"]
+
+
+def test_what_a_method_brings_along_in_its_grid_is_the_method():
+    base = result("ce", 0, 50.0) | {"config": {"train": {"epochs": 30, "learning_rate": 0.1}}}
+    own = result("kd", 0, 51.0) | {"config": {"train": {"epochs": 30, "learning_rate": 0.05}, "stages": {"x": 1}}}
+    assert differences(own, base) == ["train"]
+    own["grid"] = {"method": "kd", "options": ["train.learning_rate", "stages.x"]}
+    assert differences(own, base) == differences(base, own) == []
+    own["config"]["train"]["epochs"] = 60
+    assert differences(own, base) == ["train"]
+    assert own["config"]["train"]["learning_rate"] == 0.05
+
+
+@pytest.mark.parametrize("other", [{"data_sha256": {"train": "b"}}, {"teacher": {"sha256": "b"}}])
+def test_other_data_or_another_teacher_is_another_experiment(other):
+    mine = {"data_sha256": {"train": "a"}, "teacher": {"sha256": "a"}}
+    with pytest.raises(CrossresError, match="not one experiment"):
+        require_one_experiment([result("ce", 0, 50.0) | mine, result("ce", 1, 50.0) | mine | other])
+
+
+def test_unlike_runs_are_not_averaged():
+    longer = result("ce", 1, 60.0) | {"config": {"train": {"epochs": 240, "seed": 1}}}
+    shorter = result("ce", 0, 50.0) | {"config": {"train": {"epochs": 30, "seed": 0}}}
+    with pytest.raises(CrossresError, match="not one experiment"):
+        require_one_experiment([longer, shorter])
+    with pytest.raises(CrossresError, match="not one experiment"):
+        require_one_experiment([shorter, shorter])
+
+
+def test_results_of_earlier_versions_are_read_in_todays_names():
+    old = {"train": {"epochs": 3, "device": "cpu", "precision": "float32"}, "augment": {"shift": 1}}
+    new = {"train": {"epochs": 3}, "device": "cpu", "precision": "float32", "augment": {"shift": 1}}
+    gone = {"crrcd": {"weight": 1.0, "negatives": "batch", "queue_size": 4096}}
+    first, second = (
+        result("crrcd", seed, 50.0) | {"config": config | {"losses": losses}}
+        for seed, (config, losses) in enumerate(((old, gone), (new, {"crrcd": {"weight": 1.0}})))
+    )
+    require_one_experiment([first, second])
+    first["config"]["losses"]["crrcd"]["negatives"] = "queue"
+    assert differences(first, second) == []
+    with pytest.raises(CrossresError, match="not one experiment"):
+        require_one_experiment([first, second])
+    first["config"]["train"]["device"] = "cuda"
+    assert differences(first, second) == ["device"]
+
+
+def test_read_results(tmp_path):
+    (tmp_path / "b.json").write_text(json.dumps(result("ce", 1, 1.0)))
+    (tmp_path / "a.json").write_text(json.dumps(result("ce", 0, 1.0)))
+    (tmp_path / "teacher.json").write_text(json.dumps({"task": "teach"}))
+    assert [r["seed"] for r in read_results(tmp_path)] == [0, 1]
+    (tmp_path / "c.json").write_text("{")
+    with pytest.raises(CrossresError, match=r"c\.json: not JSON"):
+        read_results(tmp_path)
+    with pytest.raises(CrossresError, match="no such folder"):
+        read_results(tmp_path / "nowhere")

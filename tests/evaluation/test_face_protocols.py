@@ -1,0 +1,95 @@
+"""What a face model is judged on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from crossres import CrossresError, Encoder, EvaluateFaces, build_encoder
+from crossres.data.faces import Search
+from crossres.data.images import ArrayItems, ImageSet
+from crossres.data.pairs import Pairs
+from crossres.evaluation.face_protocols import FaceTest, read_protocols
+
+
+def numbered(count: int) -> ImageSet:
+    """Images whose pixels are their position, two of each person."""
+    pixels = np.full((count, 4, 4, 3), 0, np.uint8) + np.arange(count, dtype=np.uint8)[:, None, None, None]
+    people = np.arange(count) // 2
+    return ImageSet(ArrayItems(pixels), people, [f"p{i}" for i in range(count // 2)], "numbered")
+
+
+@pytest.fixture
+def encoder() -> Encoder:
+    torch.manual_seed(0)
+    return build_encoder("resnet8", classes=(), input_size=8)
+
+
+def test_only_the_images_that_are_named_are_kept() -> None:
+    images = numbered(20)
+    pairs = Pairs(np.array([3, 8]), np.array([8, 11]), np.array([True, False]), np.array([0, 1]))
+    search = Search(np.array([2]), np.array([1]), np.array([3, 15]), np.array([1, 7]))
+    chooser = numbered(8), Pairs(np.array([6]), np.array([1]), np.array([True]), np.array([0]))
+    used = FaceTest(images, pairs, search, chooser).used()
+    assert [int(used.images.image(i)[0, 0, 0]) for i in range(len(used.images))] == [2, 3, 8, 11, 15]
+    assert used.pairs is not None
+    assert used.search is not None
+    assert used.chooser is not None
+    assert (used.pairs.left.tolist(), used.pairs.right.tolist()) == ([1, 2], [2, 3])
+    assert (used.pairs.same.tolist(), used.pairs.fold.tolist()) == ([True, False], [0, 1])
+    assert (used.search.gallery.tolist(), used.search.probes.tolist()) == ([0], [1, 4])
+    assert used.search.probe_identity.tolist() == [1, 7]
+    others, choosing = used.chooser
+    assert [int(others.image(i)[0, 0, 0]) for i in range(len(others))] == [1, 6]
+    assert (choosing.left.tolist(), choosing.right.tolist()) == ([1], [0])
+    # what it was made of is unchanged
+    assert pairs.left.tolist() == [3, 8]
+
+
+def test_people_are_read_with_pairs_and_a_search(encoder: Encoder, crowd: Path, tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_text("left,right,same\np12_0000,p12_0001,1\np12_0000,p13_0000,0\n")
+    options = EvaluateFaces(model="m", data=str(crowd), pairs=str(tmp_path / "pairs.csv"))
+    test = read_protocols(options, encoder)
+    assert (len(test.images), test.chooser) == (72, None)
+    assert test.pairs is not None
+    assert test.search is not None
+    assert [test.images.path(i) for i in test.pairs.right] == ["test/p12/p12_0001.png", "test/p13/p13_0000.png"]
+    assert len(test.search.gallery) == 12
+    assert read_protocols(replace(options, pairs_only=True), encoder).search is None
+
+
+def test_of_people_with_one_image_each_nobody_is_identified(
+    encoder: Encoder, crowd: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for person in (12, 13):
+        place = tmp_path / "single" / f"p{person}"
+        place.mkdir(parents=True)
+        (place / "0.png").write_bytes((crowd / "test" / f"p{person}" / f"p{person}_0000.png").read_bytes())
+        (place / "1.png").write_bytes((crowd / "test" / f"p{person}" / f"p{person}_0001.png").read_bytes())
+    rows = "left,right,same\np12/0,p12/1,1\np12/0,p13/0,0\n"
+    (tmp_path / "pairs.csv").write_text(rows)
+    options = EvaluateFaces(model="m", data=str(tmp_path / "single"), pairs=str(tmp_path / "pairs.csv"))
+    assert read_protocols(options, encoder).search is not None
+    for person in (12, 13):
+        (tmp_path / "single" / f"p{person}" / "1.png").rename(tmp_path / f"{person}.png")
+    (tmp_path / "single" / "p14").mkdir()
+    (tmp_path / "12.png").rename(tmp_path / "single" / "p14" / "1.png")
+    (tmp_path / "pairs.csv").write_text("left,right,same\np12/0,p14/1,1\np12/0,p13/0,0\n")
+    capsys.readouterr()
+    test = read_protocols(options, encoder)
+    assert (test.search, len(test.images)) == (None, 3)
+    assert capsys.readouterr().err == f"{options.data}: no person has two images; skipping identification\n"
+
+
+def test_options_that_the_data_leave_no_room_for(encoder: Encoder, crowd: Path) -> None:
+    options = EvaluateFaces(model="m", data=str(crowd), layout="folders", pairs_only=True)
+    with pytest.raises(CrossresError, match=r"has its own gallery and probes; leave --pairs_only out$"):
+        read_protocols(options, encoder)
+    options = EvaluateFaces(model="m", data="lfw.bin")
+    options.images.corrupt = "skip"
+    with pytest.raises(CrossresError, match=r"^lfw.bin: its pairs need every image; leave --images.corrupt out$"):
+        read_protocols(options, encoder)

@@ -1,0 +1,82 @@
+"""What every judgement begins with: options in range, a split, a device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import crossres
+from crossres import CrossresError, Degradation, Encoder, Evaluate, EvaluateFaces, Transfer, build_encoder
+from crossres.evaluation.prepare import CPU, Unwritten, check, degradation_of, device_of, kept, loader_of, read_split
+
+GIVEN: dict[str, Any] = {"model": "m", "data": "d"}
+
+
+@pytest.fixture
+def encoder() -> Encoder:
+    torch.manual_seed(0)
+    made = build_encoder("resnet8", classes=("a", "b"), input_size=8)
+    made.info = {"hr_size": 16, "lr_size": [4, 8], "degradation": {"kernel": "area"}, "test_fraction": 0.5}
+    return made
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (Evaluate(**GIVEN, sizes=[8, 0]), "--sizes: 0 is below 1"),
+        (EvaluateFaces(**GIVEN, hr_size=0), "--hr_size: 0 is below 1"),
+        (EvaluateFaces(**GIVEN, resamples=-1), "--resamples: -1 is below 0"),
+        (EvaluateFaces(**GIVEN, far=[0.1, 1.0]), "--far: 1 is not between 0 and 1"),
+        (EvaluateFaces(**GIVEN, fpir=[float("nan")]), "--fpir: nan is not between 0 and 1"),
+        (Transfer(**GIVEN, images=crossres.TestImages(test_fraction=1)), "--images.test_fraction: 1 is not between"),
+        (Evaluate(**GIVEN, images=crossres.TestImages(memory_mb=-1)), "--images.memory_mb: -1 is below 0"),
+        (Evaluate(**GIVEN, native=True, sizes=[8]), "--sizes: images that are judged as they are have none; leave"),
+        (EvaluateFaces(**GIVEN, native=True, degradation=Degradation()), "--degradation: images that are judged as"),
+    ],
+)
+def test_options_out_of_range_are_named_as_they_are_written(options: Any, line: str) -> None:
+    with pytest.raises(CrossresError) as error:
+        check(options)
+    assert str(error.value).startswith(line)
+
+
+def test_options_in_range() -> None:
+    check(Evaluate(**GIVEN, sizes=[1]))
+    check(Transfer(**GIVEN, images=crossres.TestImages(test_fraction=0.5, memory_mb=0)))
+    check(EvaluateFaces(**GIVEN, hr_size=1, resamples=0, far=[1e-6], fpir=[0.999], native=True))
+
+
+def test_what_is_left_out_is_as_in_the_training(encoder: Encoder, drawn: Path) -> None:
+    options = Transfer(model="m", data=str(drawn / "train"), device="cpu")
+    assert degradation_of(options, encoder) == Degradation(kernel="area")
+    assert device_of(options, encoder).precision == "float32"
+    assert len(read_split(options, "test", encoder)) == 48
+    encoder.info["precision"] = "bfloat16"
+    assert device_of(options, encoder).precision == "bfloat16"
+    images = crossres.TestImages(test_fraction=0.25, classes=["bar", "disc"])
+    given = Transfer(**GIVEN, device="cpu", images=images, degradation=Degradation(blur=(1, 1)), precision="float32")
+    given.data = str(drawn / "train")
+    assert degradation_of(given, encoder) == Degradation(blur=(1, 1))
+    assert device_of(given, encoder).precision == "float32"
+    test = read_split(given, "test", encoder)
+    assert (len(test), test.classes) == (12, ["bar", "disc"])
+
+
+def test_images_are_served_at_the_sizes_of_the_training(encoder: Encoder, drawn: Path) -> None:
+    options = Evaluate(model="m", data=str(drawn))
+    images = read_split(options, "test", encoder)
+    loader = loader_of(options, encoder, images, CPU)
+    assert (loader.hr_size, loader.lr_size, loader.fit) == (16, (4, 8), "crop")
+    assert loader.degradation == Degradation(kernel="area")
+    native = loader_of(options, encoder, images, CPU, native=True)
+    assert (native.hr_size, native.lr_size, native.degradation) == (8, 8, Degradation())
+
+
+def test_a_file_that_cannot_be_written_costs_no_numbers() -> None:
+    document = {"top1": 50.0}
+    with pytest.raises(Unwritten, match=r"^no space$") as error, kept(document):
+        raise CrossresError("no space")
+    assert error.value.document is document
