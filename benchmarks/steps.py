@@ -152,7 +152,7 @@ def main() -> None:
     images = ImageSet(ArrayItems(pixels), rng.integers(0, len(CLASSES), len(pixels)), CLASSES, "random")
     grid = read_grid(chosen.grid)
     grid = replace(grid, methods=grid.methods | FORMS, seeds=[0], lr_sizes=[8], factors=[1.0])
-    configs = {run.method: run.config for run in runs_of(grid)}
+    configs = {run.place["method"]: run.config for run in runs_of(grid)}
     rows = []
     for size in chosen.sizes:
         steps = {method: Step(chosen.student, size, config, images) for method, config in configs.items()}

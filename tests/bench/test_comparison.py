@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crossres.bench.comparison import comparable, compare_folder, compare_methods, ranks, sentence, sentences
+from crossres.bench.comparison import compare_folder, compare_methods, ranks, sentence, sentences
 from crossres.bench.tables import comma_separated, latex, markdown
 from crossres.core.errors import CrossresError
 from crossres.core.files import encode_bits
@@ -165,26 +165,17 @@ def test_of_weights_tried_the_best_on_validation_counts() -> None:
     assert "| x (weight x 4) | 60.00 ± 0.00 |" in markdown([best], "ce")
 
 
-def test_what_was_run_before_the_grid_changed_is_left_out_and_named() -> None:
+def test_what_was_run_before_the_grid_changed_is_left_out_and_named(tmp_path: Path) -> None:
     base = result("ce", 0, first(20), config={"train": {"epochs": 3}})
     new = result("kd", 0, first(24), config={"train": {"epochs": 3}})
     old = result("gone", 0, first(24), config={"train": {"epochs": 9}})
     other = result("far", 0, first(24), size=16, config={"train": {"epochs": 9}})  # a setting without a baseline
-    kept, lines = comparable([base, new, old, other], "ce")
-    assert kept == [base, new, other]
-    assert lines == ["gone-0: left out, as it differs from ce in train."]
-    assert {row.method for row in compare_methods(kept)} == {"ce", "kd", "far"}
-
-
-def test_a_folder_is_one_comparison(tmp_path: Path) -> None:
-    base = result("ce", 0, first(20), config={"train": {"epochs": 3}})
-    old = result("gone", 0, first(24), config={"train": {"epochs": 9}})
-    for document in (base, old, {"name": "failed", "error": "no space"}):
+    for document in (base, new, old, other, {"name": "failed", "error": "no space"}):
         (tmp_path / f"{document['name']}.json").write_text(json.dumps(document))
     comparison = compare_folder(tmp_path, "ce")
-    assert [row.method for row in comparison.scores] == ["ce"]
-    assert comparison.results == [base]
+    assert comparison.results == [base, other, new]
     assert comparison.left_out == ["gone-0: left out, as it differs from ce in train."]
+    assert {row.method for row in comparison.scores} == {"ce", "kd", "far"}
 
 
 def test_one_seed_has_the_interval_of_its_tests() -> None:

@@ -146,11 +146,11 @@ def test_a_path_that_is_not_utf8(refused: Refused, drawn: Path, tmp_path: Path) 
 
 
 def test_a_missing_extra_says_what_to_install(tmp_path: Path) -> None:
-    code = "import sys; sys.modules['lightning_fabric'] = None; from crossres.commands import main as m; "
+    code = "import sys; sys.modules['torch'] = None; from crossres.commands import main as m; "
     code += "sys.exit(m.main(['teach']))"
     run = python("-c", code, cwd=tmp_path)
     assert run.returncode == 2
-    assert run.stderr == "crossres: lightning_fabric is missing: pip install 'crossres[train]'\n"
+    assert run.stderr == "crossres: torch is missing: pip install 'crossres[train]'\n"
 
 
 def test_every_package_outside_the_core_has_an_extra_that_brings_it() -> None:

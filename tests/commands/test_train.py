@@ -111,7 +111,7 @@ def test_python_and_the_command_line_do_the_same(student: Path, drawn_teacher: P
 
 def test_a_run_prints_nothing_but_its_own_lines(drawn: Path, tmp_path: Path) -> None:
     """In a process of its own, where no test framework swallows warnings and libraries' notes."""
-    words = ["teach", str(drawn), *SMALL, "--precision=bfloat16", "--train.ema=0.5"]
+    words = ["teach", str(drawn), *SMALL, "--precision=bfloat16", "--train.ema=0.5", "--train.val_fraction=0"]
     words += ["--images.memory_mb=0", f"--images.workers={(os.cpu_count() or 1) + 1}"]  # torch warns of that many
     command = [sys.executable, "-m", "crossres.commands.main", *words]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
@@ -487,8 +487,8 @@ def test_ctrl_c_while_the_network_is_judged(
         "            signal.raise_signal(signal.SIGINT)\n"
         "        return super().forward(images)\n"
         "def make(num_classes):\n"
-        "    layers = nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes)\n"
-        "    return Net(*layers)\n"
+        "    pooled = nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()\n"
+        "    return Net(*pooled, nn.Linear(8, num_classes))\n"
     )
     Path("interrupt").touch()
     monkeypatch.syspath_prepend(tmp_path)

@@ -13,8 +13,7 @@ import pytest
 from PIL import Image
 
 from crossres.core.errors import CrossresError
-from crossres.data.images import ImageSet
-from crossres.data.packed import EncodedItems
+from crossres.data.images import EncodedItems, ImageSet
 from crossres.data.pairs import read_bin, read_pairs
 from crossres.data.readers import read
 
@@ -214,7 +213,9 @@ def test_a_bin_that_would_run_code_is_refused(tmp_path: Path) -> None:
     path.write_bytes(pickle.dumps(([b"x"], [True, False])))
     with pytest.raises(CrossresError, match=r"1 images for 2 pairs, expected two for each$"):
         read_bin(path)
-    with pytest.raises(CrossresError, match=r"a .bin of insightface has its images with it: give it as the data$"):
+    with pytest.raises(
+        CrossresError, match=r"a .bin of insightface has its images with it: give it as the data \('utf-8'"
+    ):
         read_pairs(_written(path, b"\x80\x04\xff"), images())
     with pytest.raises(CrossresError, match=r"No such file"):
         read_bin(tmp_path / "none.bin")

@@ -14,7 +14,7 @@ from crossres.core.errors import CrossresError
 from crossres.data import readers
 from crossres.data.images import ArrayItems, ImageSet
 from crossres.data.readers import read, read_unlabelled
-from crossres.data.splits import Splitting, split_by_seed
+from crossres.data.splits import split_by_seed
 
 torchvision_sets = pytest.importorskip("torchvision.datasets")
 
@@ -134,7 +134,7 @@ def test_a_source_of_your_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     def stripes(**options: Any) -> ImageSet:
         given.update(options)
         whole = ImageSet(ArrayItems(np.zeros((20, 8, 8, 3), np.uint8)), np.arange(20) % 2, ["a", "b"], "stripes")
-        return split_by_seed(whole, Splitting(options["split"], options["test_fraction"], options["seed"]))
+        return split_by_seed(whole, options["split"], options["test_fraction"], options["seed"])
 
     monkeypatch.setitem(readers.SOURCES, "stripes", stripes)
     train, test = (read("stripes", split=split, test_fraction=0.3, root=tmp_path) for split in ("train", "test"))

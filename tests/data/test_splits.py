@@ -7,7 +7,7 @@ import pytest
 
 from crossres.core.errors import CrossresError
 from crossres.data.images import ArrayItems, ImageSet
-from crossres.data.splits import Splitting, split_by_seed, stratified_split
+from crossres.data.splits import split_by_seed, stratified_split
 
 
 def test_stratified_split_shares() -> None:
@@ -46,6 +46,6 @@ def test_stratified_split_refuses_nonsense() -> None:
 
 def test_split_by_seed_with_nothing_to_spare() -> None:
     images = ImageSet(ArrayItems(np.zeros((2, 8, 8), np.uint8)), [0, 1], ["even", "odd"], "noise")
-    assert len(split_by_seed(images, Splitting("train"))) == 2
+    assert len(split_by_seed(images, "train", 0.2, 0)) == 2
     with pytest.raises(CrossresError, match="nothing for a test split"):
-        split_by_seed(images, Splitting("test"))
+        split_by_seed(images, "test", 0.2, 0)

@@ -67,7 +67,9 @@ def test_parts_of_other_photos_are_refused(onnx_file: Path, photos: Path, tmp_pa
     broken = photos / "disc" / "05.png"
     for change in (lambda: os.utime(broken, ns=(1, 1)), broken.unlink):
         change()
-        with pytest.raises(CrossresError, match=r"was made by another model, or of other photos or another number"):
+        with pytest.raises(
+            CrossresError, match=r"was made by another model, from other photos or with another --part"
+        ):
             embed(options)
     shutil.rmtree(out)
     embed(options)

@@ -192,7 +192,7 @@ def test_a_gallery_by_the_teacher_is_searched_by_its_student(
     teacher = spaces["teacher"]
     enroll(Enroll(gallery=gallery, model=teacher, people=str(people / "known"), strangers=strangers, fpir=0.5))
     assert search("taught")["threshold"] is None
-    assert notes[0].startswith("the threshold is of photos read by another model, so similarities only")
+    assert notes[0].startswith("the threshold was set with photos read by another model, so similarities only")
     enroll(Enroll(gallery=gallery, model=spaces["taught"], strangers=strangers, fpir=0.5))
     assert search("taught")["threshold"] is not None
     assert notes == []
@@ -228,7 +228,7 @@ def test_none_of_it_needs_torch_with_an_onnx_file(people: Path, onnx_file: Path,
         (lambda m: Enroll(gallery="G", people="known", model=m, fpir=2), "--fpir: a share within 0..1, got 2"),
         (lambda m: Enroll(gallery="G", model=m, pairs="x"), "--pairs and --images belong together"),
         (lambda _: Enroll(gallery="none", remove=["bar"]), "No such file"),
-        (lambda _: Enroll(gallery="G", remove=["barr"]), "no 'barr' among 3 identities; did you mean 'bar'"),
+        (lambda _: Enroll(gallery="G", remove=["barr"]), "no identity 'barr' in the gallery; did you mean 'bar'"),
         (lambda m: Enroll(gallery="G", people="none", model=m), "not a folder"),
         (lambda m: Enroll(gallery="G", people="mixed", model=m), "1 images lie beside its folders; --flat takes"),
         (lambda m: Enroll(gallery="G", people="odd", model=m), "cannot name an identity; rename it"),

@@ -33,11 +33,11 @@ def service(faces: Path) -> PhotoService:
 
 def test_classes_at_a_resolution(onnx_file: Path) -> None:
     service = load_service(Page(model=str(onnx_file)))
-    assert about(service) == "Reads 8x8 pixels, trained beside 16x16; knows 4 classes."
+    assert about(service) == "Reads 8x8 pixels (trained from 16x16 images); knows 4 classes."
     whole, small = (classified(service, noise(16, 16), side) for side in (16, 4))
     assert "The photo at 16x16 pixels" in whole
     assert "on the photo as it is" in whole
-    assert "Nothing in the pixels speaks against an answer." in whole
+    assert "No problem detected in the photo." in whole
     assert "What the student reads: 8x8" in small
     assert "too small: 4x4 pixels, trained from 8x8" in small
     assert small.count("<li>") == 4

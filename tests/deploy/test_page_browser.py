@@ -132,7 +132,7 @@ def test_a_sample_an_upload_and_the_slider(
     Image.open(drawn / "test" / "cross" / "03.png").resize((31, 40)).save(mine)
     page.locator("input[type=file]").first.set_input_files(mine)
     expect(page.get_by_text("The photo at 16x16 pixels")).to_be_visible()
-    expect(page.locator(".message")).to_contain_text("Nothing in the pixels speaks against an answer.")
+    expect(page.locator(".message")).to_contain_text("No problem detected in the photo.")
     assert listed(page, 0) == labels(student, mine)
     sure = student.predict(mine)[0].probability
     expect(page.locator(".lists li em").first).to_have_text(f"{100 * sure:.1f} %")
@@ -178,7 +178,7 @@ def test_what_cannot_be_read_is_said_and_the_next_photo_is(
         "junk.png": "junk.png: not an image",
         "moving.gif": "moving.gif: holds 2 frames; give one of them as an image",
         "large.png": "large.png: 10000x10000 pixels are more than 50 million; crop or shrink it",
-        photo(tmp_path / "dot.png", 1, 1).name: "dot.png: 1x1 pixels show nothing; give at least 4x4",
+        photo(tmp_path / "dot.png", 1, 1).name: "dot.png: 1x1 pixels are too few; give at least 4x4",
     }.items():
         page.locator("input[type=file]").first.set_input_files(tmp_path / name)
         expect(page.locator(".message")).to_contain_text("This photo cannot be read.")
@@ -216,13 +216,13 @@ def test_two_faces_and_a_search(serve: Callable[..., str], opened: Callable[...,
     page = opened(serve(tmp_path / "faces", "--gallery", tmp_path / "people.gallery"))
     places = page.locator("input[type=file]")
     places.nth(0).set_input_files(ann)
-    expect(page.locator(".message")).to_have_text("And a second photo.")
+    expect(page.locator(".message")).to_have_text("Add a second photo.")
     places.nth(1).set_input_files(bob)
     expect(page.locator(".verdict")).to_have_text("Not the same")
     similarity = float(np.dot(*(row / np.linalg.norm(row) for row in recognizer.embed([ann, bob]))))
     expect(page.get_by_text(f"Similarity {similarity:.4f}, threshold 1.0000")).to_be_visible()
     page.get_by_label("Remove Image").nth(1).click()
-    expect(page.locator(".message")).to_have_text("And a second photo.")
+    expect(page.locator(".message")).to_have_text("Add a second photo.")
     places.nth(1).set_input_files(ann)
     expect(page.locator(".verdict")).to_have_text("The same")
 

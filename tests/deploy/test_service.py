@@ -145,13 +145,13 @@ def test_a_threshold_of_another_model_does_not_count(faces: Path, student: Path,
         load_service(Page(model=str(student), gallery=gallery))
     service = load_service(Page(model=str(student), gallery=gallery, same_space=True))
     assert service.pairs.similarity is service.strangers.similarity is None
-    assert "the threshold is of photos read by another model" in service.strangers.note
+    assert "the threshold was set with photos read by another model" in service.strangers.note
 
 
 def test_uploads_are_refused_by_their_name_alone(tmp_path: Path) -> None:
     (tmp_path / "dot.png").write_bytes(encoded(noise(1, 1)))
     (tmp_path / "cut.jpg").write_bytes(encoded(noise(64, 64), "JPEG")[:1500])
-    with pytest.raises(CrossresError, match=r"^dot.png: 1x1 pixels show nothing; give at least 4x4$"):
+    with pytest.raises(CrossresError, match=r"^dot.png: 1x1 pixels are too few; give at least 4x4$"):
         read_upload(tmp_path / "dot.png")
     with pytest.raises(CrossresError, match=r"^cut.jpg: image file is truncated"):
         read_upload(tmp_path / "cut.jpg")

@@ -63,7 +63,7 @@ def test_when_it_holds_and_what_is_unsure() -> None:
     assert usable(None, "a", "g --strangers FOLDER") == (None, f"no threshold is set, {remedy}")
     held, why = usable(threshold, "b", "g --strangers FOLDER")
     assert held is None
-    assert why == f"the threshold is of photos read by another model, {remedy}"
+    assert why == f"the threshold was set with photos read by another model, {remedy}"
 
 
 @pytest.mark.parametrize("threshold", [float("nan"), 1.1, -2])

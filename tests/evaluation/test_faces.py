@@ -177,7 +177,7 @@ def test_every_pass_over_the_images_tells_how_far_it_is() -> None:
         gallery=encoder(16, factor=0.1),
         progress=lambda *call: calls.append(call),
     )
-    assert [what for what, done, total in calls if done == total] == ["gallery", "at 8x8"]
+    assert [what for what, done, total in calls if done == total] == ["gallery", "at 8 pixels"]
     assert {total for _, _, total in calls} == {len(images)}
 
 

@@ -26,7 +26,7 @@ from crossres.training.loop import TrainingLoop
 from crossres.training.prepare import prepare
 from crossres.training.processes import fabric_of
 from crossres.training.run import TASKS
-from crossres.training.run_state import PreparedRun
+from crossres.training.task import PreparedRun
 
 #: of an epoch: 88 images (96 without the validation's) in batches of 16
 STEPS = 5

@@ -162,9 +162,11 @@ def test_two_processes_learn_what_one_learns(folders: Folders, name: str) -> Non
             assert (other - value).norm() <= 0.02 * value.norm(), key
         else:
             torch.testing.assert_close(other, value, rtol=0, atol=1e-5, equal_nan=True, msg=key)
-    if one["average"] is not None:
-        for key, value in one["average"].items():
-            torch.testing.assert_close(two["average"][key], value, rtol=0, atol=1e-5, msg=key)
+    averages = [of_one.get("average") or {} for of_one in (one, two)]
+    assert bool(averages[0]) == (name == "crrcd")
+    assert averages[0].keys() == averages[1].keys()
+    for key, value in averages[0].items():
+        torch.testing.assert_close(averages[1][key], value, rtol=0, atol=1e-5, msg=key)
 
 
 def test_it_was_trained_at_all(folders: Folders) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from crossres.bench.tables import write_comparison
 from crossres.config.judging import Bench, Evaluate
 from crossres.config.reading import read
 from crossres.config.record import base_name, sha256
-from crossres.core.errors import CrossresError
+from crossres.core.errors import CrossresError, needs
 from crossres.core.files import write_json
 from crossres.core.progress import Overview
 from crossres.data.readers import SOURCES
@@ -47,9 +46,9 @@ def bench(options: Bench, *, say: Callable[[str], None] | None = None) -> list[d
     Raises:
         CrossresError: a grid that cannot be, or no Ray.
     """
-    for package in ("scipy", "sklearn"):
-        if find_spec(package) is None:
-            raise CrossresError(f"crossres bench needs {package}: pip install 'crossres[bench]'")
+    with needs("crossres bench", "bench"):  # before the first run, not after it
+        import scipy  # noqa: F401
+        import sklearn  # noqa: F401
     if options.parallel < 1:
         raise CrossresError(f"parallel: expected 1 or more, got {options.parallel}")
     grid = read_grid(options.grid, data=options.data, runs=options.runs)
@@ -64,7 +63,7 @@ def bench(options: Bench, *, say: Callable[[str], None] | None = None) -> list[d
         carry_out = over_ray if options.engine == "ray" else side_by_side
         with overview:
             for run, document in carry_out(grid, missing, options.parallel, overview):
-                document["grid"] = {**run.place, "inputs": _inputs(grid, run)}
+                document["grid"] = run.place | {"inputs": _inputs(grid, run)}
                 if "error" in document and (before := _measured(grid, run)):
                     # a judgement that failed does not undo what the training came to
                     document = {**before, "error": document["error"]}
@@ -151,19 +150,13 @@ def _inputs(grid: Grid, run: GridRun) -> dict[str, Any]:
     """
     paths = {what: getattr(run.config, what, None) for what in ("data", "unlabelled", "teacher", "pairs")}
     paths |= {f"{name}.{key}": options.get(key) for name, options in grid.protocols.items() for key in FILES}
-
-    def named(judgements: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        # files by their names alone
-        return {
+    inputs: dict[str, Any] = {what: _files_sha256(Path(path)) for what, path in paths.items() if path}
+    for part in ("transfer", *(["protocols"] if grid.protocols else [])):
+        inputs[part] = {
             name: {key: base_name(value) if key in FILES else value for key, value in options.items()}
-            for name, options in judgements.items()
+            for name, options in getattr(grid, part).items()
         }
-
-    return {
-        **{what: _files_sha256(Path(path)) for what, path in paths.items() if path},
-        "transfer": named(grid.transfer),
-        **({"protocols": named(grid.protocols)} if grid.protocols else {}),
-    }
+    return inputs
 
 
 @cache

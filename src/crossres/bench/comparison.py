@@ -112,9 +112,22 @@ class Comparison:
 
 
 def compare_folder(folder: Path, baseline: str, costs: Costs | None = None) -> Comparison:
-    """Compare the methods whose results lie in a folder; grids that write into one folder are one comparison."""
-    results, left_out = comparable(read_results(folder), baseline)
-    return Comparison(baseline, compare_methods(results, baseline, costs), results, left_out)
+    """Compare the methods whose results lie in a folder; grids that write into one folder are one comparison.
+
+    A folder may hold runs of a grid that has been changed since, whose baseline was run anew: what differs from the
+    baseline of its setting is left out.
+    """
+    results = read_results(folder)
+    base = {_setting(result): result for result in results if method_of(result) == baseline}
+    kept: list[Document] = []
+    left_out = []
+    for result in results:
+        other = base.get(_setting(result))
+        if unlike := differences(result, other) if other else []:
+            left_out.append(f"{result['name']}: left out, as it differs from {baseline} in {', '.join(unlike)}.")
+        else:
+            kept.append(result)
+    return Comparison(baseline, compare_methods(kept, baseline, costs), kept, left_out)
 
 
 def compare_methods(
@@ -142,23 +155,6 @@ def compare_methods(
         rows = [_score(setting, method, members, base, costs) for method, members in methods.items()]
         scores += sorted(rows, key=lambda row: -row.mean)
     return scores
-
-
-def comparable(results: Sequence[Document], baseline: str) -> tuple[list[Document], list[str]]:
-    """Return the results that can be compared with the baseline of their setting, and a line for each other one.
-
-    A folder may hold runs of a grid that has been changed since; the baseline's were run anew with it.
-    """
-    base = {_setting(result): result for result in results if method_of(result) == baseline}
-    kept, lines = [], []
-    for result in results:
-        other = base.get(_setting(result))
-        unlike = differences(result, other) if other is not None else []
-        if unlike:
-            lines.append(f"{result.get('name')}: left out, as it differs from {baseline} in {', '.join(unlike)}.")
-        else:
-            kept.append(result)
-    return kept, lines
 
 
 def best_factor(members: Sequence[Document]) -> Sequence[Document]:

@@ -8,9 +8,8 @@ import queue
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,6 @@ from crossres.core.progress import Overview
 
 #: Runs as they end, each with its result or ``{name, error}``.
 Ends = Iterator[tuple[GridRun, dict[str, Any]]]
-
 #: Seconds between two looks at the runs' logs.
 LOOK_EVERY = 2.0
 
@@ -34,35 +32,26 @@ def side_by_side(grid: Grid, runs: list[GridRun], parallel: int, overview: Overv
     """Do runs on this machine, ``parallel`` at a time, each with its own share of the cores."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
     parallel = max(1, min(parallel, len(cores), len(runs)))
-    jobs: queue.SimpleQueue[GridRun] = queue.SimpleQueue()
-    ends: queue.SimpleQueue[tuple[GridRun, dict[str, Any]]] = queue.SimpleQueue()
-    processes: list[subprocess.Popen[bytes]] = []
-    for run in runs:
-        jobs.put(run)
-
-    def work(share: list[int]) -> None:
-        with suppress(queue.Empty):
-            while True:
-                run = jobs.get_nowait()
-                overview.begins(run.config.name, run.config.folder / "log.txt")
-                ends.put((run, _carry_out(grid, run, share if parallel > 1 else None, processes)))
-
+    shares: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
     for number in range(parallel):
-        threading.Thread(target=work, args=(cores[number::parallel],), daemon=True).start()
-    left = len(runs)
+        shares.put(cores[number::parallel])
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def work(run: GridRun) -> dict[str, Any]:
+        share = shares.get()
+        overview.begins(run.config.name, run.config.folder / "log.txt")
+        try:
+            return _carry_out(grid, run, share if parallel > 1 else None, processes)
+        finally:
+            shares.put(share)
+
+    pool = ThreadPoolExecutor(parallel)
+    running: dict[Any, GridRun] = {pool.submit(work, run): run for run in runs}
     try:
-        while left:
-            try:
-                yield ends.get(timeout=LOOK_EVERY)
-            except queue.Empty:
-                overview.look()
-                continue
-            left -= 1
+        yield from _ends(running, partial(wait, return_when=FIRST_COMPLETED), Future.result, overview)
     finally:
         # Ctrl-C: the runs end with their epoch and can be gone on with
-        with suppress(queue.Empty):
-            while True:
-                jobs.get_nowait()
+        pool.shutdown(wait=False, cancel_futures=True)
         for process in processes:
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)
@@ -77,19 +66,24 @@ def over_ray(grid: Grid, runs: list[GridRun], parallel: int, overview: Overview)
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     on_gpu = resources.get("GPU", 0) and all(run.config.device != "cpu" for run in runs)
     remote = ray.remote(num_cpus=1, num_gpus=1 / max(1, parallel) if on_gpu else 0)(_carry_out_in)
-    running = {}
+    running = {remote.remote(os.getcwd(), grid, run): run for run in runs}
     for run in runs:
-        running[remote.remote(os.getcwd(), grid, run)] = run
         overview.begins(run.config.name, run.config.folder / "log.txt")
+    yield from _ends(running, ray.wait, ray.get, overview)
+
+
+def _ends(
+    running: dict[Any, GridRun], wait: Callable[..., Any], result: Callable[[Any], dict[str, Any]], overview: Overview
+) -> Ends:
     while running:
-        done, _ = ray.wait(list(running), timeout=LOOK_EVERY)
+        done, _ = wait(list(running), timeout=LOOK_EVERY)
         overview.look()
-        for reference in done:
-            run = running.pop(reference)
+        for future in done:
+            run = running.pop(future)
             try:
-                document = ray.get(reference)
-            except Exception as error:  # such as a machine that went away
-                document = _failure(run, one_line(error)[-300:])
+                document = result(future)
+            except Exception as error:  # such as a machine that went away, or a full disk: one run's end
+                document = {"name": run.config.name, "error": one_line(error)[-300:]}
             yield run, document
 
 
@@ -99,28 +93,23 @@ def _carry_out_in(folder: str, grid: Grid, run: GridRun) -> dict[str, Any]:
     return _carry_out(grid, run, None, [])
 
 
-def _failure(run: GridRun, reason: str) -> dict[str, Any]:
-    return {"name": run.config.name, "error": reason}
-
-
 def _carry_out(
     grid: Grid, run: GridRun, cores: list[int] | None, processes: list[subprocess.Popen[bytes]]
 ) -> dict[str, Any]:
     """Do a run and its judgements, each command a process of its own; return the result, or ``{name, error}``."""
     command = partial(_command, run.config.folder, cores, processes)
+    where = ""
     try:
         _train(run.config, command)
         document: dict[str, Any] = json.loads((run.config.folder / "result.json").read_text())
         for part, name, options in judgements_of(grid, run):
-            try:
-                judged = json.loads(command(options, "--json"))
-            except CrossresError as error:
-                raise CrossresError(f"{part}.{name}: {error}") from None
+            where = f"{part}.{name}: "
+            judged = json.loads(command(options, "--json"))
             if part == "unseen":
                 judged = {key: judged[key] for key in ("degradation", "top1", "top5", "curve")}
             document.setdefault(part, {})[name] = judged
-    except Exception as error:  # such as a full disk: one run's end, not the grid's
-        return _failure(run, one_line(error))
+    except CrossresError as error:
+        return {"name": run.config.name, "error": f"{where}{error}"}
     return document
 
 

@@ -84,25 +84,13 @@ class GridRun:
 
     Attributes:
         config: the experiment; ``config.name`` names what varies.
-        method: its label in the grid.
-        teacher: its name, where the grid has several.
-        degradation: its name in the grid, where that has several.
-        factor: of its weights, where the grid has several.
-        options: names of the options that the method brings along, as in ``train.learning_rate``.
+        place: where in the grid it stands, as its result says: the label of its ``method``; where the grid has
+            several, ``teacher``, ``degradation`` and ``factor`` of the weights; ``options``, the names of those that
+            the method brings along, as in ``train.learning_rate``.
     """
 
     config: Distill | Faces
-    method: str
-    teacher: str | None
-    degradation: str | None
-    factor: float | None
-    options: list[str] | None
-
-    @property
-    def place(self) -> dict[str, Any]:
-        """Where in the grid it stands, as its result says."""
-        place = {name: getattr(self, name) for name in ("method", "teacher", "degradation", "factor", "options")}
-        return {key: value for key, value in place.items() if value is not None}
+    place: dict[str, Any]
 
 
 def read_grid(path: str | Path, **overrides: str | None) -> Grid:
@@ -150,7 +138,8 @@ def _check(grid: Grid) -> None:
             raise CrossresError(f"{name}: expected {expected}, got {getattr(grid, name)!r}")
     for name in ("methods", "degradations", *JUDGEMENTS):
         for key, value in getattr(grid, name).items():
-            if not isinstance(key, str) or not isinstance(value, (dict, str) if name == "methods" else dict):
+            short = {"methods": isinstance(value, str), "degradations": value is None}.get(name)
+            if not (isinstance(key, str) and (short or isinstance(value, dict))):
                 raise CrossresError(f"{name}.{key}: expected its options as 'key: value', got {value!r}")
     for name in ("transfer", "unseen") if grid.task == "faces" else ("protocols",):
         if getattr(grid, name):
@@ -175,7 +164,7 @@ def runs_of(grid: Grid) -> Iterator[GridRun]:
         place = "-".join(_plain(word) for word in (network_name(pair["student"]), teacher, lr, degradation) if word)
         setting = {
             "lr_size": size,
-            "degradation": grid.degradations[kind],
+            "degradation": grid.degradations[kind] or {},
             "model": {"name": pair["student"]},
             "train": {"seed": seed},
             "teacher": pair["teacher"],
@@ -190,11 +179,11 @@ def runs_of(grid: Grid) -> Iterator[GridRun]:
                 tried = factor if len(grid.factors) > 1 and config.teacher else None
                 config.name = f"{name}{f'-times-{factor:g}' if tried else ''}-seed{seed}"
                 if config.name in names:
-                    raise CrossresError(
-                        f"two runs of the grid would be named {config.name}; name teachers or methods apart"
-                    )
+                    raise CrossresError(f"two runs would be named {config.name}; name teachers or methods apart")
                 names.add(config.name)
-                yield GridRun(config, method, teacher, degradation, tried, brought or None)
+                standing = {"method": method, "teacher": teacher, "degradation": degradation, "factor": tried}
+                standing["options"] = brought or None
+                yield GridRun(config, {key: value for key, value in standing.items() if value is not None})
                 if not config.teacher:  # labels alone have no weight to tune
                     break
 
@@ -206,11 +195,13 @@ def _experiment(
     given = grid.methods[method]
     losses: dict[str, Any] = {"method": given} if isinstance(given, str) else dict(given)
     own = losses.pop("options", None) or {}
+    if not isinstance(own, Mapping):
+        raise CrossresError(f"options: expected its options as 'key: value', got {own!r}")
     runs = Path(grid.base.get("runs") or "runs")
     folders = {"runs": str(runs / grid.name), "cache_dir": grid.base.get("cache_dir") or str(runs / "cache")}
     tree = _over(_over({**grid.base, **folders}, own), setting)
     tree["method"] = losses.pop("method", None)
-    if not losses and not tree["method"]:
+    if not (losses or tree["method"]):
         raise CrossresError("a method is a name, as 'NAME: crrcd', or losses, as 'NAME: {ce: {weight: 1}}'")
     config = read(KINDS[grid.task], tree | ({"losses": losses} if losses else {}))
     if len(grid.factors) > 1 and not config.train.val_fraction:

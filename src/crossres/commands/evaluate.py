@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from crossres.commands.parsing import Request
+from crossres.commands.printing import show_json
 from crossres.config.judging import Evaluate
 from crossres.evaluation.classification import evaluate
 from crossres.evaluation.prepare import Unwritten
@@ -32,7 +32,7 @@ def show_judgement(
         Unwritten: a file cannot be written; the numbers are printed before.
     """
     if request.json:
-        show = _show_json
+        show = show_json
     try:
         result = judge()
     except Unwritten as error:
@@ -42,10 +42,6 @@ def show_judgement(
     for what, path in files.items():
         if path and not request.json:
             print(f"{what}: {path}")
-
-
-def _show_json(result: dict[str, Any]) -> None:
-    print(json.dumps(result))
 
 
 def _show(result: dict[str, Any]) -> None:

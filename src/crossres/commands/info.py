@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
@@ -58,10 +59,13 @@ def information() -> dict[str, Any]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
-        "packages": {package: _version(package) for package in PACKAGES},
+        "packages": dict.fromkeys(PACKAGES),
         "devices": [],
         "bfloat16_in_hardware": None,
     }
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):
+            facts["packages"][package] = version(package)
     if find_spec("torch"):
         import torch
 
@@ -72,10 +76,3 @@ def information() -> dict[str, Any]:
         kinds = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
         facts["bfloat16_in_hardware"] = {kind: fast_bfloat16(kind) for kind in kinds}
     return facts
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -37,16 +37,12 @@ def methods() -> dict[str, Any]:
     """Return the methods by name as one document.
 
     Returns:
-        ``{about, columns, methods: {name: {losses, top1, seeds, step_cost}}, face_methods: {name: {losses}}}``: top1 in
-        percent and the number of its seeds by column, as far as it was measured; step_cost in steps of labels alone or
-        None.
+        ``{about, columns, methods: {name: {losses, top1, seeds, step_cost}}, face_methods: {name: {losses}}}``:
+        top1 in percent and the number of its seeds by column, where measured; step_cost in steps of labels alone.
     """
     document: dict[str, Any] = json.loads(files("crossres.config").joinpath("measured.json").read_text())
     measured = document["methods"]
-    not_measured = {"top1": {}, "seeds": {}, "step_cost": None}
-    document["methods"] = {
-        name: {"losses": losses, **measured.get(name, not_measured)} for name, losses in METHODS.items()
-    }
+    document["methods"] = {name: {"losses": losses, **measured[name]} for name, losses in METHODS.items()}
     return document | {"face_methods": {name: {"losses": losses} for name, losses in FACE_METHODS.items()}}
 
 

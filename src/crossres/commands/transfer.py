@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 from crossres.commands.parsing import Request
+from crossres.commands.printing import show, show_json
 from crossres.config.judging import Transfer
 from crossres.evaluation.transfer import transfer
 
@@ -13,10 +12,10 @@ def run(options: Transfer, request: Request) -> None:
     """Print the judgement."""
     result = transfer(options)
     if request.json:
-        print(json.dumps(result))
+        show_json(result)
         return
     counts = result["images"]
-    print(
+    show(
         f"{result['model']} on {result['dataset']} at {result['lr_size']}: {result['classes']} classes, "
         f"{counts['train']:,} training and {counts['test']:,} test images\n"
         f"linear probe       {result['probe_top1']:6.2f} %  (C {result['probe_strength']:g})\n"

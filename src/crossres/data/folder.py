@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -12,19 +12,19 @@ from PIL import Image
 from crossres.core.errors import CrossresError, demand_utf8
 from crossres.data.decode import FORMATS
 from crossres.data.images import ImageSet
-from crossres.data.splits import Splitting, name_bytes, require_own_split, split_by_seed
+from crossres.data.splits import Split, name_bytes, require_own_split
 
 #: How the name of an image file ends, in lower case.
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 _TEST_FOLDERS = ("test", "val", "validation")  # the first one present is the test split
 
 
+@dataclass(eq=False, repr=False)
 class FileItems:
     """Image files by their paths below ``root``, with ``/`` between the parts."""
 
-    def __init__(self, root: Path, paths: list[str]) -> None:
-        self.root = root
-        self.paths = paths
+    root: Path
+    paths: list[str]
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -46,13 +46,12 @@ class FileItems:
         return sha256(name_bytes(f"{self.paths[row]}\0{stat.st_size}\0{stat.st_mtime_ns}")).digest()
 
 
-def read_folder(root: Path, how: Splitting) -> ImageSet:
-    """Read a folder of class folders; see `crossres.data.readers.read`.
+def read_folder(root: Path, split: Split, open_set: bool) -> tuple[ImageSet, bool]:
+    """Read a split of a folder of class folders, or all of it where it does not come in splits; return which, too.
 
     ``root/train`` counts as a split if it holds folders and no images (with images it is a class called
     train). Its partner is the first of test, val, validation that holds class folders; a second one is not
-    read, as validation images are taken from train. Without a partner, or without ``train``, the images are
-    split by seed.
+    read, as validation images are taken from train.
 
     Raises:
         CrossresError: no images, an empty class folder, fewer than two classes, or a test class that
@@ -60,21 +59,22 @@ def read_folder(root: Path, how: Splitting) -> ImageSet:
     """
     train = root / "train"
     if not _folders_in(train) or _images_in(train):
-        return split_by_seed(_read_classes(root, root, _folders_in(root)), how)
+        return _read_classes(root, root, _folders_in(root)), True
     classes = _folders_in(train)
     tests = [root / name for name in _TEST_FOLDERS if _folders_in(root / name)]
     if not tests:
-        return split_by_seed(_read_classes(train, root, classes), how)
-    require_own_split(how.split, root)
-    if how.split == "train":
-        return _read_classes(train, root, classes, [f"{folder}/" for folder in tests[1:]])
-    if how.open_set:
-        return _read_classes(tests[0], root, _folders_in(tests[0]))
-    unknown = sorted(set(_folders_in(tests[0])) - set(classes))
-    if unknown:
+        return _read_classes(train, root, classes), True
+    require_own_split(split, root)
+    if split == "train":
+        images = _read_classes(train, root, classes)
+        images.ignored = [*(f"{folder}/" for folder in tests[1:]), *images.ignored]
+        return images, False
+    present = _folders_in(tests[0])
+    unknown = sorted(set(present) - set(classes))
+    if unknown and not open_set:
         lacking = f"{tests[0]} has the class '{unknown[0]}', which {train} does not have ({len(unknown)} such)"
         raise CrossresError(f"{lacking}: rename or remove its folder, or add training images")
-    return _read_classes(tests[0], root, classes)
+    return _read_classes(tests[0], root, present if open_set else classes), False
 
 
 def read_loose(root: Path) -> tuple[FileItems, list[str]]:
@@ -102,11 +102,8 @@ def files_below(folder: Path) -> tuple[list[Path], list[Path]]:
     return [file for file in files if _is_image(file.name)], [file for file in files if not _is_image(file.name)]
 
 
-def _read_classes(folder: Path, root: Path, classes: list[str], unread: Sequence[str] = ()) -> ImageSet:
-    """Read ``folder/<class>/**`` for those of ``classes`` that are there; paths are kept relative to root.
-
-    ``unread`` is added to what the set lists as ignored.
-    """
+def _read_classes(folder: Path, root: Path, classes: list[str]) -> ImageSet:
+    """Read ``folder/<class>/**`` for those of ``classes`` that are there; paths are kept relative to root."""
     if not classes:
         loose = len(_images_in(folder))
         content = f"{loose} images but no class folders" if loose else "no class folders and no images"
@@ -115,23 +112,22 @@ def _read_classes(folder: Path, root: Path, classes: list[str], unread: Sequence
         demand_utf8(f"the class folder in {folder}", name)
     paths: list[str] = []
     labels: list[int] = []
-    empty: list[str] = []
-    ignored = list(unread)
+    empty: list[Path] = []
+    ignored: list[str] = []
     for label, name in enumerate(classes):
-        if not (folder / name).is_dir():
-            continue
-        images, others = files_below(folder / name)
-        ignored += [str(file) for file in others]
-        if not images:
-            empty.append(name)
-        paths += [file.relative_to(root).as_posix() for file in images]
-        labels += [label] * len(images)
+        if (folder / name).is_dir():
+            images, others = files_below(folder / name)
+            ignored += [str(file) for file in others]
+            empty += [] if images else [folder / name]
+            paths += [file.relative_to(root).as_posix() for file in images]
+            labels += [label] * len(images)
     if not paths:
         raise _no_images(folder)
     if empty:
-        where, count = f"class folder {folder / empty[0]}", f"({len(empty)} such)"
-        raise CrossresError(f"{where} holds no images {count}: fill it or remove it")
-    return ImageSet(FileItems(root, paths), labels, classes, root.resolve().name, ignored=ignored)
+        raise CrossresError(f"class folder {empty[0]} holds no images ({len(empty)} such): fill it or remove it")
+    read = ImageSet(FileItems(root, paths), labels, classes, root.resolve().name)
+    read.ignored = ignored
+    return read
 
 
 def _no_images(folder: Path) -> CrossresError:

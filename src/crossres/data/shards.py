@@ -1,4 +1,8 @@
-"""Hugging Face parquet shards: which belong to which split, and which columns hold what."""
+"""Hugging Face parquet shards: which belong to which split, which columns hold what, and their encoded images.
+
+Images lie in one Arrow table, in memory or mapped from a file where they are too many: a forked worker shares its
+pages, and pickling it is one copy (in memory) or none (mapped).
+"""
 
 from __future__ import annotations
 
@@ -7,24 +11,24 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from crossres.core.errors import CrossresError, nearest, needs, one_line
+from crossres.core.files import write_atomically
+from crossres.data.images import EncodedItems
 
 _NUMBERED = re.compile(r"^(?P<prefix>.*?)-(?P<number>\d+)-of-(?P<total>\d+)$")
 _SPLIT_WORDS = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
 #: Columns that name people; where splits have people of their own, a bare integer does not say whom.
 PEOPLE = ("identity", "person", "subject", "name")
+_ROWS = 1024  # rows read at once: bounds the memory that copying takes
 
 
 def arrow() -> tuple[Any, Any]:
-    """Import pyarrow and its parquet module.
-
-    Raises:
-        CrossresError: pyarrow is not installed.
-    """
+    """Import pyarrow and its parquet module; CrossresError if it is not installed."""
     with needs("a parquet file", "parquet"):
         import pyarrow
         import pyarrow.parquet
@@ -147,25 +151,15 @@ def pick_image(shards: Shards, requested: str | None) -> str:
     Raises:
         CrossresError: it holds no encoded images, or it is not clear which column does.
     """
-    columns = [column for column, kind in shards.fields.items() if _holds_bytes(kind)]
-    if requested is not None:
-        require_column(shards, requested, "image_column")
-        if requested not in columns:
-            where = f"column '{requested}' of {shards.paths[0].name} is {shards.fields[requested]}"
-            raise CrossresError(f"{where}; images should be encoded bytes or a struct with a field 'bytes'")
-        return requested
-    marked = [column for column in columns if shards.features.get(column, {}).get("_type") == "Image"]
-    candidates = marked or columns
-    usual = [column for column in ("image", "img") if column in candidates]
-    return _only(usual[:1] or candidates, shards, "image_column", "image")
-
-
-def _holds_bytes(kind: Any) -> bool:
     pa, _ = arrow()
-    if pa.types.is_struct(kind):
-        place = kind.get_field_index("bytes")
-        kind = kind.field(place).type if place >= 0 else kind
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    stored = {c: kind.field("bytes").type if _field(kind, "bytes") else kind for c, kind in shards.fields.items()}
+    columns = [c for c, kind in stored.items() if pa.types.is_binary(kind) or pa.types.is_large_binary(kind)]
+    marked = _marked(shards, "Image", columns) or columns
+    column = _picked(shards, requested, [c for c in ("image", "img") if c in marked][:1] or marked, "image")
+    if column not in columns:
+        where = f"column '{column}' of {shards.paths[0].name} is {shards.fields[column]}"
+        raise CrossresError(f"{where}; images should be encoded bytes or a struct with a field 'bytes'")
+    return column
 
 
 def pick_label(shards: Shards, requested: str | None, image: str | None, *, open_set: bool = False) -> str:
@@ -173,39 +167,43 @@ def pick_label(shards: Shards, requested: str | None, image: str | None, *, open
 
     With ``open_set`` a text column that names people comes before these.
     """
-    pa, _ = arrow()
+    columns = [c for c, kind in shards.fields.items() if c != image and (is_text(kind) or is_integer(kind))]
+    people = [c for c in PEOPLE if open_set and c in columns and is_text(shards.fields[c])]
+    usual = ["label"] if "label" in columns else _marked(shards, "ClassLabel", columns)
+    return _picked(shards, requested, people[:1] or usual[:1] or columns, "label")
+
+
+def _marked(shards: Shards, kind: str, columns: Sequence[str]) -> list[str]:
+    """Return those of some columns that Hugging Face describes as of a kind."""
+    return [c for c, feature in shards.features.items() if feature.get("_type") == kind and c in columns]
+
+
+def _picked(shards: Shards, requested: str | None, candidates: Sequence[str], what: str) -> str:
+    """Return the requested column, else the only candidate."""
+    option, where, known = f"{what}_column", shards.paths[0], ", ".join(shards.fields)
     if requested is not None:
-        require_column(shards, requested, "label_column")
+        if requested not in shards.fields:
+            known += nearest(requested, shards.fields)
+            raise CrossresError(f"{option} '{requested}' is not a column of {where}, which has {known}")
         return requested
-    candidates = [
-        column
-        for column, kind in shards.fields.items()
-        if column != image and (pa.types.is_integer(kind) or pa.types.is_boolean(kind) or is_text(kind))
-    ]
-    people = [column for column in PEOPLE if column in candidates and is_text(shards.fields[column])]
-    if open_set and people:
-        return people[0]
-    if "label" in candidates:
-        return "label"
-    marked = [column for column, feature in shards.features.items() if feature.get("_type") == "ClassLabel"]
-    marked = [column for column in marked if column in candidates]
-    return _only(marked[:1] or candidates, shards, "label_column", "label")
-
-
-def _only(candidates: Sequence[str], shards: Shards, option: str, what: str) -> str:
     if len(candidates) == 1:
         return candidates[0]
-    number, names = "several columns", f": {', '.join(candidates)}"
-    if not candidates:
-        number, names = "no column", f"; it has {', '.join(shards.fields)}"
-    raise CrossresError(f"{number} of {shards.paths[0]} can be the {what}{names}; name one with {option}")
+    number, names = "no column", f"; it has {known}"
+    if candidates:
+        number, names = "several columns", f": {', '.join(candidates)}"
+    raise CrossresError(f"{number} of {where} can be the {what}{names}; name one with {option}")
 
 
-def require_column(shards: Shards, column: str, option: str) -> None:
-    """Raise CrossresError unless there is such a column."""
-    if column not in shards.fields:
-        known = f"{', '.join(shards.fields)}{nearest(column, shards.fields)}"
-        raise CrossresError(f"{option} '{column}' is not a column of {shards.paths[0]}, which has {known}")
+def _field(kind: Any, name: str) -> bool:
+    """Return whether a column type is a struct with a field of this name."""
+    pa, _ = arrow()
+    return bool(pa.types.is_struct(kind)) and kind.get_field_index(name) >= 0
+
+
+def is_integer(kind: Any) -> bool:
+    """Return whether a column type holds integers or booleans."""
+    pa, _ = arrow()
+    return bool(pa.types.is_integer(kind) or pa.types.is_boolean(kind))
 
 
 def is_text(kind: Any) -> bool:
@@ -213,3 +211,101 @@ def is_text(kind: Any) -> bool:
     pa, _ = arrow()
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+class ShardItems(EncodedItems):
+    """The images of shards: in a table with the columns image and name, or in a file that has digests, too."""
+
+    def __init__(self, shards: Shards, table: Any) -> None:
+        pa, _ = arrow()
+        self.shards, self.table = shards, table
+        if isinstance(table, Path):
+            table = pa.ipc.open_file(pa.memory_map(str(table))).read_all()
+        # apart: to take a column out of a table of many batches is slow
+        self.columns = dict(zip(table.column_names, table.columns, strict=True))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ShardItems, (self.shards, self.table)
+
+    def __len__(self) -> int:
+        return len(self.columns["image"])
+
+    def encoded(self, row: int) -> bytes:
+        return bytes(self.columns["image"][row].as_py())
+
+    def path(self, row: int) -> str:
+        return str(self.columns["name"][row].as_py())
+
+    def where(self, row: int) -> str:
+        name = self.path(row)
+        return self.shards.where(row) + (f" ({name})" if name else "")
+
+    def digest(self, row: int) -> bytes:
+        return bytes(self.columns["digest"][row].as_py()) if "digest" in self.columns else super().digest(row)
+
+
+def pack(shards: Shards, column: str, *, memory_mb: int, cache: Path) -> ShardItems:
+    """Read the image column into memory or, where its bytes exceed ``memory_mb``, into a file in ``cache``.
+
+    The file is made once for each state of the shards (path, size, time); it appears under its name only
+    when it is complete, so that an interrupted or a second process does no harm.
+
+    Raises:
+        CrossresError: a shard is damaged, or the cache cannot be written.
+    """
+    pa, _ = arrow()
+    batches = (batch for path in shards.paths for batch in _batches(path, column))
+    if shards.sizes.get(column, 0) <= memory_mb * 2**20:
+        return ShardItems(shards, pa.Table.from_batches(list(batches)))
+    key = sha256(column.encode())
+    for path in shards.paths:
+        stat = path.stat()
+        key.update(f"\0{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}".encode())
+    file = cache / f"images-{key.hexdigest()[:24]}.arrow"
+
+    def write(sink: Any) -> None:
+        schema = pa.schema({"image": pa.large_binary(), "name": pa.string(), "digest": pa.binary()})
+        with pa.ipc.new_file(sink, schema) as writer:
+            for batch in batches:
+                digests = [sha256(image.as_buffer()).digest() for image in batch["image"]]
+                writer.write_batch(pa.record_batch([*batch.columns, pa.array(digests, pa.binary())], schema=schema))
+
+    if not file.is_file():
+        write_atomically(file, write, "; it caches images: give another place with cache, or raise memory_mb")
+    return ShardItems(shards, file)
+
+
+def encoded_images(shard: Path, column: str, first: int, last: int) -> Iterator[tuple[str, bytes]]:
+    """Yield file name and encoded bytes of the rows ``first`` to ``last - 1`` of one shard.
+
+    A row without a name has ``""``, one without an image ``b""``.
+
+    Raises:
+        CrossresError: the shard is damaged.
+    """
+    _, pq = arrow()
+    with reading(shard):
+        metadata = pq.ParquetFile(shard).metadata
+    end = 0
+    for group in range(metadata.num_row_groups):
+        start, end = end, end + metadata.row_group(group).num_rows
+        if start < last and end > first:
+            for batch in _batches(shard, column, [group]):
+                skipped = min(max(0, first - start), len(batch))
+                some = batch.slice(skipped, max(0, last - start - skipped))
+                yield from zip(some["name"].to_pylist(), some["image"].to_pylist(), strict=True)
+                start += len(batch)
+
+
+def _batches(path: Path, column: str, groups: list[int] | None = None) -> Iterator[Any]:
+    """Yield record batches of the columns image and name, a few rows at a time; what is missing is empty."""
+    pa, pq = arrow()
+    with reading(path):
+        for batch in pq.ParquetFile(path).iter_batches(batch_size=_ROWS, columns=[column], row_groups=groups):
+            images, names = batch.column(0), pa.nulls(batch.num_rows, pa.string())
+            if pa.types.is_struct(images.type):
+                if _field(images.type, "path"):
+                    names = images.field("path").cast(pa.string())
+                images = images.field("bytes")
+            columns = [images.cast(pa.large_binary()).fill_null(b""), names.fill_null("")]
+            yield pa.record_batch(columns, names=["image", "name"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Literal
 
@@ -17,16 +16,6 @@ from crossres.data.images import ImageSet
 Split = Literal["train", "test", "all"]
 #: The validation split is the same for every training seed: runs are paired and share the teacher's cache.
 SPLIT_SEED = 0
-
-
-@dataclass(frozen=True)
-class Splitting:
-    """Which split to read, and how a source without a test split is split; see `crossres.data.readers.read`."""
-
-    split: Split
-    test_fraction: float = 0.2
-    seed: int = 0
-    open_set: bool = False
 
 
 class OwnSplits(CrossresError):
@@ -91,7 +80,7 @@ def require_own_split(split: Split, source: object) -> None:
         raise OwnSplits(f"{source} has a train and a test split of its own; choose one of them, not all")
 
 
-def split_by_seed(whole: ImageSet, how: Splitting) -> ImageSet:
+def split_by_seed(whole: ImageSet, split: Split, test_fraction: float, seed: int) -> ImageSet:
     """Return one side of `stratified_split` of a set that comes without a test split, or all of it.
 
     Which images of a class are held out follows from their file names where they have some, so that a file
@@ -100,14 +89,12 @@ def split_by_seed(whole: ImageSet, how: Splitting) -> ImageSet:
     Raises:
         CrossresError: the set has one class only, or no class has an image to spare for the test split.
     """
-    if how.split == "all":
+    if split == "all":
         return whole
     require_classes(whole)
     names = [whole.path(i) for i in range(len(whole))]
-    kept, held = stratified_split(whole.labels, how.test_fraction, how.seed, names)
-    if how.split == "train":
-        return whole.subset(kept)
-    if not len(held):
+    kept, held = stratified_split(whole.labels, test_fraction, seed, names)
+    if split == "test" and not len(held):
         reason = "no class has more than one image; add images or a test split"
         raise CrossresError(f"{whole.name} leaves nothing for a test split: {reason}")
-    return whole.subset(held)
+    return whole.subset(kept if split == "train" else held)

@@ -18,8 +18,7 @@ from typing import Any
 from crossres.config.deployment import Embed, Predict
 from crossres.core.errors import CrossresError, needs
 from crossres.core.files import write_atomically
-from crossres.data.packed import encoded_images
-from crossres.data.shards import arrow, find_shards, open_shards, pick_image
+from crossres.data.shards import arrow, encoded_images, find_shards, open_shards, pick_image
 from crossres.deploy.photos import no_image, photos_below
 from crossres.deploy.recognizer import Recognizer
 
@@ -27,7 +26,7 @@ from crossres.deploy.recognizer import Recognizer
 ORIGIN = b"crossres"
 #: What is counted of photos.
 COUNTS = ("photos", "flagged", "unreadable")
-_OTHER = "was made by another model, or of other photos or another number of them to a part; name another folder"
+_OTHER = "was made by another model, from other photos or with another --part; name another folder"
 
 
 def predict(options: Predict, note: Callable[[str], None] = lambda _: None) -> Iterator[dict[str, Any]]:

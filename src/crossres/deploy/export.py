@@ -113,9 +113,7 @@ def _config(options: Export) -> Experiment:
     if (Path(options.model) / "config.yaml").is_file():
         config = read_run(options.model)
         if options.data is None and not Path(config.data).exists() and "/" in config.data:
-            raise CrossresError(
-                f"the images {config.data} that {options.model} was trained on are not there; give --data"
-            )
+            raise CrossresError(f"the images {config.data} that {options.model} names are not there; give --data")
     elif options.data is None:
         raise CrossresError(f"{options.model} does not say where its images are; give --data to check the export on")
     columns = {name: column for name, column in asdict(options.images).items() if column}

@@ -201,7 +201,7 @@ class Gallery:
     def remove(self, name: str) -> None:
         """Take an identity out; CrossresError where it is not there."""
         if name not in self._rows:
-            raise CrossresError(f"no '{name}' among {len(self)} identities{nearest(name, self._rows)}")
+            raise CrossresError(f"no identity '{name}' in the gallery{nearest(name, self._rows)}")
         del self._rows[name]
         self._built = None
 

@@ -25,7 +25,7 @@ def about(service: PhotoService) -> str:
     size = f"{low}x{low}" if low == high else f"{low}x{low} to {high}x{high}"
     does = f"knows {len(facts.classes)} classes" if facts.classes else "compares photos"
     known = f"; {len(service.gallery):,} identities in the gallery" if service.gallery else ""
-    return f"Reads {size} pixels, trained beside {facts.hr_size}x{facts.hr_size}; {does}{known}."
+    return f"Reads {size} pixels (trained from {facts.hr_size}x{facts.hr_size} images); {does}{known}."
 
 
 def classified(service: PhotoService, photo: Pixels, side: int) -> str:
@@ -71,7 +71,7 @@ def _gate(answers: Iterable[tuple[str, Answer]]) -> str:
     reasons = [who + flag for who, answer in answers for flag in answer.flags]
     if reasons:
         return message("doubt", "This answer is not to be trusted.", reasons)
-    return message("fine", "Nothing in the pixels speaks against an answer.")
+    return message("fine", "No problem detected in the photo.")
 
 
 def message(kind: str, title: str, lines: Sequence[str] = ()) -> str:

@@ -158,7 +158,7 @@ class Layout:
         """Return what is shown of uploads; whatever is wrong with one is shown, too."""
         present = [payload for payload in payloads if payload]
         if len(present) < len(payloads):
-            return block(message("hint", "And a second photo." if present else "Drop a photo, or pick a sample."))
+            return block(message("hint", "Add a second photo." if present else "Drop a photo, or pick a sample."))
         try:
             return render(*(read_upload(self._file(payload)) for payload in present))
         except CrossresError as error:

@@ -50,9 +50,7 @@ class OnnxEngine:
         self.digest = onnx_sha256(path).hex()
         text = self.session.get_modelmeta().custom_metadata_map.get(FACTS)
         if text is None:
-            raise CrossresError(
-                f"{path}: not written by crossres export (no preprocessing inside); export the student"
-            )
+            raise CrossresError(f"{path}: not written by crossres export; export the student")
         self.facts = from_json(text, str(path))
         classes, side = len(self.facts.classes), self.facts.side
         self.outputs = tuple(output.name for output in self.session.get_outputs())

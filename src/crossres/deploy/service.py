@@ -185,7 +185,7 @@ def read_upload(path: Path) -> Pixels:
     photo = read_photo(path, path.name)
     height, width = photo.shape[:2]
     if min(height, width) < MIN_SIDE:
-        raise CrossresError(f"{path.name}: {width}x{height} pixels show nothing; give at least {MIN_SIDE}x{MIN_SIDE}")
+        raise CrossresError(f"{path.name}: {width}x{height} pixels are too few; give at least {MIN_SIDE}x{MIN_SIDE}")
     return photo
 
 

@@ -36,7 +36,7 @@ class Threshold:
 
     Attributes:
         similarity: a match has `at_least` this one.
-        rate: share of false positives asked for: of strangers (FPIR), or of impostor pairs (FAR).
+        rate: requested share of false positives: of strangers (FPIR), or of impostor pairs (FAR).
         count: strangers or impostor pairs that it was measured on.
         too_few: fewer than ten false positives are expected among them, so the rate is unsure.
         identities: in the gallery at that time; 0 for pairs, whose threshold does not depend on them.
@@ -78,7 +78,7 @@ def usable(threshold: Threshold | None, model: str, options: str) -> tuple[Thres
     if threshold is None:
         return None, f"no threshold is set, so {remedy}"
     if threshold.model not in (None, model):
-        return None, f"the threshold is of photos read by another model, so {remedy}"
+        return None, f"the threshold was set with photos read by another model, so {remedy}"
     return threshold, ""
 
 

@@ -205,10 +205,11 @@ class _Reading:
             size = sizes_of(self.encoder)[2]
             right = self._read(self._loaders(size))
             # another side is decoded for another encoder alone
-            yield "native", size, right if self.gallery is None else self._high(self._loaders(self.hr_size)), right
+            left = right if self.gallery is None else self._read(self._loaders(self.hr_size), self.gallery)
+            yield "native", size, left, right
             return
         loaders = self._loaders(self.hr_size)
-        high = self._high(loaders)
+        high = self._read(loaders, self.gallery)
         yield "hr-hr", None, high, high
         trained = dict.fromkeys(sizes_of(self.encoder)[1:]) if not self.options.sizes else ()
         for size in self.options.sizes or [size for size in trained if size < self.hr_size]:
@@ -222,30 +223,22 @@ class _Reading:
         sets = [self.test.images, *(self.test.chooser or ())[:1]]
         return [Loader(images, hr_size=side, lr_size=side, **how) for images in sets]
 
-    def _read(self, loaders: Sequence[Loader]) -> Embeddings:
-        """Return the embeddings of the judged encoder."""
-        encoder, embeddings = self.encoder.to(self.device.torch), []
-        for loader in loaders:
-            size = loader.lr_size
-            what = "at their own size" if size == loader.hr_size else f"at {size}x{size}"
-            progress = partial(self.progress, what)
-            embeddings.append(_sound(embed(encoder, loader, self.device.autocast, progress=progress), loader))
-        return embeddings
-
-    def _high(self, loaders: Sequence[Loader]) -> Embeddings:
-        """Return the embeddings of the gallery's encoder, in float32, from a folder where they are there."""
-        if self.gallery is None:
-            return self._read(loaders)
-        gallery, embeddings = self.gallery.to(self.device.torch), []
+    def _read(self, loaders: Sequence[Loader], gallery: Encoder | None = None) -> Embeddings:
+        """Return the embeddings of the judged encoder, or those of the gallery's, in float32 and kept in a folder."""
+        encoder = (self.encoder if gallery is None else gallery).to(self.device.torch)
         folder = Path(self.options.cache_dir) if self.options.cache_dir else None
         how: dict[str, Any] = {"flip": False, "autocast": nullcontext, "precision": "float32"}
         how["progress"] = lambda _, done, total: self.progress("gallery", done, total)
+        embeddings = []
         for loader in loaders:
-            if isinstance(gallery.backbone, StoredBackbone):
-                outputs = stored_outputs(gallery, loader.images, self.device.torch)
+            what = "at their own size" if loader.lr_size == loader.hr_size else f"at {loader.lr_size} pixels"
+            if isinstance(encoder.backbone, StoredBackbone):
+                rows = stored_outputs(encoder, loader.images, self.device.torch).embedding[0].cpu().numpy()
+            elif gallery is not None:
+                rows = cached_outputs(encoder, loader, folder, **how).embedding[0].cpu().numpy()
             else:
-                outputs = cached_outputs(gallery, loader, folder, **how)
-            embeddings.append(_sound(outputs.embedding[0].cpu().numpy(), loader))
+                rows = embed(encoder, loader, self.device.autocast, progress=partial(self.progress, what))
+            embeddings.append(_sound(rows, loader))
         return embeddings
 
 

@@ -327,7 +327,7 @@ def _intervals(
         numbers = [100 * float(of[rows].mean()) for of in (first, precisions)]
         if len(strangers):
             both = np.append(mated[rows], strangers[draw_people(others, rng)])
-            part = Ranked(*(column[both] for column in ranked))
+            part = Ranked(ranked.rank[both], ranked.own[both], ranked.best[both])
             numbers += [100 * open_set(part, fpir).share for fpir in fpirs]
         measured.append(numbers)
     return interval(measured)

@@ -213,10 +213,11 @@ def verify(
     points = roc(scores, same)
 
     def measure(points: Roc) -> dict[Any, float]:
-        shares = {"accuracy_best": points.accuracy.max(), "auc": auc(points), "eer": eer(points)}
+        best = float(points.accuracy.max())
+        shares: dict[Any, float] = {"accuracy_best": best, "auc": auc(points), "eer": eer(points)}
         shares |= {far: tar_at_far(points, far).share for far in fars}
         shares |= {} if threshold is None else {"accuracy_chosen": points.accuracy_at(threshold)}
-        return {name: 100 * float(share) for name, share in shares.items()}
+        return {name: 100 * share for name, share in shares.items()}
 
     numbers = measure(points)
     intervals = bootstrap(scores, same, measure, resamples) if resamples else {}

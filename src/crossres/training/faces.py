@@ -14,8 +14,8 @@ from crossres.data.loader import Loader
 from crossres.data.pairs import Pairs, read_pairs
 from crossres.data.readers import read_unlabelled
 from crossres.data.splits import SPLIT_SEED, OwnSplits
-from crossres.evaluation.outputs import embed
 from crossres.evaluation.identification import identify
+from crossres.evaluation.outputs import embed
 from crossres.evaluation.verification import best_threshold, similarities, verify
 from crossres.losses.options import needs_label, reads
 from crossres.models.encoder import Encoder

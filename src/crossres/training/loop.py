@@ -22,10 +22,12 @@ from crossres.core.types import Batch, Outputs
 from crossres.models.encoder import Encoder
 from crossres.models.small_maps import fast_weight_gradients
 from crossres.training.distiller import LossError
-from crossres.training.run_state import History, PreparedRun
+from crossres.training.task import History, PreparedRun
 
 #: Steps between two looks at the losses; on a GPU each look waits for the device.
 LOOK_EVERY = 25
+#: What the loop itself counts, and a state keeps.
+PLAIN = ("epoch", "rows", "best", "best_epoch", "best_accuracy")
 
 
 class TrainingLoop:
@@ -141,15 +143,13 @@ class TrainingLoop:
         if not live:
             return None
         assert run.teacher is not None
+        assert batch.hr is not None
         with torch.no_grad(), self.fabric.autocast():
             outputs: Outputs = run.teacher(batch.hr)
-            distillation = run.config.distillation
-            if distillation is not None and distillation.teacher_views == "mirrored":
-                assert batch.hr is not None
+            if run.config.distillation and run.config.distillation.teacher_views == "mirrored":
                 other: Outputs = run.teacher(batch.hr.flip(-1))
-                logits = None
-                if outputs.logits is not None and other.logits is not None:
-                    logits = (outputs.logits + other.logits) / 2
+                both = outputs.logits is not None and other.logits is not None
+                logits = (outputs.logits + other.logits) / 2 if both else None  # type: ignore[operator]
                 outputs = Outputs((outputs.embedding + other.embedding) / 2, logits, outputs.features)
         return outputs
 
@@ -157,9 +157,7 @@ class TrainingLoop:
         self, batch: Batch, teacher: Outputs | None, earlier: dict[str, Tensor]
     ) -> tuple[dict[str, Tensor], Tensor | None]:
         try:
-            outputs: tuple[dict[str, Tensor], Tensor | None] = self.module(
-                batch.lr, teacher, batch.label, batch.index
-            )
+            return self.module(batch.lr, teacher, batch.label, batch.index)  # type: ignore[no-any-return]
         except LossError as error:
             if earlier and "student" in error.reason and "NaN" in error.reason:
                 # the step before broke the weights, not the loss that is the first to read what they give
@@ -167,7 +165,6 @@ class TrainingLoop:
                 self._refuse_nan(values)
                 raise self._blown_up(values, "the student's output") from None
             raise self._stopped(error.name, f"failed ({error.reason})") from None
-        return outputs
 
     def _over_processes(self, count: Tensor) -> float:
         # a copy: the sum is written in place
@@ -225,15 +222,18 @@ class TrainingLoop:
         return {
             "config": sha256(self.run.config),
             "given": self._given(),
-            "epoch": self.epoch,
-            "distiller": self.run.distiller.state_dict(),
-            "average": self.average.state_dict() if self.average is not None else None,
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-            "best": self.best,
-            "best_epoch": self.best_epoch,
-            "best_accuracy": self.best_accuracy,
-            "rows": self.rows,
+            **{name: part.state_dict() for name, part in self._parts().items()},
+            **{name: getattr(self, name) for name in PLAIN},
+        }
+
+    def _parts(self) -> dict[str, Any]:
+        """Return what keeps a state of its own."""
+        average = {} if self.average is None else {"average": self.average}
+        return {
+            "distiller": self.run.distiller,
+            **average,
+            "optimizer": self.optimizer,
+            "scheduler": self.scheduler,
         }
 
     def _given(self) -> dict[str, str]:
@@ -258,14 +258,10 @@ class TrainingLoop:
                     f"the {what} changed since the run began, so it cannot go on exactly; "
                     "use --overwrite or another --name"
                 )
-        self.run.distiller.load_state_dict(state["distiller"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
-        self.epoch, self.rows = state["epoch"], state["rows"]
-        self.best, self.best_epoch = state["best"], state["best_epoch"]
-        self.best_accuracy = state["best_accuracy"]
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        for name in PLAIN:
+            setattr(self, name, state[name])
 
     def history(self) -> History:
         seconds = sum(row["seconds_with_validation"] for row in self.rows)
@@ -284,14 +280,8 @@ def optimizer_of(module: torch.nn.Module, train: Train) -> torch.optim.Optimizer
     groups: list[dict[str, Any]] = [{"params": weights}, {"params": others, "weight_decay": 0.0}]
     if train.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=train.learning_rate, weight_decay=train.weight_decay, fused=True)
-    return torch.optim.SGD(
-        groups,
-        lr=train.learning_rate,
-        momentum=train.momentum,
-        nesterov=train.momentum > 0,
-        weight_decay=train.weight_decay,
-        fused=True,
-    )
+    momentum: dict[str, Any] = {"momentum": train.momentum, "nesterov": train.momentum > 0}
+    return torch.optim.SGD(groups, train.learning_rate, weight_decay=train.weight_decay, fused=True, **momentum)
 
 
 def scheduler_of(

@@ -15,7 +15,7 @@ from crossres.core.devices import Device
 from crossres.core.errors import CrossresError
 from crossres.core.progress import Progress
 from crossres.data.decode import Fit
-from crossres.data.degradation import Size
+from crossres.data.degradation import Size, check_size
 from crossres.data.images import ImageSet
 from crossres.models.encoder import Encoder, build_encoder, check_name
 from crossres.models.onnx_copy import onnx_copy
@@ -116,7 +116,7 @@ def build_student(
     Raises:
         CrossresError: weights that do not fit, or options that the ONNX file decides.
     """
-    size = lr_size if isinstance(lr_size, int) else lr_size[1]
+    _, size = check_size(lr_size)
     model, weights = config.model, config.model.weights
     if model.name.startswith(ONNX):
         return _copied_student(config, classes)

@@ -34,8 +34,7 @@ from crossres.models.weights import weights_sha256
 from crossres.training.distiller import Distiller, build_losses
 from crossres.training.networks import build_student, build_teacher, check_networks, own_size, placed, teachers_size
 from crossres.training.processes import Gather
-from crossres.training.run_state import PreparedRun
-from crossres.training.task import Task
+from crossres.training.task import PreparedRun, Task
 
 #: hr_size of images that differ in size, where none is chosen.
 MIXED = 32
@@ -54,15 +53,6 @@ class Sources:
     test: ImageSet
     hr_size: int
     lr_size: Size
-
-
-@dataclass
-class Loaders:
-    """The batches of a run."""
-
-    train: Loader
-    val: Loader | None
-    test: Loader
 
 
 def prepare(
@@ -95,20 +85,18 @@ def prepare(
     teacher = build_teacher(config, teacher, sources.train, classes, sources.hr_size, progress)
     if teacher is not None:
         teacher = placed(teacher, device, config.train.channels_last)
-    loaders = build_loaders(config, task, sources, fabric, device, progress)
+    train, val, test = build_loaders(config, task, sources, fabric, device, progress)
 
     torch.manual_seed(config.train.seed)
     student = build_student(config, sources.train, classes, sources.hr_size, sources.lr_size)
     # of a student that starts from weights or from a file
     start_sha256 = weights_sha256(student) if config.model.weights or config.model.name.startswith(ONNX) else None
     student = placed(student, device, config.train.channels_last)
-    _check_batch(student, loaders.train)
-    distiller, paths = build_distiller(config, teacher, student, sources, loaders.train, fabric)
-    cache = _build_cache(config, teacher, distiller, paths, sources.train, loaders.train, device, progress)
+    _check_batch(student, train)
+    distiller, paths = build_distiller(config, teacher, student, train, fabric)
+    cache = _build_cache(config, teacher, distiller, paths, train, device, progress)
     facts = _facts(config, sources, device, teacher) | {"start_sha256": start_sha256}
-    return PreparedRun(
-        config, task, student, teacher, cache, distiller, loaders.train, loaders.val, loaders.test, facts
-    )
+    return PreparedRun(config, task, student, teacher, cache, distiller, train, val, test, facts)
 
 
 def read_images(config: Experiment, task: Task, teacher: Encoder | None, progress: Progress) -> Sources:
@@ -137,8 +125,8 @@ def read_images(config: Experiment, task: Task, teacher: Encoder | None, progres
 
 def build_loaders(
     config: Experiment, task: Task, sources: Sources, fabric: Fabric, device: Device, progress: Progress
-) -> Loaders:
-    """Decode the images and serve them as batches of both resolutions, the training's augmented.
+) -> tuple[Loader, Loader | None, Loader]:
+    """Decode the images; return the batches of training, augmented, of validation and of test.
 
     Raises:
         CrossresError: images that cannot be decoded, or a batch that does not divide over the processes.
@@ -173,7 +161,7 @@ def build_loaders(
     judged = {**_shared(config, sources, device), "seed": SPLIT_SEED}
     validates = sources.val is not None and task.validates(config.terms, progress)
     val = Loader(sources.val, **judged) if sources.val is not None and validates else None
-    return Loaders(train, val, Loader(sources.test, **judged))
+    return train, val, Loader(sources.test, **judged)
 
 
 def _shared(config: Experiment, sources: Sources, device: Device) -> dict[str, Any]:
@@ -191,12 +179,7 @@ def _shared(config: Experiment, sources: Sources, device: Device) -> dict[str, A
 
 
 def build_distiller(
-    config: Experiment,
-    teacher: Encoder | None,
-    student: Encoder,
-    sources: Sources,
-    train: Loader,
-    fabric: Fabric,
+    config: Experiment, teacher: Encoder | None, student: Encoder, train: Loader, fabric: Fabric
 ) -> tuple[Distiller, list[str]]:
     """Return student and losses as one module, and the paths of the teacher's maps that losses compare."""
     terms = config.terms
@@ -205,8 +188,8 @@ def build_distiller(
     if config.distillation and teacher is not None and any(reads(name) == "features" for name in terms):
         stages = config.distillation.stages
         paths, students = paired_stages(teacher, student, stages.teacher, stages.student)
-        read_size = sources.lr_size if isinstance(sources.lr_size, int) else sources.lr_size[1]
-        maps = capture_maps(teacher, paths, sources.hr_size), capture_maps(student, students, read_size)
+        _, read_size = check_size(train.lr_size)
+        maps = capture_maps(teacher, paths, train.hr_size), capture_maps(student, students, read_size)
     losses = build_losses(terms, teacher, student, maps)
     for loss in losses.values():
         loss.to(train.device).prepare(train.label)
@@ -222,7 +205,6 @@ def _build_cache(
     teacher: Encoder | None,
     distiller: Distiller,
     paths: Sequence[str],
-    images: ImageSet,
     train: Loader,
     device: Device,
     progress: Progress,
@@ -236,7 +218,7 @@ def _build_cache(
             raise CrossresError(
                 f"{distillation.teacher}: stored embeddings have no other views; leave teacher_cache on"
             )
-        return stored_outputs(teacher, images, device.torch)
+        return stored_outputs(teacher, train.images, device.torch)
     if not distillation.teacher_cache:
         return None
     mirrored = distillation.teacher_views == "mirrored"

@@ -13,7 +13,7 @@ from crossres.core.devices import Device, machine, peak_memory_mb, versions
 from crossres.core.files import write_json
 from crossres.losses import LOSSES
 from crossres.models.pretrained import save_pretrained
-from crossres.training.run_state import History, PreparedRun
+from crossres.training.task import History, PreparedRun
 
 
 def finish(run: PreparedRun, history: History, device: Device) -> dict[str, Any]:

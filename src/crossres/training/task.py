@@ -1,12 +1,15 @@
-"""What a run is for: which images it holds out, when an epoch is better, what is measured at the end."""
+"""What a run is for, what it is made of, and what its training leaves behind."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
+
+from torch import Tensor
 
 from crossres.config.experiment import Experiment
 from crossres.core.progress import Progress
@@ -14,7 +17,9 @@ from crossres.data.images import ImageSet
 from crossres.data.loader import Loader
 from crossres.data.readers import read
 from crossres.data.splits import Split
+from crossres.models.cache import TeacherCache
 from crossres.models.encoder import Encoder
+from crossres.training.distiller import Distiller
 
 Autocast = Callable[[], AbstractContextManager[Any]]
 
@@ -54,6 +59,34 @@ class Task(ABC):
     @abstractmethod
     def summary(self, result: dict[str, Any]) -> str:
         """Return a finished run in a line."""
+
+
+@dataclass
+class PreparedRun:
+    """Everything a run needs, read and checked before its first step."""
+
+    config: Experiment
+    task: Task
+    student: Encoder
+    teacher: Encoder | None
+    cache: TeacherCache | None
+    distiller: Distiller
+    train: Loader
+    val: Loader | None
+    test: Loader
+    facts: dict[str, Any]
+
+
+@dataclass
+class History:
+    """What a training leaves behind for its result."""
+
+    last: dict[str, Tensor]
+    best: dict[str, Tensor]
+    best_epoch: int
+    seconds: float
+    images_per_second: float
+    epochs: list[dict[str, Any]]
 
 
 def read_split(config: Experiment, split: Split, *, open_set: bool = False) -> ImageSet:

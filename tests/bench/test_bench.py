@@ -1,0 +1,254 @@
+"""A grid of runs: done once, judged, gone on with, and a failure that stays one row."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from crossres.bench.bench import bench
+from crossres.bench.grid import read_grid, runs_of
+from crossres.commands.main import main
+from crossres.config.judging import Bench
+from crossres.config.record import portable, to_yaml
+from crossres.core.errors import CrossresError
+
+RUN = "resnet8-8x8-ce-seed0"
+
+
+def tree(drawn: Path, folder: Path) -> dict[str, Any]:
+    return {
+        "name": "shapes",
+        "methods": {"ce": "labels"},
+        "pairs": [{"teacher": "of nobody here", "student": "resnet8"}],
+        "lr_sizes": [8],
+        "seeds": [0],
+        "base": {
+            "data": str(drawn),
+            "runs": str(folder / "runs"),
+            "hr_size": 16,
+            "train": {"epochs": 1, "batch_size": 24},
+            "precision": "float32",
+            "device": "cpu",
+        },
+        "out": str(folder / "results"),
+    }
+
+
+def written(grid: dict[str, Any]) -> Bench:
+    path = Path(grid["out"]).parent / "grid.yaml"
+    path.write_text(yaml.safe_dump(grid, sort_keys=False))
+    return Bench(grid=str(path))
+
+
+@pytest.fixture
+def grid(drawn: Path, tmp_path: Path) -> dict[str, Any]:
+    return tree(drawn, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def benched(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A folder in which a grid of labels alone was done, with both judgements; and the grid."""
+    folder = tmp_path_factory.mktemp("benched")
+    grid = tree(drawn, folder)
+    grid["transfer"] = {"again": {"data": str(drawn), "images": {"label_column": "label"}}}
+    grid["unseen"] = {"harsh": {"preset": "realistic", "kernel": "area"}}
+    bench(written(grid), say=lambda _: None)
+    return folder, grid
+
+
+@pytest.fixture
+def copied(benched: tuple[Path, dict[str, Any]], tmp_path: Path) -> dict[str, Any]:
+    """The same in a folder that a test may change, without the judgements."""
+    folder, grid = benched
+    for name in ("runs", "results"):
+        shutil.copytree(folder / name, tmp_path / name)
+    base = {**grid["base"], "runs": str(tmp_path / "runs")}
+    return {**grid, "base": base, "out": str(tmp_path / "results"), "transfer": {}, "unseen": {}}
+
+
+def test_a_result_has_its_judgements_and_is_not_done_again(benched: tuple[Path, dict[str, Any]]) -> None:
+    folder, grid = benched
+    done = folder / "results" / f"{RUN}.json"
+    document = json.loads(done.read_text())
+    assert document["grid"]["method"] == "ce"
+    assert set(document["grid"]["inputs"]) == {"data", "transfer"}
+    assert document["transfer"]["again"]["classes"] == 4
+    assert document["unseen"]["harsh"]["degradation"]["preset"] == "realistic"
+    assert set(document["unseen"]["harsh"]) == {"degradation", "top1", "top5", "curve"}
+    elsewhere = (folder / "results" / "transfer.md").read_text()
+    assert elsewhere.startswith("| method | again, probe | again, kNN | shapes | harsh |")
+    assert f"| ce | {document['transfer']['again']['probe_top1']:.2f} |" in elsewhere
+    before = (done.read_bytes(), done.stat().st_mtime_ns)
+    lines: list[str] = []
+    bench(written(grid), say=lines.append)
+    assert lines == ["shapes: 1 runs, 1 of them done"]
+    # as an earlier version recorded it: the degradation as a text
+    document["grid"]["asked"] = document["grid"].pop("inputs") | {"unseen": {"harsh": "preset=realistic,kernel=area"}}
+    done.write_text(json.dumps(document))
+    bench(written(grid), say=lines.append)
+    assert lines[1:] == ["shapes: 1 runs, 1 of them done"]
+    done.write_bytes(before[0])
+
+
+def test_a_failure_is_a_row_and_the_rest_is_tabulated(
+    copied: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results"
+    # a student of another method, done already
+    kd = {"ce": {"weight": 1.0}, "kd": {"weight": 0.5}}
+    copied["methods"] |= {"kd": kd, "bad": {"ce": {}, "options": {"images": {"classes": ["star"]}}}}
+    options = written(copied)
+    runs = {run.place["method"]: run for run in runs_of(read_grid(options.grid))}
+    document = json.loads((results / f"{RUN}.json").read_text())
+    document |= {"name": runs["kd"].config.name, "config": portable(runs["kd"].config), "grid": {"method": "kd"}}
+    (results / f"{document['name']}.json").write_text(json.dumps(document))
+    assert main(["bench", options.grid, "--parallel", "2"]) == 2
+    printed = capsys.readouterr()
+    assert "| resnet8 8x8 | kd |" in printed.out
+    assert "kd (resnet8 8x8): +0.00 points against ce" in printed.out
+    assert printed.out.splitlines()[-1] == f"tables and figures: {results}"
+    assert {path.name for path in results.iterdir() if path.suffix != ".json"} == {
+        *("comparison.md", "comparison.tex", "comparison.csv", "comparison.txt", "cost.png", "curves.png", ".lock"),
+        "transfer.md",
+    }
+    assert "shapes: 3 runs, 1 of them done" in printed.err
+    assert printed.err.splitlines()[-1].startswith("crossres: 1 of 3 runs failed, first resnet8-8x8-bad-seed0; see ")
+    failed = json.loads((results / "resnet8-8x8-bad-seed0.json").read_text())
+    assert "shapes has no class 'star'" in failed["error"]
+
+
+def test_a_judgement_that_fails_leaves_what_was_measured(copied: dict[str, Any], drawn: Path, tmp_path: Path) -> None:
+    first = json.loads((tmp_path / "results" / f"{RUN}.json").read_text())
+    other = tmp_path / "other"
+    (other / "train").mkdir(parents=True)  # no images yet
+    copied["transfer"] = {"other": {"data": str(other)}}
+    (failed,) = bench(written(copied), say=lambda _: None)
+    assert failed["error"].startswith("transfer.other: exit code 2: crossres: ")
+    assert failed["top1_last"] == first["top1_last"]
+    shutil.copytree(drawn, other, dirs_exist_ok=True)
+    (again,) = bench(written(copied), say=lambda _: None)
+    assert "error" not in again
+    assert "other" in again["transfer"]
+
+
+def test_files_that_are_not_there_are_refused_before_the_first_run(grid: dict[str, Any], tmp_path: Path) -> None:
+    for options, line in (
+        ({"data": "$NOT_SET/x"}, r"there is no data set '\$NOT_SET/x'; set that environment variable$"),
+        ({"data": "nowhere"}, r"there is no data set 'nowhere'$"),
+    ):
+        with pytest.raises(CrossresError, match=rf"^transfer.other: {line}"):
+            bench(written({**grid, "transfer": {"other": options}}))
+    with pytest.raises(CrossresError, match=r"^parallel: expected 1 or more, got 0$"):
+        bench(Bench(grid=written(grid).grid, parallel=0))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_second_bench_on_a_grid_is_refused(grid: dict[str, Any], tmp_path: Path) -> None:
+    fcntl = pytest.importorskip("fcntl", reason="no file locks here")
+    (tmp_path / "results").mkdir()
+    with (tmp_path / "results" / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(CrossresError, match=r"^another bench works on .*results; wait for it, or give this grid"):
+            bench(written(grid), say=lambda _: None)
+
+
+def end(grid: dict[str, Any]) -> None:
+    """Leave the runs of a grid as they end, with their options as the only result: nothing is left to train."""
+    for run in runs_of(read_grid(written(grid).grid)):
+        run.config.folder.mkdir(parents=True, exist_ok=True)
+        (run.config.folder / "config.yaml").write_text(to_yaml(run.config))
+        result = {"name": run.config.name, "config": portable(run.config), "top1_last": 50.0}
+        (run.config.folder / "result.json").write_text(json.dumps(result))
+
+
+def test_other_data_undo_a_result(grid: dict[str, Any], drawn: Path, tmp_path: Path) -> None:
+    same, changed = (tmp_path / name / drawn.name for name in ("same", "changed"))
+    for copy in (same, changed):
+        shutil.copytree(drawn, copy)
+    next(changed.rglob("*.png")).unlink()
+    end(grid)
+    lines: list[str] = []
+    for data in (drawn, same, changed):
+        bench(Bench(grid=written(grid).grid, data=str(data)), say=lines.append)
+    assert [line for line in lines if line.startswith("shapes")] == [
+        *("shapes: 1 runs, 0 of them done", "shapes: 1 runs, 1 of them done", "shapes: 1 runs, 0 of them done")
+    ]
+
+
+def test_an_option_that_came_later_does_not_undo_a_result(grid: dict[str, Any], tmp_path: Path) -> None:
+    end(grid)
+    bench(written(grid), say=lambda _: None)
+    path = tmp_path / "results" / f"{RUN}.json"
+    document = json.loads(path.read_text())
+    del document["config"]["stages"], document["config"]["images"]["classes"]
+    document["config_sha256"] = "of another version"
+    path.write_text(json.dumps(document))
+    lines: list[str] = []
+    bench(written(grid), say=lines.append)
+    assert lines == ["shapes: 1 runs, 1 of them done"]
+    grid["base"]["train"]["epochs"] = 2
+    end(grid)
+    bench(written(grid), say=lines.append)
+    assert lines[1] == "shapes: 1 runs, 0 of them done"
+    assert json.loads(path.read_text())["config"]["train"]["epochs"] == 2
+
+
+def test_another_degradation_undoes_a_judgement(grid: dict[str, Any]) -> None:
+    end(grid)
+    grid["unseen"] = {"hard": {"blur": [1.0, 1.0]}}
+    folder = next(Path(grid["base"]["runs"]).rglob("result.json")).parent
+    document = json.loads((folder / "result.json").read_text())
+    degradation = {
+        "preset": "clean",
+        "kernel": "bicubic",
+        "blur": [1.0, 1.0],
+        "noise": [0.0, 0.0],
+        "jpeg": [0.0, 0.0],
+    }
+    document["unseen"] = {"hard": {"degradation": degradation, "top1": 1.0, "top5": 1.0, "curve": []}}
+    results = Path(grid["out"])
+    results.mkdir()
+    (results / f"{RUN}.json").write_text(json.dumps(document))
+    lines: list[str] = []
+    bench(written(grid), say=lines.append)
+    assert lines == ["shapes: 1 runs, 1 of them done"]
+    grid["unseen"] = {"hard": {"blur": [1.0, 2.0]}}
+    (failed,) = bench(written(grid), say=lines.append)
+    assert lines[1] == "shapes: 1 runs, 0 of them done"
+    assert failed["error"].startswith("unseen.hard: exit code 2: crossres: ")  # the run left no model
+
+
+def test_an_interrupted_run_goes_on_and_a_changed_one_begins_anew(copied: dict[str, Any], tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "shapes" / RUN
+    whole = json.loads((folder / "result.json").read_text())
+    rows = (folder / "metrics.jsonl").read_text()
+    # cut off after its last epoch, before it was judged
+    (folder / "result.json").unlink()
+    (tmp_path / "results" / f"{RUN}.json").unlink()
+    (again,) = bench(written(copied), say=lambda _: None)
+    assert again["top1_last"] == whole["top1_last"]
+    assert (folder / "metrics.jsonl").read_text() == rows
+    # its images changed: it cannot be gone on with
+    (folder / "result.json").unlink()
+    state = torch.load(folder / "state.pt", weights_only=True)
+    state["given"]["train images"] = "others"
+    torch.save(state, folder / "state.pt")
+    (tmp_path / "results" / f"{RUN}.json").unlink()
+    (anew,) = bench(written(copied), say=lambda _: None)
+    assert anew["top1_last"] == whole["top1_last"]
+    assert "changed since the run began" in (folder / "log.txt").read_text()
+
+
+def test_a_run_that_diverged_is_not_begun_anew(grid: dict[str, Any], tmp_path: Path) -> None:
+    grid["base"]["train"] |= {"epochs": 3, "learning_rate": 1e6, "optimizer": "sgd"}
+    for _ in range(2):
+        (document,) = bench(written(grid), say=lambda _: None)
+        assert "start anew with --overwrite" in document["error"]
+    log = (tmp_path / "runs" / "shapes" / RUN / "log.txt").read_text()
+    assert log.count("start anew") == 2
