@@ -69,7 +69,8 @@ def copied(benched: tuple[Path, dict[str, Any]], tmp_path: Path) -> dict[str, An
     for name in ("runs", "results"):
         shutil.copytree(folder / name, tmp_path / name)
     base = {**grid["base"], "runs": str(tmp_path / "runs")}
-    return {**grid, "base": base, "out": str(tmp_path / "results"), "transfer": {}, "unseen": {}}
+    changed = {"methods": dict(grid["methods"]), "base": base, "out": str(tmp_path / "results")}
+    return {**grid, **changed, "transfer": {}, "unseen": {}}
 
 
 def test_a_result_has_its_judgements_and_is_not_done_again(benched: tuple[Path, dict[str, Any]]) -> None:
@@ -219,9 +220,10 @@ def test_another_degradation_undoes_a_judgement(grid: dict[str, Any]) -> None:
     bench(written(grid), say=lines.append)
     assert lines == ["shapes: 1 runs, 1 of them done"]
     grid["unseen"] = {"hard": {"blur": [1.0, 2.0]}}
+    (folder / "options.yaml").mkdir()  # where the judgement's options should be written
     (failed,) = bench(written(grid), say=lines.append)
     assert lines[1] == "shapes: 1 runs, 0 of them done"
-    assert failed["error"].startswith("unseen.hard: exit code 2: crossres: ")  # the run left no model
+    assert failed["error"].startswith("unseen.hard: cannot write ")
 
 
 def test_an_interrupted_run_goes_on_and_a_changed_one_begins_anew(copied: dict[str, Any], tmp_path: Path) -> None:

