@@ -26,8 +26,7 @@ from crossres.config.record import base_name
 from crossres.core.devices import commit, machine, resolve_device, versions
 from crossres.core.files import write_json
 from crossres.deploy.deployed import TorchEngine, deploy
-from crossres.deploy.export import export
-from crossres.deploy.onnx_file import onnx_model, write_onnx
+from crossres.deploy.export import export, onnx_model, write_onnx
 from crossres.deploy.recognizer import Engine, OnnxEngine
 from crossres.models.encoder import Encoder, build_encoder
 from crossres.models.onnx_input import OnnxInput

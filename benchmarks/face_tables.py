@@ -40,8 +40,8 @@ MEASURES: dict[str, Callable[[Row], float]] = {
 
 
 def _row(document: Mapping[str, Any], sides: str, size: int) -> Row:
-    found: Row = next(row for row in document["rows"] if row["sides"] == sides and row["size"] in (size, None))
-    return found
+    match: Row = next(row for row in document["rows"] if row["sides"] == sides and row["size"] in (size, None))
+    return match
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -76,10 +76,10 @@ def protocols_table(
     for name, (rows, numbers) in rated.items():
         cells = [_spread([measure(row) for row in rows]) for measure in MEASURES.values()]
         p = max(_p(row, enlarged) for row in rows)
-        told = "" if name == ENLARGED else "< 0.001" if p < 0.001 else f"{p:.3f}"
+        shown = "" if name == ENLARGED else "< 0.001" if p < 0.001 else f"{p:.3f}"
         seeds = ", ".join(str(seed) for seed in numbers)
         accuracy = mean(MEASURES["accuracy"](row) for row in rows)
-        entries.append((accuracy, f"| {name} | {' | '.join(cells)} | {told} | {seeds} |"))
+        entries.append((accuracy, f"| {name} | {' | '.join(cells)} | {shown} | {seeds} |"))
     return "\n".join([*lines, *(line for _, line in sorted(entries, key=lambda entry: -entry[0]))])
 
 

@@ -7,7 +7,9 @@ import inspect
 import json
 import re
 import sys
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from crossres.bench.grid import read_grid
 from crossres.config.methods import METHODS
@@ -37,12 +39,12 @@ def body(name: str) -> str:
     text = re.split(r"\n(?:Args|Shapes|Raises):\n", inspect.cleandoc(LOSSES[name].__doc__ or ""))[0]
     text = re.sub(r"\.\. math:: (.+)", r".. math::\n    \1", text)
 
-    def formula(found: re.Match[str]) -> str:
-        lines = " ".join(inspect.cleandoc(found[1]).split("\n"))
-        blocks = [" ".join(block.split()) for block in re.split(r"\n\s*\n", inspect.cleandoc(found[1]))]
+    def formula(match: re.Match[str]) -> str:
+        lines = " ".join(inspect.cleandoc(match[1]).split("\n"))
+        blocks = [" ".join(block.split()) for block in re.split(r"\n\s*\n", inspect.cleandoc(match[1]))]
         return "\n\n".join(f"$$\n{block}\n$$" for block in blocks if block) if lines else ""
 
-    text = re.sub(r"\.\. math::\n((?:[ ]{4}.*\n?|\n)+)", lambda found: formula(found) + "\n\n", text)
+    text = re.sub(r"\.\. math::\n((?:[ ]{4}.*\n?|\n)+)", lambda match: formula(match) + "\n\n", text)
     text = re.sub(r":math:`([^`]+)`", r"$\1$", text)
     text = re.sub(r":class:`([^`]+)`", r"`\1`", text).replace("``", "`")
     return re.sub(r"\n{3,}", "\n\n", text).strip()
@@ -57,10 +59,16 @@ def options(name: str) -> str:
     return "\n".join(lines) if len(lines) > 2 else "No options."
 
 
+@cache
+def compared() -> dict[str, Any]:
+    """The grid's methods, read once."""
+    return read_grid(GRID).methods
+
+
 def cost(name: str, costs: dict[str, dict[int, float]]) -> str:
     """The step of the grid's methods that use the loss."""
     lines = []
-    for method, given in read_grid(GRID).methods.items():
+    for method, given in compared().items():
         named = given if isinstance(given, str) else given.get("method")
         losses = METHODS[named] if named else {loss: o or {} for loss, o in given.items() if loss != "options"}
         if method in costs and list(losses)[-1] == name and len(losses) <= 2:

@@ -55,6 +55,10 @@ FACE_COPIES = {
 }
 
 
+#: Reading checks every run; several tables are of one grid.
+grid_of = cache(read_grid)
+
+
 def costs_of(path: Path) -> Costs:
     """Step time of each method relative to labels alone, from one run of benchmarks/steps.py."""
     rows = json.loads(path.read_text())
@@ -64,7 +68,7 @@ def costs_of(path: Path) -> Costs:
 @cache
 def comparison_of(recipe: Path) -> tuple[Grid, Comparison]:
     """A grid, and its comparison with the measured costs; several tables are of one."""
-    grid = read_grid(recipe)
+    grid = grid_of(recipe)
     return grid, compare_folder(grid.folder, grid.baseline, costs_of(STEPS))
 
 
@@ -126,7 +130,7 @@ def ours_against() -> str:
     rows = []
     for recipe in GRIDS:
         for rival in RIVALS.get(recipe.stem, ()):
-            comparison = compare_folder(read_grid(recipe).folder, rival)
+            comparison = compare_folder(grid_of(recipe).folder, rival)
             classes = comparison.results[0]["config"]["images"].get("classes")
             for row in comparison.scores:
                 if row.method == "crrcd":
@@ -142,7 +146,7 @@ def ranks_over(recipes: Sequence[Path]) -> str:
 
 def validation_table(recipe: Path) -> str:
     """A grid that chooses: its methods on the validation images alone, a table for each student."""
-    grid = read_grid(recipe)
+    grid = grid_of(recipe)
     students: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for result in read_results(grid.folder):
         students.setdefault(result["student"]["name"], {}).setdefault(method_of(result), []).append(result)
@@ -169,7 +173,7 @@ def validation_table(recipe: Path) -> str:
 
 def faces_tables(recipe: Path) -> dict[str, str]:
     """A grid of faces: its students beside the enlarged teacher at each size, on both pairs of sides."""
-    results = [r for r in read_results(read_grid(recipe).folder) if GALLERY in r.get("protocols", {})]
+    results = [r for r in read_results(grid_of(recipe).folder) if GALLERY in r.get("protocols", {})]
     teacher = json.loads(FACE_TEACHER.read_text())
     copies = {name: json.loads(path.read_text()) for name, path in FACE_COPIES.items()}
     tables = {
@@ -177,7 +181,7 @@ def faces_tables(recipe: Path) -> dict[str, str]:
         for size in sorted({r["lr_size"] for r in results})
         for sides in ("lr-lr", "hr-lr")
     }
-    methods = [*read_grid(recipe).methods, *read_grid(FACES_ENLARGED).methods]
+    methods = [*grid_of(recipe).methods, *grid_of(FACES_ENLARGED).methods]
     tables[f"{recipe.stem}-summary"] = summary_table(results, teacher, methods, copies)
     return tables
 
@@ -186,7 +190,7 @@ def realistic_table() -> str:
     """SFace and its students, on faces that were only made small and on those of the preset realistic."""
     grid = {
         (r["lr_size"], r["seed"]): r["protocols"][GALLERY]
-        for r in read_results(read_grid(FACES).folder)
+        for r in read_results(grid_of(FACES).folder)
         if method_of(r) == "crrcd + cosface"
     }
     read = {path.stem: json.loads(path.read_text()) for path in FACE_REALISTIC.glob("*.json")}
@@ -242,7 +246,7 @@ GPU_START = 10.0
 
 def gpu_budget(recipe: Path, steps: Path) -> str:
     """What the whole grid is designed to take on one GPU: every method, two sizes, three seeds."""
-    grid = read_grid(recipe)
+    grid = grid_of(recipe)
     costs = costs_of(steps)
     train = grid.base["train"]
     of_run = train["epochs"] * (45_000 // train["batch_size"])
@@ -266,7 +270,7 @@ def all_tables(*, write: bool) -> dict[str, str]:
     tables = {
         "cifar100-teacher": teacher_table(cifar100),
         "cifar100-students": students_table(cifar100),
-        "cifar100-sensitivity": sensitivity_table(read_grid(SENSITIVITY)),
+        "cifar100-sensitivity": sensitivity_table(grid_of(SENSITIVITY)),
         "steps": steps_table(STEPS),
         "gpu-budget": gpu_budget(GRIDS[0], STEPS),
         "exports": exports_table(Path("results/deploy/exports.json")),

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crossres.data.faces import Search
-from crossres.data.pairs import Pairs
+from crossres.data.faces import Pairs, Search
 from crossres.evaluation.identification import identify
 from crossres.evaluation.verification import verify
 

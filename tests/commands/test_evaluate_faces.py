@@ -89,6 +89,8 @@ def result_of(student: Path) -> dict[str, Any]:
 
 def test_what_training_measured_is_measured_again(student: Path, crowd: Path, pairs: Path, capsys: Printed) -> None:
     result = result_of(student)
+    assert result["verification_last"]["pairs"] == {"genuine": 12, "impostor": 11}
+    assert result["config"]["pairs"] == "pairs.csv"
     run(student, crowd, "--pairs", pairs, *PLAIN, "--json")
     printed = capsys.readouterr()
     document = json.loads(printed.out)

@@ -34,7 +34,8 @@ Printed = pytest.CaptureFixture[str]
 
 SMALL = ["--model.name=resnet8", "--train.epochs=2", "--train.batch_size=24", "--precision=float32", "--device=cpu"]
 BRIEF = [*SMALL, "--train.epochs=1"]
-TIMES = ("seconds", "images_per_second", "peak_memory_mb")
+#: what may differ between two equal runs: the clock, the memory, and a checkout that is worked on meanwhile
+TIMES = ("seconds", "images_per_second", "peak_memory_mb", "commit")
 
 
 @pytest.fixture(autouse=True)

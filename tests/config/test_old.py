@@ -10,7 +10,7 @@ import pytest
 
 from crossres import CrossresError, Distill, Faces, Teach
 from crossres.config.old import upgraded
-from crossres.config.reading import kind_of, read
+from crossres.config.reading import kind_of, of_run, read
 
 RESULTS = Path(__file__).parents[2] / "results"
 
@@ -57,6 +57,15 @@ def test_today_s_options_are_left_alone() -> None:
     tree = {"data": "crops", "train": {"epochs": 3}, "losses": {"crd": {"form": "bank", "negatives": 64}, "kd": None}}
     assert upgraded(tree) == tree
     assert upgraded({"train": 3, "losses": ["ce"]}) == {"train": 3, "losses": ["ce"]}  # refused by name later
+
+
+def test_the_folder_of_an_earlier_run_is_read(tmp_path: Path) -> None:
+    text = (
+        "data: crops\nlr_size: 8\nteacher: t\ntrain: {device: cpu}\nlosses: {crd: {weight: 0.8, critic: softmax}}\n"
+    )
+    (tmp_path / "config.yaml").write_text(text)
+    config = of_run(Distill, tmp_path)
+    assert (config.device, config.folder, list(config.terms)) == ("cpu", tmp_path, ["crd"])
 
 
 def test_a_config_says_of_which_command_it_is() -> None:

@@ -1,4 +1,4 @@
-"""Splits: shares of each class, what is refused."""
+"""Splits: shares of each class, people on one side only, what is refused."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ import pytest
 
 from crossres.core.errors import CrossresError
 from crossres.data.images import ArrayItems, ImageSet
-from crossres.data.splits import split_by_seed, stratified_split
+from crossres.data.splits import (
+    hold_out_people,
+    images_in_both,
+    overlap,
+    people_in_both,
+    split_by_seed,
+    stratified_split,
+)
 
 
 def test_stratified_split_shares() -> None:
@@ -49,3 +56,69 @@ def test_split_by_seed_with_nothing_to_spare() -> None:
     assert len(split_by_seed(images, "train", 0.2, 0)) == 2
     with pytest.raises(CrossresError, match="nothing for a test split"):
         split_by_seed(images, "test", 0.2, 0)
+
+
+# -- people
+
+
+def people(counts: list[int], first: int = 0) -> ImageSet:
+    labels = [person for person, count in enumerate(counts) for _ in range(count)]
+    pixels = np.zeros((len(labels), 4, 4, 3), dtype=np.uint8)
+    return ImageSet(ArrayItems(pixels), labels, [f"p{first + i}" for i in range(len(counts))], "people")
+
+
+def test_no_person_is_on_both_sides() -> None:
+    images = people([1, 2, 3, 4] * 10)
+    train, val = hold_out_people(images, 0.25, 0)
+    assert val is not None
+    assert len(val.classes) == 10
+    assert not set(train.classes) & set(val.classes)
+    assert len(train) + len(val) == len(images)
+    assert (train.class_counts > 0).all()
+    assert (val.class_counts > 0).all()
+    again, other = (hold_out_people(images, 0.25, seed)[0].classes for seed in (0, 1))
+    assert again == train.classes != other
+    assert hold_out_people(images, 0, 0) == (images, None)
+
+
+def test_people_of_both_sets_are_named() -> None:
+    assert people_in_both(people([2, 2, 2]), people([2, 2], first=2)) == ["p2"]
+    assert people_in_both(people([2, 2]), people([2, 2], first=2)) == []
+    # a name without an image is nobody
+    assert people_in_both(people([2, 2, 0]), people([2, 2], first=2)) == []
+
+
+def test_numbers_may_be_counted_anew() -> None:
+    named, numbered = people([2, 2]), people([2, 2])
+    numbered.classes = ["0", "1"]
+    assert overlap(named, people([2], first=9), "set") == (0, None)
+    count, line = overlap(named, named, "set")
+    assert (count, line) == (
+        2,
+        "set: 2 people are in the training and in the test images, first p0: the test will look better than it is",
+    )
+    count, line = overlap(numbered, numbered, "set")
+    assert count == 2
+    assert line is not None
+    assert line.endswith("first 0: unless each counts its people anew, the test will look better than it is")
+
+
+def test_images_of_both_sets_are_known_by_their_pixels() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), dtype=np.uint8)
+    train, test = (
+        ImageSet(ArrayItems(pixels[rows]), [0] * len(rows), ["?"], "set") for rows in ([0, 1, 2, 1], [3, 1, 5])
+    )
+    assert images_in_both(train, test) == [train.path(1), train.path(3)]
+    assert images_in_both(train, train.subset([])) == []
+
+
+def test_people_that_cannot_be_held_out() -> None:
+    with pytest.raises(
+        CrossresError, match=r"^people: 0.1 of its 3 people is 0; at least two have to be held out [^\n]*$"
+    ):
+        hold_out_people(people([2, 2, 2]), 0.1, 0)
+    with pytest.raises(
+        CrossresError,
+        match=r"^people: 0.1 of its 30 people is 3, and none of those has two images for a genuine pair; [^\n]*$",
+    ):
+        hold_out_people(people([1] * 30), 0.1, 0)

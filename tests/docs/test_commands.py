@@ -1,8 +1,9 @@
-"""The commands of README and docs run as they stand, one page after another; trainings are cut to an epoch."""
+"""The commands of README, the how-to pages and the tutorials run as they stand; trainings are cut to an epoch."""
 
 from __future__ import annotations
 
 import io
+import json
 import re
 import shlex
 import shutil
@@ -20,11 +21,17 @@ import torch
 import yaml
 from PIL import Image
 
+from crossres.bench.grid import read_grid
 from crossres.commands.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
-LABELS_ALONE = ["--losses.kd.weight", "0", "--losses.crrcd.weight", "0"]
+TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
+#: What is added to the line of a training.
 SHORT = ["--train.epochs", "1", "--train.batch_size", "16"]
+#: Of a tutorial; that of faces trains as it says, for the student's answer to be right.
+OF_TUTORIAL = {"own-crops": ["--train.epochs", "2"], "edge": ["--train.epochs", "2"], "faces": []}
+#: Of faces: 6,000 pairs of a few people are drawn for seconds.
+FEW_PAIRS = ["--val_pairs", "60"]
 
 
 def commands(page: Path) -> list[list[str]]:
@@ -35,18 +42,22 @@ def commands(page: Path) -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in lines]
 
 
-def shortened(grid: Path) -> None:
-    """Cut a grid to one seed, one size and one epoch."""
+def shorten(grid: Path, *methods: str) -> None:
+    """Cut a grid to these methods, one seed, one size, one epoch and a tenth of the images."""
+    read_grid(grid)  # as it stands
     tree = yaml.safe_load(grid.read_text())
-    tree |= {"seeds": tree["seeds"][:1], "lr_sizes": tree["lr_sizes"][:1]}
-    tree["base"]["train"] = {"epochs": 1, "batch_size": 32}
+    tree |= {"seeds": tree["seeds"][:1], "lr_sizes": tree["lr_sizes"][:1], "baseline": methods[0]}
+    tree["methods"] = {name: tree["methods"][name] for name in methods}
+    tree["base"] |= {"train": {"epochs": 1, "batch_size": 32}, "images": {"test_fraction": 0.9}}
     grid.write_text(yaml.safe_dump(tree))
 
 
-def call(words: list[str]) -> str:
+def call(words: list[str], short: list[str] = SHORT) -> str:
     """Run a command; return what it printed."""
-    if words[0] in ("teach", "distill") or words[:2] == ["faces", "distill"]:
-        words = [*words, *SHORT]
+    if words[0] in ("teach", "distill"):
+        words = [*words, *short]
+    if words[:2] == ["faces", "distill"]:
+        words = [*words, *short, *FEW_PAIRS]
     if words[0] == "page" and find_spec("gradio"):
         return ""  # it serves until it is stopped; tests/deploy/test_page.py does that
     out, err = io.StringIO(), io.StringIO()
@@ -103,17 +114,17 @@ def world(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_readme(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(world)
-    teach = "--data digits --name digits-teacher --model.name resnet8 --augment.flip false"
-    said = {}
+    teach = "teach digits --images.test_fraction 0.9 --name digits-teacher --model.name resnet8 --augment.flip false"
+    printed = {}
     for words in commands(ROOT / "README.md"):
         if words[0] == "bench":
-            call(["teach", *teach.split()])
-            shortened(Path(words[1]))
-        said[tuple(words[:2])] = call(words)
+            call(teach.split())
+            shorten(Path(words[1]), "ce", "crrcd")
+        printed[tuple(words[:2])] = call(words)
     for made in ("runs/my-student/evaluation.png", "small.onnx", "report.html", "results/digits/comparison.md"):
         assert Path(made).stat().st_size
-    assert len(said["predict", "small.onnx"].splitlines()) == 40
-    assert len(said["identify", "gallery.npz"].splitlines()) == 4
+    assert len(printed["predict", "small.onnx"].splitlines()) == 40
+    assert len(printed["identify", "gallery.npz"].splitlines()) == 4
 
 
 def test_deploy(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,21 +135,8 @@ def test_deploy(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     strong(Path("arcface.onnx"), 28, 64)
     how = ["--lr_size", "8", "--model.name", "resnet8"]
     for name in ("student", "another"):
-        call(
-            [
-                "distill",
-                "--data",
-                "crops",
-                *how,
-                "--name",
-                name,
-                "--losses.kd.weight",
-                "0",
-                "--losses.crrcd.weight",
-                "0",
-            ]
-        )
-    call(["faces", "distill", "--data", str(world / "people"), "--teacher", "arcface.onnx", *how, "--name", "tiny"])
+        call(["distill", "crops", *how, "--name", name])
+    call(["faces", "distill", str(world / "people"), "--teacher", "arcface.onnx", *how, "--name", "tiny"])
     one, other = sorted(Path("probes").iterdir())[:2]
     shutil.copy(one, "one.png")
     shutil.copy(other, "other.png")
@@ -147,17 +145,17 @@ def test_deploy(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     Path("shards").mkdir()
     images = [{"bytes": path.read_bytes(), "path": path.name} for path in sorted(Path("photos").rglob("*.png"))]
     parquet.write_table(pyarrow.table({"image": images}), "shards/train-00000-of-00001.parquet")
-    said = {}
+    printed = {}
     for words in commands(ROOT / "docs" / "deploy.md"):
         if "ray" in words:
             if find_spec("ray") is None:
                 continue
             # beside the embeddings that the line before it wrote
             words[words.index("embeddings/")] = "embeddings-of-shards/"
-        said[words[0]] = call(words)
+        printed[words[0]] = call(words)
     assert len(Path("answers.csv").read_text().splitlines()) == 41
-    assert len(said["identify"].splitlines()) == 4
-    assert re.match(r"similarity [\d.]+: (same|not the same) \(threshold ", said["verify"])
+    assert len(printed["identify"].splitlines()) == 4
+    assert re.match(r"similarity [\d.]+: (same|not the same) \(threshold ", printed["verify"])
     assert Path("report.html").stat().st_size
 
 
@@ -178,11 +176,35 @@ def test_benchmark(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     page = ROOT / "docs" / "benchmark.md"
     (grid,) = re.findall(r"```yaml\n(.*?)```", page.read_text(), re.S)
     Path("crops.yaml").write_text(grid)
-    shortened(Path("crops.yaml"))
-    call(["teach", "--data", "crops", "--hr_size", "16", "--model.name", "resnet8", "--name", "my-teacher"])
+    call(["teach", "crops", "--hr_size", "16", "--model.name", "resnet8", "--name", "my-teacher"])
+    shorten(Path("crops.yaml"), "crrcd")
     for words in commands(page):
         call(words)
-    assert len(list(Path("results/crops").glob("*.json"))) >= 3
+    (result,) = [path for path in Path("results/crops").glob("*.json") if "crrcd" in path.name]
+    assert json.loads(result.read_text()).keys() >= {"top1_last", "transfer", "unseen"}
+
+
+@pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
+def test_every_line_of_a_tutorial(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands and code, in their order, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "page"}
+    blocks = re.findall(r"```(python|sh)\n(.*?)```", page.read_text(), re.S)
+    assert {kind for kind, _ in blocks} == {"python", "sh"}
+    printed = ""
+    for kind, code in blocks:
+        if kind == "python":
+            exec(compile(code, page.name, "exec"), names)
+            continue
+        for line in code.splitlines():
+            program, *words = shlex.split(line)
+            if program == "python":
+                exec(words[1], {})
+            else:
+                assert program == "crossres"
+                printed = call(words, OF_TUTORIAL[page.stem])
+    if page.stem == "faces":
+        assert printed.startswith("camera.png: person42 ")
 
 
 def test_the_code_of_readme_that_needs_images(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from crossres import CrossresError, Encoder, EvaluateFaces, build_encoder
-from crossres.data.faces import Search
+from crossres.data.faces import Pairs, Search
 from crossres.data.images import ArrayItems, ImageSet
-from crossres.data.pairs import Pairs
 from crossres.evaluation.face_protocols import FaceTest, read_protocols
 
 

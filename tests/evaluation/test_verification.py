@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from crossres.core.errors import CrossresError
-from crossres.data.pairs import Pairs
+from crossres.data.faces import Pairs
 from crossres.evaluation.verification import (
     auc,
     best_threshold,

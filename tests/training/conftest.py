@@ -30,7 +30,8 @@ from crossres.training.task import PreparedRun
 
 #: of an epoch: 88 images (96 without the validation's) in batches of 16
 STEPS = 5
-TIMES = {"seconds", "total_seconds", "seconds_with_validation", "images_per_second", "peak_memory_mb"}
+#: what may differ between two equal runs: the clock, the memory, and a checkout that is worked on meanwhile
+TIMES = {"seconds", "total_seconds", "seconds_with_validation", "images_per_second", "peak_memory_mb", "commit"}
 
 
 @pytest.fixture(autouse=True)
@@ -158,7 +159,7 @@ class Comparison:
 
 
 def untimed(tree: Any) -> Any:
-    """The tree without what may differ between two equal runs: the clock and the memory."""
+    """The tree without what may differ between two equal runs."""
     if isinstance(tree, dict):
         return {k: untimed(v) for k, v in tree.items() if k not in TIMES}
     return [untimed(v) for v in tree] if isinstance(tree, list) else tree

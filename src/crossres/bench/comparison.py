@@ -10,6 +10,7 @@ from statistics import mean, stdev
 
 from crossres.bench.results import (
     Document,
+    Documents,
     differences,
     method_of,
     paired_by_seed,
@@ -107,7 +108,7 @@ class Comparison:
 
     baseline: str
     scores: Sequence[MethodScore]
-    results: Sequence[Document]
+    results: Documents
     left_out: Sequence[str]
 
 
@@ -130,9 +131,7 @@ def compare_folder(folder: Path, baseline: str, costs: Costs | None = None) -> C
     return Comparison(baseline, compare_methods(kept, baseline, costs), kept, left_out)
 
 
-def compare_methods(
-    results: Sequence[Document], baseline: str = "ce", costs: Costs | None = None
-) -> list[MethodScore]:
+def compare_methods(results: Documents, baseline: str = "ce", costs: Costs | None = None) -> list[MethodScore]:
     """Set methods beside a baseline, setting by setting, the best first.
 
     Args:
@@ -157,7 +156,7 @@ def compare_methods(
     return scores
 
 
-def best_factor(members: Sequence[Document]) -> Sequence[Document]:
+def best_factor(members: Documents) -> Documents:
     """Return the results of one method's weights that were best on the validation images, mean over the seeds."""
     factors: dict[float | None, list[Document]] = defaultdict(list)
     for result in members:
@@ -173,11 +172,7 @@ def best_factor(members: Sequence[Document]) -> Sequence[Document]:
 
 
 def _score(
-    setting: tuple[str, str],
-    method: str,
-    members: Sequence[Document],
-    base: Sequence[Document],
-    costs: Costs | None,
+    setting: tuple[str, str], method: str, members: Documents, base: Documents, costs: Costs | None
 ) -> MethodScore:
     first, pairs = members[0], paired_by_seed(members, base)
     measure, size = first.get("compared_by", "top1"), first["lr_size"]

@@ -67,10 +67,8 @@ def demo(options: Demo) -> dict[str, Any]:
                     **shared,
                 )
                 students.append(train(config, overwrite=True))
-    on_enlarged = Evaluate(
-        model=str(runs / "teacher"), data="digits", sizes=list(SIZES), device="cpu", precision="float32"
-    )
-    enlarged = evaluate(on_enlarged)["curve"]
+    how: dict[str, Any] = {"sizes": list(SIZES), "device": "cpu", "precision": "float32"}
+    enlarged = evaluate(Evaluate(model=str(runs / "teacher"), data="digits", **how))["curve"]
     draw_demo(students, teacher, enlarged, runs / "figure.png")
     text = _report(teacher, enlarged, students, time.perf_counter() - started)
     write_atomically(runs / "report.md", lambda file: file.write(text.encode()))

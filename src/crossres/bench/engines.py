@@ -136,18 +136,7 @@ def _train(config: Experiment, command: Callable[..., str]) -> None:
 def _command(
     folder: Path, cores: list[int] | None, processes: list[subprocess.Popen[bytes]], options: Any, *switches: str
 ) -> str:
-    """Run a command of crossres in a process of its own; return its stdout.
-
-    Args:
-        folder: of the run; gets the options of the last command and a log of all.
-        cores: to pin the process to; None: all.
-        processes: gets the process.
-        options: dataclass of the command.
-        switches: beside them; ``--resume`` takes the options from the run.
-
-    Raises:
-        CrossresError: it failed, with the last line of its log.
-    """
+    """Run a command of crossres, with its options in the folder, in a process of its own; return its stdout."""
     path, log = folder / "options.yaml", folder / "log.txt"
     write_atomically(path, lambda file: file.write(to_yaml(options).encode()))
     given = () if "--resume" in switches else ("--config", str(path))

@@ -111,8 +111,8 @@ def read_grid(path: str | Path, **overrides: str | None) -> Grid:
             paths = {name: options[name] for name in (*FILES, *PATHS, "student") if name in options}
             options.update({name: os.path.expandvars(path) for name, path in paths.items() if isinstance(path, str)})
         grid.base.update({name: value for name, value in overrides.items() if value is not None})
-        for run in runs_of(grid):
-            list(judgements_of(grid, run))
+        first, *_ = runs_of(grid)
+        list(judgements_of(grid, first))
     except CrossresError as error:
         raise CrossresError(f"{path}: {error}") from None
     return grid

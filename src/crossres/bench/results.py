@@ -22,6 +22,7 @@ from crossres.core.types import Bools
 
 #: What a run wrote as ``result.json``; ``{name, error}`` where it failed.
 Document = Mapping[str, Any]
+Documents = Sequence[Document]
 
 #: Two-sided 95 % quantile of Student's t for 1, 2, ... degrees of freedom; beyond the table the normal's.
 _T95 = (
@@ -80,15 +81,13 @@ def right_answers(pairs: Sequence[tuple[Document, Document]]) -> list[tuple[Bool
     return answers
 
 
-def paired_by_seed(results: Sequence[Document], baseline: Sequence[Document]) -> list[tuple[Document, Document]]:
+def paired_by_seed(results: Documents, baseline: Documents) -> list[tuple[Document, Document]]:
     """Return each result with the baseline's of the same seed, where there is one."""
     of_seed = {result["seed"]: result for result in baseline}
     return [(result, of_seed[result["seed"]]) for result in results if result["seed"] in of_seed]
 
 
-def paired_gain(
-    results: Sequence[Document], baseline: Sequence[Document], key: str = "top1_last"
-) -> tuple[float, float | None]:
+def paired_gain(results: Documents, baseline: Documents, key: str = "top1_last") -> tuple[float, float | None]:
     """Return the mean difference to the baseline's runs of the same seeds and half its 95 % interval.
 
     The interval is Student's t over the seeds, but never less than the test images allow, where the results say
@@ -124,7 +123,7 @@ def paired_gain(
     return mean(gains), half
 
 
-def require_one_experiment(results: Sequence[Document]) -> None:
+def require_one_experiment(results: Documents) -> None:
     """Refuse results that are not one experiment with several seeds.
 
     Raises:
@@ -171,7 +170,7 @@ def _shared_options(result: Document, brought: Collection[str] = ()) -> dict[str
 
 def _options(result: Document) -> dict[str, Any]:
     """Return a run's options in today's names; one that a version did not know yet has its default."""
-    defaults = to_dict(_defaults(result.get("task")))
+    defaults = _defaults(result.get("task"))
     config = dict(result.get("config", {}))
     losses = config.pop("losses", None)
     with suppress(CrossresError):  # an option that is gone, and was in use: it stays apart
@@ -184,8 +183,8 @@ def _options(result: Document) -> dict[str, Any]:
 
 
 @cache
-def _defaults(task: str | None) -> Distill | Faces:
-    return Faces() if task == "faces distill" else Distill()
+def _defaults(task: str | None) -> dict[str, Any]:
+    return to_dict(Faces() if task == "faces distill" else Distill())
 
 
 def _used(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -81,9 +81,7 @@ def degrade(
     height, width = hr.shape[-2:]
     low, high = check_size(size, min(height, width))
     ranges = degradation.resolved()
-    if draws is None:
-        draws = draw(len(hr), size, degradation, generator)
-    draws = draws.to(hr.device)
+    draws = (draws or draw(len(hr), size, degradation, generator)).to(hr.device)
     images = hr.float()
     if (low, ranges.blur) == (high, (0.0, 0.0)):
         rows = resize_matrix(height, high, degradation.kernel, hr.device)

@@ -1,21 +1,45 @@
-"""Face images by people: splits that no person crosses, pairs, galleries and probes."""
+"""Which face images are compared: pairs that a list names or that are drawn, galleries and probes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import csv
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import sha256
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from crossres.core.errors import CrossresError
-from crossres.core.types import Int64s
-from crossres.data.images import ImageSet
-from crossres.data.pairs import Pairs
+from crossres.core.errors import CrossresError, one_line
+from crossres.core.types import Bools, Int64s
+from crossres.data.folder import IMAGE_SUFFIXES
+from crossres.data.images import ImageSet, by_name
 
 #: Identity of an image of no known person: a distractor in a gallery, or a stranger among the probes.
 NOBODY = -1
+#: class of the images whose person is not named
+UNNAMED = "(nobody)"
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of images of one set.
+
+    Attributes:
+        left: positions (N,) in the image set.
+        right: positions (N,).
+        same: bool (N,), whether a pair shows one identity.
+        fold: int (N,); all 0 where the list has no folds.
+    """
+
+    left: Int64s
+    right: Int64s
+    same: Bools
+    fold: Int64s
+
+    def __len__(self) -> int:
+        return len(self.same)
 
 
 @dataclass(frozen=True)
@@ -33,68 +57,6 @@ class Search:
     gallery_identity: Int64s
     probes: Int64s
     probe_identity: Int64s
-
-
-def hold_out_people(images: ImageSet, fraction: float, seed: int) -> tuple[ImageSet, ImageSet | None]:
-    """Split a set so that no person is on both sides; each side counts its own people.
-
-    Args:
-        images: classes are people.
-        fraction: share of the people to hold out; 0 holds out none.
-        seed: which split.
-
-    Raises:
-        CrossresError: too few people to hold some out, or none of those held out has two images.
-    """
-    if not fraction:
-        return images, None
-    people = len(images.classes)
-    order = np.random.default_rng(seed).permutation(people)
-    count = round(fraction * people)
-    share = f"{images.name}: {fraction:g} of its {people} people is {count}"
-    if not 2 <= count <= people - 2:
-        raise CrossresError(f"{share}; at least two have to be held out and two left: change the share")
-    held = set(order[:count].tolist())
-    train, val = (
-        images.of_classes([name for i, name in enumerate(images.classes) if (i in held) == chosen])
-        for chosen in (False, True)
-    )
-    if val.class_counts.max() < 2:
-        raise CrossresError(f"{share}, and none of those has two images for a genuine pair; raise the share")
-    return train, val
-
-
-def people_in_both(train: ImageSet, test: ImageSet) -> list[str]:
-    """Return the names of the people of whom both sets have images, sorted."""
-    with_images = [{images.classes[label] for label in np.unique(images.labels)} for images in (train, test)]
-    return sorted(with_images[0] & with_images[1])
-
-
-def overlap(train: ImageSet, test: ImageSet, name: str) -> tuple[int, str | None]:
-    """Return how many people are in both sets of a source, and a warning; None if there are none."""
-    both = people_in_both(train, test)
-    if not both:
-        return 0, None
-    unless = "unless each counts its people anew, " if all(person.isdecimal() for person in both) else ""
-    where = f"{name}: {len(both)} people are in the training and in the test images, first {both[0]}"
-    return len(both), f"{where}: {unless}the test will look better than it is"
-
-
-def images_in_both(train: ImageSet, test: ImageSet) -> list[str]:
-    """Return the names of the training images whose very pixels are among the test images."""
-    judged = set(_pixel_digests(test))
-    return [train.path(i) for i, digest in enumerate(_pixel_digests(train)) if digest in judged]
-
-
-def _pixel_digests(images: ImageSet) -> Iterator[bytes]:
-    def digest(i: int) -> bytes:
-        pixels = images.image(i)
-        return sha256(str(pixels.shape).encode() + pixels.tobytes()).digest()
-
-    with ThreadPoolExecutor() as pool:
-        # in parts: each digest waits in memory until it is read
-        for start in range(0, len(images), 1024):
-            yield from pool.map(digest, range(start, min(start + 1024, len(images))))
 
 
 def draw_pairs(images: ImageSet, count: int, seed: int, folds: int = 10) -> Pairs:
@@ -121,22 +83,18 @@ def draw_pairs(images: ImageSet, count: int, seed: int, folds: int = 10) -> Pair
         raise CrossresError(f"{images.name}: verification needs {lacking}")
     rng = np.random.default_rng(seed)
 
-    def genuine() -> tuple[int, int]:
-        members = several[rng.integers(len(several))]
-        left, right = rng.choice(members, 2, replace=False)
-        return int(min(left, right)), int(max(left, right))
+    def genuine() -> Iterable[Any]:
+        return rng.choice(several[rng.integers(len(several))], 2, replace=False)
 
-    def impostor() -> tuple[int, int]:
+    def impostor() -> Iterable[Any]:
         first, second = rng.choice(len(present), 2, replace=False)
-        left, right = rng.choice(present[first]), rng.choice(present[second])
-        return int(min(left, right)), int(max(left, right))
+        return rng.choice(present[first]), rng.choice(present[second])
 
-    def some(kind: Callable[[], tuple[int, int]]) -> list[tuple[int, int]]:
-        drawn: dict[tuple[int, int], None] = {}
+    def some(kind: Callable[[], Iterable[Any]]) -> list[tuple[int, ...]]:
+        drawn: dict[tuple[int, ...], None] = {}
         for _ in range(20 * count):
-            if len(drawn) == count // 2:
-                break
-            drawn[kind()] = None
+            if len(drawn) < count // 2:
+                drawn[tuple(sorted(int(i) for i in kind()))] = None
         return list(drawn)
 
     same, different = some(genuine), some(impostor)
@@ -162,3 +120,138 @@ def first_image_search(images: ImageSet) -> Search:
         raise CrossresError(f"{images.name}: identification needs a person with two images")
     probes = np.setdiff1d(np.arange(len(images)), gallery)
     return Search(gallery, identity[gallery], probes, identity[probes])
+
+
+class _Row(NamedTuple):
+    """A pair as a list names it, and the line it stands in."""
+
+    line: int
+    names: tuple[str, str]
+    same: bool
+    fold: int
+
+
+def read_pairs(path: str | Path, images: ImageSet) -> Pairs:
+    """Read a list of pairs and find its images in a set.
+
+    Args:
+        path: a ``.csv`` with the columns left, right, same (0/1 or true/false) and perhaps fold, left and right being
+            the images' paths or file names; else a text file of LFW: a first line with the number of pairs of each
+            kind, or of folds and pairs, then ``name n1 n2`` for a genuine and ``name1 n1 name2 n2`` for an impostor
+            pair, image n of a person being ``name_000n``.
+        images: whose paths the pairs name; an ending such as ``.jpg`` may be left out.
+
+    Raises:
+        CrossresError: no such file, a line that is not a pair, an image that is not in the set, by its line; no
+            genuine or no impostor pair, in all or outside one of the folds; a pair called genuine and impostor.
+    """
+    path = Path(path)
+    rows = _csv_pairs(path) if path.suffix.lower() == ".csv" else _lfw_pairs(path)
+    if not rows:
+        raise CrossresError(f"{path}: holds no pair")
+    position = by_name([images.path(i) for i in range(len(images))])
+
+    def place(name: str, line: int) -> int:
+        # where a folder is named it counts: another person's image may have the same file name
+        at = position.get(name, position.get(_without_ending(name)))
+        if at is None:
+            raise CrossresError(f"{path}, line {line}: there is no image '{name}' among {len(images)}")
+        if at < 0:
+            raise CrossresError(f"{path}, line {line}: several images are named '{name}'; give its whole path")
+        return at
+
+    places = np.array([[place(name, row.line) for name in row.names] for row in rows], dtype=np.int64)
+    same = np.array([row.same for row in rows], dtype=bool)
+    fold = np.array([row.fold for row in rows], dtype=np.int64)
+    _require_both_kinds(path, same, fold)
+    first: dict[tuple[int, int], _Row] = {}
+    for row, (left, right) in zip(rows, np.sort(places).tolist(), strict=True):
+        other = first.setdefault((left, right), row)
+        if other.same != row.same:
+            here, there = ("one person", "two") if row.same else ("two people", "one")
+            names = " and ".join(f"'{name}'" for name in row.names)
+            raise CrossresError(f"{path}, line {row.line}: {names} are {here}, but {there} in line {other.line}")
+    return Pairs(places[:, 0], places[:, 1], same, fold)
+
+
+def _without_ending(name: str) -> str:
+    # of a name such as john.2 the last part is not an ending
+    whole = PurePosixPath(name)
+    return str(whole.with_suffix("")) if whole.suffix.lower() in IMAGE_SUFFIXES else name
+
+
+def _require_both_kinds(path: Path, same: Bools, fold: Int64s) -> None:
+    """Refuse a list that no threshold can be chosen on, before anything is trained to be judged by it."""
+    folds = np.unique(fold)
+    for name in folds if len(folds) > 1 else [None]:
+        chosen_on = same if name is None else same[fold != name]
+        if chosen_on.all() or not chosen_on.any():
+            kind = "impostor" if chosen_on.all() else "genuine"
+            where = "" if name is None else f" outside fold {name}"
+            raise CrossresError(f"{path}: holds no {kind} pair{where}; verification needs both kinds")
+
+
+@contextmanager
+def opening(path: Path, kind: str) -> Iterator[None]:
+    """Turn whatever reading a file raises into one line: that it cannot be opened, or is not of its ``kind``."""
+    try:
+        yield
+    except OSError as error:
+        raise CrossresError(f"{path}: {error.strerror or error}") from None
+    except Exception as error:  # a damaged pickle raises whatever its bytes happen to spell
+        raise CrossresError(f"{path}: not {kind} ({one_line(error, 120)})") from None
+
+
+def _lfw_pairs(path: Path) -> list[_Row]:
+    with opening(path, "a text file; a .bin of insightface has its images with it: give it as the data"):
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    head = lines[0].split() if lines else []
+    if not head or len(head) > 2 or not all(word.isdecimal() and int(word) > 0 for word in head):
+        rule = "its first line should be the number of pairs, or of folds and pairs"
+        raise CrossresError(f"{path}: {rule}; a CSV should be called .csv")
+    folds, of_each = (int(head[0]), int(head[1])) if len(head) == 2 else (1, int(head[0]))
+    rows: list[_Row] = []
+    for number, line in enumerate(lines[1:], 2):
+        words = [word.strip() for word in line.split("\t" if "\t" in line else None) if word.strip()]
+        if not words:
+            continue
+        same = len(words) == 3
+        try:
+            left, i, right, j = [*words[:2], words[0], words[2]] if same else words
+            names = f"{left}_{int(i):04d}", f"{right}_{int(j):04d}"
+        except ValueError:
+            raise CrossresError(f"{path}, line {number}: '{line[:60]}' is not a pair of LFW") from None
+        rows.append(_Row(number, names, same, len(rows) // (2 * of_each)))
+    if len(rows) != 2 * of_each * folds:
+        raise CrossresError(f"{path}: {len(rows)} pairs, but its first line promises {2 * of_each * folds}")
+    return rows
+
+
+def _csv_pairs(path: Path) -> list[_Row]:
+    truth = {"1": True, "true": True, "0": False, "false": False}
+    rows: list[_Row] = []
+    for line, cells in read_csv(path, ("left", "right", "same")):
+        same = truth.get(str(cells["same"]).strip().lower())
+        if same is None or not cells["left"] or not cells["right"]:
+            raise CrossresError(f"{path}, line {line}: expected left, right and same as 0 or 1")
+        try:
+            fold = int(cells.get("fold") or 0)
+        except ValueError:
+            raise CrossresError(f"{path}, line {line}: fold is '{cells['fold']}', expected a number") from None
+        rows.append(_Row(line, (cells["left"], cells["right"]), same, fold))
+    return rows
+
+
+def read_csv(path: Path, columns: tuple[str, ...] = ()) -> list[tuple[int, dict[str, str]]]:
+    """Return the line number and, by column, the cells of each row of a CSV with a head.
+
+    Raises:
+        CrossresError: no such file, not a CSV, or one of ``columns`` is missing.
+    """
+    with opening(path, "a CSV file"), path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        rows = [(reader.line_num, row) for row in reader]
+    for column in columns:
+        if column not in (reader.fieldnames or []):
+            raise CrossresError(f"{path}: has no column '{column}'; expected {', '.join(columns)}")
+    return rows

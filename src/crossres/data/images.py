@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from io import BytesIO
 from pathlib import PurePosixPath
@@ -126,7 +127,6 @@ class ImageSet:
         self._items = items
         self._rows: Int64s = np.arange(len(items), dtype=np.int64)
         self._sides: Int64s | None = None
-        self._fingerprint: str | None = None
         if self.labels.shape != self._rows.shape:
             raise CrossresError(f"{name} has {len(self._rows)} images but labels of {self.labels.shape}")
         outside = np.flatnonzero((self.labels < 0) | (self.labels >= len(self.classes)))
@@ -186,49 +186,52 @@ class ImageSet:
         if isinstance(items, ArrayItems) and items.array.shape[1:] == (size, size, 3):  # for speed
             return torch.from_numpy(items.array[self._rows].transpose(0, 3, 1, 2).copy())
         out = np.empty((len(self), 3, size, size), dtype=np.uint8)
-        sides = np.empty((len(self), 2), dtype=np.int64)
 
-        def decode(i: int) -> None:
+        def decode(i: int) -> tuple[int, int]:
             image = self._load(i)
-            sides[i] = image.size
             out[i] = np.asarray(fit_image(image, size, fit)).transpose(2, 0, 1)
+            return image.size
 
-        self._each(decode)
-        self._sides = sides
+        self._sides = np.array(self._each(decode)).reshape(-1, 2)
         return torch.from_numpy(out)
 
     def enlarged(self, size: int, fit: Fit = "crop") -> int:
         """Count the images that ``fit`` to ``size`` enlarges: free after `pixels`, else from every image's header."""
         check_fit(size, fit)
         if self._sides is None:
-            sides = np.empty((len(self), 2), dtype=np.int64)
-
-            def measure(i: int) -> None:
-                sides[i] = self._load(i, lambda image: image.size)
-
-            self._each(measure)
-            self._sides = sides
+            sides = self._each(lambda i: self._load(i, lambda image: image.size))
+            self._sides = np.array(sides).reshape(-1, 2)
         decisive = self._sides.max(axis=1) if fit == "pad" else self._sides.min(axis=1)
         return int((decisive < size).sum())
 
     def corrupt(self) -> list[tuple[int, str]]:
         """Decode everything once; return position and reason of each image that cannot be read."""
-        return [(i, str(error)) for i, error in self._each(self._load, refuse=False)]
+        results = self._each(lambda i: self._load(i).size, refuse=False)
+        return [(i, str(result)) for i, result in enumerate(results) if isinstance(result, CrossresError)]
+
+    def pixel_digests(self) -> list[bytes]:
+        """Return the Sha256 of each image's size and pixels."""
+
+        def digest(i: int) -> bytes:
+            pixels = self.image(i)
+            return sha256(str(pixels.shape).encode() + pixels.tobytes()).digest()
+
+        return self._each(digest)
 
     def subset(self, indices: npt.ArrayLike) -> ImageSet:
         """Return the images at ``indices`` (positions or a boolean mask), in that order, sharing storage."""
         chosen = np.asarray(indices)
         chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(np.int64)
         part = copy(self)
-        part.labels, part._rows, part._fingerprint = self.labels[chosen], self._rows[chosen], None
+        part.labels, part._rows = self.labels[chosen], self._rows[chosen]
+        part.__dict__.pop("fingerprint", None)
         part._sides = None if self._sides is None else self._sides[chosen]
         return part
 
     def of_classes(self, names: Sequence[str]) -> ImageSet:
         """Return the images of some classes alone, which are then its classes, in this set's order.
 
-        Raises:
-            CrossresError: no names, or one that is not a class of this set.
+        CrossresError where there are no names, or one that is not a class of this set.
         """
         known, chosen = set(self.classes), set(names)
         for name in names:
@@ -241,20 +244,18 @@ class ImageSet:
         part.labels, part.classes = np.searchsorted(kept, part.labels), [self.classes[i] for i in kept]
         return part
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Sha256 (hex) over class names, labels and images in order; computed once.
 
         An image counts by its encoded bytes or pixels where these are in memory or in a shard, and by
         relative path, size and modification time where it is a file in a folder.
         """
-        if self._fingerprint is None:
-            total = sha256(json.dumps(self.classes).encode())
-            total.update(self.labels.astype("<i8").tobytes())
-            for row in self._rows.tolist():
-                total.update(self._items.digest(row))
-            self._fingerprint = total.hexdigest()
-        return self._fingerprint
+        total = sha256(json.dumps(self.classes).encode())
+        total.update(self.labels.astype("<i8").tobytes())
+        for row in self._rows.tolist():
+            total.update(self._items.digest(row))
+        return total.hexdigest()
 
     def _load(self, i: int, convert: Callable[[Image.Image], Any] = to_rgb) -> Any:
         row = int(self._rows[i])
@@ -266,28 +267,29 @@ class ImageSet:
         except Exception as error:  # decoders raise nearly anything on damaged bytes
             raise CrossresError(f"cannot read image {self._items.where(row)}: {reason(error)}") from error
 
-    def _each(self, work: Callable[[int], Any], *, refuse: bool = True) -> list[tuple[int, CrossresError]]:
-        """Do ``work`` for all positions in threads (Pillow frees the GIL); refuse or return what failed, in order."""
+    def _each(self, work: Callable[[int], Any], *, refuse: bool = True) -> list[Any]:
+        """Return what ``work`` returns of each position or, without ``refuse``, its error; in threads."""
 
-        def run(start: int) -> list[tuple[int, CrossresError]]:
-            failed: list[tuple[int, CrossresError]] = []
-            for i in range(start, min(start + _CHUNK, len(self))):
-                try:
-                    work(i)
-                except CrossresError as error:
-                    failed.append((i, error))
-            return failed
+        def attempt(i: int) -> Any:
+            try:
+                return work(i)
+            except CrossresError as error:
+                return error
 
-        pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
+        def run(start: int) -> list[Any]:
+            return [attempt(i) for i in range(start, min(start + _CHUNK, len(self)))]
+
+        pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))  # Pillow frees the GIL
         try:
-            failed = [failure for part in pool.map(run, range(0, len(self), _CHUNK)) for failure in part]
+            results = [result for part in pool.map(run, range(0, len(self), _CHUNK)) for result in part]
         finally:
             pool.shutdown(cancel_futures=True)  # so that Ctrl-C does not wait for the whole set
+        failed = [result for result in results if isinstance(result, CrossresError)]
         if failed and refuse:
             mend = "its lists need them: mend them" if self.whole else "mend or remove them, or set corrupt to skip"
             count = f"{len(failed)} of the {len(self)} images of {self.name} cannot be read"
-            raise CrossresError(f"{failed[0][1]} ({count}: {mend})") from failed[0][1]
-        return failed
+            raise CrossresError(f"{failed[0]} ({count}: {mend})") from failed[0]
+        return results
 
 
 def by_name(paths: Sequence[str]) -> dict[str, int]:

@@ -6,12 +6,13 @@ import os
 from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import KW_ONLY, dataclass, field
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from crossres.core.errors import CrossresError
 from crossres.core.types import Batch
@@ -158,7 +159,8 @@ class Loader:
             batch_size: images per batch; the training's if left out.
         """
         draws = draw(len(self.images), self.lr_size, self.degradation, _generator(self.seed, -1))
-        order = torch.tensor(range(len(self.images)) if positions is None else positions, dtype=torch.long)
+        order = torch.arange(len(self.images))
+        order = order if positions is None else order[list(positions)]
         size = batch_size or self.batch_size
         rows = [slice(start, start + size) for start in range(0, len(order), size)]
         still = torch.zeros(len(order), 2, dtype=torch.long) if flip else None
@@ -190,12 +192,15 @@ class Loader:
         if self._pixels is not None:
             yield from (self._pixels[positions] for positions in batches)
             return
-        served: DataLoader[Tensor | CrossresError] = DataLoader(
-            _Decoding(self.images, self.hr_size, self.fit),
-            # a whole batch for each sample, so that nothing is left to collate
-            sampler=[positions.tolist() for positions in batches],
+        # torch warns of more workers than cores
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        # a whole batch for each item, so that nothing is left to collate
+        items: Any = [positions.tolist() for positions in batches]
+        served: DataLoader[Any] = DataLoader(
+            items,
             batch_size=None,
-            num_workers=min(self.workers, _cores()),  # torch warns of more
+            collate_fn=partial(_decode, self.images, self.hr_size, self.fit),
+            num_workers=min(self.workers, cores),
             # its own, or it would draw from the global one and with it change the weights and the anchors
             generator=torch.Generator(),
             pin_memory=self.label.is_cuda,
@@ -207,22 +212,12 @@ class Loader:
             yield pixels.to(self.device, non_blocking=True)
 
 
-@dataclass
-class _Decoding(Dataset[Tensor | CrossresError]):
-    """Decodes a batch, in a worker process.
-
-    A corrupt image is handed over, not raised: the DataLoader would wrap a worker's traceback around its name.
-    """
-
-    images: ImageSet
-    size: int
-    fit: Fit
-
-    def __getitem__(self, positions: list[int]) -> Tensor | CrossresError:
-        try:
-            return torch.stack([self.images.sample(i, self.size, self.fit) for i in positions])
-        except CrossresError as error:
-            return error
+def _decode(images: ImageSet, size: int, fit: Fit, positions: list[int]) -> Tensor | CrossresError:
+    """Decode a batch in a worker; hand over its error, as the DataLoader would wrap a traceback around the name."""
+    try:
+        return torch.stack([images.sample(i, size, fit) for i in positions])
+    except CrossresError as error:
+        return error
 
 
 def shift_and_flip(pixels: Tensor, shift: Tensor, flip: Tensor) -> Tensor:
@@ -274,11 +269,6 @@ def recoloured(images: Tensor, factor: Tensor) -> Tensor:
 
 def _mirror(position: Tensor, size: int) -> Tensor:
     return (size - 1) - ((size - 1) - position.abs()).abs()
-
-
-def _cores() -> int:
-    """Count the cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _generator(seed: int, epoch: int) -> torch.Generator:

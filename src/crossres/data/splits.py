@@ -1,4 +1,4 @@
-"""How a set is split into training and test images, class by class."""
+"""How a set is split into training and test images: class by class, or so that no person is on both sides."""
 
 from __future__ import annotations
 
@@ -98,3 +98,54 @@ def split_by_seed(whole: ImageSet, split: Split, test_fraction: float, seed: int
         reason = "no class has more than one image; add images or a test split"
         raise CrossresError(f"{whole.name} leaves nothing for a test split: {reason}")
     return whole.subset(kept if split == "train" else held)
+
+
+def hold_out_people(images: ImageSet, fraction: float, seed: int) -> tuple[ImageSet, ImageSet | None]:
+    """Split a set so that no person is on both sides; each side counts its own people.
+
+    Args:
+        images: classes are people.
+        fraction: share of the people to hold out; 0 holds out none.
+        seed: which split.
+
+    Raises:
+        CrossresError: too few people to hold some out, or none of those held out has two images.
+    """
+    if not fraction:
+        return images, None
+    people = len(images.classes)
+    order = np.random.default_rng(seed).permutation(people)
+    count = round(fraction * people)
+    share = f"{images.name}: {fraction:g} of its {people} people is {count}"
+    if not 2 <= count <= people - 2:
+        raise CrossresError(f"{share}; at least two have to be held out and two left: change the share")
+    held = set(order[:count].tolist())
+    train, val = (
+        images.of_classes([name for i, name in enumerate(images.classes) if (i in held) == chosen])
+        for chosen in (False, True)
+    )
+    if val.class_counts.max() < 2:
+        raise CrossresError(f"{share}, and none of those has two images for a genuine pair; raise the share")
+    return train, val
+
+
+def people_in_both(train: ImageSet, test: ImageSet) -> list[str]:
+    """Return the names of the people of whom both sets have images, sorted."""
+    with_images = [{images.classes[label] for label in np.unique(images.labels)} for images in (train, test)]
+    return sorted(with_images[0] & with_images[1])
+
+
+def overlap(train: ImageSet, test: ImageSet, name: str) -> tuple[int, str | None]:
+    """Return how many people are in both sets of a source, and a warning; None if there are none."""
+    both = people_in_both(train, test)
+    if not both:
+        return 0, None
+    unless = "unless each counts its people anew, " if all(person.isdecimal() for person in both) else ""
+    where = f"{name}: {len(both)} people are in the training and in the test images, first {both[0]}"
+    return len(both), f"{where}: {unless}the test will look better than it is"
+
+
+def images_in_both(train: ImageSet, test: ImageSet) -> list[str]:
+    """Return the names of the training images whose very pixels are among the test images."""
+    judged = set(test.pixel_digests())
+    return [train.path(i) for i, digest in enumerate(train.pixel_digests()) if digest in judged]

@@ -1,7 +1,4 @@
-"""Many photos: what a model sees on each, and their embeddings as parquet files.
-
-These are written part by part, resumable, on this machine or over a Ray cluster.
-"""
+"""Many photos: what a model sees on each, and their embeddings as parquet files, on this machine or over Ray."""
 
 from __future__ import annotations
 
@@ -52,8 +49,8 @@ def predict(options: Predict, note: Callable[[str], None] = lambda _: None) -> I
         flagged += bool(answer.flags)
         unreadable += answer.error is not None
         if options.csv:
-            row = [answer.name, answer.label, answer.probability, "; ".join(answer.flags), answer.error or ""]
-            table.writerow(row)
+            flags = "; ".join(answer.flags)
+            table.writerow([answer.name, answer.label, answer.probability, flags, answer.error])
         yield answer.document(recognizer.facts, options.top)
     if options.csv:
         # a file's name may not be UTF-8
@@ -66,23 +63,19 @@ def predict(options: Predict, note: Callable[[str], None] = lambda _: None) -> I
 
 @dataclass(frozen=True)
 class PartFile:
-    """Some photos in a row, and the file their embeddings go to.
+    """Some photos in a row, and the file ``out`` that their embeddings go to.
 
-    Attributes:
-        out: the file.
-        source: the folder of images, or the parquet file.
-        names: of the photos below the folder; none of a parquet file, which names them itself.
-        rows: of the parquet file: the first and the one after the last.
-        column: of its images.
-        origin: what the file was made of, which is kept in it: digests of model and photos.
+    The ``source`` is a folder with photos of these ``names`` below it; or a parquet file without ``names``, of which
+    the ``rows`` (the first and the one after the last) of a ``column`` are read. The ``origin``, which is kept in the
+    file, is what it was made of: digests of model and photos.
     """
 
     out: Path
     source: Path
-    names: tuple[str, ...]
-    rows: tuple[int, int]
-    column: str
     origin: dict[str, str]
+    names: Sequence[str] = ()
+    rows: tuple[int, int] = (0, 0)
+    column: str = ""
 
 
 def embed(options: Embed, note: Callable[[str], None] = lambda _: None) -> dict[str, int]:
@@ -132,10 +125,13 @@ def _parts(options: Embed, recognizer: Recognizer) -> list[PartFile]:
     model = f"{recognizer.digest} {options.onnx_input}" if options.onnx_input else recognizer.digest
     parts: list[PartFile] = []
 
-    def add(source: Path, names: Sequence[str], rows: tuple[int, int], column: str, content: str) -> None:
+    def add(source: Path, content: str, **photos: Any) -> None:
         out = Path(options.out) / f"part-{len(parts):05}.parquet"
-        photos = hashlib.sha256(content.encode(errors="replace")).hexdigest()
-        parts.append(PartFile(out, source, tuple(names), rows, column, {"model": model, "photos": photos}))
+        digest = hashlib.sha256(content.encode(errors="replace")).hexdigest()
+        parts.append(PartFile(out, source, {"model": model, "photos": digest}, **photos))
+
+    def state(name: str, path: Path) -> str:
+        return f"{name} {path.stat().st_size} {path.stat().st_mtime_ns}"
 
     shards = find_shards(data)
     for shard in shards:
@@ -144,21 +140,16 @@ def _parts(options: Embed, recognizer: Recognizer) -> list[PartFile]:
         column = pick_image(opened, options.images.image_column)
         for start in range(0, opened.rows[0], size):
             rows = start, min(start + size, opened.rows[0])
-            add(shard, [], rows, column, f"{_state(shard, shard.name)} {rows}")
+            add(shard, f"{state(shard.name, shard)} {rows}", rows=rows, column=column)
     if not shards and not data.is_dir():
         raise CrossresError(f"{data}: not a folder of images and not a parquet file")
     names = [] if shards else [path.relative_to(data).as_posix() for path in photos_below(data)]
     for start in range(0, len(names), size):
         some = names[start : start + size]
-        add(data, some, (0, 0), "", "\n".join(_state(data / name, name) for name in some))
+        add(data, "\n".join(state(name, data / name) for name in some), names=some)
     if not parts:
         raise no_image(data)
     return parts
-
-
-def _state(path: Path, name: str) -> str:
-    stat = path.stat()
-    return f"{name} {stat.st_size} {stat.st_mtime_ns}"
 
 
 def _counts(part: PartFile) -> dict[str, int]:
@@ -181,17 +172,16 @@ def write_part(recognizer: Recognizer, part: PartFile, batch_size: int) -> dict[
     def sources() -> Iterator[Any]:
         first, last = part.rows
         rows = encoded_images(part.source, part.column, first, last) if last else []
-        numbered = (
-            (name or f"{part.source.name}:{row}", image) for row, (name, image) in enumerate(rows, start=first)
-        )
+        numbered = ((name or f"{part.source.name}:{row}", image) for row, (name, image) in enumerate(rows, first))
         for name, source in chain(((name, part.source / name) for name in part.names), numbered):
             # a file's name may not be UTF-8
             names.append(name.encode(errors="backslashreplace").decode())
             yield source
 
     answers = list(recognizer.stream(sources(), batch_size=batch_size))
+    flagged = sum(bool(answer.flags) for answer in answers)
     unreadable = sum(answer.error is not None for answer in answers)
-    counts = dict(zip(COUNTS, (len(answers), sum(bool(answer.flags) for answer in answers), unreadable), strict=True))
+    counts = {"photos": len(answers), "flagged": flagged, "unreadable": unreadable}
     embeddings = [None if answer.embedding is None else answer.embedding.tolist() for answer in answers]
     columns = {
         "path": pa.array(names, pa.string()),

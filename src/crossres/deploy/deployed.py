@@ -21,14 +21,10 @@ OUTPUTS = ("embedding", "logits", "probabilities", "quality")
 
 
 class Deployed(nn.Module):
-    """Preprocessing + encoder + classifier + quality, as one graph.
+    """Preprocessing + encoder (in eval mode) + classifier + quality, as one graph; float32 out of a float16 one, too.
 
-    A photo is brought to the LR size in one resampling step with the training's kernel, antialiased, or enlarged by
-    bicubic interpolation, and rounded to 8 bits as a stored LR image is.
-
-    Args:
-        encoder: in eval mode; in float16, the outputs are float32 all the same.
-        facts: LR size, fit and kernel.
+    A photo is brought to the facts' LR size in one resampling step with the training's kernel, antialiased, or enlarged
+    by bicubic interpolation, and rounded to 8 bits as a stored LR image is.
     """
 
     def __init__(self, encoder: Encoder, facts: Facts) -> None:
@@ -95,14 +91,9 @@ def resampling(
     """Return the matrix (side, n) that resamples a part of an axis to a part of the result; the rest of it is 0.
 
     The weights are those of `crossres.data.degrade.resize_matrix` (Pillow's ``Image.resize`` with a box), made of
-    tensors so that the axis may have any length in an exported graph.
-
-    Args:
-        pixel: 0, 1, ... n - 1, float64 (n,).
-        start: of the part of the axis, in pixels; ``length`` is its length. All four are scalars of float64.
-        offset: of the part of the result, of length ``inner``.
-        side: length of the result.
-        kernel: by which it is shrunk; it is enlarged by bicubic interpolation.
+    tensors so that the axis, ``pixel`` 0 to n - 1, float64 (n,), may have any length in an exported graph. Its part
+    has a ``start`` and a ``length``, that of the result an ``offset`` and the length ``inner``, all in pixels, scalars
+    of float64. It is shrunk by the kernel and enlarged by bicubic interpolation.
     """
     number = torch.arange(side, device=pixel.device).double() - offset
     inside = (number >= 0) & (number < inner)
@@ -130,13 +121,8 @@ def deploy(encoder: Encoder) -> Deployed:
 class TorchEngine:
     """Runs a run's or model's folder, a model of the Hub, or an ONNX file that ``crossres export`` did not write.
 
-    Args:
-        path: as of `crossres.models.teachers.read_teacher`.
-        trust_code: import the code that the model names for its network.
-        onnx_input: what an ONNX file expects; such a file is taken for a face model.
-
-    Raises:
-        CrossresError: nothing there, or broken.
+    Its arguments are those of `crossres.models.teachers.read_teacher`, and so are its errors; an ONNX file is taken for
+    a face model.
     """
 
     def __init__(self, path: str | Path, *, trust_code: bool = False, onnx_input: OnnxInput | None = None) -> None:

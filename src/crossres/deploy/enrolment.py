@@ -16,9 +16,9 @@ import numpy as np
 from crossres.config.deployment import Enroll, Identify, Reader, Verify
 from crossres.core.errors import CrossresError
 from crossres.core.types import Bools, Float32s
+from crossres.data.faces import read_pairs
 from crossres.data.folder import IMAGE_SUFFIXES, read_loose
 from crossres.data.images import ImageSet
-from crossres.data.pairs import read_pairs
 from crossres.deploy.gallery import Gallery, cosine, identity_of
 from crossres.deploy.gallery_file import is_name, locked
 from crossres.deploy.photos import no_image, photos_below
@@ -55,8 +55,8 @@ class PhotoReader:
         needed = np.unique(np.concatenate([pairs.left, pairs.right])).tolist()
         rows = dict(zip(needed, self.embeddings(folder / files.path(i) for i in needed), strict=True))
         similarities, kept = [], []
-        for i, (left, right) in enumerate(zip(pairs.left.tolist(), pairs.right.tolist(), strict=True)):
-            first, second = rows[left], rows[right]
+        for i in range(len(pairs)):
+            first, second = rows[int(pairs.left[i])], rows[int(pairs.right[i])]
             if first is not None and second is not None:
                 similarities.append(cosine(first, second))
                 kept.append(i)
@@ -76,10 +76,8 @@ class PhotoReader:
 def people_in(folder: Path, *, flat: bool = False) -> list[tuple[str, Path]]:
     """Return the photos of a folder, each with the name of its identity: the name of the folder it lies in.
 
-    Without such folders, or if flat, it is the photo's own without the ending.
-
-    Raises:
-        CrossresError: no folder, no image, images beside folders, or a name that cannot be one.
+    Without such folders, or if flat, it is the photo's own without the ending. CrossresError: no folder, no image,
+    images beside folders, or a name that cannot be one.
     """
     if not folder.is_dir():
         raise CrossresError(f"{folder}: not a folder")
@@ -119,9 +117,8 @@ def enroll(options: Enroll, note: Note = lambda _: None) -> dict[str, Any]:
     if options.strangers and not strangers:
         raise CrossresError(f"{options.strangers}: no photo in it that can be used as a stranger")
     if people and all(row is None for row in rows):
-        raise CrossresError(
-            f"{options.people}: none of {len(rows)} photos can be used; the first: {left_out[0]['why']}"
-        )
+        first = left_out[0]["why"]
+        raise CrossresError(f"{options.people}: none of {len(rows)} photos can be used; the first: {first}")
     added: dict[str, int] = {}
     notes = [f"{one['photo']}: left out: {one['why']}" for one in left_out]
     # the photos are embedded before: others wait no longer than it takes to write
@@ -202,8 +199,7 @@ def identify(options: Identify, note: Note = lambda _: None) -> dict[str, Any]:
         matches = next(results) if answer.embedding is not None else []
         known = bool(matches) and threshold is not None and at_least(matches[0].similarity, threshold.similarity)
         name = matches[0].name if known else None
-        nearest = [asdict(match) for match in matches]
-        row = {"photo": answer.name, "name": name, "nearest": nearest}
+        row = {"photo": answer.name, "name": name, "nearest": [asdict(match) for match in matches]}
         photos.append({**row, "flags": list(answer.flags), "error": answer.error})
     for line in filter(None, [why, gallery.outgrown_note]):
         note(line)

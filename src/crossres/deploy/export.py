@@ -1,35 +1,45 @@
-"""``crossres export``: a trained model as one file that reads photos, checked against the network on real images."""
+"""``crossres export``: a trained model as one ONNX file: preprocessing inside, facts in the metadata.
+
+It is checked against the network on real images.
+"""
 
 from __future__ import annotations
 
 import tempfile
 import timeit
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, replace
-from itertools import groupby, islice
+from importlib.util import find_spec
+from itertools import groupby, islice, takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from crossres.config.deployment import Export
 from crossres.config.experiment import Experiment, Teach
 from crossres.config.reading import read_run
-from crossres.core.errors import CrossresError
+from crossres.core.errors import CrossresError, library_errors
+from crossres.core.files import write_atomically
 from crossres.core.types import Float32s, Int64s, Pixels
-from crossres.data.faces import draw_pairs
+from crossres.data.faces import Pairs, draw_pairs, read_pairs
 from crossres.data.images import ImageSet
-from crossres.data.pairs import Pairs, read_pairs
-from crossres.deploy.deployed import TorchEngine
+from crossres.deploy.deployed import Deployed, TorchEngine
 from crossres.deploy.facts import Facts
-from crossres.deploy.onnx_file import onnx_model, write_onnx
 from crossres.deploy.photos import reduced
-from crossres.deploy.recognizer import Engine, OnnxEngine
+from crossres.deploy.recognizer import FACTS, INPUT, Engine, OnnxEngine
+from crossres.evaluation.prepare import read_split
 from crossres.evaluation.verification import verify
 from crossres.training.faces import read_people
-from crossres.training.task import read_split
 
+Precision = Literal["float32", "float16", "int8"]
+#: opset of the files: the newest that onnxruntime and the converters to other formats all read
+OPSET = 20
+#: what is computed with 8-bit numbers; the preprocessing and the last step to answers are not
+_QUANTISED = ("Conv", "Gemm", "Add", "Relu", "GlobalAveragePool", "ReduceMean", "MaxPool", "AveragePool")
 #: Training images whose activations int8's ranges come from.
 CALIBRATION = 256
 #: Images that show whether an export is sound.
@@ -79,8 +89,10 @@ def export(options: Export) -> dict[str, Any]:
         judged = [verify(rows, rows, pairs, resamples=0)["accuracy_best"] for rows in embeddings] if pairs else None
         parity = measure_parity(before, after, _truth(test, facts), judged)
         demand_parity(parity, options.precision)
-        milliseconds = _milliseconds(engine)
+        photo = np.zeros((1, facts.side, facts.side, 3), np.uint8)
+        seconds = timeit.repeat(lambda: engine.run(photo), number=1, repeat=30)
     write_onnx(model, replace(facts, about={**about, "parity": parity}), target)
+    milliseconds = 1000 * float(np.median(seconds))
     return {"path": str(target), "bytes": target.stat().st_size, "milliseconds": milliseconds, "parity": parity}
 
 
@@ -90,9 +102,7 @@ def _images(options: Export, facts: Facts) -> tuple[ImageSet, list[Pixels], Pair
     if facts.task == "faces":
         train, test = read_people(config)
     else:
-        train, test = (read_split(config, split) for split in ("train", "test"))
-        if config.images.classes is not None and options.data is None:
-            train, test = (part.of_classes(config.images.classes) for part in (train, test))
+        train, test = read_split(config, "train"), read_split(config, "test")
     rng = np.random.default_rng(0)
     drawn = np.sort(rng.permutation(len(train))[: CALIBRATION if options.precision == "int8" else 0])
     calibration = [train.image(int(i)) for i in drawn]
@@ -117,7 +127,9 @@ def _config(options: Export) -> Experiment:
     elif options.data is None:
         raise CrossresError(f"{options.model} does not say where its images are; give --data to check the export on")
     columns = {name: column for name, column in asdict(options.images).items() if column}
-    return replace(config, data=options.data or config.data, images=replace(config.images, **columns))
+    classes = config.images.classes if options.data is None else None
+    images = replace(config.images, classes=classes, **columns)
+    return replace(config, data=options.data or config.data, images=images)
 
 
 def _truth(images: ImageSet, facts: Facts) -> Int64s | None:
@@ -126,11 +138,6 @@ def _truth(images: ImageSet, facts: Facts) -> Int64s | None:
         return None
     column = [facts.classes.index(name) if name in facts.classes else -1 for name in images.classes]
     return np.array(column, dtype=np.int64)[images.labels]
-
-
-def _milliseconds(engine: Engine) -> float:
-    photo = np.zeros((1, engine.facts.side, engine.facts.side, 3), np.uint8)
-    return 1000 * float(np.median(timeit.repeat(lambda: engine.run(photo), number=1, repeat=30)))
 
 
 def run_all(engine: Engine, images: ImageSet) -> dict[str, Float32s]:
@@ -201,3 +208,84 @@ def demand_parity(parity: Mapping[str, Any], precision: str) -> None:
     exact = precision == "float32"
     remedy = "one of this network's operators is not exported exactly" if exact else "try another precision"
     raise CrossresError(f"the export failed: {problem}; {remedy}")
+
+
+def onnx_model(deployed: Deployed, precision: Precision = "float32", calibration: Iterable[Pixels] = ()) -> Any:
+    """Return a network in eval mode as an ONNX model that reads uint8 (B, H, W, 3) of any B, H and W.
+
+    The precision is that of its weights and sums; float16 and int8 leave the preprocessing in float32. int8 is static
+    quantisation: weights per channel, activations by their range over calibration photos, uint8 (H, W, 3), like those
+    to come. CrossresError: onnx, onnxscript or onnxruntime is missing, no export is possible, or no calibration.
+    """
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        if find_spec(package) is None:
+            raise CrossresError(f"an export needs {package}: pip install 'crossres[onnx]'")
+    network = deepcopy(deployed).cpu().eval().requires_grad_(False)
+    if precision == "float16":
+        network.encoder.half()
+    side = deployed.facts.side
+    # a length of 1, or two equal ones, would be taken for fixed
+    example = torch.zeros(2, side + 3, side + 1, 3, dtype=torch.uint8)
+    free = {axis: torch.export.Dim(name) for axis, name in enumerate(("batch", "height", "width"))}
+    with library_errors("torch cannot export this network to ONNX"):
+        program = torch.onnx.export(
+            network,
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=list(deployed.outputs),
+            dynamic_shapes=(free,),
+            verbose=False,
+        )
+    assert program is not None
+    return _quantised(program.model_proto, list(calibration)) if precision == "int8" else program.model_proto
+
+
+def write_onnx(model: Any, facts: Facts, path: str | Path) -> None:
+    """Write a model of `onnx_model` with its facts: all of the file, or nothing and a CrossresError."""
+    import onnx
+
+    # where in the source each node comes from concerns no reader, and is half of a small file
+    graph = model.graph
+    for entry in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del entry.metadata_props[:]
+    onnx.helper.set_model_props(model, {FACTS: facts.to_json()})
+    onnx.checker.check_model(model)
+    write_atomically(path, lambda file: file.write(model.SerializeToString()))
+
+
+def _quantised(model: Any, calibration: list[Pixels]) -> Any:
+    if not calibration:
+        raise CrossresError("int8 needs calibration images; give the data it was trained on")
+    import onnx
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class CalibrationPhotos(quantization.CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.left = iter(calibration)
+
+        def get_next(self) -> dict[str, Any] | None:
+            return next(({INPUT: photo[None]} for photo in self.left), None)
+
+    with tempfile.TemporaryDirectory() as folder:
+        plain, prepared, small = (str(Path(folder) / name) for name in ("plain", "prepared", "small"))
+        onnx.save(model, plain)
+        # batch normalisation joins its convolution; the free sizes defeat symbolic shapes
+        quant_pre_process(plain, prepared, skip_symbolic_shape=True)
+        # the preprocessing: what is before the first convolution or product with weights
+        before = takewhile(lambda node: node.op_type not in ("Conv", "Gemm"), onnx.load(prepared).graph.node)
+        quantization.quantize_static(
+            prepared,
+            small,
+            CalibrationPhotos(),
+            quant_format=quantization.QuantFormat.QDQ,
+            op_types_to_quantize=list(_QUANTISED),
+            nodes_to_exclude=[node.name for node in before],
+            per_channel=True,
+            weight_type=quantization.QuantType.QInt8,
+            activation_type=quantization.QuantType.QUInt8,
+            calibrate_method=quantization.CalibrationMethod.MinMax,
+        )
+        return onnx.load(small)

@@ -102,16 +102,9 @@ def from_json(text: str, where: str) -> Facts:
 
 
 def facts_of(info: Mapping[str, Any], classes: tuple[str, ...], embedding_dim: int, input_size: int | None) -> Facts:
-    """Return the facts of a saved encoder.
+    """Return the facts of a saved encoder, from what its config.json says beside the network itself.
 
-    Args:
-        info: what its config.json says beside the network itself.
-        classes: its class names.
-        embedding_dim: width of its embedding.
-        input_size: side that its network reads; None for any.
-
-    Raises:
-        CrossresError: no size, or facts that are broken.
+    The ``input_size`` is the side that its network reads; None for any. CrossresError: no size, or broken facts.
     """
     trained = info.get("lr_size") or input_size
     if trained is None:

@@ -30,14 +30,10 @@ FINER = 8
 
 
 def read_photo(source: Source, name: str = "") -> Pixels:
-    """Return a photo as uint8 (H, W, 3) RGB.
+    """Return a photo as uint8 (H, W, 3) RGB; errors call it by its name, or its path.
 
-    Args:
-        source: a path, the bytes of a file, a Pillow image, or pixels: uint8 (H, W), (H, W, 3) or (H, W, 4).
-        name: what errors call it; its path if left out.
-
-    Raises:
-        CrossresError: not an image, a damaged or animated one, more than `MAX_PIXELS` pixels, or another type.
+    It may be a path, the bytes of a file, a Pillow image, or pixels: uint8 (H, W), (H, W, 3) or (H, W, 4).
+    CrossresError: not an image, a damaged or animated one, more than `MAX_PIXELS` pixels, or another type.
     """
     name = name or (str(source) if isinstance(source, (str, Path)) else "image")
     if isinstance(source, np.ndarray):
@@ -56,30 +52,27 @@ def read_photo(source: Source, name: str = "") -> Pixels:
 
 
 def _stream(source: Any, name: str) -> io.BytesIO:
-    too_large = CrossresError(f"{name}: the file is larger than {MAX_BYTES // 2**20} MB; shrink the image")
     if isinstance(source, (str, Path)):
-        path = Path(source)
-        if path.is_dir():
+        if (path := Path(source)).is_dir():
             raise no_image(path)
         try:
-            if path.stat().st_size > MAX_BYTES:
-                raise too_large
-            source = path.read_bytes()
+            with path.open("rb") as file:
+                source = file.read(MAX_BYTES + 1)
         except OSError as error:
             raise CrossresError(f"{name}: {error.strerror}") from None
     if not isinstance(source, (bytes, bytearray, memoryview)):
         kind = type(source).__name__
         raise CrossresError(f"{name} is {kind}; give a path, the bytes of a file, a Pillow image or an array")
     if len(source) > MAX_BYTES:
-        raise too_large
+        raise CrossresError(f"{name}: the file is larger than {MAX_BYTES // 2**20} MB; shrink the image")
     return io.BytesIO(source)
 
 
 def _decoded(image: Image.Image, name: str) -> Pixels:
     width, height = image.size
     if width * height > MAX_PIXELS:
-        limit = f"{MAX_PIXELS // 10**6} million"
-        raise CrossresError(f"{name}: {width}x{height} pixels are more than {limit}; crop or shrink it")
+        pixels = f"{width}x{height} pixels are more than {MAX_PIXELS // 10**6} million"
+        raise CrossresError(f"{name}: {pixels}; crop or shrink it")
     if getattr(image, "n_frames", 1) > 1:
         raise CrossresError(f"{name}: holds {image.n_frames} frames; give one of them as an image")  # type: ignore[attr-defined]
     return np.asarray(to_rgb(image))
@@ -106,14 +99,10 @@ def fitted(pixels: Pixels, side: int, facts: Facts) -> Pixels:
 
 
 def flags(pixels: Pixels, facts: Facts) -> tuple[str, ...]:
-    """Return the reasons why an answer to this photo is not to be trusted; none for a sound photo.
+    """Return the reasons why an answer to a photo, uint8 (H, W, 3), is not to be trusted; none for a sound photo.
 
     Too small is one whose shorter side (the longer one where it is padded) is below what the network was trained at.
     Flat and blown out are judged at the network's own size, against the training images' extremes.
-
-    Args:
-        pixels: uint8 (H, W, 3).
-        facts: of the network.
     """
     height, width = pixels.shape[:2]
     reasons = []
@@ -132,10 +121,8 @@ def flags(pixels: Pixels, facts: Facts) -> tuple[str, ...]:
 def named(images: Source | Iterable[Source]) -> Iterator[tuple[str, Source]]:
     """Yield every photo with its name: one photo, several, or the image files of a folder and below it, by name.
 
-    A folder without any image among several sources is itself yielded: `read_photo` says what is wrong with it.
-
-    Raises:
-        CrossresError: a single folder without any image.
+    A folder without any image among several sources is itself yielded: `read_photo` says what is wrong with it. A
+    single one is a CrossresError.
     """
     # of an array, (N, H, W, 3) are several
     single = isinstance(images, (str, Path, bytes, bytearray, Image.Image)) or getattr(images, "ndim", 4) < 4

@@ -34,15 +34,10 @@ class Engine(Protocol):
 
 
 class OnnxEngine:
-    """Runs a file of ``crossres export`` with onnxruntime, on the CPU.
+    """Runs a file of ``crossres export`` with onnxruntime, on the CPU; ``session`` is of the file, where it is open.
 
-    Args:
-        path: of the file.
-        threads: how many an operator may use; 0: as many as there are cores.
-        session: of the file, where it is open already.
-
-    Raises:
-        CrossresError: no such file, not written by ``crossres export``, or broken.
+    An operator may use so many threads; 0: as many as there are cores. CrossresError: no such file, not written by
+    ``crossres export``, or broken.
     """
 
     def __init__(self, path: str | Path, threads: int = 0, session: Any = None) -> None:
@@ -180,8 +175,7 @@ class Recognizer:
         for name, source in named(images):
             try:
                 photo = read_photo(source, name)
-                small = reduced(photo, self.facts)
-                waiting.append((Answer(name, flags(photo, self.facts)), small))
+                waiting.append((Answer(name, flags(photo, self.facts)), small := reduced(photo, self.facts)))
                 size += small.size
             except CrossresError as error:
                 waiting.append((Answer(name, error=str(error)), None))
@@ -213,10 +207,7 @@ class Recognizer:
                 embedding, quality = outputs["embedding"][row], float(outputs["quality"][row])
                 answers[i] = replace(answers[i], embedding=embedding, quality=quality)
                 if probabilities is not None:
-                    shares = probabilities[row]
-                    best = int(np.argmax(shares))
-                    label = self.facts.classes[best]
-                    answers[i] = replace(
-                        answers[i], label=label, probability=float(shares[best]), probabilities=shares
-                    )
+                    shares, best = probabilities[row], int(np.argmax(probabilities[row]))
+                    known = {"label": self.facts.classes[best], "probability": float(shares[best])}
+                    answers[i] = replace(answers[i], probabilities=shares, **known)
         return answers

@@ -27,13 +27,9 @@ PER_CLASS, MAX_SAMPLES = 2, 24
 
 
 class Examined(NamedTuple):
-    """A photo at a resolution, and the answers to it.
+    """A photo at a resolution, uint8 (side, side, 3), what the student reads of it, uint8 (s, s, 3), and the answers.
 
-    Attributes:
-        small: the photo at that resolution, uint8 (side, side, 3).
-        read: what the student reads of it, uint8 (s, s, 3).
-        student: its answer to ``small``; at the largest side to the photo as it is.
-        teacher: the teacher's answers: to ``small``, unless that is the largest side, and to the photo as it is.
+    The student's is to ``small``, at the largest side to the photo as it is; the teacher's to both, there to the latter.
     """
 
     small: Pixels
@@ -55,14 +51,9 @@ class Limit(NamedTuple):
 
 @dataclass(frozen=True)
 class PhotoService:
-    """Everything that the page can be asked.
+    """Everything that the page can be asked: a student, beside one of classes its teacher, and a gallery to search.
 
-    Attributes:
-        student: the model.
-        teacher: beside a student of classes.
-        gallery: searched; None for no search.
-        pairs: from which similarity on two photos show the same.
-        strangers: from which similarity on somebody of the gallery is recognised.
+    On two photos the same is seen from the similarity ``pairs`` on; somebody of the gallery from ``strangers`` on.
     """
 
     student: Recognizer
@@ -104,10 +95,9 @@ class PhotoService:
         if not MIN_SIDE <= side <= largest:
             raise CrossresError(f"the side is {side} pixels; give {MIN_SIDE} to {largest}")
         small = fitted(photo, side, self.facts)
-        shown = photo if side == largest else small
         photos = [photo] if side == largest else [small, photo]
         teacher = [self.teacher.predict(each)[0] for each in photos] if self.teacher else []
-        return Examined(small, self.read(shown), self.student.predict(shown)[0], teacher)
+        return Examined(small, self.read(photos[0]), self.student.predict(photos[0])[0], teacher)
 
     def read(self, photo: Pixels) -> Pixels:
         """Return what the student reads of a photo, uint8 (H, W, 3) -> uint8 (s, s, 3)."""
@@ -128,8 +118,7 @@ class PhotoService:
 def load_service(options: Page, note: Callable[[str], None] = lambda _: None) -> PhotoService:
     """Read everything that the page is asked about; note where the run's own teacher cannot be shown.
 
-    Raises:
-        CrossresError: one of them cannot be read, or does not belong to the others.
+    CrossresError: one of them cannot be read, or does not belong to the others.
     """
     if options.threshold is not None:
         check_similarity(options.threshold)
@@ -170,14 +159,14 @@ def _teacher(options: Page, note: Callable[[str], None]) -> Recognizer | None:
         if not path or not (options.teacher or Path(path).exists()):
             return None
         teacher = Recognizer.load(path, trust_code=options.trust_code)
-        if not teacher.facts.classes:
-            raise CrossresError(f"{path} has no classes to list")
+        if teacher.facts.classes:
+            return teacher
+        raise CrossresError(f"{path} has no classes to list")
     except CrossresError as error:
         if options.teacher:
             raise
         note(f"the run's teacher is not shown: {error}")
         return None
-    return teacher
 
 
 def read_upload(path: Path) -> Pixels:
@@ -190,16 +179,10 @@ def read_upload(path: Path) -> Pixels:
 
 
 def samples(model: str, folder: str | None, into: Path, note: Callable[[str], None]) -> list[list[Path]]:
-    """Return a few photos to begin with, class by class.
+    """Return a few photos to begin with, class by class: of a ``folder`` (of a folder for each class, or loose).
 
-    Args:
-        model: of a run's folder test images are taken, where its data are still there.
-        folder: images to take instead, in a folder for each class or loose.
-        into: folder that the run's test images are written to as PNG.
-        note: called with a line where the run's images cannot be read.
-
-    Raises:
-        CrossresError: there is no image in the folder.
+    Without one they are test images of the model, if it is a run's folder and its data are still there, written
+    ``into`` a folder as PNG; ``note`` is called with a line where they cannot be read. CrossresError: no image.
     """
     if folder:
         of_class: dict[Path, list[Path]] = {}
@@ -220,14 +203,12 @@ def samples(model: str, folder: str | None, into: Path, note: Callable[[str], No
 
 def _of_run(model: str, into: Path) -> Iterator[list[Path]]:
     from crossres.config.reading import read_run
-    from crossres.training.task import read_split
+    from crossres.evaluation.prepare import read_split
 
     config = read_run(model)
     # nothing is fetched for a sample
     config = replace(config, images=replace(config.images, download=False))
     images = read_split(config, "test", open_set=config.faces is not None)
-    if config.images.classes is not None:
-        images = images.of_classes(config.images.classes)
     for label in _spread(np.flatnonzero(images.class_counts).tolist()):
         name = re.sub(r"[^\w-]+", "-", images.classes[label])[:40]
         chosen = np.flatnonzero(images.labels == label)[:PER_CLASS].tolist()

@@ -11,11 +11,10 @@ import numpy as np
 from crossres.config.judging import EvaluateFaces
 from crossres.config.record import base_name
 from crossres.core.errors import CrossresError
-from crossres.data.face_sets import read_face_set
-from crossres.data.faces import Search, draw_pairs, first_image_search, hold_out_people, people_in_both
+from crossres.data.face_sets import read_bin, read_face_set
+from crossres.data.faces import Pairs, Search, draw_pairs, first_image_search, read_pairs
 from crossres.data.images import ImageSet, left_out
-from crossres.data.pairs import Pairs, read_bin, read_pairs
-from crossres.data.splits import SPLIT_SEED, OwnSplits, Split
+from crossres.data.splits import SPLIT_SEED, OwnSplits, Split, hold_out_people, people_in_both
 from crossres.evaluation.prepare import held_out_share, note, read_split
 from crossres.models.encoder import Encoder
 

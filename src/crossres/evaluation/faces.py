@@ -21,9 +21,9 @@ from crossres.core.files import write_atomically
 from crossres.core.progress import Progress
 from crossres.core.types import Float32s, Float64s
 from crossres.data.degradation import Degradation
+from crossres.data.faces import UNNAMED, Pairs
 from crossres.data.images import ImageSet
 from crossres.data.loader import Loader
-from crossres.data.pairs import UNNAMED, Pairs
 from crossres.evaluation.face_protocols import FaceTest, read_protocols
 from crossres.evaluation.identification import FPIRS, identify
 from crossres.evaluation.outputs import embed, sizes_of

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from crossres.config.experiment import Experiment
 from crossres.config.judging import Judgement
 from crossres.core.devices import Device, resolve_device
 from crossres.core.errors import CrossresError
@@ -52,13 +53,15 @@ def device_of(options: Judgement, encoder: Encoder) -> Device:
     return resolve_device(options.device, options.precision or encoder.info.get("precision", "float32"))
 
 
-def read_split(options: Judgement, split: Split, encoder: Encoder, *, open_set: bool = False) -> ImageSet:
+def read_split(
+    options: Judgement | Experiment, split: Split, encoder: Encoder | None = None, *, open_set: bool = False
+) -> ImageSet:
     """Read a split of the images, with the classes that the options name.
 
     Args:
-        options: of the judgement.
+        options: of the judgement or the training.
         split: which.
-        encoder: its training says how a source without splits is split, if the options do not.
+        encoder: its training says how a source without splits is split, if a judgement's options do not.
         open_set: the test split has classes of its own.
 
     Raises:
@@ -80,9 +83,9 @@ def read_split(options: Judgement, split: Split, encoder: Encoder, *, open_set: 
     return images if how.classes is None else images.of_classes(how.classes)
 
 
-def held_out_share(options: Judgement, encoder: Encoder) -> float:
+def held_out_share(options: Judgement | Experiment, encoder: Encoder | None) -> float:
     """Return the share of a source without splits that is held out: that of the training if none is given."""
-    return options.images.test_fraction or float(encoder.info.get("test_fraction", 0.2))
+    return options.images.test_fraction or float(encoder.info.get("test_fraction", 0.2) if encoder else 0.2)
 
 
 def degradation_of(options: Judgement, encoder: Encoder) -> Degradation:

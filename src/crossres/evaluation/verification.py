@@ -16,7 +16,7 @@ import numpy.typing as npt
 from crossres.core.errors import CrossresError
 from crossres.core.files import encode_bits
 from crossres.core.types import Bools, Float64s
-from crossres.data.pairs import Pairs
+from crossres.data.faces import Pairs
 from crossres.evaluation.identification import unit_rows
 from crossres.evaluation.statistics import FEW, POINTS, OperatingPoint, interval
 

@@ -26,12 +26,6 @@ class AB(MapLoss):
     Args:
         margin: m, above 0.
         pretrain: share of the training in which it trains alone; published 30 epochs before 240.
-
-    Shapes:
-        built from lists of (C, H, W), called on lists of (B, C, H, W) -> scalar.
-
-    Raises:
-        ValueError: an option out of range.
     """
 
     def __init__(
@@ -41,8 +35,8 @@ class AB(MapLoss):
         self.margin = demand("AB", "margin", margin, margin > 0, "margin > 0")
         self.pretrain = demand("AB", "pretrain", pretrain, 0 < pretrain < 1, "0 < pretrain < 1")
         self.connectors = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(s[0], t[0], 1, bias=False), nn.BatchNorm2d(t[0]))
-            for t, s in zip(self.teacher_shapes, self.student_shapes, strict=True)
+            nn.Sequential(nn.Conv2d(narrow, wide, 1, bias=False), nn.BatchNorm2d(wide))
+            for wide, narrow in self.channels
         )
 
     def compute(self, teacher: Maps, student: Maps, label: Tensor | None, index: Tensor | None) -> Tensor:

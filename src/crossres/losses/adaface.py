@@ -3,7 +3,7 @@
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from crossres.losses.base import demand
 from crossres.losses.margin import NEAR_ONE, MarginHead
@@ -29,13 +29,7 @@ class AdaFace(MarginHead):
 
     Shapes:
         student (B, student_dim), label (B,) -> scalar.
-
-    Raises:
-        ValueError: an option out of range, or a label that `prepare` has not seen.
     """
-
-    mean: Tensor
-    deviation: Tensor
 
     def __init__(
         self,
@@ -51,20 +45,18 @@ class AdaFace(MarginHead):
         self.concentration = demand("AdaFace", "concentration", concentration, concentration > 0, "concentration > 0")
         self.momentum = demand("AdaFace", "momentum", momentum, 0 <= momentum <= 1, "0 <= momentum <= 1")
         # a deviation below 0 means that no batch was seen
-        self.register_buffer("mean", torch.zeros(()))
-        self.register_buffer("deviation", torch.full((), -1.0))
+        self.mean = nn.Buffer(torch.zeros(()))
+        self.deviation = nn.Buffer(torch.full((), -1.0))
 
     def with_margin(self, cosine: Tensor, length: Tensor) -> Tensor:
         length = length.detach().clamp(1e-3, 100)
         mean, deviation = length.mean(), length.std(correction=0)
-        known = self.deviation >= 0
-        mean = torch.where(known, torch.lerp(mean, self.mean, self.momentum), mean)
-        deviation = torch.where(known, torch.lerp(deviation, self.deviation, self.momentum), deviation)
+        known, kept = self.deviation >= 0, self.momentum if self.training else 1.0
+        mean = torch.where(known, torch.lerp(mean, self.mean, kept), mean)
+        deviation = torch.where(known, torch.lerp(deviation, self.deviation, kept), deviation)
         if self.training:
             self.mean.copy_(mean)
             self.deviation.copy_(deviation)
-        else:
-            mean, deviation = torch.where(known, self.mean, mean), torch.where(known, self.deviation, deviation)
         quality = ((length - mean) / (deviation / self.concentration + 1e-3)).clamp(-1, 1)
         angle = (cosine.acos() - self.margin * quality).clamp(NEAR_ONE, math.pi - NEAR_ONE)
         return angle.cos() - self.margin * (quality + 1)

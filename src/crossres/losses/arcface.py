@@ -21,9 +21,6 @@ class ArcFace(MarginHead):
 
     Shapes:
         student (B, student_dim), label (B,) -> scalar.
-
-    Raises:
-        ValueError: an option out of range, or a label that `prepare` has not seen.
     """
 
     def __init__(self, teacher_dim: int, student_dim: int, *, margin: float = 0.5, scale: float = 64.0) -> None:

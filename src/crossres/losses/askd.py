@@ -18,9 +18,6 @@ class ASKD(ProjectedMapLoss):
     networks have; our reading for networks without: the mean activation. Where a pair of maps differs in channels, R
     is that of the student's map behind a 1x1 convolution to the teacher's channels, trained with the student.
     Published weight 5, for faces.
-
-    Shapes:
-        built from lists of (C, H, W), called on lists of (B, C, H, W) -> scalar.
     """
 
     def compute(self, teacher: Maps, student: Maps, label: Tensor | None, index: Tensor | None) -> Tensor:

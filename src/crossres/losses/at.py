@@ -20,12 +20,6 @@ class AT(MapLoss):
 
     Args:
         power: p, at least 1.
-
-    Shapes:
-        built from lists of (C, H, W), called on lists of (B, C, H, W) -> scalar.
-
-    Raises:
-        ValueError: an option out of range.
     """
 
     def __init__(self, teacher_dim: Shapes, student_dim: Shapes, *, power: float = 2.0) -> None:
@@ -34,10 +28,7 @@ class AT(MapLoss):
 
     def compute(self, teacher: Maps, student: Maps, label: Tensor | None, index: Tensor | None) -> Tensor:
         loss = student[0].new_zeros(())
-        for t, s in zip(teacher, student, strict=True):
-            loss = loss + (self._attention(t) - self._attention(s)).square().mean()
+        for pair in zip(teacher, student, strict=True):
+            t, s = (unit(maps.abs().pow(self.power).mean(1).flatten(1)) for maps in pair)
+            loss = loss + (t - s).square().mean()
         return loss
-
-    def _attention(self, maps: Tensor) -> Tensor:
-        """Return unit vectors (B, H W)."""
-        return unit(maps.abs().pow(self.power).mean(1).flatten(1))

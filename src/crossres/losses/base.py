@@ -23,7 +23,7 @@ class Loss(nn.Module, ABC):
         student_dim: width of what is read of the student.
 
     Raises:
-        ValueError: class counts that differ where the loss compares class by class.
+        ValueError: an option out of its range, or class counts that differ where the loss compares class by class.
     """
 
     #: which field of Outputs the loss reads on both sides
@@ -50,11 +50,7 @@ class Loss(nn.Module, ABC):
         self.pretraining = False
 
     def prepare(self, label: Tensor) -> None:
-        """See the training set's labels once, before the first step (a bank allocates itself here).
-
-        Args:
-            label: (N,) labels of the whole training set, in the order of ``index``.
-        """
+        """See the training set's labels (N,), in the order of ``index``, once before the first step: for a bank, say."""
 
     def forward(self, teacher: Any, student: Any, label: Tensor | None = None, index: Tensor | None = None) -> Tensor:
         """Check the shapes, leave autocast and compute in float32.

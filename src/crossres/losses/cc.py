@@ -25,9 +25,6 @@ class CC(Loss):
 
     Shapes:
         teacher (B, teacher_dim), student (B, student_dim) -> scalar.
-
-    Raises:
-        ValueError: an option out of range.
     """
 
     def __init__(self, teacher_dim: int, student_dim: int, *, gamma: float = 0.4, order: int = 2) -> None:

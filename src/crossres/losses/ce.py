@@ -1,7 +1,5 @@
 """Cross-entropy against the labels."""
 
-from typing import ClassVar
-
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -28,9 +26,9 @@ class CE(Loss):
             on a GPU would make every step wait for the device).
     """
 
-    reads: ClassVar[str] = "logits"
-    needs_teacher: ClassVar[bool] = False
-    needs_label: ClassVar[bool] = True
+    reads = "logits"
+    needs_teacher = False
+    needs_label = True
 
     def __init__(self, teacher_dim: int, student_dim: int, *, label_smoothing: float = 0.0) -> None:
         super().__init__(teacher_dim, student_dim)

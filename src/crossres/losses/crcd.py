@@ -1,12 +1,12 @@
 """Complementary relation contrastive distillation."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from crossres.losses.contrast import Relation, RelationalLoss
 from crossres.losses.geometry import unit
-from crossres.losses.relations import Relation, RelationalLoss
 
 
 class CRCD(RelationalLoss):
@@ -35,9 +35,6 @@ class CRCD(RelationalLoss):
     Shapes:
         teacher (B, teacher_dim), student (B, student_dim), label (B,) -> scalar; 0 for a batch of 1. Without labels
         all other samples are negatives.
-
-    Raises:
-        ValueError: an option out of range.
     """
 
     def __init__(
@@ -73,14 +70,11 @@ class CRCDGradient(CRCD):
 
     Shapes:
         teacher logits (B, C), student logits (B, C), label (B,) -> scalar; 0 for a batch of 1.
-
-    Raises:
-        ValueError: class counts that differ; an option out of range.
     """
 
-    reads: ClassVar[str] = "logits"
-    needs_label: ClassVar[bool] = True
-    same_classes: ClassVar[bool] = True
+    reads = "logits"
+    needs_label = True
+    same_classes = True
 
     def compute(self, teacher: Tensor, student: Tensor, label: Any, index: Tensor | None) -> Tensor:
         target = F.one_hot(label, teacher.shape[1])

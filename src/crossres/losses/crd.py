@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossres.losses.base import Loss, demand, demand_within
-from crossres.losses.contrast import info_nce, other_classes, other_images
+from crossres.losses.contrast import contrast, different
 from crossres.losses.geometry import unit
 
 
@@ -16,23 +16,9 @@ class Bank(nn.Module):
     r"""The published memory: a student and a teacher vector for each training image, and the NCE loss of `CRD`.
 
     An epsilon of 1e-7 is added to each denominator; each Z is N times the first batch's mean of exp(<f, m> / tau) and
-    then fixed. Computed from log P as log-sigmoids, which is the same number and cannot overflow.
-
-    Args:
-        width: width of a vector.
-        tau: temperature.
-        negatives: m, the negatives drawn for each sample.
-        momentum: share of the old vector kept when a sample's vector is renewed.
-        same_class: whether negatives may be of the sample's own class.
+    then fixed. Computed from log P as log-sigmoids, which is the same number and cannot overflow. The options are
+    those of `CRD`.
     """
-
-    student_memory: Tensor
-    teacher_memory: Tensor
-    log_z: Tensor
-    position: Tensor
-    order: Tensor
-    start: Tensor
-    count: Tensor
 
     def __init__(self, width: int, tau: float, negatives: int, momentum: float, same_class: bool) -> None:
         super().__init__()
@@ -41,10 +27,10 @@ class Bank(nn.Module):
         self.negatives = negatives
         self.momentum = momentum
         self.same_class = same_class
-        self.register_buffer("student_memory", torch.empty(0, width))
-        self.register_buffer("teacher_memory", torch.empty(0, width))
+        self.student_memory: Tensor = nn.Buffer(torch.empty(0, width))
+        self.teacher_memory: Tensor = nn.Buffer(torch.empty(0, width))
         # log Z of the student's and of the teacher's scores; NaN until the first batch.
-        self.register_buffer("log_z", torch.full((2,), math.nan))
+        self.log_z: Tensor = nn.Buffer(torch.full((2,), math.nan))
         # Computed from the labels by prepare(), so not part of the state.
         for name in ("position", "order", "start", "count"):
             self.register_buffer(name, torch.empty(0, dtype=torch.int64), persistent=False)
@@ -60,13 +46,11 @@ class Bank(nn.Module):
         self.log_z = torch.full((2,), math.nan, device=device)
         # Negatives are drawn from other groups: classes, or single images where a class may contrast with itself.
         group = torch.arange(size, device=device) if self.same_class else label
-        _, inverse, count = torch.unique(group, return_inverse=True, return_counts=True)
-        if count.shape[0] < 2:
+        _, self.position, self.count = torch.unique(group, return_inverse=True, return_counts=True)
+        if len(self.count) < 2:
             raise ValueError(f"CRD: the {size} training labels hold one class, so there is no negative to draw")
-        self.order = torch.argsort(inverse, stable=True)
-        self.position = inverse
-        self.count = count
-        self.start = torch.cumsum(count, 0) - count
+        self.order = torch.argsort(self.position, stable=True)
+        self.start = torch.cumsum(self.count, 0) - self.count
 
     def draw(self, index: Tensor) -> Tensor:
         """Return (B, negatives) images of other classes, uniform and with replacement.
@@ -88,9 +72,14 @@ class Bank(nn.Module):
             return products.gather(1, chosen) / self.tau
         return torch.einsum("bkd,bd->bk", memory[chosen], vector) / self.tau
 
-    def forward(self, teacher: Tensor, student: Tensor, index: Tensor) -> Tensor:
+    def forward(self, teacher: Tensor, student: Tensor, index: Tensor | None) -> Tensor:
         """Return the loss of unit vectors (B, width) of images ``index``; in training renew their rows."""
         size = self.student_memory.shape[0]
+        if index is None:
+            raise ValueError("CRD: form='bank' needs the index of each sample, got None")
+        if size == 0:
+            raise ValueError("CRD: form='bank' needs prepare(label) with the training labels before the first step")
+        demand_within("CRD", "index runs", index, size)
         chosen = torch.cat([index[:, None], self.draw(index)], dim=1)
         noise = self.negatives / size
         log_noise = math.log(noise + 1e-7)
@@ -185,19 +174,8 @@ class CRD(Loss):
     def compute(self, teacher: Tensor, student: Tensor, label: Tensor | None, index: Tensor | None) -> Tensor:
         t, s = unit(self.teacher_layer(teacher)), unit(self.student_layer(student))
         if self.bank is not None:
-            return self.bank(t, s, self._checked(index))  # type: ignore[no-any-return]
-        negatives = other_images(index, len(s), s.device)
-        negatives = other_classes(negatives, None if self.same_class_negatives else label)
-        of_teacher = info_nce(t @ s.T / self.tau, negatives).mean()
-        of_student = info_nce(s @ t.T / self.tau, negatives).mean()
+            return self.bank(t, s, index)  # type: ignore[no-any-return]
+        _, negatives = different(student, None if self.same_class_negatives else label, index)
+        of_teacher = contrast(t @ s.T / self.tau, negatives, "softmax").mean()
+        of_student = contrast(s @ t.T / self.tau, negatives, "softmax").mean()
         return of_student + of_teacher
-
-    def _checked(self, index: Tensor | None) -> Tensor:
-        assert self.bank is not None
-        size = self.bank.student_memory.shape[0]
-        if index is None:
-            raise ValueError("CRD: form='bank' needs the index of each sample, got None")
-        if size == 0:
-            raise ValueError("CRD: form='bank' needs prepare(label) with the training labels before the first step")
-        demand_within("CRD", "index runs", index, size)
-        return index

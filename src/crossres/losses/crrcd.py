@@ -5,7 +5,7 @@ from typing import Literal
 from torch import Tensor
 
 from crossres.losses.base import demand
-from crossres.losses.relations import Relation, RelationalLoss
+from crossres.losses.contrast import Relation, RelationalLoss
 
 
 class CRRCD(RelationalLoss):
@@ -46,9 +46,6 @@ class CRRCD(RelationalLoss):
         teacher (B, teacher_dim), student (B, student_dim), label (B,), index (B,) -> scalar. A batch of 1 has
         no pair and a loss of 0. Where a pair has no negative, the sigmoid critic keeps its first term and the
         softmax critic gives 0.
-
-    Raises:
-        ValueError: an option out of range.
     """
 
     def __init__(
@@ -66,9 +63,11 @@ class CRRCD(RelationalLoss):
         both_directions: bool = False,
         reduction: Literal["sum", "mean"] = "mean",
     ) -> None:
-        super().__init__(teacher_dim, student_dim, tau, width, anchors, critic, reduction, both_directions)
+        super().__init__(teacher_dim, student_dim, tau, width, anchors, critic)
         demand("CRRCD", "hidden", hidden, hidden >= 1, "hidden >= 1")
         demand("CRRCD", "depth", depth, depth >= 1, "depth >= 1")
+        self.reduction = demand("CRRCD", "reduction", reduction, reduction in ("sum", "mean"), "'sum' or 'mean'")
+        self.both_directions = both_directions
         self.same_class_negatives = same_class_negatives
         self.teacher_relation = Relation(teacher_dim, None, hidden, width, depth)
         self.cross_relation = Relation(teacher_dim, student_dim, hidden, width, depth)

@@ -1,7 +1,5 @@
 """Distillation from a stronger teacher."""
 
-from typing import ClassVar
-
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -27,13 +25,10 @@ class DIST(Loss):
 
     Shapes:
         teacher logits (B, C), student logits (B, C) -> scalar.
-
-    Raises:
-        ValueError: class counts that differ; an option out of range.
     """
 
-    reads: ClassVar[str] = "logits"
-    same_classes: ClassVar[bool] = True
+    reads = "logits"
+    same_classes = True
 
     def __init__(
         self, teacher_dim: int, student_dim: int, *, beta: float = 2.0, gamma: float = 2.0, tau: float = 4.0

@@ -17,12 +17,6 @@ class FitNet(MapLoss):
 
     Args:
         stage: which pair of maps, counted from 0; -1 takes the middle one.
-
-    Shapes:
-        built from lists of (C, H, W), called on lists of (B, C, H, W) -> scalar.
-
-    Raises:
-        ValueError: an option out of range.
     """
 
     def __init__(self, teacher_dim: Shapes, student_dim: Shapes, *, stage: int = -1) -> None:
@@ -30,9 +24,9 @@ class FitNet(MapLoss):
         stages = len(self.sizes)
         demand("FitNet", "stage", stage, -1 <= stage < stages, f"-1..{stages - 1}")
         self.stage = stages // 2 if stage == -1 else stage
-        teacher_width, student_width = self.teacher_shapes[self.stage][0], self.student_shapes[self.stage][0]
-        self.regressor = nn.Conv2d(student_width, teacher_width, 1)
-        self.norm = nn.BatchNorm2d(teacher_width)
+        wide, narrow = self.channels[self.stage]
+        self.regressor = nn.Conv2d(narrow, wide, 1)
+        self.norm = nn.BatchNorm2d(wide)
 
     def compute(self, teacher: Maps, student: Maps, label: Tensor | None, index: Tensor | None) -> Tensor:
         guess = F.relu(self.norm(self.regressor(student[self.stage])))

@@ -13,9 +13,6 @@ class FSKD(ProjectedMapLoss):
 
     with F_b a sample's whole map, (C H W,). Published weight 20. The paper's networks have equal widths; where they
     differ, a 1x1 convolution, trained with the student, brings the student's map to the teacher's channels (ours).
-
-    Shapes:
-        built from lists of (C, H, W), called on lists of (B, C, H, W) -> scalar.
     """
 
     def compute(self, teacher: Maps, student: Maps, label: Tensor | None, index: Tensor | None) -> Tensor:

@@ -2,7 +2,6 @@
 
 from copy import deepcopy
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -28,12 +27,6 @@ class FT(MapLoss):
     Args:
         rate: channels of the factors, as a share of the teacher's channels.
         pretrain: share of the training in which the paraphraser trains alone; there 30 epochs before 240.
-
-    Shapes:
-        built from lists of (C, H, W), called on lists of (B, C, H, W) -> scalar.
-
-    Raises:
-        ValueError: an option out of range.
     """
 
     def __init__(
@@ -42,7 +35,7 @@ class FT(MapLoss):
         super().__init__(teacher_dim, student_dim)
         demand("FT", "rate", rate, rate > 0, "rate > 0")
         self.pretrain = demand("FT", "pretrain", pretrain, 0 < pretrain < 1, "0 < pretrain < 1")
-        wide, narrow = self.teacher_shapes[-1][0], self.student_shapes[-1][0]
+        wide, narrow = self.channels[-1]
         factors = max(1, round(wide * rate))
         self.paraphraser = _convolutions(wide, wide, factors)
         # a fixed copy is what is used: weight decay goes on shrinking the paraphraser
@@ -52,9 +45,7 @@ class FT(MapLoss):
 
     def compute(self, teacher: Maps, student: Maps, label: Tensor | None, index: Tensor | None) -> Tensor:
         if self.pretraining:
-            with torch.no_grad():
-                for kept, trained in zip(self.words.parameters(), self.paraphraser.parameters(), strict=True):
-                    kept.copy_(trained)
+            self.words.load_state_dict(self.paraphraser.state_dict())
             return F.mse_loss(self.decoder(self.paraphraser(teacher[-1])), teacher[-1])
         factors = unit(self.translator(student[-1]).flatten(1))
         return (unit(self.words(teacher[-1]).flatten(1)) - factors).abs().mean()

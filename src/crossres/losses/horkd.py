@@ -27,9 +27,6 @@ class HORKD(Loss):
     Shapes:
         teacher (B, teacher_dim), student (B, student_dim) -> scalar; 0 for a batch of 1. The triplets take memory
         and time of B^3.
-
-    Raises:
-        ValueError: an option out of range.
     """
 
     def __init__(

@@ -1,7 +1,5 @@
 """Knowledge distillation of class probabilities."""
 
-from typing import ClassVar
-
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -24,13 +22,10 @@ class KD(Loss):
 
     Shapes:
         teacher logits (B, C), student logits (B, C) -> scalar.
-
-    Raises:
-        ValueError: class counts that differ; ``temperature`` out of range.
     """
 
-    reads: ClassVar[str] = "logits"
-    same_classes: ClassVar[bool] = True
+    reads = "logits"
+    same_classes = True
 
     def __init__(self, teacher_dim: int, student_dim: int, *, temperature: float = 4.0) -> None:
         super().__init__(teacher_dim, student_dim)

@@ -1,7 +1,7 @@
 """Losses on feature maps: a pair of maps for each stage, at one size."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,32 +24,35 @@ class MapLoss(Loss):
         teacher_dim: (channels, height, width) of each of the teacher's maps, from the first stage to the last.
         student_dim: of the student's, as many.
 
+    Shapes:
+        built from lists of (C, H, W), called on lists of (B, C, H, W) -> scalar.
+
     Raises:
         ValueError: no stages, or a different number of them.
     """
 
-    reads: ClassVar[str] = "features"
+    reads = "features"
 
     def __init__(self, teacher_dim: Shapes, student_dim: Shapes) -> None:
         super().__init__(0, 0)
         if not student_dim or len(teacher_dim) != len(student_dim):
             counts = f"{len(teacher_dim)} maps of the teacher and {len(student_dim)} of the student"
             raise ValueError(f"{type(self).__name__}: {counts}, expected the same number, at least 1")
-        self.teacher_shapes = [tuple(shape) for shape in teacher_dim]
-        self.student_shapes = [tuple(shape) for shape in student_dim]
+        self.shapes = {"teacher": teacher_dim, "student": student_dim}
+        pairs = list(zip(teacher_dim, student_dim, strict=True))
+        #: channels of the teacher's and of the student's map of each pair
+        self.channels = [(t[0], s[0]) for t, s in pairs]
         #: (height, width) that each pair is compared at
-        self.sizes = [(min(t[1], s[1]), min(t[2], s[2])) for t, s in zip(teacher_dim, student_dim, strict=True)]
+        self.sizes = [(min(t[1], s[1]), min(t[2], s[2])) for t, s in pairs]
 
     def _batch_of(self, side: str, given: Any, size: int | None = None) -> int:
-        shapes = self.teacher_shapes if side == "teacher" else self.student_shapes
-        name = type(self).__name__
+        shapes, name = self.shapes[side], type(self).__name__
         if isinstance(given, Tensor) or len(given) != len(shapes):
             raise ValueError(f"{name}: {side} holds {len(given)} maps, expected a list of {len(shapes)}")
         size = len(given[0]) if size is None else size
         for stage, (tensor, shape) in enumerate(zip(given, shapes, strict=True)):
             # a teacher's map may come pooled already, from its cache
-            small = (shape[0], *self.sizes[stage])
-            if tuple(tensor.shape) not in ((size, *shape), (size, *small)):
+            if tuple(tensor.shape) not in ((size, *shape), (size, shape[0], *self.sizes[stage])):
                 raise ValueError(f"{name}: {side} map {stage} is {tuple(tensor.shape)}, expected {(size, *shape)}")
         return size
 
@@ -66,8 +69,8 @@ class ProjectedMapLoss(MapLoss):
     def __init__(self, teacher_dim: Shapes, student_dim: Shapes) -> None:
         super().__init__(teacher_dim, student_dim)
         self.projections = nn.ModuleList(
-            nn.Identity() if t[0] == s[0] else nn.Conv2d(s[0], t[0], 1, bias=False)
-            for t, s in zip(self.teacher_shapes, self.student_shapes, strict=True)
+            nn.Identity() if wide == narrow else nn.Conv2d(narrow, wide, 1, bias=False)
+            for wide, narrow in self.channels
         )
 
 

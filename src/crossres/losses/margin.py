@@ -1,7 +1,6 @@
 """What the margin heads share: a unit prototype for each identity, cosines, and a margin on the right one."""
 
 from abc import abstractmethod
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -21,10 +20,13 @@ class MarginHead(Loss):
 
     A subclass says what :math:`z_{iy_i}` is. The prototypes w are made for the training set's identities
     (:meth:`prepare`), trained with the student and thrown away.
+
+    Raises:
+        ValueError: an option out of range, or a label that `prepare` has not seen.
     """
 
-    needs_teacher: ClassVar[bool] = False
-    needs_label: ClassVar[bool] = True
+    needs_teacher = False
+    needs_label = True
 
     def __init__(self, teacher_dim: int, student_dim: int, *, margin: float, scale: float) -> None:
         super().__init__(teacher_dim, student_dim)

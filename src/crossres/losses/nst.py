@@ -16,18 +16,12 @@ class NST(MapLoss):
 
     the squared maximum mean discrepancy between the unit vectors t_c and s_c of a sample's channels, which may
     differ in number. Published weight 50.
-
-    Shapes:
-        built from lists of (C, H, W), called on lists of (B, C, H, W) -> scalar.
     """
 
     def compute(self, teacher: Maps, student: Maps, label: Tensor | None, index: Tensor | None) -> Tensor:
         loss = student[0].new_zeros(())
         for maps in zip(teacher, student, strict=True):
             t, s = (unit(x.flatten(2)) for x in maps)
-            loss = loss + _kernel(t, t) + _kernel(s, s) - 2 * _kernel(s, t)
+            for a, b, sign in ((t, t, 1), (s, s, 1), (s, t, -2)):
+                loss = loss + sign * (a @ b.transpose(1, 2)).square().mean()
         return loss
-
-
-def _kernel(a: Tensor, b: Tensor) -> Tensor:
-    return (a @ b.transpose(1, 2)).square().mean()

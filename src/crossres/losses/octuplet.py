@@ -1,7 +1,5 @@
 """Octuplet loss."""
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 
@@ -26,12 +24,9 @@ class Octuplet(Loss):
 
     Shapes:
         teacher (B, teacher_dim), student (B, student_dim), label (B,) -> scalar; 0 where no image has both p and n.
-
-    Raises:
-        ValueError: an option out of range.
     """
 
-    needs_label: ClassVar[bool] = True
+    needs_label = True
 
     def __init__(self, teacher_dim: int, student_dim: int, *, margin: float = 0.5) -> None:
         super().__init__(teacher_dim, student_dim)
@@ -43,17 +38,14 @@ class Octuplet(Loss):
         same = label[:, None] == label
         negative = ~same
         positive = same & ~torch.eye(len(label), dtype=torch.bool, device=label.device)
+        known = positive.any(1) & negative.any(1)
         loss = student.sum() * 0
         for anchor, other in ((teacher, student), (student, teacher), (student, student)):
-            loss = loss + self._triplets(anchor, other, positive, negative)
+            squared = anchor.square().sum(1)[:, None] + other.square().sum(1) - 2 * anchor @ other.T
+            # the root of 0 has no gradient
+            distance = squared.clamp(min=1e-12).sqrt()
+            farthest = distance.masked_fill(~positive, -torch.inf).amax(1)
+            nearest = distance.masked_fill(~negative, torch.inf).amin(1)
+            rows = torch.where(known, farthest - nearest + self.margin, 0.0).clamp(min=0)
+            loss = loss + rows.sum() / known.sum().clamp(min=1)
         return loss
-
-    def _triplets(self, anchor: Tensor, other: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-        squared = anchor.square().sum(1)[:, None] + other.square().sum(1) - 2 * anchor @ other.T
-        # the root of 0 has no gradient
-        distance = squared.clamp(min=1e-12).sqrt()
-        farthest = distance.masked_fill(~positive, -torch.inf).amax(1)
-        nearest = distance.masked_fill(~negative, torch.inf).amin(1)
-        known = positive.any(1) & negative.any(1)
-        rows = torch.where(known, farthest - nearest + self.margin, 0.0).clamp(min=0)
-        return rows.sum() / known.sum().clamp(min=1)

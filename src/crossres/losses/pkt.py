@@ -22,11 +22,6 @@ class PKT(Loss):
     """
 
     def compute(self, teacher: Tensor, student: Tensor, label: Tensor | None, index: Tensor | None) -> Tensor:
-        target, guess = _neighbours(teacher), _neighbours(student)
+        similarities = [(cosines(embedding) + 1) / 2 for embedding in (teacher, student)]
+        target, guess = (rows / rows.sum(1, keepdim=True) for rows in similarities)
         return (target * ((target + EPSILON) / (guess + EPSILON)).log()).mean()
-
-
-def _neighbours(embedding: Tensor) -> Tensor:
-    """Return (B, B): each row the probabilities of its sample's neighbours."""
-    similarity = (cosines(embedding) + 1) / 2
-    return similarity / similarity.sum(1, keepdim=True)

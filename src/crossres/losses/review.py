@@ -49,22 +49,15 @@ class ReviewKD(MapLoss):
 
     Args:
         width: channels handed from stage to stage; 0 takes the student's widest map's, at most 512.
-
-    Shapes:
-        built from lists of (C, H, W), called on lists of (B, C, H, W) -> scalar.
-
-    Raises:
-        ValueError: an option out of range.
     """
 
     def __init__(self, teacher_dim: Shapes, student_dim: Shapes, *, width: int = 0) -> None:
         super().__init__(teacher_dim, student_dim)
         demand("ReviewKD", "width", width, width >= 0, "width >= 0")
-        middle = width or min(512, max(shape[0] for shape in self.student_shapes))
+        middle = width or min(512, max(narrow for _, narrow in self.channels))
         last = len(self.sizes) - 1
         self.fusions = nn.ModuleList(
-            Fusion(s[0], middle, t[0], fuses=stage < last)
-            for stage, (t, s) in enumerate(zip(self.teacher_shapes, self.student_shapes, strict=True))
+            Fusion(narrow, middle, wide, fuses=stage < last) for stage, (wide, narrow) in enumerate(self.channels)
         )
 
     def compute(self, teacher: Maps, student: Maps, label: Tensor | None, index: Tensor | None) -> Tensor:

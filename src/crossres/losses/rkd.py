@@ -25,9 +25,6 @@ class RKD(Loss):
     Shapes:
         teacher (B, teacher_dim), student (B, student_dim) -> scalar; 0 for a batch of 1. The angles take
         memory and time of B^3.
-
-    Raises:
-        ValueError: an option out of range.
     """
 
     def __init__(self, teacher_dim: int, student_dim: int, *, distance: float = 25.0, angle: float = 50.0) -> None:

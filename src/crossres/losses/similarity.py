@@ -24,9 +24,6 @@ class Similarity(Loss):
 
     Shapes:
         teacher (B, teacher_dim), student (B, student_dim) -> scalar; 0 for a batch of 1 or 2.
-
-    Raises:
-        ValueError: an option out of range.
     """
 
     def __init__(self, teacher_dim: int, student_dim: int, *, tau: float = 0.1) -> None:
@@ -34,13 +31,11 @@ class Similarity(Loss):
         self.tau = demand("Similarity", "tau", tau, tau > 0, "tau > 0")
 
     def compute(self, teacher: Tensor, student: Tensor, label: Tensor | None, index: Tensor | None) -> Tensor:
-        if len(student) < 2:
+        size = len(student)
+        if size < 2:
             return student.sum() * 0
-        of_teacher, of_student = (self._rows(cosines(side)) for side in (teacher, student))
+        # each row without its own column, (B, B - 1)
+        others = ~torch.eye(size, dtype=torch.bool, device=student.device)
+        rows = [(cosines(side) / self.tau)[others].view(size, size - 1) for side in (teacher, student)]
+        of_teacher, of_student = (F.log_softmax(row, dim=1) for row in rows)
         return F.kl_div(of_student, of_teacher, reduction="batchmean", log_target=True)
-
-    def _rows(self, cosine: Tensor) -> Tensor:
-        """Return the log-probabilities (B, B - 1) of each row without its own column."""
-        size = len(cosine)
-        others = ~torch.eye(size, dtype=torch.bool, device=cosine.device)
-        return F.log_softmax((cosine / self.tau)[others].view(size, size - 1), dim=1)

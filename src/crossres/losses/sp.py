@@ -13,15 +13,8 @@ class SP(MapLoss):
         G = F F^\top \text{ with rows of unit length}, \quad L = \frac{1}{B^2} \sum_{ij} (G^t_{ij} - G^s_{ij})^2
 
     with F the last stage's maps, a row a sample, (B, C H W). Published weight 3,000.
-
-    Shapes:
-        built from lists of (C, H, W), called on lists of (B, C, H, W) -> scalar.
     """
 
     def compute(self, teacher: Maps, student: Maps, label: Tensor | None, index: Tensor | None) -> Tensor:
-        return (_similarity(teacher[-1]) - _similarity(student[-1])).square().mean()
-
-
-def _similarity(maps: Tensor) -> Tensor:
-    rows = maps.flatten(1)
-    return unit(rows @ rows.T)
+        t, s = teacher[-1].flatten(1), student[-1].flatten(1)
+        return (unit(t @ t.T) - unit(s @ s.T)).square().mean()

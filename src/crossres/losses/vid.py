@@ -28,19 +28,17 @@ class VID(MapLoss):
 
     Shapes:
         built from lists of (C, H, W), called on lists of (B, C, H, W) -> scalar; it may be negative.
-
-    Raises:
-        ValueError: an option out of range.
     """
 
     def __init__(self, teacher_dim: Shapes, student_dim: Shapes, *, variance: float = 5.0) -> None:
         super().__init__(teacher_dim, student_dim)
         demand("VID", "variance", variance, variance > EPSILON, f"variance > {EPSILON:g}")
         start = math.log(math.expm1(variance - EPSILON))
-        self.regressors = nn.ModuleList(
-            _regressor(s[0], t[0]) for t, s in zip(self.teacher_shapes, self.student_shapes, strict=True)
-        )
-        self.scales = nn.ParameterList(torch.full((t[0],), start) for t in self.teacher_shapes)
+        self.regressors = nn.ModuleList()
+        for wide, narrow in self.channels:
+            first, second, third = (nn.Conv2d(width, wide, 1, bias=False) for width in (narrow, wide, wide))
+            self.regressors.append(nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), third))
+        self.scales = nn.ParameterList(torch.full((wide,), start) for wide, _ in self.channels)
 
     def compute(self, teacher: Maps, student: Maps, label: Tensor | None, index: Tensor | None) -> Tensor:
         loss = student[0].new_zeros(())
@@ -48,8 +46,3 @@ class VID(MapLoss):
             variance = (F.softplus(scale) + EPSILON)[:, None, None]
             loss = loss + 0.5 * ((t - regressor(s)).square() / variance + variance.log()).mean()
         return loss
-
-
-def _regressor(student: int, teacher: int) -> nn.Sequential:
-    layers = (nn.Conv2d(student, teacher, 1, bias=False), nn.Conv2d(teacher, teacher, 1, bias=False))
-    return nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), nn.Conv2d(teacher, teacher, 1, bias=False))

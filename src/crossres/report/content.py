@@ -26,7 +26,7 @@ from crossres.data.images import ImageSet
 from crossres.data.loader import Loader
 from crossres.evaluation.face_protocols import FaceTest
 from crossres.evaluation.outputs import batch_outputs, sizes_of
-from crossres.evaluation.prepare import degradation_of, loader_of
+from crossres.evaluation.prepare import degradation_of, loader_of, read_split
 from crossres.models.encoder import Encoder
 from crossres.models.onnx_input import OnnxInput
 from crossres.models.pretrained import from_pretrained
@@ -36,7 +36,6 @@ from crossres.models.weights import weights_sha256
 from crossres.training.faces import FaceTask
 from crossres.training.networks import build_teacher
 from crossres.training.run import TASKS
-from crossres.training.task import read_split
 
 #: Errors shown on a page, all runs together: some 10 kB each.
 PICTURES = 150
@@ -117,10 +116,9 @@ class FinishedRun:
         def read() -> FaceTest:
             config = self.config
             if not config.faces:
-                images, classes = read_split(config, "test"), config.images.classes
-                return FaceTest(images if classes is None else images.of_classes(classes))
+                return FaceTest(read_split(config, "test"))
             task = FaceTask(config)
-            _, val, images = task.images(config, self.shared.progress)
+            _, val, images = task.images(self.shared.progress)
             search = first_image_search(images) if images.class_counts.max() > 1 else None
             chooser = (val, task.val_pairs) if val and task.val_pairs else None
             return FaceTest(images, task.test_pairs, search, chooser)

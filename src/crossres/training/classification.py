@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from crossres.config.experiment import Experiment
 from crossres.core.files import encode_bits
 from crossres.core.progress import Progress
 from crossres.data.images import ImageSet, left_out
 from crossres.data.loader import Loader
 from crossres.data.splits import SPLIT_SEED, require_classes, stratified_split
 from crossres.evaluation.accuracy import measure, right_at_k
-from crossres.evaluation.outputs import predict
+from crossres.evaluation.outputs import Autocast, predict
+from crossres.evaluation.prepare import read_split
 from crossres.losses.options import reads
 from crossres.models.encoder import Encoder
-from crossres.training.task import Autocast, Task, read_split
+from crossres.training.task import Task
 
 
 class Classification(Task):
@@ -24,26 +24,22 @@ class Classification(Task):
     chosen_by = "val_top1"
     compared_by = "top1"
 
-    def images(self, config: Experiment, progress: Progress) -> tuple[ImageSet, ImageSet | None, ImageSet]:
-        train_set, test_set = (read_split(config, split) for split in ("train", "test"))
-        if config.images.classes is not None:
-            train_set = train_set.of_classes(config.images.classes)
-            test_set = test_set.of_classes(config.images.classes)
-            require_classes(train_set)
-        for lines in left_out({"train": train_set, "test": test_set}):
-            progress.say(lines)
-        val_set: ImageSet | None = None
-        if config.train.val_fraction > 0:
-            kept, held_out = stratified_split(train_set.labels, config.train.val_fraction, SPLIT_SEED)
+    def images(self, progress: Progress) -> tuple[ImageSet, ImageSet | None, ImageSet]:
+        train_set, test_set = read_split(self.config, "train"), read_split(self.config, "test")
+        require_classes(train_set)
+        for line in left_out({"train": train_set, "test": test_set}):
+            progress.say(line)
+        if self.config.train.val_fraction > 0:
+            kept, held_out = stratified_split(train_set.labels, self.config.train.val_fraction, SPLIT_SEED)
             if len(held_out):
-                train_set, val_set = train_set.subset(kept), train_set.subset(held_out)
-        return train_set, val_set, test_set
+                return train_set.subset(kept), train_set.subset(held_out), test_set
+        return train_set, None, test_set
 
-    def classes(self, config: Experiment, train: ImageSet) -> Sequence[str]:  # noqa: ARG002
+    def classes(self, train: ImageSet) -> Sequence[str]:
         return train.classes
 
-    def validates(self, losses: Collection[str], progress: Progress) -> bool:
-        trained = any(reads(name) == "logits" for name in losses)
+    def validates(self, progress: Progress) -> bool:
+        trained = any(reads(name) == "logits" for name in self.config.terms)
         if not trained:
             progress.say(
                 "no loss reads the logits, so the classifier stays untrained: its accuracy says nothing and the last "
@@ -60,7 +56,5 @@ class Classification(Task):
         return {**measure(logits, test.label), "right": encode_bits(right_at_k(logits, test.label).cpu())}
 
     def summary(self, result: dict[str, Any]) -> str:
-        return (
-            f"test top-1 {result['top1_last']:.2f} % (last epoch), "
-            f"{result['top1_best_val']:.2f} % (best on validation)"
-        )
+        last, best = result["top1_last"], result["top1_best_val"]
+        return f"test top-1 {last:.2f} % (last epoch), {best:.2f} % (best on validation)"

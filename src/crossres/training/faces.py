@@ -8,95 +8,80 @@ from typing import Any
 from crossres.config.experiment import Experiment
 from crossres.core.errors import CrossresError
 from crossres.core.progress import Progress
-from crossres.data.faces import draw_pairs, first_image_search, hold_out_people, images_in_both, overlap
+from crossres.data.faces import Pairs, draw_pairs, first_image_search, read_pairs
 from crossres.data.images import ImageSet, left_out
 from crossres.data.loader import Loader
-from crossres.data.pairs import Pairs, read_pairs
 from crossres.data.readers import read_unlabelled
-from crossres.data.splits import SPLIT_SEED, OwnSplits
+from crossres.data.splits import SPLIT_SEED, OwnSplits, hold_out_people, images_in_both, overlap
 from crossres.evaluation.identification import identify
-from crossres.evaluation.outputs import embed
+from crossres.evaluation.outputs import Autocast, embed
+from crossres.evaluation.prepare import read_split
 from crossres.evaluation.verification import best_threshold, similarities, verify
 from crossres.losses.options import needs_label, reads
 from crossres.models.encoder import Encoder
-from crossres.training.task import Autocast, Task, read_split
+from crossres.training.task import Task
 
 
 class FaceTask(Task):
-    """Low-resolution faces on both sides: pairs of people held out choose the epoch and the threshold.
-
-    Args:
-        config: says where the pairs come from.
-    """
+    """Low-resolution faces on both sides: pairs of people held out choose the epoch and the threshold."""
 
     chosen_by = "val_auc"
     compared_by = "accuracy"
+    #: what `images` draws or reads, and counts
+    val_pairs: Pairs
+    test_pairs: Pairs
+    in_both = 0
+    images_in_both = 0
 
-    def __init__(self, config: Experiment) -> None:
-        super().__init__(config)
-        assert config.faces is not None
-        self.faces = config.faces
-        self.val_pairs: Pairs | None = None
-        self.test_pairs: Pairs | None = None
-        self.in_both = 0
-        self.images_in_both = 0
-
-    def images(self, config: Experiment, progress: Progress) -> tuple[ImageSet, ImageSet | None, ImageSet]:
-        if config.images.classes is not None:
+    def images(self, progress: Progress) -> tuple[ImageSet, ImageSet | None, ImageSet]:
+        config, how, faces = self.config, self.config.images, self.config.faces
+        assert faces is not None
+        if how.classes is not None:
             raise CrossresError("images.classes does not apply to people; leave it out")
         train_set, test_set = read_people(config)
-        unlabelled = None
-        if self.faces.unlabelled:
+        read = {"train": train_set, "test": test_set}
+        if faces.unlabelled:
             needing = [name for name in config.terms if needs_label(name) or reads(name) == "logits"]
             if needing:
                 raise CrossresError(f"losses.{needing[0]}: needs people's names, and unlabelled images have none")
-            images = config.images
-            unlabelled = read_unlabelled(
-                self.faces.unlabelled,
-                image_column=images.image_column,
-                corrupt=images.corrupt,
-                memory_mb=images.memory_mb,
-            )
-        read = {"train": train_set, "test": test_set} | ({"unlabelled": unlabelled} if unlabelled else {})
-        for lines in left_out(read):
-            progress.say(lines)
-        self.in_both, line = overlap(train_set, test_set, config.data)
-        if line:
+            columns: Any = {"image_column": how.image_column, "corrupt": how.corrupt, "memory_mb": how.memory_mb}
+            read["unlabelled"] = read_unlabelled(faces.unlabelled, **columns)
+        for line in left_out(read):
             progress.say(line)
-        if unlabelled is None:
-            train_set, val_set = hold_out_people(train_set, config.train.val_fraction, SPLIT_SEED)
-            assert val_set is not None  # val_fraction is above 0
-        else:
-            shown = images_in_both(unlabelled, test_set)
+        self.in_both, warning = overlap(train_set, test_set, config.data)
+        if warning:
+            progress.say(warning)
+        val_set: ImageSet | None = train_set
+        if faces.unlabelled:
+            train_set = read["unlabelled"]
+            shown = images_in_both(train_set, test_set)
             self.images_in_both = len(shown)
             if shown:
                 progress.say(
-                    f"{self.faces.unlabelled}: {len(shown)} images are test images, first {shown[0]}: the test will "
+                    f"{faces.unlabelled}: {len(shown)} images are test images, first {shown[0]}: the test will "
                     "look better than it is"
                 )
-            train_set, val_set = unlabelled, train_set
-        self.val_pairs = draw_pairs(val_set, self.faces.val_pairs, SPLIT_SEED, folds=1)
-        pairs = self.faces.pairs
-        self.test_pairs = (
-            read_pairs(pairs, test_set) if pairs else draw_pairs(test_set, self.faces.val_pairs, SPLIT_SEED)
-        )
+        else:
+            train_set, val_set = hold_out_people(train_set, config.train.val_fraction, SPLIT_SEED)
+        assert val_set is not None  # val_fraction is above 0
+        self.val_pairs = draw_pairs(val_set, faces.val_pairs, SPLIT_SEED, folds=1)
+        if faces.pairs:
+            self.test_pairs = read_pairs(faces.pairs, test_set)
+        else:
+            self.test_pairs = draw_pairs(test_set, faces.val_pairs, SPLIT_SEED)
         return train_set, val_set, test_set
 
-    def classes(self, config: Experiment, train: ImageSet) -> Sequence[str]:
-        return train.classes if any(reads(name) == "logits" for name in config.terms) else ()
+    def classes(self, train: ImageSet) -> Sequence[str]:
+        return train.classes if any(reads(name) == "logits" for name in self.config.terms) else ()
 
     def validate(self, encoder: Encoder, val: Loader, autocast: Autocast) -> dict[str, float]:
-        assert self.val_pairs is not None
         embedding = embed(encoder, val, autocast)
         verified = verify(embedding, embedding, self.val_pairs, resamples=0)
         return {"val_auc": verified["auc"], "val_accuracy": verified["accuracy_best"]}
 
     def judge(self, encoder: Encoder, test: Loader, val: Loader | None, autocast: Autocast) -> dict[str, Any]:
-        assert self.test_pairs is not None
-        embedding = embed(encoder, test, autocast)
         assert val is not None
-        assert self.val_pairs is not None
-        chooses = embed(encoder, val, autocast)
+        embedding, chooses = (embed(encoder, loader, autocast) for loader in (test, val))
         threshold = best_threshold(similarities(chooses, chooses, self.val_pairs), self.val_pairs.same)
         verified = verify(embedding, embedding, self.test_pairs, threshold=threshold)
         result: dict[str, Any] = {

@@ -22,7 +22,7 @@ from crossres.core.types import Batch, Outputs
 from crossres.models.encoder import Encoder
 from crossres.models.small_maps import fast_weight_gradients
 from crossres.training.distiller import LossError
-from crossres.training.task import History, PreparedRun
+from crossres.training.task import PreparedRun
 
 #: Steps between two looks at the losses; on a GPU each look waits for the device.
 LOOK_EVERY = 25
@@ -66,21 +66,18 @@ class TrainingLoop:
         return average
 
     def train(self, state_path: Path) -> None:
-        with fast_weight_gradients(self.run.student):
-            self._train(state_path)
-
-    def _train(self, state_path: Path) -> None:
-        epochs = self.run.config.train.epochs
+        """Train the epochs that are left; the state is written after each."""
         if self.fabric.global_rank == 0:
             if self.epoch == 0:
                 save_state(state_path, self.state())  # Ctrl-C in the first epoch is resumable too
             else:
                 self._write_metrics(state_path.parent)  # the run may have stopped between the two files
-        while self.epoch < epochs:
+        while self.epoch < self.run.config.train.epochs:
             started = time.perf_counter()
             # also the losses' own draws (anchors) then depend on (seed, epoch) alone
             torch.manual_seed((self.run.config.train.seed * 1_000_003 + self.epoch + 1) % 2**63)
-            row = self._one_epoch(epochs)
+            with fast_weight_gradients(self.run.student):
+                row = self._one_epoch()
             self._refuse_bad_weights(row["losses"])
             row["seconds"] = time.perf_counter() - started
             self.epoch += 1
@@ -90,12 +87,13 @@ class TrainingLoop:
             self.rows.append(row)
             if self.fabric.global_rank == 0:
                 save_state(state_path, self.state())
-                self._write(row, state_path.parent)
+                self._write_metrics(state_path.parent)
+                self._show(row)
             self.fabric.barrier()
         if self.writer is not None:
             self.writer.close()
 
-    def _one_epoch(self, epochs: int) -> dict[str, Any]:
+    def _one_epoch(self) -> dict[str, Any]:
         run, device = self.run, self.run.train.device
         self.module.train()
         live = run.teacher is not None and run.cache is None and run.distiller.needs_teacher
@@ -106,10 +104,8 @@ class TrainingLoop:
         classifies = run.student.classifier is not None
         for step, batch in enumerate(run.train.epoch(self.epoch, hr=live), 1):
             run.distiller.progress = (self.epoch * run.train.steps + step - 1) / self.total
-            teacher = self._ask_teacher(batch, live)
-            terms, logits = self._ask_student(batch, teacher, terms)
-            total = torch.stack(list(terms.values())).sum()
-            self.fabric.backward(total)
+            terms, logits = self._terms(batch, self._teacher_outputs(batch, live), terms)
+            self.fabric.backward(torch.stack(list(terms.values())).sum())
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             self.scheduler.step()
@@ -125,25 +121,22 @@ class TrainingLoop:
                 self._refuse_nan(values)
                 # the losses are of the global batch, the logits of this process's share
                 accuracy = 100 * self._over_processes(right) / (seen * self.fabric.world_size) if classifies else None
-                speed = seen * self.fabric.world_size / (time.perf_counter() - started)
                 row = {
                     "losses": values,
                     **({} if accuracy is None else {"train_top1": accuracy}),
                     "learning_rate": self.optimizer.param_groups[0]["lr"],
-                    "images_per_second": speed,
+                    "images_per_second": seen * self.fabric.world_size / (time.perf_counter() - started),
                 }
                 done = self.epoch * run.train.steps + step
-                self.progress.step({"epoch": self.epoch + 1, **row}, epochs, done, self.total)
+                self.progress.step({"epoch": self.epoch + 1, **row}, run.config.train.epochs, done, self.total)
         return row
 
-    def _ask_teacher(self, batch: Batch, live: bool) -> Outputs | None:
+    def _teacher_outputs(self, batch: Batch, live: bool) -> Outputs | None:
         run = self.run
         if run.cache is not None:
             return run.cache(batch.index, batch.view)
-        if not live:
+        if not live or run.teacher is None or batch.hr is None:
             return None
-        assert run.teacher is not None
-        assert batch.hr is not None
         with torch.no_grad(), self.fabric.autocast():
             outputs: Outputs = run.teacher(batch.hr)
             if run.config.distillation and run.config.distillation.teacher_views == "mirrored":
@@ -153,7 +146,7 @@ class TrainingLoop:
                 outputs = Outputs((outputs.embedding + other.embedding) / 2, logits, outputs.features)
         return outputs
 
-    def _ask_student(
+    def _terms(
         self, batch: Batch, teacher: Outputs | None, earlier: dict[str, Tensor]
     ) -> tuple[dict[str, Tensor], Tensor | None]:
         try:
@@ -192,25 +185,20 @@ class TrainingLoop:
         )
 
     def _validate(self) -> dict[str, float]:
-        val = self.run.val
-        accuracy = float(self.epoch)  # without validation the last epoch is the best
-        row: dict[str, float] = {}
-        if val is not None:
-            task = self.run.task
-            row = task.validate(self.judged, val, self.fabric.autocast)
-            accuracy = row[task.chosen_by]
+        val, task = self.run.val, self.run.task
+        row = {} if val is None else task.validate(self.judged, val, self.fabric.autocast)
+        accuracy = row.get(task.chosen_by, float(self.epoch))  # without validation the last epoch is the best
         # the later epoch wins a tie
         if accuracy >= self.best_accuracy:
             self.best_accuracy, self.best_epoch = accuracy, self.epoch
-            self.best = _copied(self.judged)
+            self.best = self.weights()
         return row
 
     def _write_metrics(self, folder: Path) -> None:
         text = "".join(json.dumps(r) + "\n" for r in self.rows)
         write_atomically(folder / "metrics.jsonl", lambda f: f.write(text.encode()))
 
-    def _write(self, row: dict[str, Any], folder: Path) -> None:
-        self._write_metrics(folder)
+    def _show(self, row: dict[str, Any]) -> None:
         self.progress.epoch(row, self.run.config.train.epochs)
         if self.writer is not None:
             for name, value in {**row, **row["losses"]}.items():
@@ -229,19 +217,14 @@ class TrainingLoop:
     def _parts(self) -> dict[str, Any]:
         """Return what keeps a state of its own."""
         average = {} if self.average is None else {"average": self.average}
-        return {
-            "distiller": self.run.distiller,
-            **average,
-            "optimizer": self.optimizer,
-            "scheduler": self.scheduler,
-        }
+        others = {"optimizer": self.optimizer, "scheduler": self.scheduler}
+        return {"distiller": self.run.distiller, **average, **others}
 
     def _given(self) -> dict[str, str]:
         """What the numbers depend on beside the config, by what a user would call it."""
-        facts = self.run.facts
+        facts, teacher = self.run.facts, self.run.facts["teacher"]
         # the test images are no part of the training: a damaged one can be mended before the run is judged
         given = {f"{part} images": d for part, d in facts["data_sha256"].items() if part != "test"}
-        teacher = facts["teacher"]
         if facts["start_sha256"]:
             given["model.weights"] = facts["start_sha256"]
         return {**given, "teacher": teacher["sha256"] if teacher else "", "precision": facts["precision"]}
@@ -263,15 +246,9 @@ class TrainingLoop:
         for name in PLAIN:
             setattr(self, name, state[name])
 
-    def history(self) -> History:
-        seconds = sum(row["seconds_with_validation"] for row in self.rows)
-        images = self.run.train.steps * self.run.train.batch_size * len(self.rows)
-        speed = images / sum(row["seconds"] for row in self.rows)
-        return History(_copied(self.judged), self.best, self.best_epoch, seconds, speed, self.rows)
-
-
-def _copied(encoder: Encoder) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().clone() for name, tensor in encoder.state_dict().items()}
+    def weights(self) -> dict[str, Tensor]:
+        """Return a copy of the judged network's weights, on the CPU."""
+        return {name: tensor.detach().cpu().clone() for name, tensor in self.judged.state_dict().items()}
 
 
 def optimizer_of(module: torch.nn.Module, train: Train) -> torch.optim.Optimizer:

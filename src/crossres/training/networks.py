@@ -72,33 +72,17 @@ def build_teacher(
     distillation = config.distillation
     if distillation is None or distillation.teacher is None:
         return None
-    teacher = teacher or plain_teacher(config, images, hr_size)
+    if teacher is None:
+        name = distillation.teacher_name
+        assert name is not None
+        mean, std = _normalisation(name, images, hr_size, config.images.fit)
+        teacher = build_encoder(name, classes=images.classes, input_size=hr_size, mean=mean, std=std)
+        load_weights(teacher, distillation.teacher)
     if more := len(teacher.classes) - len(images.classes) if config.images.classes else 0:
         progress.say(f"the teacher knows {more} classes more than images.classes: their logits are left out")
     return frozen_teacher(
         teacher, classes, f"the teacher {distillation.teacher}", may_know_more=bool(config.images.classes)
     )
-
-
-def plain_teacher(config: Experiment, images: ImageSet, size: int) -> Encoder:
-    """Build the network ``teacher_name`` of a config and fill it from its plain checkpoint ``teacher``.
-
-    Args:
-        config: of the distillation.
-        images: training images, whose classes it knows and whose pixels it is normalised by.
-        size: side in pixels of the images it reads.
-
-    Raises:
-        CrossresError: the checkpoint does not fit.
-    """
-    distillation = config.distillation
-    assert distillation is not None
-    assert distillation.teacher is not None
-    assert distillation.teacher_name is not None
-    mean, std = _normalisation(distillation.teacher_name, images, size, config.images.fit)
-    teacher = build_encoder(distillation.teacher_name, classes=images.classes, input_size=size, mean=mean, std=std)
-    load_weights(teacher, distillation.teacher)
-    return teacher
 
 
 def build_student(
@@ -117,18 +101,15 @@ def build_student(
         CrossresError: weights that do not fit, or options that the ONNX file decides.
     """
     _, size = check_size(lr_size)
-    model, weights = config.model, config.model.weights
+    model, weights, start = config.model, config.model.weights, None
     if model.name.startswith(ONNX):
         return _copied_student(config, classes)
-    mean: list[float] | None
-    std: list[float] | None
-    start = None
     if weights and Path(weights).is_dir():
         start = from_pretrained(weights, trust_code=config.trust_code)
         # a saved model brings its classes' order and its normalisation
         if classes:
             order_classes(start, classes, f"model.weights {weights}")
-        mean, std = start.mean.flatten().tolist(), start.std.flatten().tolist()
+        mean, std = (of_channels.flatten().tolist() for of_channels in (start.mean, start.std))
     else:
         mean, std = _normalisation(model.name, images, hr_size, config.images.fit)
     student = build_encoder(
@@ -167,11 +148,6 @@ def _normalisation(name: str, images: ImageSet, size: int, fit: Fit) -> tuple[li
     positions = torch.linspace(0, len(images) - 1, min(4000, len(images))).long().tolist()
     pixels = torch.stack([images.sample(i, size, fit) for i in positions]).transpose(0, 1).flatten(1).double() / 255
     return pixels.mean(1).tolist(), pixels.std(1).clamp(min=1e-2).tolist()
-
-
-def teachers_size(teacher: Encoder | None) -> int | None:
-    """Return the side the teacher was trained at, or the one it reads."""
-    return (teacher.info.get("hr_size") or teacher.input_size) if teacher is not None else None
 
 
 def own_size(images: ImageSet) -> int | None:

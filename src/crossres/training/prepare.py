@@ -249,7 +249,7 @@ def _cached_maps(
 ) -> dict[str, tuple[int, int]] | None:
     """Return the sizes at which the losses compare the teacher's maps; None where they would fill the memory."""
     first = next(loss for loss in losses.values() if isinstance(loss, MapLoss))
-    numbers = sum(t[0] * h * w for t, (h, w) in zip(first.teacher_shapes, first.sizes, strict=True))
+    numbers = sum(wide * h * w for (wide, _), (h, w) in zip(first.channels, first.sizes, strict=True))
     views = 2 if config.augment.flip or mirrored else 1
     megabytes = numbers * 2 * len(train.images) * views / 2**20
     if megabytes > config.images.memory_mb:

@@ -13,10 +13,10 @@ from crossres.core.devices import Device, machine, peak_memory_mb, versions
 from crossres.core.files import write_json
 from crossres.losses import LOSSES
 from crossres.models.pretrained import save_pretrained
-from crossres.training.task import History, PreparedRun
+from crossres.training.loop import TrainingLoop
 
 
-def finish(run: PreparedRun, history: History, device: Device) -> dict[str, Any]:
+def finish(loop: TrainingLoop, device: Device) -> dict[str, Any]:
     """Judge the last and the best weights on the test set, save the best as ``model/``, write ``result.json``.
 
     The best epoch was chosen on the validation split; no test image is judged before.
@@ -24,8 +24,8 @@ def finish(run: PreparedRun, history: History, device: Device) -> dict[str, Any]
     Returns:
         The document of ``result.json``.
     """
-    config, facts = run.config, run.facts
-    scores = _scores(run, history, device)
+    run, config, facts = loop.run, loop.run.config, loop.run.facts
+    scores = _scores(loop, device)
     numbers = {key: value for key, value in scores.items() if isinstance(value, float)}
     common = {
         **{key: facts[key] for key in ("task", "hr_size", "lr_size", "data_sha256", "teacher")},
@@ -47,7 +47,7 @@ def finish(run: PreparedRun, history: History, device: Device) -> dict[str, Any]
         "seed": config.train.seed,
         "epochs": config.train.epochs,
         **scores,
-        **_course(run, history),
+        **_course(loop),
         "peak_memory_mb": peak_memory_mb(),
         **({"peak_gpu_memory_mb": torch.cuda.max_memory_allocated() / 2**20} if device.torch.type == "cuda" else {}),
         "machine": machine(device),
@@ -65,7 +65,7 @@ def finish(run: PreparedRun, history: History, device: Device) -> dict[str, Any]
             "epochs": config.train.epochs,
             "seed": config.train.seed,
             "test_images": len(run.test.label),
-            "these_weights": f"{next(iter(numbers)).removesuffix('_last')}_best_val (epoch {history.best_epoch})",
+            "these_weights": f"{next(iter(numbers)).removesuffix('_last')}_best_val (epoch {loop.best_epoch})",
         },
     }
     document = json.loads(json.dumps(document))  # what is returned now and what is read later are equal
@@ -74,28 +74,30 @@ def finish(run: PreparedRun, history: History, device: Device) -> dict[str, Any]
     return document
 
 
-def _scores(run: PreparedRun, history: History, device: Device) -> dict[str, Any]:
+def _scores(loop: TrainingLoop, device: Device) -> dict[str, Any]:
     """Return what the test says of the last and of the best weights; the student is left with the best."""
+    run = loop.run
     scores: dict[str, Any] = {}
     judged: dict[str, Any] = {}
-    for which, weights in (("last", history.last), ("best_val", history.best)):
+    for which, weights in (("last", loop.weights()), ("best_val", loop.best)):
         run.student.load_state_dict(weights)
-        if which == "last" or history.best_epoch < run.config.train.epochs:
+        if which == "last" or loop.best_epoch < run.config.train.epochs:
             judged = run.task.judge(run.student, run.test, run.val, device.autocast)
         scores |= {f"{key}_{which}": value for key, value in judged.items()}
     return scores
 
 
-def _course(run: PreparedRun, history: History) -> dict[str, Any]:
+def _course(loop: TrainingLoop) -> dict[str, Any]:
     """Return how the training went: what chose the epoch, and how long it took."""
-    chosen_by = run.task.chosen_by
+    task, rows, train = loop.run.task, loop.rows, loop.run.train
+    chosen_by = task.chosen_by
     return {
-        "compared_by": run.task.compared_by,
+        "compared_by": task.compared_by,
         "chosen_by": chosen_by,
-        "best_epoch": history.best_epoch,
-        f"{chosen_by}_best": history.epochs[history.best_epoch - 1].get(chosen_by),
-        f"{chosen_by}_last": history.epochs[-1].get(chosen_by),
-        f"{chosen_by}_by_epoch": [row[chosen_by] for row in history.epochs if chosen_by in row],
-        "seconds": history.seconds,
-        "images_per_second": history.images_per_second,
+        "best_epoch": loop.best_epoch,
+        f"{chosen_by}_best": rows[loop.best_epoch - 1].get(chosen_by),
+        f"{chosen_by}_last": rows[-1].get(chosen_by),
+        f"{chosen_by}_by_epoch": [row[chosen_by] for row in rows if chosen_by in row],
+        "seconds": sum(row["seconds_with_validation"] for row in rows),
+        "images_per_second": train.steps * train.batch_size * len(rows) / sum(row["seconds"] for row in rows),
     }

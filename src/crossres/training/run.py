@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
+
 from crossres.config.experiment import IN_MEMORY, Distill, Experiment, Faces, Teach
 from crossres.config.reading import from_config
 from crossres.config.record import sha256, to_yaml
-from crossres.core.devices import resolve_device
+from crossres.core.devices import Device, resolve_device
 from crossres.core.errors import CrossresError
 from crossres.core.files import load_state, write_atomically
 from crossres.core.progress import Progress
+from crossres.losses.options import reads
 from crossres.models.encoder import Encoder
 from crossres.training.classification import Classification
 from crossres.training.faces import FaceTask
 from crossres.training.loop import TrainingLoop
 from crossres.training.prepare import prepare
-from crossres.training.processes import fabric_of
 from crossres.training.result import finish
 from crossres.training.task import Task
 
@@ -60,18 +64,14 @@ def train(
     fabric = fabric_of(config, device)
     fabric.launch()
     progress = Progress(quiet=quiet or fabric.global_rank > 0)
+    remedy = "stopped before the first step; give the same command again"
     try:
         run = prepare(config, task, fabric, device, progress, teacher)
-    except KeyboardInterrupt:
         progress.close()
-        progress.say("stopped before the first step; give the same command again")
-        raise
-    finally:
-        progress.close()
-    if fabric.global_rank == 0 and not resume:
-        _begin_folder(config, overwrite)
-    fabric.barrier()
-    try:
+        if fabric.global_rank == 0 and not resume:
+            _begin_folder(config, overwrite)
+        fabric.barrier()
+        remedy = f"stopped; go on with: {_how_to_resume(config)}"
         loop = TrainingLoop(run, fabric, progress)
         if resume:
             loop.load(load_state(config.folder / "state.pt"))
@@ -79,16 +79,34 @@ def train(
         if fabric.global_rank > 0:
             fabric.barrier()
             return {}
-        result = finish(run, loop.history(), device)
+        result = finish(loop, device)
     except KeyboardInterrupt:
         progress.close()
-        progress.say(f"stopped; go on with: {_how_to_resume(config)}")
+        progress.say(remedy)
         raise
     finally:
         progress.close()
     progress.say(f"{config.folder}: {task.summary(result)}")
     fabric.barrier()
     return result
+
+
+def fabric_of(config: Experiment, device: Device) -> Fabric:
+    """Return the processes of a run, not yet launched."""
+    # its notes on precision and processes would stand between our own lines
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    strategy: Any = "auto"
+    if device.world_size > 1:
+        # a loss that reads embeddings alone leaves the classifier without a gradient
+        classifies = any(reads(name) == "logits" for name in config.terms)
+        strategy = DDPStrategy(find_unused_parameters=not classifies)
+    return Fabric(
+        accelerator=device.torch.type,
+        devices=device.local_devices,
+        num_nodes=device.nodes,
+        strategy=strategy,
+        precision="bf16-mixed" if device.precision == "bfloat16" else "32-true",
+    )
 
 
 def teach(config: Teach, **how: Any) -> dict[str, Any]:

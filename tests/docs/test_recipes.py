@@ -1,0 +1,36 @@
+"""Every file below recipes/ is an experiment or a grid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from crossres.bench.grid import read_grid, runs_of
+from crossres.config.experiment import Distill, Faces, Teach
+from crossres.config.reading import load_yaml, read
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def recipes(grids: bool) -> list[Path]:
+    return [path for path in sorted(ROOT.glob("recipes/**/*.yaml")) if ("\nmethods:" in path.read_text()) == grids]
+
+
+@pytest.mark.parametrize("recipe", recipes(grids=False), ids=lambda p: p.stem)
+def test_recipe_is_valid(recipe: Path) -> None:
+    tree = load_yaml(recipe)
+    kind = Faces if recipe.parent.name == "faces" else Distill if "lr_size" in tree else Teach
+    if kind is not Teach:
+        tree["teacher"] = "somewhere"
+    config = read(kind, tree)
+    leading = ("cosine", "crrcd") if kind is Faces else ("ce",)
+    assert any(config.losses[name]["weight"] >= 1 for name in leading if name in config.losses)
+
+
+@pytest.mark.parametrize("recipe", recipes(grids=True), ids=lambda p: p.stem)
+def test_grid_is_valid(recipe: Path) -> None:
+    grid = read_grid(recipe)
+    runs = list(runs_of(grid))
+    assert len({run.config.name for run in runs}) == len(runs) > 1
+    assert grid.baseline in grid.methods
