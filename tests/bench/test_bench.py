@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
 
 from crossres.bench.bench import bench
 from crossres.bench.grid import read_grid, runs_of
@@ -19,43 +19,20 @@ from crossres.config.record import portable, to_yaml
 from crossres.core.errors import CrossresError
 
 RUN = "resnet8-8x8-ce-seed0"
-
-
-def tree(drawn: Path, folder: Path) -> dict[str, Any]:
-    return {
-        "name": "shapes",
-        "methods": {"ce": "labels"},
-        "pairs": [{"teacher": "of nobody here", "student": "resnet8"}],
-        "lr_sizes": [8],
-        "seeds": [0],
-        "base": {
-            "data": str(drawn),
-            "runs": str(folder / "runs"),
-            "hr_size": 16,
-            "train": {"epochs": 1, "batch_size": 24},
-            "precision": "float32",
-            "device": "cpu",
-        },
-        "out": str(folder / "results"),
-    }
-
-
-def written(grid: dict[str, Any]) -> Bench:
-    path = Path(grid["out"]).parent / "grid.yaml"
-    path.write_text(yaml.safe_dump(grid, sort_keys=False))
-    return Bench(grid=str(path))
-
-
-@pytest.fixture
-def grid(drawn: Path, tmp_path: Path) -> dict[str, Any]:
-    return tree(drawn, tmp_path)
+Grid = dict[str, Any]
+Written = Callable[[Grid], Bench]
 
 
 @pytest.fixture(scope="module")
-def benched(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def benched(
+    drawn: Path,
+    shapes_grid: Callable[[Path], Grid],
+    written: Written,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, Grid]:
     """A folder in which a grid of labels alone was done, with both judgements; and the grid."""
     folder = tmp_path_factory.mktemp("benched")
-    grid = tree(drawn, folder)
+    grid = shapes_grid(folder)
     grid["transfer"] = {"again": {"data": str(drawn), "images": {"label_column": "label"}}}
     grid["unseen"] = {"harsh": {"preset": "realistic", "kernel": "area"}}
     bench(written(grid), say=lambda _: None)
@@ -63,7 +40,7 @@ def benched(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
 
 
 @pytest.fixture
-def copied(benched: tuple[Path, dict[str, Any]], tmp_path: Path) -> dict[str, Any]:
+def copied(benched: tuple[Path, Grid], tmp_path: Path) -> Grid:
     """The same in a folder that a test may change, without the judgements."""
     folder, grid = benched
     for name in ("runs", "results"):
@@ -73,7 +50,7 @@ def copied(benched: tuple[Path, dict[str, Any]], tmp_path: Path) -> dict[str, An
     return {**grid, **changed, "transfer": {}, "unseen": {}}
 
 
-def test_a_result_has_its_judgements_and_is_not_done_again(benched: tuple[Path, dict[str, Any]]) -> None:
+def test_a_result_has_its_judgements_and_is_not_done_again(benched: tuple[Path, Grid], written: Written) -> None:
     folder, grid = benched
     done = folder / "results" / f"{RUN}.json"
     document = json.loads(done.read_text())
@@ -89,6 +66,7 @@ def test_a_result_has_its_judgements_and_is_not_done_again(benched: tuple[Path, 
     lines: list[str] = []
     bench(written(grid), say=lines.append)
     assert lines == ["shapes: 1 runs, 1 of them done"]
+    assert before == (done.read_bytes(), done.stat().st_mtime_ns)
     # as an earlier version recorded it: the degradation as a text
     document["grid"]["asked"] = document["grid"].pop("inputs") | {"unseen": {"harsh": "preset=realistic,kernel=area"}}
     done.write_text(json.dumps(document))
@@ -98,7 +76,7 @@ def test_a_result_has_its_judgements_and_is_not_done_again(benched: tuple[Path, 
 
 
 def test_a_failure_is_a_row_and_the_rest_is_tabulated(
-    copied: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    copied: Grid, tmp_path: Path, capsys: pytest.CaptureFixture[str], written: Written
 ) -> None:
     results = tmp_path / "results"
     # a student of another method, done already
@@ -124,7 +102,9 @@ def test_a_failure_is_a_row_and_the_rest_is_tabulated(
     assert "shapes has no class 'star'" in failed["error"]
 
 
-def test_a_judgement_that_fails_leaves_what_was_measured(copied: dict[str, Any], drawn: Path, tmp_path: Path) -> None:
+def test_a_judgement_that_fails_leaves_what_was_measured(
+    copied: Grid, drawn: Path, tmp_path: Path, written: Written
+) -> None:
     first = json.loads((tmp_path / "results" / f"{RUN}.json").read_text())
     other = tmp_path / "other"
     (other / "train").mkdir(parents=True)  # no images yet
@@ -138,7 +118,9 @@ def test_a_judgement_that_fails_leaves_what_was_measured(copied: dict[str, Any],
     assert "other" in again["transfer"]
 
 
-def test_files_that_are_not_there_are_refused_before_the_first_run(grid: dict[str, Any], tmp_path: Path) -> None:
+def test_files_that_are_not_there_are_refused_before_the_first_run(
+    grid: Grid, tmp_path: Path, written: Written
+) -> None:
     for options, line in (
         ({"data": "$NOT_SET/x"}, r"there is no data set '\$NOT_SET/x'; set that environment variable$"),
         ({"data": "nowhere"}, r"there is no data set 'nowhere'$"),
@@ -150,7 +132,7 @@ def test_files_that_are_not_there_are_refused_before_the_first_run(grid: dict[st
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_second_bench_on_a_grid_is_refused(grid: dict[str, Any], tmp_path: Path) -> None:
+def test_a_second_bench_on_a_grid_is_refused(grid: Grid, tmp_path: Path, written: Written) -> None:
     fcntl = pytest.importorskip("fcntl", reason="no file locks here")
     (tmp_path / "results").mkdir()
     with (tmp_path / "results" / ".lock").open("w") as file:
@@ -159,21 +141,21 @@ def test_a_second_bench_on_a_grid_is_refused(grid: dict[str, Any], tmp_path: Pat
             bench(written(grid), say=lambda _: None)
 
 
-def end(grid: dict[str, Any]) -> None:
+def end(options: Bench) -> None:
     """Leave the runs of a grid as they end, with their options as the only result: nothing is left to train."""
-    for run in runs_of(read_grid(written(grid).grid)):
+    for run in runs_of(read_grid(options.grid)):
         run.config.folder.mkdir(parents=True, exist_ok=True)
         (run.config.folder / "config.yaml").write_text(to_yaml(run.config))
         result = {"name": run.config.name, "config": portable(run.config), "top1_last": 50.0}
         (run.config.folder / "result.json").write_text(json.dumps(result))
 
 
-def test_other_data_undo_a_result(grid: dict[str, Any], drawn: Path, tmp_path: Path) -> None:
+def test_other_data_undo_a_result(grid: Grid, drawn: Path, tmp_path: Path, written: Written) -> None:
     same, changed = (tmp_path / name / drawn.name for name in ("same", "changed"))
     for copy in (same, changed):
         shutil.copytree(drawn, copy)
     next(changed.rglob("*.png")).unlink()
-    end(grid)
+    end(written(grid))
     lines: list[str] = []
     for data in (drawn, same, changed):
         bench(Bench(grid=written(grid).grid, data=str(data)), say=lines.append)
@@ -182,8 +164,24 @@ def test_other_data_undo_a_result(grid: dict[str, Any], drawn: Path, tmp_path: P
     ]
 
 
-def test_an_option_that_came_later_does_not_undo_a_result(grid: dict[str, Any], tmp_path: Path) -> None:
-    end(grid)
+def test_another_teacher_undoes_a_result(grid: Grid, written: Written, tmp_path: Path) -> None:
+    grid["methods"] = {"ce": "kd"}
+    lines: list[str] = []
+    for name, size in (("first", 3), ("same", 3), ("other", 4)):
+        teacher = tmp_path / name / "teacher"
+        teacher.mkdir(parents=True)
+        (teacher / "weights").write_bytes(bytes(size))
+        grid["pairs"] = [{"teacher": str(teacher), "student": "resnet8"}]
+        end(written(grid))
+        (document,) = bench(written(grid), say=lines.append)
+        assert set(document["grid"]["inputs"]) == {"data", "teacher", "transfer"}
+    assert [line for line in lines if line.startswith("shapes")] == [
+        *("shapes: 1 runs, 0 of them done", "shapes: 1 runs, 1 of them done", "shapes: 1 runs, 0 of them done")
+    ]
+
+
+def test_an_option_that_came_later_does_not_undo_a_result(grid: Grid, tmp_path: Path, written: Written) -> None:
+    end(written(grid))
     bench(written(grid), say=lambda _: None)
     path = tmp_path / "results" / f"{RUN}.json"
     document = json.loads(path.read_text())
@@ -194,14 +192,14 @@ def test_an_option_that_came_later_does_not_undo_a_result(grid: dict[str, Any], 
     bench(written(grid), say=lines.append)
     assert lines == ["shapes: 1 runs, 1 of them done"]
     grid["base"]["train"]["epochs"] = 2
-    end(grid)
+    end(written(grid))
     bench(written(grid), say=lines.append)
     assert lines[1] == "shapes: 1 runs, 0 of them done"
     assert json.loads(path.read_text())["config"]["train"]["epochs"] == 2
 
 
-def test_another_degradation_undoes_a_judgement(grid: dict[str, Any]) -> None:
-    end(grid)
+def test_another_degradation_undoes_a_judgement(grid: Grid, written: Written) -> None:
+    end(written(grid))
     grid["unseen"] = {"hard": {"blur": [1.0, 1.0]}}
     folder = next(Path(grid["base"]["runs"]).rglob("result.json")).parent
     document = json.loads((folder / "result.json").read_text())
@@ -226,7 +224,9 @@ def test_another_degradation_undoes_a_judgement(grid: dict[str, Any]) -> None:
     assert failed["error"].startswith("unseen.hard: cannot write ")
 
 
-def test_an_interrupted_run_goes_on_and_a_changed_one_begins_anew(copied: dict[str, Any], tmp_path: Path) -> None:
+def test_an_interrupted_run_goes_on_and_a_changed_one_begins_anew(
+    copied: Grid, tmp_path: Path, written: Written
+) -> None:
     folder = tmp_path / "runs" / "shapes" / RUN
     whole = json.loads((folder / "result.json").read_text())
     rows = (folder / "metrics.jsonl").read_text()
@@ -247,7 +247,7 @@ def test_an_interrupted_run_goes_on_and_a_changed_one_begins_anew(copied: dict[s
     assert "changed since the run began" in (folder / "log.txt").read_text()
 
 
-def test_a_run_that_diverged_is_not_begun_anew(grid: dict[str, Any], tmp_path: Path) -> None:
+def test_a_run_that_diverged_is_not_begun_anew(grid: Grid, tmp_path: Path, written: Written) -> None:
     grid["base"]["train"] |= {"epochs": 3, "learning_rate": 1e6, "optimizer": "sgd"}
     for _ in range(2):
         (document,) = bench(written(grid), say=lambda _: None)

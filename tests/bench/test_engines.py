@@ -2,66 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from crossres import Augment, Distill, Model, Train, distill
 from crossres.bench.bench import bench
 from crossres.config.judging import Bench
 
-
-@pytest.fixture
-def grid(drawn: Path, tmp_path: Path) -> dict[str, Any]:
-    return {
-        "name": "shapes",
-        "methods": {"ce": "labels", "kd": "kd"},
-        "pairs": [{"teacher": "of nobody here", "student": "resnet8"}],
-        "base": {
-            "data": str(drawn),
-            "runs": str(tmp_path / "runs"),
-            "hr_size": 16,
-            "train": {"epochs": 1, "batch_size": 24},
-            "precision": "float32",
-            "device": "cpu",
-        },
-        "out": str(tmp_path / "results"),
-    }
+Grid = dict[str, Any]
+Written = Callable[[Grid], Bench]
 
 
-def written(grid: dict[str, Any], tmp_path: Path) -> str:
-    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(grid, sort_keys=False))
-    return str(tmp_path / "grid.yaml")
-
-
-def block(grid: dict[str, Any], name: str) -> None:
+def block(grid: Grid, name: str) -> None:
     """Put a file where a run's folder should be."""
     folder = Path(grid["base"]["runs"]) / "shapes"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).touch()
 
 
-def test_a_failure_around_a_run_is_that_runs_end(grid: dict[str, Any], tmp_path: Path) -> None:
+def test_a_failure_around_a_run_is_that_runs_end(grid: Grid, written: Written) -> None:
+    grid["methods"]["kd"] = "kd"
     names = ["resnet8-8x8-ce-seed0", "resnet8-8x8-kd-seed0"]
     for name in names:
         block(grid, name)
     lines: list[str] = []
-    documents = bench(Bench(grid=written(grid, tmp_path), parallel=2), say=lines.append)
+    documents = bench(replace(written(grid), parallel=2), say=lines.append)
     assert [document["name"] for document in documents] == names
     assert all(document["error"].startswith("cannot write ") for document in documents)
     assert [line.split("  ")[0] for line in lines[1:]] == ["1 of 2", "2 of 2"]
 
 
-def test_over_a_local_ray(grid: dict[str, Any], drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_over_a_local_ray(
+    grid: Grid, written: Written, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ray = pytest.importorskip("ray", reason="Ray is not installed")
     monkeypatch.chdir(tmp_path)
+    grid["methods"]["kd"] = "kd"
     grid["base"]["runs"] = "runs"  # a worker starts in a folder of its own
     block(grid, "resnet8-8x8-kd-seed0")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
-        done, failed = bench(Bench(grid=written(grid, tmp_path), engine="ray"), say=lambda _: None)
+        done, failed = bench(replace(written(grid), engine="ray"), say=lambda _: None)
     finally:
         ray.shutdown()
     assert failed["error"].startswith("cannot write ")

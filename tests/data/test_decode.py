@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from crossres.core.errors import CrossresError
-from crossres.data.decode import check_fit, fit_image, to_rgb
+from crossres.data.decode import check_fit, extremes, fit_image, look, to_rgb
 
 GREY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
 RGB = np.stack([GREY, 255 - GREY, GREY // 2], axis=2)
@@ -158,3 +158,27 @@ def test_unknown_fit_and_size_are_refused() -> None:
         check_fit(8, "cropp")
     with pytest.raises(CrossresError, match="image size is 0"):
         check_fit(0, "crop")
+
+
+# -- how much there is to see
+
+
+def test_contrast_and_clipped_share() -> None:
+    flat = np.full((4, 4, 3), 128)
+    halves = np.zeros((4, 4, 3), dtype=np.int64)
+    halves[2:] = 255
+    quarter = flat.copy()
+    quarter[0] = 255
+    contrast, clipped = look(np.stack([flat, halves, quarter]).astype(np.uint8))
+    np.testing.assert_allclose(contrast[:2], [0, 0.5])
+    np.testing.assert_allclose(clipped, [0, 1, 0.25])
+
+
+def test_extremes_leave_out_one_in_a_thousand() -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(100, 150, (2000, 4, 4, 3), dtype=np.uint8)
+    images[7], images[8], images[9] = 128, 255, 0
+    bounds = extremes([images[:900], images[900:]])
+    contrast, clipped = (np.sort(values) for values in look(images))
+    assert bounds == {"contrast": contrast[1], "clipped": clipped[-2]}
+    assert (bounds["contrast"], bounds["clipped"]) == (0, 1)

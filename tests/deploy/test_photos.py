@@ -71,7 +71,7 @@ def test_hostile_photos_are_refused_in_a_line(source: object, why: str) -> None:
     assert MAX_PIXELS < 40_000 * 40_000
 
 
-def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "large.png").open("wb") as file:
         file.truncate(MAX_BYTES + 1)
     for source in (tmp_path / "large.png", bytes(MAX_BYTES + 1)):

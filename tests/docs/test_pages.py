@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import runpy
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import crossres
 from crossres.data.readers import SOURCES
 from crossres.evaluation.accuracy import METRICS
 from crossres.losses import LOSSES
@@ -42,6 +44,19 @@ def test_the_code_of_a_page_runs(page: Path) -> None:
 
 def test_there_is_code() -> None:
     assert {page.stem for page in PAGES} >= {"README", "extend", "faces"}
+
+
+def test_the_reference_has_every_public_name_and_no_other() -> None:
+    named = {"load"}  # from_pretrained there
+    for page in (ROOT / "docs" / "reference").glob("*.md"):
+        for module, members in re.findall(
+            r"^::: (\S+)(?:\n    options: \{members: \[(.+)\]\})?$", page.read_text(), re.M
+        ):
+            contents = vars(importlib.import_module(module))
+            names = set(members.split(", ")) if members else set()
+            assert names <= contents.keys(), page
+            named |= names
+    assert named >= set(crossres.__all__)
 
 
 @pytest.mark.parametrize("script", ["methods.py", "tables.py"])

@@ -83,8 +83,8 @@ def _failed(message: str) -> int:
     return 2
 
 
-def usage() -> str:
-    """Return the list of commands, each with the first sentence of its dataclass."""
+def usage(family: str = "") -> str:
+    """Return the list of commands, those of a family such as ``faces`` alone, each with its dataclass's first line."""
     lines = [
         "usage: crossres COMMAND [options]",
         "",
@@ -92,7 +92,7 @@ def usage() -> str:
         "",
         "commands:",
     ]
-    for name in COMMANDS:
+    for name in (name for name in COMMANDS if name.startswith(family)):
         about = (_options(name).__doc__ or "").partition("\n")[0].rstrip(".")
         lines.append(f"  {name:16}{about[0].lower()}{about[1:]}")
     return "\n".join([*lines, "", "crossres COMMAND --help shows what a first user needs, --help all every option."])
@@ -106,8 +106,9 @@ def _options(name: str) -> type[Any]:
 
 
 def _run(words: list[str]) -> int:
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(usage())
+    family = "faces" if words[:1] == ["faces"] else ""
+    if (words[1:] if family else words)[:1] in ([], ["-h"], ["--help"], ["help"]):
+        print(usage(family))
         return 0
     if words[0] == "--version":
         from crossres import __version__
@@ -151,8 +152,6 @@ def _command(words: list[str]) -> tuple[str, list[str]]:
         return words[0], words[1:]
     if words[0] == "faces":
         inside = [name.split()[1] for name in COMMANDS if name.startswith("faces ")]
-        if words[1:2] in ([], ["-h"], ["--help"]):
-            raise CrossresError(f"faces what? crossres faces {' or crossres faces '.join(inside)}")
         raise CrossresError(f"unknown command '{two}'{nearest(words[1], inside)}")
     raise CrossresError(f"unknown command '{words[0]}'{nearest(words[0], COMMANDS)}")
 

@@ -88,16 +88,10 @@ def _loss_option(kind: type[Experiment], name: str) -> Option:
     return known[own]
 
 
-@cache
-def _own_options(loss: str, kind: Any) -> tuple[Option, ...]:  # noqa: ARG001 the class is part of the cache's key
-    common = [Option(name, *facts) for name, facts in TERM.items()]
-    own = [Option(each.name, each.type, each.default, each.help) for each in loss_options(loss)]
-    return (*common, *own)
-
-
-def options_of_loss(name: str) -> tuple[Option, ...]:
+def options_of_loss(name: str) -> list[Option]:
     """Return the options of a loss, those that every loss has first."""
-    return _own_options(name, None)
+    common = [Option(term, *facts) for term, facts in TERM.items()]
+    return common + [Option(each.name, each.type, each.default, each.help) for each in loss_options(name)]
 
 
 def _flattened(kind: type[Any], tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

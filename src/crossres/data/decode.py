@@ -1,4 +1,4 @@
-"""From a stored picture to square 8-bit RGB.
+"""From a stored picture to square 8-bit RGB, and how much there is to see in it.
 
 EXIF orientation is applied; greyscale and palettes are expanded; transparency is laid over black (the
 value padding has too); 16-bit pixels keep their high byte; of an animation the first frame counts.
@@ -7,26 +7,28 @@ Floating-point pixels are refused, since their range is unknown.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal, get_args
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from crossres.core.errors import CrossresError, nearest, one_line
+from crossres.core.types import Float64s, Pixels
 from crossres.data.degradation import Kernel
 
 Fit = Literal["crop", "squash", "pad"]
 
 #: The decoders that may run on a user's bytes: the raster formats the readers look for, and no others.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+#: Grey values, 0..1, that count as black and as white.
+BLACK, WHITE = 0.02, 0.98
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Decode to mode RGB, by the rules at the top of this file.
 
-    Raises:
-        ValueError: the pixels are floating-point.
-        OSError: the bytes are damaged or truncated.
+    Raises ValueError where the pixels are floating-point, OSError where the bytes are damaged or truncated.
     """
     ImageOps.exif_transpose(image, in_place=True)
     image.load()
@@ -83,3 +85,27 @@ def reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return f"not an image, or not of a known format ({', '.join(FORMATS).lower()})"
     return one_line(error)
+
+
+def look(images: Pixels) -> tuple[Float64s, Float64s]:
+    """Return each image's contrast (standard deviation of its grey values, 0..1) and its share of black and white.
+
+    Args:
+        images: uint8 (N, h, w, 3).
+    """
+    grey = images.astype(np.float64).mean(-1).reshape(len(images), -1) / 255
+    return grey.std(1), ((grey <= BLACK) | (grey >= WHITE)).mean(1)
+
+
+def extremes(batches: Iterable[Pixels]) -> dict[str, float]:
+    """Return the ``contrast`` that one in a thousand images falls below and the ``clipped`` share one exceeds.
+
+    Args:
+        batches: uint8 (N, h, w, 3) each.
+    """
+    seen = [look(images) for images in batches]
+    contrast, clipped = (np.concatenate(values) for values in zip(*seen, strict=True))
+    return {
+        "contrast": float(np.quantile(contrast, 0.001, method="lower")),
+        "clipped": float(np.quantile(clipped, 0.999, method="higher")),
+    }

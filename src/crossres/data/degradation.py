@@ -32,25 +32,19 @@ class Degradation:
 
     def __post_init__(self) -> None:
         for name, highest in (("blur", 16.0), ("noise", 1.0), ("jpeg", 100.0)):
-            given = getattr(self, name)
-            if given is None:
-                continue
-            low, high = given
-            if not 0 <= low <= high <= highest:
-                raise CrossresError(f"degradation.{name}: {given} is not a range within 0..{highest:g}")
-            object.__setattr__(self, name, (float(low), float(high)))
+            if (given := getattr(self, name)) is not None:
+                low, high = given
+                if not 0 <= low <= high <= highest:
+                    raise CrossresError(f"degradation.{name}: {given} is not a range within 0..{highest:g}")
+                object.__setattr__(self, name, (float(low), float(high)))
         if self.jpeg and self.jpeg != (0.0, 0.0) and self.jpeg[0] < 1:
             raise CrossresError(f"degradation.jpeg: quality starts at 1, got {self.jpeg}; (0, 0) turns JPEG off")
 
     def resolved(self) -> Degradation:
         """Return the same degradation with every range filled in from its preset."""
-        realistic = self.preset == "realistic"
-        return replace(
-            self,
-            blur=self.blur or ((0.1, 0.7) if realistic else (0.0, 0.0)),
-            noise=self.noise or ((0.0, 0.04) if realistic else (0.0, 0.0)),
-            jpeg=self.jpeg or ((40.0, 95.0) if realistic else (0.0, 0.0)),
-        )
+        off, realistic = (0.0, 0.0), self.preset == "realistic"
+        blur, noise, jpeg = ((0.1, 0.7), (0.0, 0.04), (40.0, 95.0)) if realistic else (off, off, off)
+        return replace(self, blur=self.blur or blur, noise=self.noise or noise, jpeg=self.jpeg or jpeg)
 
 
 def check_size(size: Size, hr_size: int | None = None) -> tuple[int, int]:

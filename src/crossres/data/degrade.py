@@ -84,8 +84,7 @@ def degrade(
     draws = (draws or draw(len(hr), size, degradation, generator)).to(hr.device)
     images = hr.float()
     if (low, ranges.blur) == (high, (0.0, 0.0)):
-        rows = resize_matrix(height, high, degradation.kernel, hr.device)
-        columns = resize_matrix(width, high, degradation.kernel, hr.device)
+        rows, columns = (resize_matrix(side, high, degradation.kernel, hr.device) for side in (height, width))
         lr = F.linear(F.linear(images, columns).transpose(-1, -2), rows).transpose(-1, -2).contiguous()
     else:
         rows = _shrinking_matrices(height, low, high, degradation.kernel, draws)
@@ -171,8 +170,7 @@ def resampling_weights(pixel: Tensor, centre: Tensor, widen: Tensor | float, ker
 
 def _shrinking_matrices(n_in: int, low: int, high: int, kernel: Kernel, draws: Draws) -> Tensor:
     """Return (B, high, n_in): per sample blur, then shrink to its size, in the first rows; the others are 0."""
-    device = draws.size.device
-    sizes = range(low, high + 1)
+    device, sizes = draws.size.device, range(low, high + 1)
     table = [F.pad(resize_matrix(n_in, size, kernel, device), (0, 0, 0, high - size)) for size in sizes]
     matrices = torch.stack(table)[draws.size - low]
     # sigma is in LR pixels; a vanishing sigma leaves the identity

@@ -52,8 +52,7 @@ class FaceItems(FileItems):
 
     def where(self, row: int) -> str:
         box = self.boxes[row]
-        inside = "" if box is None else f" at {','.join(f'{edge:.0f}' for edge in box)}"
-        return f"{super().where(row)}{inside}"
+        return super().where(row) + ("" if box is None else f" at {','.join(f'{edge:.0f}' for edge in box)}")
 
     def digest(self, row: int) -> bytes:
         return sha256(super().digest(row) + repr(self.boxes[row]).encode()).digest()

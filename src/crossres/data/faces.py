@@ -152,8 +152,11 @@ def read_pairs(path: str | Path, images: ImageSet) -> Pairs:
     position = by_name([images.path(i) for i in range(len(images))])
 
     def place(name: str, line: int) -> int:
+        # of a name such as john.2 the last part is not an ending
+        whole = PurePosixPath(name)
+        short = str(whole.with_suffix("")) if whole.suffix.lower() in IMAGE_SUFFIXES else name
         # where a folder is named it counts: another person's image may have the same file name
-        at = position.get(name, position.get(_without_ending(name)))
+        at = position.get(name, position.get(short))
         if at is None:
             raise CrossresError(f"{path}, line {line}: there is no image '{name}' among {len(images)}")
         if at < 0:
@@ -163,7 +166,14 @@ def read_pairs(path: str | Path, images: ImageSet) -> Pairs:
     places = np.array([[place(name, row.line) for name in row.names] for row in rows], dtype=np.int64)
     same = np.array([row.same for row in rows], dtype=bool)
     fold = np.array([row.fold for row in rows], dtype=np.int64)
-    _require_both_kinds(path, same, fold)
+    # a list that no threshold can be chosen on is refused before anything is trained to be judged by it
+    folds = np.unique(fold)
+    for name in folds if len(folds) > 1 else [None]:
+        chosen_on = same if name is None else same[fold != name]
+        if chosen_on.all() or not chosen_on.any():
+            kind = "impostor" if chosen_on.all() else "genuine"
+            where = "" if name is None else f" outside fold {name}"
+            raise CrossresError(f"{path}: holds no {kind} pair{where}; verification needs both kinds")
     first: dict[tuple[int, int], _Row] = {}
     for row, (left, right) in zip(rows, np.sort(places).tolist(), strict=True):
         other = first.setdefault((left, right), row)
@@ -172,23 +182,6 @@ def read_pairs(path: str | Path, images: ImageSet) -> Pairs:
             names = " and ".join(f"'{name}'" for name in row.names)
             raise CrossresError(f"{path}, line {row.line}: {names} are {here}, but {there} in line {other.line}")
     return Pairs(places[:, 0], places[:, 1], same, fold)
-
-
-def _without_ending(name: str) -> str:
-    # of a name such as john.2 the last part is not an ending
-    whole = PurePosixPath(name)
-    return str(whole.with_suffix("")) if whole.suffix.lower() in IMAGE_SUFFIXES else name
-
-
-def _require_both_kinds(path: Path, same: Bools, fold: Int64s) -> None:
-    """Refuse a list that no threshold can be chosen on, before anything is trained to be judged by it."""
-    folds = np.unique(fold)
-    for name in folds if len(folds) > 1 else [None]:
-        chosen_on = same if name is None else same[fold != name]
-        if chosen_on.all() or not chosen_on.any():
-            kind = "impostor" if chosen_on.all() else "genuine"
-            where = "" if name is None else f" outside fold {name}"
-            raise CrossresError(f"{path}: holds no {kind} pair{where}; verification needs both kinds")
 
 
 @contextmanager
@@ -243,11 +236,7 @@ def _csv_pairs(path: Path) -> list[_Row]:
 
 
 def read_csv(path: Path, columns: tuple[str, ...] = ()) -> list[tuple[int, dict[str, str]]]:
-    """Return the line number and, by column, the cells of each row of a CSV with a head.
-
-    Raises:
-        CrossresError: no such file, not a CSV, or one of ``columns`` is missing.
-    """
+    """Return the line number and, by column, the cells of each row of a CSV; refuse one without some ``columns``."""
     with opening(path, "a CSV file"), path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         rows = [(reader.line_num, row) for row in reader]

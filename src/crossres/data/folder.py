@@ -58,9 +58,9 @@ def read_folder(root: Path, split: Split, open_set: bool) -> tuple[ImageSet, boo
             train does not have.
     """
     train = root / "train"
-    if not _folders_in(train) or _images_in(train):
-        return _read_classes(root, root, _folders_in(root)), True
     classes = _folders_in(train)
+    if not classes or _images_in(train):
+        return _read_classes(root, root, _folders_in(root)), True
     tests = [root / name for name in _TEST_FOLDERS if _folders_in(root / name)]
     if not tests:
         return _read_classes(train, root, classes), True
@@ -78,11 +78,7 @@ def read_folder(root: Path, split: Split, open_set: bool) -> tuple[ImageSet, boo
 
 
 def read_loose(root: Path) -> tuple[FileItems, list[str]]:
-    """Return the images in a folder and anywhere below it, and the paths of the files that are not images.
-
-    Raises:
-        CrossresError: there is no image.
-    """
+    """Return the images in a folder and below it (CrossresError if there is none), and the paths of other files."""
     images, others = files_below(root)
     if not images:
         raise _no_images(root)

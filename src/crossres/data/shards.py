@@ -16,6 +16,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from crossres.core.errors import CrossresError, library_errors, nearest, needs
 from crossres.core.files import write_atomically
 from crossres.data.images import EncodedItems
@@ -52,11 +54,8 @@ class Shards:
 
     def where(self, row: int) -> str:
         """Name a row, counted over all shards."""
-        for path, rows in zip(self.paths, self.rows, strict=True):
-            if row < rows:
-                return f"{path.name} row {row}"
-            row -= rows
-        raise IndexError(row)
+        shard = int(np.searchsorted(np.cumsum(self.rows), row, side="right"))
+        return f"{self.paths[shard].name} row {row - sum(self.rows[:shard])}"
 
 
 def find_shards(path: Path) -> list[Path]:
@@ -102,11 +101,7 @@ def group_shards(paths: Sequence[Path]) -> dict[str, list[Path]]:
 
 
 def open_shards(paths: Sequence[Path]) -> Shards:
-    """Read the schemas of the shards of one split.
-
-    Raises:
-        CrossresError: a damaged file, shards whose columns differ, or no rows in any of them.
-    """
+    """Read the schemas of the shards of one split; refuse a damaged file, columns that differ, and no rows in all."""
     _, pq = arrow()
     shards = Shards([], [], {}, {}, {})
     for path in paths:
@@ -142,8 +137,7 @@ def _features(metadata: dict[bytes, bytes]) -> dict[str, dict[str, Any]]:
 def pick_image(shards: Shards, requested: str | None) -> str:
     """Return the column of the images: the requested one, else the marked, usual or only one.
 
-    Raises:
-        CrossresError: it holds no encoded images, or it is not clear which column does.
+    CrossresError where it holds no encoded images, or it is not clear which column does.
     """
     columns = [column for column, kind in shards.fields.items() if content_of(kind) == "bytes"]
     marked = _marked(shards, "Image", columns) or columns
@@ -269,10 +263,7 @@ def pack(shards: Shards, column: str, *, memory_mb: int, cache: Path) -> ShardIt
 def encoded_images(shard: Path, column: str, first: int, last: int) -> Iterator[tuple[str, bytes]]:
     """Yield file name and encoded bytes of the rows ``first`` to ``last - 1`` of one shard.
 
-    A row without a name has ``""``, one without an image ``b""``.
-
-    Raises:
-        CrossresError: the shard is damaged.
+    A row without a name has ``""``, one without an image ``b""``; CrossresError where the shard is damaged.
     """
     _, pq = arrow()
     with reading(shard):

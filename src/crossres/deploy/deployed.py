@@ -23,8 +23,8 @@ OUTPUTS = ("embedding", "logits", "probabilities", "quality")
 class Deployed(nn.Module):
     """Preprocessing + encoder (in eval mode) + classifier + quality, as one graph; float32 out of a float16 one, too.
 
-    A photo is brought to the facts' LR size in one resampling step with the training's kernel, antialiased, or enlarged
-    by bicubic interpolation, and rounded to 8 bits as a stored LR image is.
+    A photo is brought to the LR size in one resampling step with the training's kernel, antialiased, or enlarged by
+    bicubic interpolation, and rounded to 8 bits as a stored LR image is.
     """
 
     def __init__(self, encoder: Encoder, facts: Facts) -> None:
@@ -92,8 +92,8 @@ def resampling(
 
     The weights are those of `crossres.data.degrade.resize_matrix` (Pillow's ``Image.resize`` with a box), made of
     tensors so that the axis, ``pixel`` 0 to n - 1, float64 (n,), may have any length in an exported graph. Its part
-    has a ``start`` and a ``length``, that of the result an ``offset`` and the length ``inner``, all in pixels, scalars
-    of float64. It is shrunk by the kernel and enlarged by bicubic interpolation.
+    has a ``start`` and a ``length``, that of the result an ``offset`` and the length ``inner``, all in pixels and
+    scalars of float64. It is shrunk by the kernel and enlarged by bicubic interpolation.
     """
     number = torch.arange(side, device=pixel.device).double() - offset
     inside = (number >= 0) & (number < inner)
@@ -121,8 +121,8 @@ def deploy(encoder: Encoder) -> Deployed:
 class TorchEngine:
     """Runs a run's or model's folder, a model of the Hub, or an ONNX file that ``crossres export`` did not write.
 
-    Its arguments are those of `crossres.models.teachers.read_teacher`, and so are its errors; an ONNX file is taken for
-    a face model.
+    Its arguments and errors are those of `crossres.models.teachers.read_teacher`; an ONNX file is taken for a face
+    model.
     """
 
     def __init__(self, path: str | Path, *, trust_code: bool = False, onnx_input: OnnxInput | None = None) -> None:

@@ -28,13 +28,10 @@ WAIT = 60.0
 
 
 class Contents(NamedTuple):
-    """What a gallery's file holds.
+    """What a gallery's file holds: facts, a JSON object not checked here, and the identities' names, each once.
 
-    Attributes:
-        facts: a JSON object, which is not checked here.
-        names: of the identities, each once.
-        counts: embeddings of each, int64 (I,), at least 1.
-        rows: all embeddings in this order, float32 (N, d), of unit length.
+    Each has as many embeddings as ``counts`` says, int64 (I,), at least 1; ``rows`` are all of them in this order,
+    float32 (N, d), of unit length.
     """
 
     facts: dict[str, Any]
@@ -65,8 +62,7 @@ def write(path: str | Path, contents: Contents) -> None:
 def read(path: str | Path) -> Contents:
     """Read a gallery's file. Every size in it is compared with the file's own before anything of that size is made.
 
-    Raises:
-        CrossresError: no such file, a broken one, or one that is not a gallery.
+    CrossresError: no such file, a broken one, or one that is not a gallery.
     """
     try:
         with _Pieces(path) as file, zipfile.ZipFile(file) as archive:
@@ -123,13 +119,8 @@ def _array(archive: zipfile.ZipFile, member: str, kind: np.dtype[Any], axes: int
             raise ValueError(f"{member} is of another version of .npy")
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
         left = archive.getinfo(member).file_size - file.tell()
-        if (
-            dtype != kind
-            or fortran
-            or len(shape) != axes
-            or min(shape) < 0
-            or math.prod(shape) * kind.itemsize != left
-        ):
+        expected = dtype == kind and not fortran and len(shape) == axes and min(shape) >= 0
+        if not expected or math.prod(shape) * kind.itemsize != left:
             raise ValueError(f"{member} claims {dtype} {shape}, which is not what it holds")
         file.seek(0)
         return np.lib.format.read_array(file, allow_pickle=False)
@@ -152,17 +143,13 @@ def locked(path: str | Path) -> Iterator[None]:
 
     file = Path(path).with_name(f".{Path(path).name}.lock")
     # the system lets go of it when its process ends, however that ends
-    lock = FileLock(file, timeout=WAIT)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        held = FileLock(file, timeout=WAIT).acquire()
     except Timeout:
-        raise CrossresError(
-            f"{path}: another process has been changing it for {WAIT:.0f} s; try again later"
-        ) from None
+        problem = f"another process has been changing it for {WAIT:.0f} s"
+        raise CrossresError(f"{path}: {problem}; try again later") from None
     except OSError as error:
         raise CrossresError(f"cannot lock {path}: {error.strerror}") from None
-    try:
+    with held:
         yield
-    finally:
-        lock.release()

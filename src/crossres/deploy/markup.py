@@ -10,7 +10,8 @@ from html import escape
 from PIL import Image
 
 from crossres.core.types import Pixels
-from crossres.deploy.recognizer import Answer, Recognizer
+from crossres.deploy.facts import Facts
+from crossres.deploy.recognizer import Answer
 from crossres.deploy.service import Limit, PhotoService
 
 #: Classes or names that are listed.
@@ -33,11 +34,11 @@ def classified(service: PhotoService, photo: Pixels, side: int) -> str:
     examined, whole = service.examine(photo, side), side == service.largest(photo)
     at, as_it_is = f"at {side}x{side} pixels", "on the photo as it is"
     own = service.facts.side
-    lists = [_top("Student", as_it_is if whole else at, examined.student, service.student)]
+    lists = [_top("Student", as_it_is if whole else at, examined.student, service.facts)]
     captions = [as_it_is] if whole else [f"{at}, enlarged", as_it_is]
-    for caption, answer in zip(captions, examined.teacher, strict=False):
-        assert service.teacher is not None
-        lists.append(_top("Teacher", caption, answer, service.teacher))
+    if service.teacher:
+        facts = service.teacher.facts
+        lists += [_top("Teacher", *shown, facts) for shown in zip(captions, examined.teacher, strict=True)]
     seen = {f"The photo {at}": examined.small, f"What the student reads: {own}x{own}": examined.read}
     pictures = [_picture(image, caption) for caption, image in seen.items()]
     return block(_gate([("", examined.student)]), block(*pictures, kind="seen"), block(*lists, kind="lists"))
@@ -47,12 +48,9 @@ def compared(service: PhotoService, first: Pixels, second: Pixels) -> str:
     """Show whether two photos, uint8 (H, W, 3), show the same."""
     similarity, answers = service.similarity(first, second)
     verdict = _verdict(VERDICTS[service.pairs.passed(similarity)], similarity, service.pairs)
-    names = ("first", "second")
-    pictures = [
-        _picture(service.read(photo), f"What is read of the {name} photo")
-        for photo, name in zip((first, second), names, strict=True)
-    ]
-    gate = _gate((f"The {name} photo is ", answer) for name, answer in zip(names, answers, strict=True))
+    photos = {"first": first, "second": second}
+    pictures = [_picture(service.read(photo), f"What is read of the {name} photo") for name, photo in photos.items()]
+    gate = _gate((f"The {name} photo is ", answer) for name, answer in zip(photos, answers, strict=True))
     return block(gate, verdict, block(*pictures, kind="seen"))
 
 
@@ -68,8 +66,7 @@ def searched(service: PhotoService, photo: Pixels) -> str:
 
 
 def _gate(answers: Iterable[tuple[str, Answer]]) -> str:
-    reasons = [who + flag for who, answer in answers for flag in answer.flags]
-    if reasons:
+    if reasons := [who + flag for who, answer in answers for flag in answer.flags]:
         return message("doubt", "This answer is not to be trusted.", reasons)
     return message("fine", "No problem detected in the photo.")
 
@@ -83,8 +80,7 @@ def message(kind: str, title: str, lines: Sequence[str] = ()) -> str:
 def _verdict(verdict: str, similarity: float, limit: Limit) -> str:
     than = "" if limit.similarity is None else f", threshold {limit.similarity:.4f}"
     why = f"{limit.note[:1].upper()}{limit.note[1:]}." if limit.note else ""
-    text = f"<p class='verdict'>{escape(verdict)}</p><p>Similarity {similarity:.4f}{than}</p>{note(why)}"
-    return f"<div>{text}</div>"
+    return f"<div><p class='verdict'>{escape(verdict)}</p><p>Similarity {similarity:.4f}{than}</p>{note(why)}</div>"
 
 
 def _picture(pixels: Pixels, caption: str) -> str:
@@ -94,8 +90,8 @@ def _picture(pixels: Pixels, caption: str) -> str:
     return f"<figure><img src='{source}' alt='{caption}'><figcaption>{caption}</figcaption></figure>"
 
 
-def _top(title: str, about: str, answer: Answer, who: Recognizer) -> str:
-    best = answer.top(who.facts, LISTED)
+def _top(title: str, about: str, answer: Answer, facts: Facts) -> str:
+    best = answer.top(facts, LISTED)
     rows = [(label, share, f"{100 * share:.1f} %" if share >= 0.001 else "< 0.1 %") for label, share in best]
     return _list(title, about, rows)
 

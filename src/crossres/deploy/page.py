@@ -29,13 +29,9 @@ AT_ONCE = 2
 
 
 def serve(service: PhotoService, first: Sequence[Sequence[Path]], uploads: Path, host: str, port: int) -> None:
-    """Serve the page until the process is interrupted.
+    """Serve the page until the process is interrupted, at a host's address and port.
 
-    Args:
-        service: answers.
-        first: photos to begin with, class by class.
-        uploads: a new folder, for what is uploaded.
-        host: address to listen at; ``port`` its port.
+    It begins with the ``first`` photos, class by class; ``uploads`` is a new folder, for what is uploaded.
     """
     # gradio calls its own address, which no proxy can reach
     os.environ |= {"GRADIO_TEMP_DIR": str(uploads), "GRADIO_ANALYTICS_MAX_EVENTS": "100", "no_proxy": "*"}

@@ -13,9 +13,8 @@ from PIL import Image
 
 from crossres.core.errors import CrossresError
 from crossres.core.types import Pixels
-from crossres.data.decode import FORMATS, fit_image, reason, to_rgb
+from crossres.data.decode import FORMATS, fit_image, look, reason, to_rgb
 from crossres.data.folder import IMAGE_SUFFIXES, files_below
-from crossres.data.look import look
 from crossres.deploy.facts import Facts
 
 #: What a photo may be given as.

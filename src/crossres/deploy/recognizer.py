@@ -208,6 +208,6 @@ class Recognizer:
                 answers[i] = replace(answers[i], embedding=embedding, quality=quality)
                 if probabilities is not None:
                     shares, best = probabilities[row], int(np.argmax(probabilities[row]))
-                    known = {"label": self.facts.classes[best], "probability": float(shares[best])}
-                    answers[i] = replace(answers[i], probabilities=shares, **known)
+                    label, probability = self.facts.classes[best], float(shares[best])
+                    answers[i] = replace(answers[i], label=label, probability=probability, probabilities=shares)
         return answers

@@ -29,7 +29,8 @@ PER_CLASS, MAX_SAMPLES = 2, 24
 class Examined(NamedTuple):
     """A photo at a resolution, uint8 (side, side, 3), what the student reads of it, uint8 (s, s, 3), and the answers.
 
-    The student's is to ``small``, at the largest side to the photo as it is; the teacher's to both, there to the latter.
+    The student answers to ``small``, at the largest side to the photo as it is; the teacher to both, there to the
+    photo alone.
     """
 
     small: Pixels

@@ -111,7 +111,6 @@ def pair_threshold(similarity: npt.ArrayLike, same: npt.ArrayLike, far: float, m
     threshold = max(point.threshold, above(float(refused.max()))) if len(refused) else point.threshold
     if not at_least(float(scores.max()), threshold):
         worse = f"one of {len(impostors)} impostor pairs is more alike than all genuine ones"
-        raise CrossresError(
-            f"{worse}: no pair would be accepted at a FAR of {far:g}; give more pairs or a higher rate"
-        )
+        refused_all = f"no pair would be accepted at a FAR of {far:g}"
+        raise CrossresError(f"{worse}: {refused_all}; give more pairs or a higher rate")
     return Threshold(threshold, far, len(impostors), point.too_few, 0, model)

@@ -50,7 +50,7 @@ class Loss(nn.Module, ABC):
         self.pretraining = False
 
     def prepare(self, label: Tensor) -> None:
-        """See the training set's labels (N,), in the order of ``index``, once before the first step: for a bank, say."""
+        """See the training set's labels (N,), in the order of ``index``, once before the first step (for a bank)."""
 
     def forward(self, teacher: Any, student: Any, label: Tensor | None = None, index: Tensor | None = None) -> Tensor:
         """Check the shapes, leave autocast and compute in float32.

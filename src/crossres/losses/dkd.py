@@ -42,15 +42,16 @@ class DKD(Loss):
         self.temperature = demand("DKD", "temperature", temperature, temperature > 0, "temperature > 0")
 
     def compute(self, teacher: Tensor, student: Tensor, label: Tensor, index: Tensor | None) -> Tensor:
-        # by index: a mask's size would have to be waited for on a GPU
-        places = torch.arange(teacher.shape[1] - 1, device=teacher.device).expand(len(teacher), -1)
-        places = places + (places >= label[:, None])
-        parts = []
-        for logits in (teacher / self.temperature, student / self.temperature):
-            others = logits.gather(1, places)
-            two = torch.stack([logits.gather(1, label[:, None])[:, 0], others.logsumexp(1)], dim=1)
-            parts.append((F.log_softmax(two, dim=1), F.log_softmax(others, dim=1)))
-        (b_t, p_t), (b_s, p_s) = parts
+        (b_t, p_t), (b_s, p_s) = (self._parts(z / self.temperature, label) for z in (teacher, student))
         true = F.kl_div(b_s, b_t, reduction="batchmean", log_target=True)
-        among = F.kl_div(p_s, p_t, reduction="batchmean", log_target=True)
-        return (self.alpha * true + self.beta * among) * self.temperature**2
+        others = F.kl_div(p_s, p_t, reduction="batchmean", log_target=True)
+        return (self.alpha * true + self.beta * others) * self.temperature**2
+
+    @staticmethod
+    def _parts(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log b (B, 2) and log p-hat (B, C - 1)."""
+        # by index: a mask's size would have to be waited for on a GPU
+        places = torch.arange(logits.shape[1] - 1, device=logits.device).expand(len(logits), -1)
+        others = logits.gather(1, places + (places >= label[:, None]))
+        two = torch.stack([logits.gather(1, label[:, None])[:, 0], others.logsumexp(1)], dim=1)
+        return F.log_softmax(two, dim=1), F.log_softmax(others, dim=1)

@@ -7,8 +7,6 @@ stage, for losses on feature maps. With a linear classifier of 100 classes the p
 CRD benchmark's networks (Tian et al. 2020, arXiv 1910.10699), but for mobilefacenet, which is for faces.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 

@@ -1,7 +1,5 @@
 """What the small networks share: blocks in a row, and their first weights."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from torch import nn

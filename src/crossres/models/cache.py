@@ -1,7 +1,5 @@
 """A teacher's outputs, computed once per view and kept on disk."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

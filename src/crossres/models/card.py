@@ -1,7 +1,5 @@
 """The model card that travels with saved weights: only facts and numbers that were recorded."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any
 

@@ -1,9 +1,7 @@
 """The encoder: one network with its own input size and normalisation, its classifier and its class names."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,11 +11,9 @@ from torch import Tensor, nn
 
 from crossres.core.errors import CrossresError, nearest
 from crossres.core.types import Outputs
+from crossres.models import foreign
 from crossres.models.backbones import BACKBONES
-from crossres.models.cut import Backbone, cut_classifier, measure_embedding
-from crossres.models.factory import factory_backbone, find_factory
 from crossres.models.onnx_input import ONNX
-from crossres.models.timm_backbone import check_timm_name, timm_backbone
 
 # A neutral normalisation for networks that come with none: independent of any data set.
 MEAN = (0.5, 0.5, 0.5)
@@ -43,9 +39,6 @@ class Encoder(nn.Module):
         embedding_dim: width of ``Outputs.embedding``, after the projection.
         info: free facts that travel with the weights (sizes, degradation, results).
     """
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
@@ -77,10 +70,7 @@ class Encoder(nn.Module):
         self.projection = nn.Linear(embedding_dim, projection_dim) if projection_dim else None
         self.embedding_dim = projection_dim or embedding_dim
         self.classifier = nn.Linear(self.embedding_dim, len(self.classes)) if self.classes else None
-        # Not persistent: they are configuration, kept in config.json, not weights.
-        for name, values in (("mean", mean), ("std", std)):
-            channels = torch.tensor(tuple(values), dtype=torch.float32).view(1, 3, 1, 1)
-            self.register_buffer(name, channels, persistent=False)
+        self.mean, self.std = _channels(mean), _channels(std)
         self._captured: dict[str, Tensor] = {}
         self._hooks: dict[str, torch.utils.hooks.RemovableHandle] = {}
 
@@ -110,7 +100,14 @@ class Encoder(nn.Module):
         if self.projection is not None:
             embedding = self.projection(embedding)
         logits = None if self.classifier is None else self.classifier(embedding)
-        return Outputs(embedding, logits, self._take_features())
+        features = dict(self._captured)
+        # Emptied, so that no graph outlives its step and the encoder can be deep-copied.
+        self._captured.clear()
+        for path in self._hooks:
+            if path not in features:
+                raise CrossresError(f"the module '{path}' did not run, or did not return a tensor; capture another")
+        # in the order of the call, which need not be the one in which they ran
+        return Outputs(embedding, logits, {path: features[path] for path in self._hooks})
 
     def capture(self, *paths: str) -> None:
         """Return the outputs of these modules of the backbone in ``Outputs.features`` from now on.
@@ -132,41 +129,31 @@ class Encoder(nn.Module):
         for handle in self._hooks.values():
             handle.remove()
         self._captured.clear()
-        self._hooks = {path: modules[path].register_forward_hook(_Capture(path, self._captured)) for path in paths}
-
-    def _take_features(self) -> dict[str, Tensor]:
-        features = dict(self._captured)
-        # Emptied, so that no graph outlives its step and the encoder can be deep-copied.
-        self._captured.clear()
-        for path in self._hooks:
-            if path not in features:
-                raise CrossresError(f"the module '{path}' did not run, or did not return a tensor; capture another")
-        # in the order of the call, which need not be the one in which they ran
-        return {path: features[path] for path in self._hooks}
+        # no bound method: a deep copy writes into its own store
+        keep = partial(_keep, self._captured)
+        self._hooks = {path: modules[path].register_forward_hook(partial(keep, path)) for path in paths}
 
 
-@dataclass
-class _Capture:
-    """A forward hook; an object instead of a closure, so that a deep copy writes into its own store."""
+def _channels(values: Sequence[float]) -> Tensor:
+    """Make a buffer (1, 3, 1, 1); not persistent: it is configuration, kept in config.json, not weights."""
+    return nn.Buffer(torch.tensor(tuple(values), dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
 
-    path: str
-    store: dict[str, Tensor]
 
-    def __call__(self, _module: nn.Module, _args: tuple[Any, ...], output: object) -> None:
-        if isinstance(output, Tensor):
-            # Cloned, because the next module may work in place (`ReLU(inplace=True)`).
-            self.store[self.path] = output.clone()
+def _keep(store: dict[str, Tensor], path: str, _module: nn.Module, _args: tuple[Any, ...], output: object) -> None:
+    if isinstance(output, Tensor):
+        # Cloned, because the next module may work in place (`ReLU(inplace=True)`).
+        store[path] = output.clone()
 
 
 def check_name(name: str) -> None:
     """Raise CrossresError for a name that `build_encoder` does not know; it names the nearest one."""
     if name.startswith("timm:"):
-        check_timm_name(name[len("timm:") :])
+        foreign.check_timm_name(name.removeprefix("timm:"))
     elif name.startswith(ONNX):
         if not Path(name.removeprefix(ONNX)).is_file():
             raise CrossresError(f"there is no ONNX file {name.removeprefix(ONNX)}")
     elif ":" in name:
-        find_factory(name)
+        foreign.find_factory(name)
     elif name.lower() not in BACKBONES:
         raise CrossresError(f"unknown model {name!r}{nearest(name, BACKBONES)}")
 
@@ -201,16 +188,16 @@ def build_encoder(
     """
     check_name(name)
     if name.startswith("timm:"):
-        built = timm_backbone(name[len("timm:") :], input_size, small_input=small_input, pretrained=pretrained)
+        built = foreign.timm_backbone(name.removeprefix("timm:"), input_size, small_input, pretrained)
     elif pretrained:
         raise CrossresError(f"'{name}' has no published weights; pretrained is for timm:NAME")
     elif ":" in name:
-        built = factory_backbone(name, len(classes), input_size)
+        built = foreign.factory_backbone(name, len(classes), input_size)
     else:
         name = name.lower()  # the literature writes MobileNetV2
         network = BACKBONES[name]()
-        width = getattr(network, "embedding_dim", None) or measure_embedding(network, input_size)
-        built = Backbone(network, width, input_size)
+        width = getattr(network, "embedding_dim", None) or foreign.measure_embedding(network, input_size)
+        built = foreign.Backbone(network, width, input_size)
     encoder = Encoder(
         built.network,
         embedding_dim=built.embedding_dim,
@@ -257,7 +244,19 @@ def wrap(
     """
     if not isinstance(module, nn.Module):
         raise CrossresError(f"wrap takes a torch.nn.Module, not {type(module).__name__}")
-    cut = cut_classifier(module, classifier, input_size, search=bool(classes))
+    cut = foreign.cut_classifier(module, classifier, input_size, search=bool(classes))
+    final, count = cut.classifier, len(classes)
+    if final is None and classes and cut.embedding_dim == count:
+        raise CrossresError(
+            f"the module returns {count} outputs, one for each class, but not from a final nn.Linear: end it "
+            f"with one, or pass classes=() to take the outputs as an embedding"
+        )
+    if final is not None and classes and final.out_features != count:
+        raise CrossresError(
+            f"the module's layer '{cut.facts['classifier']}' returns {final.out_features} outputs, but "
+            f"{count} classes are named; name as many, or pass classes=() for an embedding network"
+        )
+    kind = f"{type(module).__module__}.{type(module).__qualname__}"
     encoder = Encoder(
         cut.network,
         embedding_dim=cut.embedding_dim,
@@ -265,23 +264,8 @@ def wrap(
         input_size=input_size,
         mean=mean,
         std=std,
-        architecture={
-            "name": "wrapped",
-            "module": f"{type(module).__module__}.{type(module).__qualname__}",
-            **cut.facts,
-        },
+        architecture={"name": "wrapped", "module": kind, **cut.facts},
     )
-    final = cut.classifier
-    if final is None and classes and cut.embedding_dim == len(classes):
-        raise CrossresError(
-            f"the module returns {len(classes)} outputs, one for each class, but not from a final nn.Linear: end it "
-            f"with one, or pass classes=() to take the outputs as an embedding"
-        )
     if final is not None and classes:
-        if final.out_features != len(classes):
-            raise CrossresError(
-                f"the module's layer '{cut.facts['classifier']}' returns {final.out_features} outputs, but "
-                f"{len(classes)} classes are named; name as many, or pass classes=() for an embedding network"
-            )
         encoder.classifier = final
     return encoder.train(module.training)

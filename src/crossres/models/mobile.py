@@ -1,7 +1,5 @@
 """MobileNetV2 and ShuffleNetV2 as the distillation literature trains them on small images, and MobileFaceNet."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 

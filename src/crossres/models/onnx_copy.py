@@ -1,7 +1,5 @@
 """A trainable torch copy of an ONNX file: a student that starts from its teacher's weights."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path

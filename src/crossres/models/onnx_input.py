@@ -1,7 +1,5 @@
 """What an ONNX network expects of its input."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

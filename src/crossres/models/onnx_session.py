@@ -1,7 +1,5 @@
 """Opening an ONNX file; nothing in it is executed but the operators that onnxruntime knows."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """An ONNX file as a frozen encoder: a teacher that onnxruntime runs, on the CPU."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ A folder holds ``model.safetensors`` (the encoder's weights), ``config.json`` (h
 about it) and ``README.md`` (the model card). Reading it never unpickles.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -1,7 +1,5 @@
 """ResNets and wide ResNets for native low resolution: a 3x3 stem without stride or pooling, three stages."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Sequence
 

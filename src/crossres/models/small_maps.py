@@ -4,8 +4,6 @@ A network for 8x8 images spends its last stages on maps of 4x4, 2x2 or 1x1. Ther
 is 2 to 20 times slower than the same sum as one matrix product, and takes most of the whole training step.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager

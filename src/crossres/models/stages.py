@@ -1,7 +1,5 @@
 """Which feature maps of two networks are compared."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

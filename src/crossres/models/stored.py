@@ -1,7 +1,5 @@
 """Stored embeddings as a teacher: the outputs of a network that is not at hand."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Sequence

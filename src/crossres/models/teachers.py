@@ -1,7 +1,5 @@
 """Teachers: encoders that are frozen and matched to the classes of the data."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path

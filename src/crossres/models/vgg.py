@@ -1,7 +1,5 @@
 """VGG with batch normalisation and global pooling instead of the large linear layers."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch.nn.functional as F

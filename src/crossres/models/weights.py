@@ -1,7 +1,5 @@
 """Weights of an encoder: reading them from plain checkpoints, fitting them, their digest."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import pickle

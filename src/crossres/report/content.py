@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -56,26 +56,20 @@ class Shared:
         """Return what was computed for this key, or compute it."""
         if key not in self._computed:
             self._computed[key] = compute()
-        value: Value = self._computed[key]
-        return value
+        return cast(Value, self._computed[key])
 
 
 class FinishedRun:
-    """A finished run, and what it is judged on and compared with.
+    """A finished run in a folder (else CrossresError), and what it is judged on and compared with.
 
     Attributes:
-        folder: where it lies; ``name`` is its name on the page.
         config: its options, with the report's ``data`` where that is given.
-        document: its result.json.
+        document: its result.json; ``epochs``: a row of metrics.jsonl an epoch.
         student: the network it trained, on the ``device`` and run in the precision of its training.
-        epochs: a row of metrics.jsonl an epoch.
         notes: what a reader has to know of the report on it.
         judgement: options of evaluations.
         at_hr, at_lr: its sizes in words.
         taught_by: the name of the teacher it learned from, empty without one.
-
-    Raises:
-        CrossresError: the folder holds no finished run.
     """
 
     def __init__(self, folder: Path, name: str, shared: Shared) -> None:
@@ -136,8 +130,7 @@ class FinishedRun:
     def teacher(self) -> Encoder | None:
         """Its teacher, frozen, on the device, its classes in the student's order; None, with a note, without one.
 
-        Raises:
-            CrossresError: the report's teacher does not fit.
+        CrossresError: the report's teacher does not fit.
         """
         digest = (self.document.get("teacher") or {}).get("sha256")
         if path := self.shared.options.teacher:
@@ -171,7 +164,7 @@ class FinishedRun:
 
         def read() -> Encoder:
             if plain:
-                images = TASKS[config.task](config).images(config, shared.progress)[0]
+                images = TASKS[config.task](config).images(shared.progress)[0]
                 teacher = build_teacher(config, None, images, images.classes, self.hr_size, shared.progress)
                 assert teacher is not None
             else:

@@ -1,4 +1,4 @@
-"""The blocks of a run that both tasks have: options, learning curves, errors, the two spaces, speed and size."""
+"""The blocks of a run that both tasks have: options, learning curves, errors, speed and size."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from math import isfinite, nan
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -22,12 +21,8 @@ from crossres.core.types import Outputs
 from crossres.evaluation.figures import Curve
 from crossres.models.encoder import Encoder
 from crossres.report.content import FinishedRun
-from crossres.report.drawing import SIGNS, draw_curves, draw_points, draw_relations
-from crossres.report.page import Answer, Block, Card, Cell, Drawing, Table
-from crossres.report.space import Agreement, agreement, first_of, largest_classes, principal_map, relations
+from crossres.report.page import Answer, Block, Card, Cell, Drawing, Table, draw_curves
 
-#: Classes in colour on a map, images of each there and in a matrix, images whose relations are compared.
-CLASSES, ON_MAP, IN_MATRIX, RELATED = 8, 40, 12, 2000
 #: Side that a picture is kept at, at most, and up to which every pixel is.
 LARGEST, EXACT = 128, 64
 #: Images of a timed pass; seconds of passes and passes at least.
@@ -36,10 +31,9 @@ BATCHES, SECONDS, PASSES = (1, 64), 0.2, 3
 
 @dataclass(frozen=True)
 class Judged:
-    """What a task measures of a run.
+    """What a task measures of a run; ``measure``: what its chief number is, as a table's head has it.
 
     Attributes:
-        measure: what its chief number is, as a table's head has it.
         results: the numbers; the first row is the student's at the size it was trained at, its first the chief one.
         note: what these are.
         teacher_score: the teacher's chief number at high resolution; None without one that can be judged.
@@ -116,12 +110,10 @@ def learning(run: FinishedRun) -> Block | None:
     losses = curves([row["losses"] for row in run.epochs], {name: name for name in run.epochs[-1]["losses"]})
     values = [value for _, _, each in losses for value in each if isfinite(value)]
     apart = bool(values) and 0 < 20 * min(values) < max(values)
-    caption = "Each term unweighted, its mean over an epoch."
-    drawings = [draw_curves(losses, "Losses", caption, x="epoch", y="loss", log_y=apart)]
-    if accuracy:
-        best = run.document["best_epoch"]
-        caption = f"Marked: epoch {best}, whose weights are saved."
-        drawings.insert(0, draw_curves(accuracy, "Accuracy", caption, x="epoch", y="%", band=(best, best)))
+    best, unweighted = run.document["best_epoch"], "Each term unweighted, its mean over an epoch."
+    marked, band = f"Marked: epoch {best}, whose weights are saved.", (best, best)
+    drawings = [draw_curves(accuracy, "Accuracy", marked, x="epoch", y="%", band=band)] if accuracy else []
+    drawings.append(draw_curves(losses, "Losses", unweighted, x="epoch", y="loss", log_y=apart))
     return Block("Learning curves", drawings=drawings)
 
 
@@ -149,44 +141,6 @@ def data_uri(image: Tensor) -> str:
     picture.thumbnail((LARGEST, LARGEST))
     picture.save(file, format=kind, optimize=True)
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-def embeddings(run: FinishedRun, judged: Judged) -> tuple[Block | None, Agreement | None]:
-    """Set the teacher's and the student's embeddings side by side; without a teacher the student's alone."""
-    label, names = run.test.images.labels, run.test.images.classes
-    both = sorted(judged.outputs.items(), reverse=True)  # the teacher first
-    sides = {name: of.embedding.numpy() for name, of in both if of.embedding.isfinite().all()}
-    if "student" not in sides or len(label) < 3:
-        return None, None
-    classes = largest_classes(label, CLASSES)
-    mapped, related = first_of(label, classes, ON_MAP), first_of(label, classes, IN_MATRIX)
-    colour = np.searchsorted(classes, label[mapped])
-    first, maps, matrices = None, [], []
-    for side, embedding in sides.items():
-        points, shown = principal_map(embedding[mapped], first)
-        first = points if first is None else first
-        maps.append(Drawing(draw_points(points, colour), f"Map, {side}", f"{shown:.0f} % of the variance."))
-        matrix = draw_relations(relations(embedding[related]), label[related], [names[number] for number in classes])
-        matrices.append(Drawing(matrix, f"Relations, {side}"))
-    title, turned, agreed, facts = "Embeddings", "", None, []
-    if len(sides) == 2:
-        some = np.unique(np.linspace(0, len(label) - 1, min(len(label), RELATED)).astype(np.int64))
-        agreed = agreement(relations(sides["teacher"][some]), relations(sides["student"][some]), label[some])
-        title = "Does the student keep the relations?"
-        turned = ", the student's turned and mirrored to lie as the teacher's"
-        near = f"{agreed.overlap:.1f} % of an image's {agreed.neighbours} nearest in the teacher's space are among "
-        near += f"its nearest in the student's (by chance {agreed.chance:.1f} %)"
-        every, across = (f"{r:.2f}" if isfinite(r) else "none" for r in (agreed.correlation, agreed.across))
-        alike = f"{every} between both networks' similarities of all pairs"
-        facts = [("Neighbours", near), ("Correlation", f"{alike}; {across} over the pairs of two classes alone")]
-    which = f"the {len(classes)} classes with most images" if len(classes) < len(names) else "all classes"
-    text = (
-        f"Maps: the two principal components of the embeddings of {len(mapped)} test images of {which}{turned}. "
-        f"Relations: each row and column is one of {len(related)} images, class by class, each dot the cosine of two "
-        "embeddings, their mean taken off: blue alike, orange opposed."
-    )
-    signs = [(SIGNS[i % len(SIGNS)], i, names[number]) for i, number in enumerate(classes)]
-    return Block(title, text, facts, legend=signs, drawings=[*maps, *matrices]), agreed
 
 
 @dataclass(frozen=True)
@@ -225,13 +179,10 @@ def speed(efforts: Mapping[str, Effort], run: FinishedRun) -> Block:
     """Set what the networks cost side by side."""
     rows = []
     for name, cost in efforts.items():
-        texts = [
-            f"{cost.side}x{cost.side}",
-            f"{cost.parameters:,}" if cost.parameters else "",
-            "" if cost.megabytes is None else f"{cost.megabytes:.2f} MB",
-            *(f"{cost.milliseconds[batch]:.3g}" for batch in BATCHES),
-        ]
-        rows.append((name, [Cell(text) for text in texts]))
+        parameters = f"{cost.parameters:,}" if cost.parameters else ""
+        file = "" if cost.megabytes is None else f"{cost.megabytes:.2f} MB"
+        times = [f"{cost.milliseconds[batch]:.3g}" for batch in BATCHES]
+        rows.append((name, [Cell(text) for text in (f"{cost.side}x{cost.side}", parameters, file, *times)]))
     heads = ["", "reads", "parameters", "file", *(f"ms, batch {batch}" for batch in BATCHES)]
     where = "{processor}, {threads} thread(s)".format(**machine(run.device))
     note = (

@@ -18,18 +18,17 @@ from crossres.core.errors import CrossresError
 from crossres.core.progress import Progress
 from crossres.evaluation.figures import Curve
 from crossres.models.stored import StoredBackbone
-from crossres.report import faces, objects, parts
+from crossres.report import parts
 from crossres.report.content import FinishedRun, Shared
-from crossres.report.drawing import draw_curves, signs
-from crossres.report.page import Block, Cell, Drawing, Section, Table, write_page
-from crossres.report.space import Agreement
+from crossres.report.page import Block, Cell, Drawing, Section, Table, draw_curves, signs, write_page
+from crossres.report.space import Agreement, embeddings
+from crossres.report.tasks import judge_faces, judge_objects
 
 
 def report(options: Report) -> int:
     """Judge finished runs and write one HTML page on them; return its bytes.
 
-    Raises:
-        CrossresError: a folder that holds no finished run or is given twice, images or models that do not fit a run.
+    CrossresError: a folder that holds no finished run or is given twice, images or models that do not fit a run.
     """
     out = Path(options.out)
     if options.images < 0:
@@ -37,11 +36,10 @@ def report(options: Report) -> int:
     if out.is_dir():
         raise CrossresError(f"out: {out} is a folder; name a file, such as {out / 'report.html'}")
     shared = Shared(options, Progress())
-    folders = [Path(folder) for folder in options.runs]
-    places = [folder.resolve() for folder in folders]
+    places = [Path(folder).resolve() for folder in options.runs]
     names = [place.name for place in places]
     runs = []
-    for folder, place in zip(folders, places, strict=True):
+    for folder, place in zip(map(Path, options.runs), places, strict=True):
         if places.count(place) > 1:
             raise CrossresError(f"{folder} is given twice; name each run once")
         runs.append(FinishedRun(folder, place.name if names.count(place.name) == 1 else str(folder), shared))
@@ -72,34 +70,30 @@ class Chapter(Section):
 
 
 def judge(run: FinishedRun) -> Chapter:
-    """Judge a run and write its section.
-
-    Raises:
-        CrossresError: images or models that do not fit the run.
-    """
+    """Judge a run and write its section; CrossresError: images or models that do not fit the run."""
     teacher, images = run.teacher, run.test.images
     if images.fingerprint != run.document.get("data_sha256", {}).get("test"):
         run.notes.append(
             f"These may be other images: the fingerprint of {images.name} is not that of the run's test images (a "
             "folder's is of its files' names, sizes and dates). The run may have recorded other numbers."
         )
-    judged = (faces if run.document["compared_by"] == "accuracy" else objects).judge(run)
-    embeddings, agreement = parts.embeddings(run, judged)
+    judged = (judge_faces if run.document["compared_by"] == "accuracy" else judge_objects)(run)
+    spaces, agreement = embeddings(run, judged)
     efforts = {"student": parts.effort(run.student, run.side, run.folder, run.device)}
     if teacher and not isinstance(teacher.backbone, StoredBackbone):
         how = teacher, run.hr_size, teacher.info["path"], run.device
         efforts["teacher"] = run.shared.once(("effort", id(teacher), run.device), lambda: parts.effort(*how))
     caption = "Images are degraded to each size as in training; marked: the size trained at."
     resolution = _against_resolution(judged.curves, judged.measure, caption, band=(run.low, run.side))
+    effort = efforts["student"]
     blocks = [
         parts.trained(run),
         Block("Results", table=judged.results, drawings=[resolution, *judged.drawings], note=judged.note),
         parts.learning(run),
         *judged.blocks,
-        embeddings,
+        spaces,
         parts.speed(efforts, run),
     ]
-    effort = efforts["student"]
     kept = agreement and Cell(f"{agreement.overlap:.0f} %", f"by chance {agreement.chance:.1f} %")
     beside = f"teacher {_millions(efforts['teacher'].parameters)}" if "teacher" in efforts else ""
     tiles = {
@@ -114,8 +108,7 @@ def judge(run: FinishedRun) -> Chapter:
     student = f"{reads}, {by}. Losses: {method_of(run.document)}."
     lead = f"{reads}, a teacher." if run.document["task"] == "teach" else student
     shown = [(name, cell) for name, cell in tiles.items() if cell]
-    section = run.name, lead, run.notes, shown, [block for block in blocks if block]
-    return Chapter(*section, run, judged, agreement, effort)
+    return Chapter(run.name, lead, run.notes, shown, list(filter(None, blocks)), run, judged, agreement, effort)
 
 
 def _millions(count: int) -> str:
@@ -128,10 +121,7 @@ def _against_resolution(curves: Sequence[Curve], measure: str, caption: str, **h
 
 
 def side_by_side(chapters: Sequence[Chapter]) -> list[Block]:
-    """Set several runs beside each other: a table, accuracy against resolution and validation by epoch.
-
-    Classifiers and face encoders are apart: their numbers mean different things.
-    """
+    """Set runs side by side; classifiers and face encoders are apart: their numbers mean different things."""
     blocks = []
     for measure in dict.fromkeys(chapter.judged.measure for chapter in chapters):
         members = [chapter for chapter in chapters if chapter.judged.measure == measure]

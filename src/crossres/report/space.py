@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 
 import numpy as np
 import numpy.typing as npt
 
 from crossres.core.types import Bools, Float64s, Int64s
+from crossres.report.content import FinishedRun
+from crossres.report.page import SIGNS, Block, Drawing, draw_points, draw_relations
+from crossres.report.parts import Judged
 
 #: Nearest neighbours that are compared.
 NEIGHBOURS = 10
+#: Classes in colour on a map, images of each there and in a matrix, images whose relations are compared.
+CLASSES, ON_MAP, IN_MATRIX, RELATED = 8, 40, 12, 2000
 
 
 def relations(embedding: npt.ArrayLike) -> Float64s:
@@ -30,12 +36,10 @@ def relations(embedding: npt.ArrayLike) -> Float64s:
 class Agreement:
     """How far two networks relate the same images alike.
 
-    Attributes:
-        neighbours: nearest neighbours of an image that are compared.
-        overlap: mean share of the teacher's that are among the student's too, in percent.
-        chance: the overlap of a student that has learned nothing, in percent.
-        correlation: Pearson's, of the similarities of all pairs; NaN where one network's are all the same.
-        across: of the pairs of two classes alone, which class labels do not teach.
+    Of so many nearest neighbours of an image, ``overlap`` is the mean share of the teacher's that are among the
+    student's too, ``chance`` that of a student that has learned nothing, both in percent. Pearson's correlation is of
+    the similarities of all pairs, NaN where one network's are all the same; ``across`` is that of the pairs of two
+    classes alone, which class labels do not teach.
     """
 
     neighbours: int
@@ -95,3 +99,41 @@ def largest_classes(label: Int64s, most: int) -> list[int]:
 def first_of(label: Int64s, classes: list[int], each: int) -> Int64s:
     """Return the positions of the first images of each class, at most ``each``, class by class."""
     return np.concatenate([np.flatnonzero(label == number)[:each] for number in classes])
+
+
+def embeddings(run: FinishedRun, judged: Judged) -> tuple[Block | None, Agreement | None]:
+    """Set the teacher's and the student's embeddings side by side; without a teacher the student's alone."""
+    label, names = run.test.images.labels, run.test.images.classes
+    both = sorted(judged.outputs.items(), reverse=True)  # the teacher first
+    sides = {name: of.embedding.numpy() for name, of in both if of.embedding.isfinite().all()}
+    if "student" not in sides or len(label) < 3:
+        return None, None
+    classes = largest_classes(label, CLASSES)
+    mapped, related = first_of(label, classes, ON_MAP), first_of(label, classes, IN_MATRIX)
+    colour = np.searchsorted(classes, label[mapped])
+    first, maps, matrices = None, [], []
+    for side, embedding in sides.items():
+        points, shown = principal_map(embedding[mapped], first)
+        first = points if first is None else first
+        maps.append(Drawing(draw_points(points, colour), f"Map, {side}", f"{shown:.0f} % of the variance."))
+        matrix = draw_relations(relations(embedding[related]), label[related], [names[number] for number in classes])
+        matrices.append(Drawing(matrix, f"Relations, {side}"))
+    title, turned, agreed, facts = "Embeddings", "", None, []
+    if len(sides) == 2:
+        some = np.unique(np.linspace(0, len(label) - 1, min(len(label), RELATED)).astype(np.int64))
+        agreed = agreement(relations(sides["teacher"][some]), relations(sides["student"][some]), label[some])
+        title = "Does the student keep the relations?"
+        turned = ", the student's turned and mirrored to lie as the teacher's"
+        near = f"{agreed.overlap:.1f} % of an image's {agreed.neighbours} nearest in the teacher's space are among "
+        near += f"its nearest in the student's (by chance {agreed.chance:.1f} %)"
+        every, across = (f"{r:.2f}" if isfinite(r) else "none" for r in (agreed.correlation, agreed.across))
+        alike = f"{every} between both networks' similarities of all pairs"
+        facts = [("Neighbours", near), ("Correlation", f"{alike}; {across} over the pairs of two classes alone")]
+    which = f"the {len(classes)} classes with most images" if len(classes) < len(names) else "all classes"
+    text = (
+        f"Maps: the two principal components of the embeddings of {len(mapped)} test images of {which}{turned}. "
+        f"Relations: each row and column is one of {len(related)} images, class by class, each dot the cosine of two "
+        "embeddings, their mean taken off: blue alike, orange opposed."
+    )
+    signs = [(SIGNS[i % len(SIGNS)], i, names[number]) for i, number in enumerate(classes)]
+    return Block(title, text, facts, legend=signs, drawings=[*maps, *matrices]), agreed

@@ -102,6 +102,7 @@ def build_student(
     """
     _, size = check_size(lr_size)
     model, weights, start = config.model, config.model.weights, None
+    mean: list[float] | None
     if model.name.startswith(ONNX):
         return _copied_student(config, classes)
     if weights and Path(weights).is_dir():
@@ -109,7 +110,7 @@ def build_student(
         # a saved model brings its classes' order and its normalisation
         if classes:
             order_classes(start, classes, f"model.weights {weights}")
-        mean, std = (of_channels.flatten().tolist() for of_channels in (start.mean, start.std))
+        mean, std = start.mean.flatten().tolist(), start.std.flatten().tolist()
     else:
         mean, std = _normalisation(model.name, images, hr_size, config.images.fit)
     student = build_encoder(

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from torch import Tensor
 
 from crossres.config.experiment import Experiment
 from crossres.core.devices import Device, commit
 from crossres.core.errors import CrossresError, one_line
 from crossres.core.progress import Progress
+from crossres.data.decode import extremes
 from crossres.data.degradation import Degradation, Size, check_size
 from crossres.data.images import ImageSet
 from crossres.data.loader import Loader
-from crossres.data.look import extremes
 from crossres.data.splits import SPLIT_SEED
-from crossres.losses.base import Loss, Shape
+from crossres.losses.base import Shape
 from crossres.losses.maps import MapLoss
 from crossres.losses.options import reads
 from crossres.models.cache import TeacherCache, cached_outputs
@@ -32,8 +33,7 @@ from crossres.models.stages import capture_maps, paired_stages
 from crossres.models.stored import StoredBackbone, stored_outputs
 from crossres.models.weights import weights_sha256
 from crossres.training.distiller import Distiller, build_losses
-from crossres.training.networks import build_student, build_teacher, check_networks, own_size, placed, teachers_size
-from crossres.training.processes import Gather
+from crossres.training.networks import build_student, build_teacher, check_networks, own_size, placed
 from crossres.training.task import PreparedRun, Task
 
 #: hr_size of images that differ in size, where none is chosen.
@@ -42,17 +42,6 @@ MIXED = 32
 LARGE = 256
 #: Training images whose extremes go with the model.
 SAMPLED = 2000
-
-
-@dataclass
-class Sources:
-    """The images of a run and the sizes they are read at."""
-
-    train: ImageSet
-    val: ImageSet | None
-    test: ImageSet
-    hr_size: int
-    lr_size: Size
 
 
 def prepare(
@@ -80,95 +69,52 @@ def prepare(
         progress.say("no teacher is given: the student learns from labels alone; --teacher RUN distils from one")
     # names and folders first: reading the images may take minutes
     teacher = check_networks(config, teacher)
-    sources = read_images(config, task, teacher, progress)
-    classes = task.classes(config, sources.train)
-    teacher = build_teacher(config, teacher, sources.train, classes, sources.hr_size, progress)
+    sets = train_set, val_set, test_set = task.images(progress)
+    hr_size, lr_size = _sizes(config, train_set, teacher, progress)
+    classes = task.classes(train_set)
+    teacher = build_teacher(config, teacher, train_set, classes, hr_size, progress)
     if teacher is not None:
         teacher = placed(teacher, device, config.train.channels_last)
-    train, val, test = build_loaders(config, task, sources, fabric, device, progress)
+    train = _training_batches(config, train_set, fabric, progress, _reading(config, hr_size, lr_size, device))
+    # the degradation's draws on the judged images are the same for every training seed, as in `evaluate`
+    judged = {**_reading(config, hr_size, lr_size, device), "seed": SPLIT_SEED}
+    val = Loader(val_set, **judged) if val_set is not None and task.validates(progress) else None
+    test = Loader(test_set, **judged)
 
     torch.manual_seed(config.train.seed)
-    student = build_student(config, sources.train, classes, sources.hr_size, sources.lr_size)
+    student = build_student(config, train_set, classes, hr_size, lr_size)
     # of a student that starts from weights or from a file
     start_sha256 = weights_sha256(student) if config.model.weights or config.model.name.startswith(ONNX) else None
     student = placed(student, device, config.train.channels_last)
     _check_batch(student, train)
     distiller, paths = build_distiller(config, teacher, student, train, fabric)
     cache = _build_cache(config, teacher, distiller, paths, train, device, progress)
-    facts = _facts(config, sources, device, teacher) | {"start_sha256": start_sha256}
+    facts = {**_facts(config, sets, judged, device, teacher), "start_sha256": start_sha256}
     return PreparedRun(config, task, student, teacher, cache, distiller, train, val, test, facts)
 
 
-def read_images(config: Experiment, task: Task, teacher: Encoder | None, progress: Progress) -> Sources:
-    """Read the images that a task asks for and choose the sizes that they are read at.
-
-    Raises:
-        CrossresError: too few images, or a low resolution above the high one.
-    """
-    train, val, test = task.images(config, progress)
+def _sizes(config: Experiment, train: ImageSet, teacher: Encoder | None, progress: Progress) -> tuple[int, Size]:
+    """Choose the sizes that the images are read at."""
     if len(train) < 2:
         raise CrossresError(f"{config.data}: {len(train)} training image; training needs at least 2")
-    hr_size = config.hr_size or teachers_size(teacher) or own_size(train)
-    if hr_size is None:
-        hr_size = MIXED
+    chosen = config.hr_size or (teacher and (teacher.info.get("hr_size") or teacher.input_size))
+    own = None if chosen else own_size(train)
+    hr_size: int = chosen or own or MIXED
+    if not chosen and not own:
         progress.say(f"{config.data}: images of several sizes, read at hr_size {hr_size}; --hr_size takes another")
-    elif not config.hr_size and not teachers_size(teacher) and hr_size > LARGE:
-        progress.say(
-            f"{config.data}: read at the images' own hr_size {hr_size}, which is slow; --hr_size takes another"
-        )
-    lr_size: Size = hr_size
-    if config.distillation:
-        lr_size = config.distillation.lr_size
-        check_size(lr_size, hr_size)
-    return Sources(train, val, test, hr_size, lr_size)
+    elif own and own > LARGE:
+        progress.say(f"{config.data}: read at the images' own hr_size {own}, which is slow; --hr_size takes another")
+    if not config.distillation:
+        return hr_size, hr_size
+    check_size(config.distillation.lr_size, hr_size)
+    return hr_size, config.distillation.lr_size
 
 
-def build_loaders(
-    config: Experiment, task: Task, sources: Sources, fabric: Fabric, device: Device, progress: Progress
-) -> tuple[Loader, Loader | None, Loader]:
-    """Decode the images; return the batches of training, augmented, of validation and of test.
-
-    Raises:
-        CrossresError: images that cannot be decoded, or a batch that does not divide over the processes.
-    """
-    images = config.images
-    train = Loader(
-        sources.train,
-        shift=config.augment.shift,
-        flip=config.augment.flip,
-        zoom=config.augment.zoom,
-        colour=config.augment.colour,
-        images_per_class=config.train.images_per_class,
-        rank=fabric.global_rank,
-        world_size=fabric.world_size,
-        seed=config.train.seed,
-        **_shared(config, sources, device),
-    )
-    # decoding has measured them; of a larger set every header would have to be read
-    few = sources.train.enlarged(sources.hr_size, images.fit) if train.in_memory else 0
-    if few:
-        progress.say(
-            f"{config.data}: {few} of {len(sources.train)} images are smaller than {sources.hr_size} pixels: enlarged"
-        )
-    if len(sources.train) < fabric.world_size:
-        raise CrossresError(f"{len(sources.train)} training images for {fabric.world_size} processes; start fewer")
-    if train.batch_size % fabric.world_size:
-        raise CrossresError(
-            f"train.batch_size {train.batch_size} does not divide over {fabric.world_size} processes; "
-            f"choose a multiple of {fabric.world_size}"
-        )
-    # the degradation's draws on the judged images are the same for every training seed, as in `evaluate`
-    judged = {**_shared(config, sources, device), "seed": SPLIT_SEED}
-    validates = sources.val is not None and task.validates(config.terms, progress)
-    val = Loader(sources.val, **judged) if sources.val is not None and validates else None
-    return train, val, Loader(sources.test, **judged)
-
-
-def _shared(config: Experiment, sources: Sources, device: Device) -> dict[str, Any]:
+def _reading(config: Experiment, hr_size: int, lr_size: Size, device: Device) -> dict[str, Any]:
     """Return what the batches of training, validation and test have in common."""
     return {
-        "hr_size": sources.hr_size,
-        "lr_size": sources.lr_size,
+        "hr_size": hr_size,
+        "lr_size": lr_size,
         "batch_size": config.train.batch_size,
         "device": device.torch,
         "fit": config.images.fit,
@@ -176,6 +122,33 @@ def _shared(config: Experiment, sources: Sources, device: Device) -> dict[str, A
         "workers": config.images.workers,
         "degradation": config.distillation.degradation if config.distillation else Degradation(),
     }
+
+
+def _training_batches(
+    config: Experiment, images: ImageSet, fabric: Fabric, progress: Progress, how: dict[str, Any]
+) -> Loader:
+    """Decode the training images; return their batches, augmented."""
+    train = Loader(
+        images,
+        **asdict(config.augment),
+        images_per_class=config.train.images_per_class,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+        seed=config.train.seed,
+        **how,
+    )
+    # decoding has measured them; of a larger set every header would have to be read
+    few, side = images.enlarged(train.hr_size, train.fit) if train.in_memory else 0, train.hr_size
+    if few:
+        progress.say(f"{config.data}: {few} of {len(images)} images are smaller than {side} pixels: enlarged")
+    if len(images) < fabric.world_size:
+        raise CrossresError(f"{len(images)} training images for {fabric.world_size} processes; start fewer")
+    if train.batch_size % fabric.world_size:
+        raise CrossresError(
+            f"train.batch_size {train.batch_size} does not divide over {fabric.world_size} processes; "
+            f"choose a multiple of {fabric.world_size}"
+        )
+    return train
 
 
 def build_distiller(
@@ -193,11 +166,15 @@ def build_distiller(
     losses = build_losses(terms, teacher, student, maps)
     for loss in losses.values():
         loss.to(train.device).prepare(train.label)
-    gather = Gather(fabric) if fabric.world_size > 1 else None
-    weights = {name: options["weight"] for name, options in terms.items()}
-    decaying = [name for name, options in terms.items() if options["decay"]]
-    warm_up = {name: options["warm_up"] for name, options in terms.items()}
-    return Distiller(student, losses, weights, decaying, warm_up, gather), paths
+
+    def gather(part: Tensor) -> Tensor:
+        whole = fabric.all_gather(part, sync_grads=part.requires_grad)  # in the order of the ranks
+        assert isinstance(whole, Tensor)
+        return whole.flatten(0, 1)
+
+    weights, warm_up = ({name: terms[name][option] for name in terms} for option in ("weight", "warm_up"))
+    decaying = [name for name in terms if terms[name]["decay"]]
+    return Distiller(student, losses, weights, decaying, warm_up, gather if fabric.world_size > 1 else None), paths
 
 
 def _build_cache(
@@ -219,13 +196,21 @@ def _build_cache(
                 f"{distillation.teacher}: stored embeddings have no other views; leave teacher_cache on"
             )
         return stored_outputs(teacher, train.images, device.torch)
-    if not distillation.teacher_cache:
+    if not distillation.teacher_cache or not distiller.needs_teacher:
         return None
-    mirrored = distillation.teacher_views == "mirrored"
-    losses = {name: loss for name, loss in distiller.losses.items() if isinstance(loss, Loss)}
-    maps = _cached_maps(losses, paths, train, config, mirrored, progress) if paths else None
-    if not distiller.needs_teacher or (paths and maps is None):
-        return None
+    mirrored, maps = distillation.teacher_views == "mirrored", {}
+    if paths:
+        first = next(loss for loss in distiller.losses.values() if isinstance(loss, MapLoss))
+        maps = dict(zip(paths, first.sizes, strict=True))
+        numbers = sum(wide * h * w for (wide, _), (h, w) in zip(first.channels, first.sizes, strict=True))
+        views = 2 if config.augment.flip or mirrored else 1
+        megabytes = numbers * 2 * len(train.images) * views / 2**20
+        if megabytes > config.images.memory_mb:
+            progress.say(
+                f"the teacher's maps take {megabytes:,.0f} MB, more than images.memory_mb: computed at every step "
+                "instead"
+            )
+            return None
     return cached_outputs(
         teacher,
         train,
@@ -237,27 +222,6 @@ def _build_cache(
         maps=maps,
         progress=progress.count,
     )
-
-
-def _cached_maps(
-    losses: Mapping[str, Loss],
-    paths: Sequence[str],
-    train: Loader,
-    config: Experiment,
-    mirrored: bool,
-    progress: Progress,
-) -> dict[str, tuple[int, int]] | None:
-    """Return the sizes at which the losses compare the teacher's maps; None where they would fill the memory."""
-    first = next(loss for loss in losses.values() if isinstance(loss, MapLoss))
-    numbers = sum(wide * h * w for (wide, _), (h, w) in zip(first.channels, first.sizes, strict=True))
-    views = 2 if config.augment.flip or mirrored else 1
-    megabytes = numbers * 2 * len(train.images) * views / 2**20
-    if megabytes > config.images.memory_mb:
-        progress.say(
-            f"the teacher's maps take {megabytes:,.0f} MB, more than images.memory_mb: computed at every step instead"
-        )
-        return None
-    return dict(zip(paths, first.sizes, strict=True))
 
 
 def _check_batch(student: Encoder, train: Loader) -> None:
@@ -273,18 +237,28 @@ def _check_batch(student: Encoder, train: Loader) -> None:
         ) from None
 
 
-def _facts(config: Experiment, sources: Sources, device: Device, teacher: Encoder | None) -> dict[str, Any]:
+def _facts(
+    config: Experiment,
+    sets: tuple[ImageSet, ImageSet | None, ImageSet],
+    judged: dict[str, Any],
+    device: Device,
+    teacher: Encoder | None,
+) -> dict[str, Any]:
     """Return what a run's result and its model say of where they come from."""
-    sets = {"train": sources.train, "val": sources.val, "test": sources.test}
+    train, _, test = sets
+    named = dict(zip(("train", "val", "test"), sets, strict=True))
+    # the training images at low resolution: a gate compares later images with their extremes
+    drawn = np.random.default_rng(SPLIT_SEED).permutation(len(train))[:SAMPLED]
+    batches = Loader(train.subset(np.sort(drawn)), **judged).ordered()
     facts: dict[str, Any] = {
         "task": config.command.removeprefix("crossres "),
-        "hr_size": sources.hr_size,
-        "lr_size": sources.lr_size,
+        "hr_size": judged["hr_size"],
+        "lr_size": judged["lr_size"],
         "teacher": None,
-        "images": {part: len(images or ()) for part, images in sets.items()},
-        "data_sha256": {part: images.fingerprint for part, images in sets.items() if images is not None},
-        "skipped": {"train": sources.train.skipped, "test": sources.test.skipped},
-        "seen": _extremes(sources.train, {**_shared(config, sources, device), "seed": SPLIT_SEED}),
+        "images": {part: len(images or ()) for part, images in named.items()},
+        "data_sha256": {part: images.fingerprint for part, images in named.items() if images is not None},
+        "skipped": {"train": train.skipped, "test": test.skipped},
+        "seen": extremes((255 * batch.lr).round().byte().permute(0, 2, 3, 1).cpu().numpy() for batch in batches),
         "precision": device.precision,
         # now, not when the run ends: by then the checkout may have moved on
         "commit": commit(),
@@ -299,10 +273,3 @@ def _facts(config: Experiment, sources: Sources, device: Device, teacher: Encode
             expects = asdict(teacher.backbone.expects)
             facts["teacher"] |= {"file": teacher.architecture["file"], "onnx_input": expects}
     return facts
-
-
-def _extremes(images: ImageSet, how: dict[str, Any]) -> dict[str, float]:
-    """Return what a gate compares later images with: extremes of the training images at low resolution."""
-    drawn = np.random.default_rng(SPLIT_SEED).permutation(len(images))[:SAMPLED]
-    loader = Loader(images.subset(np.sort(drawn)), **how)
-    return extremes((255 * batch.lr).round().byte().permute(0, 2, 3, 1).cpu().numpy() for batch in loader.ordered())

@@ -64,14 +64,14 @@ def train(
     fabric = fabric_of(config, device)
     fabric.launch()
     progress = Progress(quiet=quiet or fabric.global_rank > 0)
-    remedy = "stopped before the first step; give the same command again"
+    line = "stopped before the first step; give the same command again"
     try:
         run = prepare(config, task, fabric, device, progress, teacher)
         progress.close()
         if fabric.global_rank == 0 and not resume:
             _begin_folder(config, overwrite)
         fabric.barrier()
-        remedy = f"stopped; go on with: {_how_to_resume(config)}"
+        line = f"stopped; go on with: {_how_to_resume(config)}"
         loop = TrainingLoop(run, fabric, progress)
         if resume:
             loop.load(load_state(config.folder / "state.pt"))
@@ -82,7 +82,7 @@ def train(
         result = finish(loop, device)
     except KeyboardInterrupt:
         progress.close()
-        progress.say(remedy)
+        progress.say(line)
         raise
     finally:
         progress.close()

@@ -1,4 +1,8 @@
-"""Faces: verification, identification, how similar pairs are, and the pairs that are judged most wrongly."""
+"""What is measured of a run, by its task.
+
+Of objects accuracy, confusion and the most confident mistakes; of faces verification, identification, how similar
+pairs are, and the pairs that are judged most wrongly.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +12,26 @@ from math import nan
 from typing import Any
 
 import numpy as np
+import torch
 
+from crossres.bench.results import tests_of
 from crossres.config.judging import EvaluateFaces
 from crossres.config.record import base_name
-from crossres.core.types import Float64s
-from crossres.evaluation.classification import AROUND
+from crossres.core.types import Float64s, Int64s, Outputs
+from crossres.evaluation.accuracy import topk_accuracy
+from crossres.evaluation.classification import AROUND, evaluate_encoder
 from crossres.evaluation.face_protocols import FaceTest
 from crossres.evaluation.faces import evaluate_face_encoder
 from crossres.evaluation.figures import Curve
 from crossres.evaluation.identification import identify
+from crossres.evaluation.statistics import wilson
 from crossres.evaluation.verification import best_threshold, similarities, verify
 from crossres.report.content import FinishedRun
-from crossres.report.drawing import draw_curves, draw_histograms
-from crossres.report.page import Answer, Block, Cell, Table
+from crossres.report.page import Answer, Block, Cell, Drawing, Table, draw_confusion, draw_curves, draw_histograms
 from crossres.report.parts import Judged, percent, worst_errors
 
+#: Mistakes between two classes that are listed.
+LISTED = 8
 #: Of the measured false accept rates a table has those in this range.
 FARS = (1e-3, 1e-2)
 #: ``{verification, identification}``, the second with a search alone, as `verify` and `identify` return them.
@@ -31,11 +40,85 @@ Row = Mapping[str, Any]
 Scored = tuple[Float64s, float]
 
 
-def judge(run: FinishedRun) -> Judged:
+def judge_objects(run: FinishedRun) -> Judged:
+    """Judge a classifier on its test images; CrossresError: they have a class that the student does not know."""
+    images, classes, teacher, count = run.test.images, run.student.classes, run.teacher, len(run.test.images)
+    result = evaluate_encoder(run.student, images, run.judgement, run.device)
+    outputs = run.outputs(images)
+    label = torch.tensor([classes.index(name) for name in images.classes])[torch.from_numpy(images.labels)]
+    curves = [_curve("student", result["curve"])]
+    rows = [(f"Student at {run.at_lr}", _cells(result["top1"], result["top5"], count))]
+    document, best = run.document, run.document["best_epoch"]
+    recorded = {"best_val": f"epoch {best} (saved)"} if best < document["epochs"] else {}
+    if tests := tests_of(document):
+        for which, name in {**recorded, "last": "last epoch"}.items():
+            rows.append((f"Recorded, {name}", _cells(document[f"top1_{which}"], document[f"top5_{which}"], tests)))
+    score = None
+    if teacher and (logits := outputs["teacher"].logits) is not None:
+        cells = _cells(topk_accuracy(logits, label), topk_accuracy(logits, label, 5), count)
+        score, sizes = cells[0], [point["size"] for point in result["curve"]]
+        how = teacher, images, replace(run.judgement, sizes=sizes, degradation=run.degradation), run.device
+        key = ("curve", id(teacher), id(images), repr(sizes), run.degradation, run.device.precision)
+        enlarged = run.shared.once(key, lambda: evaluate_encoder(*how)["curve"])
+        curves.append(_curve("teacher, image enlarged", enlarged))
+        rows.append((f"Teacher at {run.at_hr}", cells))
+        for point in enlarged:
+            if point["size"] == run.lr_size != run.hr_size:
+                rows.append((f"Teacher on {run.at_lr}, enlarged", _cells(point["top1"], point["top5"], count)))
+    heads = ["", "top-1", "top-5"]
+    if len(classes) <= 5:  # one of five is always right
+        heads, rows = heads[:2], [(name, cells[:1]) for name, cells in rows]
+    note = (
+        f"On {count:,} test images; small: 95 % interval over the test images (Wilson), which says nothing of "
+        "another training. Rows that are not “recorded” are measured for this page, in the training's precision: "
+        f"{run.device.precision}."
+    )
+    blocks = [_confusion(np.array(result["confusion"]), classes), _wrong_images(run, label, outputs)]
+    return Judged("top-1", Table(heads, rows), note, score, curves, (), blocks, outputs)
+
+
+def _cells(top1: float, top5: float, count: int) -> list[Cell]:
+    return [percent(value, wilson(round(value * count / 100), count)) for value in (top1, top5)]
+
+
+def _curve(name: str, points: Sequence[Mapping[str, float]]) -> Curve:
+    return name, [point["size"] for point in points], [point["top1"] for point in points]
+
+
+def _confusion(counts: Int64s, classes: Sequence[str]) -> Block:
+    share = 100 * counts / counts.sum(1, keepdims=True).clip(1)
+    mistakes = share * ~np.eye(len(share), dtype=bool)
+    worst = np.argsort(-mistakes, axis=None, kind="stable")[:LISTED]
+    rows = []
+    for at in (divmod(place, len(share)) for place in worst.tolist()):
+        if mistakes[at]:
+            cells = [Cell(classes[at[1]]), Cell(str(counts[at])), Cell(f"{share[at]:.0f} %")]
+            rows.append((classes[at[0]], cells))
+    caption = f"Share of each true class: right answers blue, mistakes orange, the deepest {mistakes.max():.0f} %."
+    drawing = Drawing(draw_confusion(share / 100, classes), "Confusion matrix", caption)
+    return Block("Confusion", table=Table(["truth", "taken for", "times", "of class"], rows), drawings=[drawing])
+
+
+def _wrong_images(run: FinishedRun, label: torch.Tensor, outputs: Mapping[str, Outputs]) -> Block:
+    answers = {who: of.logits.softmax(1).nan_to_num().max(1) for who, of in outputs.items() if of.logits is not None}
+    confidence, answer = answers["student"]
+    wrong = torch.nonzero(answer != label).flatten()
+    errors: list[tuple[list[int], list[Answer]]] = []
+    for position in wrong[confidence[wrong].argsort(descending=True, stable=True)][: run.shared.shown].tolist():
+        lines: list[Answer] = [("truth", run.student.classes[int(label[position])], None)]
+        for who, (share, predicted) in answers.items():
+            named = int(predicted[position])
+            text = f"{run.student.classes[named]}, {100 * float(share[position]):.0f} %"
+            lines.append((who, text, named == int(label[position])))
+        errors.append(([position], lines))
+    text = f"The student is wrong on {len(wrong):,} of {len(label):,} images; here are those it is surest of."
+    return worst_errors(run, text if len(wrong) else "The student is right on every image.", errors)
+
+
+def judge_faces(run: FinishedRun) -> Judged:
     """Judge a face encoder on its test pairs.
 
-    Raises:
-        CrossresError: the gallery's model has another width, or what `evaluate_face_encoder` refuses.
+    CrossresError: the gallery's model has another width, or what `evaluate_face_encoder` refuses.
     """
     images, pairs, chooser = run.test.images, run.test.pairs, run.test.chooser
     assert pairs is not None
@@ -72,12 +155,11 @@ def judge(run: FinishedRun) -> Judged:
         rocs.append((name, [rate or nan for rate in far], [100 * share for share in tar]))
     caption = f"The pairs allow false accept rates down to {1 / impostors:.2g}."
     roc = draw_curves(rocs, "ROC", caption, x="false accept rate", y="true accept rate, %", scale="rates")
-    where = {"student": f"student at {run.at_lr}", "teacher": f"teacher at {run.at_hr}"}
-    spread = [
-        draw_histograms(scores, pairs.same, threshold, f"Similarities, {where[who]}")
-        for who, (scores, threshold) in scored.items()
-    ]
-    blocks = [Block("Genuine and impostor pairs", drawings=spread), _mistakes(run, scored)]
+    spread = []
+    for who, (scores, threshold) in scored.items():
+        title = f"Similarities, {who} at {run.at_lr if who == 'student' else run.at_hr}"
+        spread.append(draw_histograms(scores, pairs.same, threshold, title))
+    blocks = [Block("Genuine and impostor pairs", drawings=spread), _wrong_pairs(run, scored)]
     return Judged("pair accuracy", table, note, score, _against_resolution(run, score), [roc], blocks, outputs)
 
 
@@ -96,12 +178,12 @@ def _table(rows: Mapping[str, Row], recorded: Row) -> Table:
     rates = [point["far"] for point in first["verification"]["tar_at_far"] if FARS[0] <= point["far"] <= FARS[1]]
     texts = [np.format_float_scientific(rate, trim="-", exp_digits=1) for rate in rates]
     heads = ["", "accuracy", "AUC", "EER", *(f"{'' if i else 'TAR at FAR '}{text}" for i, text in enumerate(texts))]
-    lines = [(name, _cells(row, rates)) for name, row in rows.items()]
-    lines.insert(1, ("Recorded, last epoch", _cells(recorded, rates)))
+    lines = [(name, _face_cells(row, rates)) for name, row in rows.items()]
+    lines.insert(1, ("Recorded, last epoch", _face_cells(recorded, rates)))
     return Table([*heads, *(["rank-1", "mAP"] if "identification" in first else [])], lines)
 
 
-def _cells(row: Row, rates: Sequence[float]) -> list[Cell]:
+def _face_cells(row: Row, rates: Sequence[float]) -> list[Cell]:
     verified = row["verification"]
     cells = [percent(verified[key], verified["intervals"][key]) for key in ("accuracy_chosen", "auc", "eer")]
     points = {point["far"]: point for point in verified["tar_at_far"]}
@@ -125,7 +207,7 @@ def _against_resolution(run: FinishedRun, score: Cell | None) -> list[Curve]:
     return [*curves, ("teacher at HR", [sizes[0], sizes[-1]], 2 * [score.number or 0.0])] if score else curves
 
 
-def _mistakes(run: FinishedRun, scored: Mapping[str, Scored]) -> Block:
+def _wrong_pairs(run: FinishedRun, scored: Mapping[str, Scored]) -> Block:
     images, pairs = run.test.images, run.test.pairs
     assert pairs is not None
     scores, threshold = scored["student"]
