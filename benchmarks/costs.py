@@ -20,9 +20,8 @@ from crossres.config.record import base_name
 from crossres.core.devices import commit, machine, resolve_device, versions
 from crossres.core.files import write_json
 from crossres.models.encoder import Encoder
-from crossres.models.onnx_copy import onnx_copy
+from crossres.models.onnx_encoder import OnnxBackbone, onnx_copy
 from crossres.models.onnx_input import OnnxInput
-from crossres.models.onnx_teacher import OnnxBackbone
 from crossres.models.teachers import read_teacher
 
 BATCH = 64

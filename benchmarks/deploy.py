@@ -29,8 +29,8 @@ from crossres.deploy.deployed import TorchEngine, deploy
 from crossres.deploy.export import export, onnx_model, write_onnx
 from crossres.deploy.recognizer import Engine, OnnxEngine
 from crossres.models.encoder import Encoder, build_encoder
+from crossres.models.onnx_encoder import OnnxBackbone
 from crossres.models.onnx_input import OnnxInput
-from crossres.models.onnx_teacher import OnnxBackbone
 from crossres.models.pretrained import from_pretrained
 from crossres.models.teachers import read_teacher
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import builtins
 import io
+import re
 from typing import Any
 
 import pytest
 import torch
 
 from crossres import CrossresError
-from crossres.core.devices import Device, fast_bfloat16, resolve_device
+from crossres.core.devices import Device, commit, fast_bfloat16, machine, peak_memory_mb, resolve_device, versions
 
 
 @pytest.fixture(autouse=True)
@@ -112,3 +113,15 @@ def test_autocast(precision: str, dtype: torch.dtype) -> None:
         with device.autocast():
             assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
     assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+def test_what_a_run_was_measured_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device(torch.device("cpu"), "float32", local_devices=2, nodes=3)
+    cpuinfo(monkeypatch, "processor : 0\nmodel name\t: Chip: 3000\n")
+    facts = machine(device)
+    assert (facts["device"], facts["processor"], facts["processes"]) == ("cpu", "Chip: 3000", 6)
+    cpuinfo(monkeypatch, None)
+    assert machine(device)["processor"]
+    assert {"python", "crossres", "torch", "numpy"} <= set(versions())
+    assert (peak_memory_mb() or 100) > 50
+    assert re.fullmatch(r"[0-9a-f]{40}\+?", commit() or "0" * 40)

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from crossres.core.errors import CrossresError
 from crossres.data.folder import FileItems
-from crossres.data.images import ArrayItems, ImageSet
+from crossres.data.images import ArrayItems, ImageSet, left_out
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 3), np.uint8)
 
@@ -188,3 +188,15 @@ def test_wrong_labels_are_refused() -> None:
 def test_wrong_arrays_are_refused(array: np.ndarray) -> None:
     with pytest.raises(CrossresError, match="should be uint8"):
         ArrayItems(array)
+
+
+def test_what_a_reader_left_out_is_listed(on_disk: ImageSet) -> None:
+    train, test = on_disk.subset([0, 1]), on_disk.subset([2])
+    assert repr(train) == "ImageSet('noise', 2 images, 2 classes)"
+    assert left_out({"train": train, "test": test}) == []
+    test.skipped, train.ignored, test.ignored = ["2.png"], ["notes.txt"], ["notes.txt", *map(str, range(21))]
+    named = ", ".join(["notes.txt", *map(str, range(19))])
+    assert left_out({"train": train, "test": test}) == [
+        "noise: 1 unreadable images of the test split left out: 2.png",
+        f"noise: 22 files or folders are not known images or splits: {named} and 2 more",
+    ]

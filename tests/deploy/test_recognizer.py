@@ -119,7 +119,7 @@ class Counting:
 
     def __init__(self, engine: OnnxEngine) -> None:
         self.engine, self.runs = engine, []
-        self.facts, self.outputs, self.digest = engine.facts, engine.outputs, engine.digest
+        self.facts, self.digest = engine.facts, engine.digest
 
     def run(self, photos: np.ndarray) -> dict[str, np.ndarray]:
         self.runs.append(len(photos))

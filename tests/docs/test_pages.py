@@ -35,7 +35,7 @@ def test_the_code_of_a_page_runs(page: Path) -> None:
     names = {"__name__": "page"}
     try:
         for code in blocks(page):
-            exec(compile(code, page.name, "exec"), names)
+            exec(compile(code, page.name, "exec", dont_inherit=True), names)
     finally:
         for each, old in zip(dicts, before, strict=True):
             each.clear()

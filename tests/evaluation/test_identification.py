@@ -9,7 +9,6 @@ from crossres.core.errors import CrossresError
 from crossres.data.faces import NOBODY, Search
 from crossres.evaluation import identification
 from crossres.evaluation.identification import (
-    average_precision,
     by_identity,
     cmc,
     draw_people,
@@ -95,7 +94,7 @@ def test_average_precision(seed: int, tied: bool) -> None:
             recall, precision = hits / relevant.sum(), hits / place
             trapezoid += (recall - old_recall) * (old_precision + precision) / 2
             old_recall, old_precision = recall, precision
-        area, first = average_precision(row, relevant)
+        (area,), (first,) = retrieve(row[None], gallery, [0])
         assert area == pytest.approx(trapezoid)
         assert first == 1 + min(place for place, i in enumerate(order) if relevant[i])
 
@@ -104,9 +103,10 @@ def test_retrieval_over_probes() -> None:
     scores, gallery, probes = draw(0, False)
     scores, probes = scores[:15], probes[:15]
     precisions, ranks = retrieve(scores, gallery, probes)
-    each = [average_precision(row, gallery == p) for row, p in zip(scores, probes, strict=True)]
-    assert precisions.tolist() == [precision for precision, _ in each]
-    assert ranks.tolist() == [rank for _, rank in each]
+    each = [retrieve(row[None], gallery, [p]) for row, p in zip(scores, probes, strict=True)]
+    assert precisions.tolist() == [precision[0] for precision, _ in each]
+    assert ranks.tolist() == [rank[0] for _, rank in each]
+    assert [len(column) for column in retrieve(scores[:0], gallery, probes[:0])] == [0, 0]
     nearest = [gallery[np.argmax(row)] == p for row, p in zip(scores, probes, strict=True)]
     assert (ranks == 1).tolist() == nearest
     assert 1 <= ranks.min() <= ranks.max() <= 18

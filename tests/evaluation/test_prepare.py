@@ -1,18 +1,41 @@
-"""What every judgement begins with: options in range, a split, a device."""
+"""What every judgement shares: options in range, a split, a device, an encoder's outputs on images."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import crossres
 from crossres import CrossresError, Degradation, Encoder, Evaluate, EvaluateFaces, Transfer, build_encoder
-from crossres.evaluation.prepare import CPU, Unwritten, check, degradation_of, device_of, kept, loader_of, read_split
+from crossres.data.images import ArrayItems, ImageSet
+from crossres.data.loader import Loader
+from crossres.evaluation.prepare import (
+    CPU,
+    Unwritten,
+    check,
+    degradation_of,
+    device_of,
+    embed,
+    kept,
+    loader_of,
+    predict,
+    read_split,
+    sizes_of,
+)
 
 GIVEN: dict[str, Any] = {"model": "m", "data": "d"}
+CLASSES = ("dark", "middle", "light")
+
+
+def grey(count: int = 30) -> ImageSet:
+    """Noise of three brightnesses."""
+    label = np.arange(count) % 3
+    noise = np.random.default_rng(0).integers(0, 80, (count, 32, 32, 3)) + 80 * label[:, None, None, None]
+    return ImageSet(ArrayItems(noise.astype(np.uint8)), label, CLASSES, "grey")
 
 
 @pytest.fixture
@@ -80,3 +103,61 @@ def test_a_file_that_cannot_be_written_costs_no_numbers() -> None:
     with pytest.raises(Unwritten, match=r"^no space$") as error, kept(document):
         raise CrossresError("no space")
     assert error.value.document is document
+
+
+# outputs
+
+
+@pytest.fixture
+def network() -> Encoder:
+    torch.manual_seed(0)
+    return build_encoder("resnet8", classes=CLASSES, input_size=8)
+
+
+def test_predict_goes_in_order_and_leaves_the_network_as_it_was(network: Encoder) -> None:
+    served = Loader(grey(), hr_size=32, lr_size=8, shift=4, flip=True, batch_size=7)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    for training in (True, False):
+        network.train(training)
+        logits = predict(network, served)
+        assert network.training is training
+        assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+        assert logits.shape == (30, 3)
+        assert logits.dtype == torch.float32
+        assert not logits.requires_grad
+    network.eval()
+    (batch,) = served.ordered(batch_size=30)
+    with torch.no_grad():
+        expected = network(batch.lr).logits
+    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(predict(network, served, batch_size=4), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_predict_in_bfloat16_is_close_and_float32(network: Encoder) -> None:
+    served = Loader(grey(), hr_size=32, lr_size=8)
+    low = predict(network, served, lambda: torch.autocast("cpu", torch.bfloat16))
+    assert low.dtype == torch.float32
+    torch.testing.assert_close(low, predict(network, served), rtol=0.1, atol=0.1)
+    assert not torch.equal(low, predict(network, served))
+
+
+def test_the_embeddings_are_the_encoders_at_its_low_resolution(network: Encoder) -> None:
+    loader = Loader(grey(12), hr_size=16, lr_size=8, degradation=Degradation(kernel="area"))
+    calls: list[tuple[int, int]] = []
+    embeddings = embed(network, loader, batch_size=5, progress=lambda *call: calls.append(call))
+    small = torch.cat([batch.lr for batch in loader.ordered()])
+    assert small.shape == (12, 3, 8, 8)
+    with torch.no_grad():
+        expected = network.eval()(small).embedding
+    assert np.allclose(embeddings, expected.numpy(), atol=1e-5)
+    assert (embeddings.shape, embeddings.dtype) == ((12, network.embedding_dim), np.float32)
+    assert calls == [(5, 12), (10, 12), (12, 12)]
+
+
+def test_the_sizes_of_a_training(network: Encoder) -> None:
+    assert sizes_of(network) == (8, 8, 8)  # its input size, where it says nothing else
+    network.info = {"hr_size": 32, "lr_size": [4, 8]}
+    assert sizes_of(network) == (32, 4, 8)
+    network.info, network.input_size = {}, None
+    with pytest.raises(CrossresError, match=r"^the model does not say its hr_size; save it with info="):
+        sizes_of(network)

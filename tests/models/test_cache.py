@@ -283,7 +283,7 @@ def test_one_process_asks_and_the_others_wait_for_what_it_writes(
     assert sum(counted) == 0
     blocked = tmp_path / "file"
     blocked.write_text("")
-    with pytest.raises(CrossresError, match=r"^cannot lock [^\n]*: give another cache_dir$"):
+    with pytest.raises(CrossresError, match=r"^cannot lock [^\n]*: give another cache_dir \([^\n]+\)$"):
         outputs(blocked / "cache")
 
 

@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from crossres.core.errors import CrossresError
-from crossres.models.onnx_copy import onnx_copy
+from crossres.models.onnx_encoder import onnx_copy, onnx_encoder
 from crossres.models.onnx_input import OnnxInput
-from crossres.models.onnx_teacher import onnx_encoder
 from crossres.models.pretrained import from_pretrained, save_pretrained
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")

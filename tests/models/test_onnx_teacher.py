@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from crossres.core.errors import CrossresError
+from crossres.models.onnx_encoder import onnx_encoder
 from crossres.models.onnx_input import OnnxInput
-from crossres.models.onnx_teacher import onnx_encoder
 from crossres.models.weights import weights_sha256
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")

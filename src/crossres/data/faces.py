@@ -236,7 +236,7 @@ def _csv_pairs(path: Path) -> list[_Row]:
 
 
 def read_csv(path: Path, columns: tuple[str, ...] = ()) -> list[tuple[int, dict[str, str]]]:
-    """Return the line number and, by column, the cells of each row of a CSV; refuse one without some ``columns``."""
+    """Return the line and, by column, the cells of each row of a CSV; refuse one that lacks any of ``columns``."""
     with opening(path, "a CSV file"), path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         rows = [(reader.line_num, row) for row in reader]

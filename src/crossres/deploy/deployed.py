@@ -11,13 +11,10 @@ from crossres.core.types import Float32s, Pixels
 from crossres.data.degrade import resampling_weights, resize_matrix
 from crossres.deploy.facts import Facts, facts_of
 from crossres.models.encoder import Encoder
+from crossres.models.onnx_encoder import OnnxBackbone
 from crossres.models.onnx_input import OnnxInput
-from crossres.models.onnx_teacher import OnnxBackbone
 from crossres.models.teachers import read_teacher
 from crossres.models.weights import weights_sha256
-
-#: the outputs by name, in their order; those in the middle only with classes
-OUTPUTS = ("embedding", "logits", "probabilities", "quality")
 
 
 class Deployed(nn.Module):
@@ -35,11 +32,6 @@ class Deployed(nn.Module):
         enlarges = side is not None and side != facts.side
         # as the encoder enlarges: the same bicubic weights, as a matrix that any runtime multiplies alike
         self.register_buffer("enlarging", resize_matrix(facts.side, side or 1, "bicubic") if enlarges else None)
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """Names of what `forward` returns."""
-        return OUTPUTS if self.facts.classes else (OUTPUTS[0], OUTPUTS[-1])
 
     def forward(self, photos: Tensor) -> tuple[Tensor, ...]:
         """Photos uint8 (B, H, W, 3), RGB -> embedding (B, d), logits and probabilities (B, classes), quality (B,).
@@ -131,11 +123,10 @@ class TorchEngine:
             encoder.info = {"task": "faces", **encoder.info}
         self.network = deploy(encoder)
         self.facts = self.network.facts
-        self.outputs = self.network.outputs
         self.digest = str(self.facts.about["weights_sha256"])
 
     def run(self, photos: Pixels) -> dict[str, Float32s]:
         """Photos uint8 (B, H, W, 3) -> the outputs by name."""
         with torch.inference_mode():
             outputs = self.network(torch.from_numpy(photos))
-        return {name: value.numpy() for name, value in zip(self.outputs, outputs, strict=True)}
+        return {name: value.numpy() for name, value in zip(self.facts.outputs, outputs, strict=True)}

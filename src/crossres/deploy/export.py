@@ -147,7 +147,7 @@ def run_all(engine: Engine, images: ImageSet) -> dict[str, Float32s]:
     for _, same_size in groupby(photos, key=lambda photo: photo.shape):
         while batch := list(islice(same_size, BATCH)):
             parts.append(engine.run(np.stack(batch)))
-    return {name: np.concatenate([part[name] for part in parts]) for name in engine.outputs}
+    return {name: np.concatenate([part[name] for part in parts]) for name in engine.facts.outputs}
 
 
 def measure_parity(
@@ -234,7 +234,7 @@ def onnx_model(deployed: Deployed, precision: Precision = "float32", calibration
             dynamo=True,
             opset_version=OPSET,
             input_names=[INPUT],
-            output_names=list(deployed.outputs),
+            output_names=list(deployed.facts.outputs),
             dynamic_shapes=(free,),
             verbose=False,
         )

@@ -14,10 +14,6 @@ from crossres.data.degradation import Kernel
 
 #: Characters of a JSON text in a file that may come from anybody.
 MAX_TEXT = 16 * 2**20
-#: An image of less contrast is flat (standard deviation, 0..1), where the training images' own is not known.
-FLAT = 0.02
-#: An image of which a larger share is black or white is blown out, where the training images' own is not known.
-BLOWN = 0.9
 
 Task = Literal["classification", "faces"]
 
@@ -72,14 +68,9 @@ class Facts:
         return self.lr_size[1]
 
     @property
-    def flat(self) -> float:
-        """Contrast below which an image is flat: half of what hardly any training image fell below."""
-        return self.seen["contrast"] / 2 if "contrast" in self.seen else FLAT
-
-    @property
-    def blown(self) -> float:
-        """Share of black and white above which an image is blown out: half-way from the training images' to all."""
-        return (1 + self.seen["clipped"]) / 2 if "clipped" in self.seen else BLOWN
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the network's outputs, in their order."""
+        return ("embedding", *(("logits", "probabilities") if self.classes else ()), "quality")
 
     def side_of(self, photo: Pixels) -> int:
         """Return the side in pixels of what is read of a photo (H, W, 3): its shorter, or where padded its longer."""

@@ -24,6 +24,9 @@ Source = str | Path | bytes | Image.Image | npt.NDArray[Any]
 MAX_PIXELS = 50_000_000
 #: Bytes of the largest file that is read.
 MAX_BYTES = 100 * 2**20
+#: A photo of less contrast (standard deviation, 0..1) is flat, one of which a larger share is black or white is blown
+#: out, where the training images' own are not known.
+FLAT, BLOWN = 0.02, 0.9
 #: A larger photo is first reduced by whole numbers, to no less than this many times what the network gets.
 FINER = 8
 
@@ -110,9 +113,12 @@ def flags(pixels: Pixels, facts: Facts) -> tuple[str, ...]:
     # about what the network sees; a padded photo's margins are left out
     seen = fit_image(Image.fromarray(pixels), facts.side, "crop" if facts.fit == "crop" else "squash")
     contrast, clipped = (float(value[0]) for value in look(np.asarray(seen)[None]))
-    if contrast < facts.flat:
-        reasons.append(f"flat: contrast {contrast:.3f}, at least {facts.flat:.3f} expected")
-    if clipped > facts.blown:
+    # half of the contrast that hardly any training image fell below, and half-way from their clipped share to all
+    flat = facts.seen["contrast"] / 2 if "contrast" in facts.seen else FLAT
+    blown = (1 + facts.seen["clipped"]) / 2 if "clipped" in facts.seen else BLOWN
+    if contrast < flat:
+        reasons.append(f"flat: contrast {contrast:.3f}, at least {flat:.3f} expected")
+    if clipped > blown:
         reasons.append(f"blown out: {100 * clipped:.0f} % of it is black or white")
     return tuple(reasons)
 

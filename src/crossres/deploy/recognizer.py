@@ -23,10 +23,9 @@ MAX_WAITING = 2**26
 
 
 class Engine(Protocol):
-    """What runs a deployed network: its facts, the names of its outputs, and sha256 (hex) of its file or weights."""
+    """What runs a deployed network: its facts, and sha256 (hex) of its file or weights."""
 
     facts: Facts
-    outputs: tuple[str, ...]
     digest: str
 
     def run(self, photos: Pixels) -> dict[str, Float32s]:
@@ -47,21 +46,20 @@ class OnnxEngine:
         if text is None:
             raise CrossresError(f"{path}: not written by crossres export; export the student")
         self.facts = from_json(text, str(path))
-        classes, side = len(self.facts.classes), self.facts.side
-        self.outputs = tuple(output.name for output in self.session.get_outputs())
+        side, width, classes = self.facts.side, self.facts.embedding_dim, len(self.facts.classes)
+        names = tuple(output.name for output in self.session.get_outputs())
         inputs = [(each.name, each.type, len(each.shape)) for each in self.session.get_inputs()]
-        expected = ("embedding", *(("logits", "probabilities") if classes else ()), "quality")
-        if inputs != [(INPUT, "tensor(uint8)", 4)] or self.outputs != expected:
+        if inputs != [(INPUT, "tensor(uint8)", 4)] or names != self.facts.outputs:
             raise CrossresError(f"{path}: its inputs or outputs do not match its facts; export the model again")
         outputs = self.run(np.zeros((1, side, side, 3), np.uint8))
-        shapes = {"embedding": (1, self.facts.embedding_dim), "quality": (1,), "probabilities": (1, classes)}
+        shapes = {"embedding": (1, width), "quality": (1,), "probabilities": (1, classes)}
         if any(outputs[name].shape != shapes.get(name, outputs[name].shape) for name in outputs):
             raise CrossresError(f"{path}: its outputs do not have the sizes in its facts; export the model again")
 
     def run(self, photos: Pixels) -> dict[str, Float32s]:
         """Photos uint8 (B, H, W, 3) -> the outputs by name."""
         with library_errors("onnxruntime cannot run the model"):
-            return dict(zip(self.outputs, self.session.run(None, {INPUT: photos}), strict=True))
+            return dict(zip(self.facts.outputs, self.session.run(None, {INPUT: photos}), strict=True))
 
 
 @dataclass(frozen=True)

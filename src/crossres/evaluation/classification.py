@@ -15,8 +15,7 @@ from crossres.core.devices import Device
 from crossres.core.errors import CrossresError
 from crossres.data.images import ImageSet, left_out
 from crossres.evaluation.accuracy import confusion_matrix, measure
-from crossres.evaluation.outputs import predict, sizes_of
-from crossres.evaluation.prepare import CPU, check, device_of, kept, loader_of, note, read_split
+from crossres.evaluation.prepare import CPU, check, device_of, kept, loader_of, note, predict, read_split, sizes_of
 from crossres.models.encoder import Encoder
 from crossres.models.pretrained import from_pretrained
 

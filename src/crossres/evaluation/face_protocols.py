@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,16 +45,14 @@ class FaceTest:
         Raises:
             CrossresError: there are neither pairs nor a search.
         """
-        parts: dict[str, Any] = {"pairs": self.pairs, "search": self.search}
         sides = {"pairs": ("left", "right"), "search": ("gallery", "probes")}
-        named = [getattr(parts[name], side) for name in parts if parts[name] is not None for side in sides[name]]
-        if not named:
+        parts: dict[str, Any] = {name: getattr(self, name) for name in sides if getattr(self, name) is not None}
+        if not parts:
             raise CrossresError("nothing to judge: give pairs, a search or both")
-        used = np.unique(np.concatenate(named))
-        for name, part in parts.items():
-            if part is not None:
-                places = {side: np.searchsorted(used, getattr(part, side)) for side in sides[name]}
-                parts[name] = replace(part, **places)
+        named = {name: {side: getattr(part, side) for side in sides[name]} for name, part in parts.items()}
+        used = np.unique(np.concatenate([place for of in named.values() for place in of.values()]))
+        for name, of in named.items():
+            parts[name] = replace(parts[name], **{side: np.searchsorted(used, place) for side, place in of.items()})
         if self.chooser is not None:
             others = FaceTest(*self.chooser).used()
             parts["chooser"] = others.images, others.pairs
@@ -104,12 +101,10 @@ def _read_test(options: EvaluateFaces, encoder: Encoder) -> FaceTest:
             )
     note(*left_out({options.split or "test": images}))
     pairs = read_pairs(options.pairs, images) if options.pairs else draw_pairs(images, DRAWN, 0)
-    if options.pairs_only:
-        return FaceTest(images, pairs)
-    if images.class_counts.max() < 2:
+    searched = images.class_counts.max() > 1 and not options.pairs_only
+    if not searched and not options.pairs_only:
         note(f"{options.data}: no person has two images; skipping identification")
-        return FaceTest(images, pairs)
-    return FaceTest(images, pairs, first_image_search(images))
+    return FaceTest(images, pairs, first_image_search(images) if searched else None)
 
 
 def _read_chooser(options: EvaluateFaces, encoder: Encoder, test: FaceTest) -> tuple[ImageSet, Pairs]:
@@ -134,18 +129,14 @@ def _read_chooser(options: EvaluateFaces, encoder: Encoder, test: FaceTest) -> t
 def _held_out(options: EvaluateFaces, encoder: Encoder) -> ImageSet:
     """Return the images that the training held out, known by their digest."""
     digest, share = (encoder.info.get("data_sha256") or {}).get("val"), encoder.info.get("val_fraction")
-
-    def candidates() -> Iterator[ImageSet | None]:
+    why = f"{options.model} does not say which they are"
+    if digest:
         train, _ = _read_people(options, encoder, "train", "train")
-        if share:
-            yield hold_out_people(train, share, SPLIT_SEED)[1]
-        yield train  # of a training on unlabelled images
-
-    for images in candidates() if digest else ():
-        if images is not None and images.fingerprint == digest:
-            return images
-    others = "these are not the images it was trained with, or their files have other times"
-    why = others if digest else f"{options.model} does not say which they are"
+        # all of the training images if it trained on unlabelled ones
+        for images in (hold_out_people(train, share or 0, SPLIT_SEED)[1], train):
+            if images is not None and images.fingerprint == digest:
+                return images
+        why = "these are not the images it was trained with, or their files have other times"
     raise CrossresError(f"--threshold_pairs {HELD_OUT}: {why}; give a list of pairs")
 
 

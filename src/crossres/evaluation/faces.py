@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
-import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -26,8 +26,7 @@ from crossres.data.images import ImageSet
 from crossres.data.loader import Loader
 from crossres.evaluation.face_protocols import FaceTest, read_protocols
 from crossres.evaluation.identification import FPIRS, identify
-from crossres.evaluation.outputs import embed, sizes_of
-from crossres.evaluation.prepare import CPU, check, degradation_of, device_of, kept, note
+from crossres.evaluation.prepare import CPU, check, degradation_of, device_of, embed, kept, note, sizes_of
 from crossres.evaluation.verification import FARS, best_threshold, similarities, verify
 from crossres.models.cache import cached_outputs
 from crossres.models.encoder import Encoder
@@ -63,18 +62,16 @@ def evaluate_faces(options: EvaluateFaces) -> dict[str, Any]:
     gallery = _read_gallery(options, encoder)
     test = read_protocols(options, encoder)
     device = device_of(options, encoder)
-    scored: list[Scored] = []
-    how: dict[str, Any] = {"gallery": gallery, "device": device, "progress": Progress().count}
+    scored: list[Scored] | None = [] if options.scores else None
+    how: dict[str, Any] = {"gallery": gallery, "device": device, "scored": scored, "progress": Progress().count}
     result = {"model": base_name(options.model), "gallery": base_name(options.gallery) if options.gallery else None}
-    result |= evaluate_face_encoder(encoder, test, options, scored=scored if options.scores else None, **how)
-    result["precision"] = device.precision
+    result |= evaluate_face_encoder(encoder, test, options, **how) | {"precision": device.precision}
     with kept(result):
         if options.png:
             from crossres.evaluation.figures import draw_faces
 
             draw_faces(result, options.png)
-        if options.scores:
-            assert test.pairs is not None  # refused where there are none
+        if options.scores and test.pairs is not None and scored is not None:
             write_scores(options.scores, test.images, test.pairs, scored)
     return result
 
@@ -139,7 +136,6 @@ def evaluate_face_encoder(
             `identify` refuse.
     """
     reading = _Reading(encoder, gallery, test.used(), options, device, progress)
-    reading.check()
     pairs, search, chooser = reading.test.pairs, reading.test.search, reading.test.chooser
     fars, fpirs = (list(dict.fromkeys(rates)) for rates in (options.far or FARS, options.fpir or FPIRS))
     rows = []
@@ -176,19 +172,7 @@ class _Reading:
     device: Device
     progress: Callable[[str, int, int], None]
 
-    @property
-    def hr_size(self) -> int:
-        encoders = [self.encoder]
-        if self.gallery is not None and not isinstance(self.gallery.backbone, StoredBackbone):
-            encoders.append(self.gallery)
-        return self.options.hr_size or max(sizes_of(encoder)[0] for encoder in encoders)
-
-    @property
-    def degradation(self) -> Degradation:
-        return degradation_of(self.options, self.encoder)
-
-    def check(self) -> None:
-        """Refuse what cannot be judged."""
+    def __post_init__(self) -> None:
         width, of_gallery = self.encoder.embedding_dim, self.gallery and self.gallery.embedding_dim
         if of_gallery not in (None, width):
             raise CrossresError(
@@ -198,6 +182,16 @@ class _Reading:
         for size in self.options.sizes:
             if not 1 <= size <= self.hr_size:
                 raise CrossresError(f"sizes: {size} is not within 1 and hr_size {self.hr_size}")
+
+    @property
+    def hr_size(self) -> int:
+        both = [encoder for encoder in (self.encoder, self.gallery) if encoder is not None]
+        reading = [encoder for encoder in both if not isinstance(encoder.backbone, StoredBackbone)]
+        return self.options.hr_size or max(sizes_of(encoder)[0] for encoder in reading)
+
+    @property
+    def degradation(self) -> Degradation:
+        return degradation_of(self.options, self.encoder)
 
     def rows(self) -> Iterator[tuple[str, int | None, Embeddings, Embeddings]]:
         """Yield the sides, the size and the embeddings of the left and of the right side of each row."""
@@ -218,10 +212,9 @@ class _Reading:
             yield "lr-lr", size, low, low
 
     def _loaders(self, side: int) -> list[Loader]:
-        fit, memory_mb = self.encoder.info.get("fit", "crop"), self.options.images.memory_mb
-        how: dict[str, Any] = {"device": self.device.torch, "fit": fit, "memory_mb": memory_mb}
-        sets = [self.test.images, *(self.test.chooser or ())[:1]]
-        return [Loader(images, hr_size=side, lr_size=side, **how) for images in sets]
+        how: dict[str, Any] = {"hr_size": side, "lr_size": side, "memory_mb": self.options.images.memory_mb}
+        how |= {"device": self.device.torch, "fit": self.encoder.info.get("fit", "crop")}
+        return [Loader(images, **how) for images in (self.test.images, *(self.test.chooser or ())[:1])]
 
     def _read(self, loaders: Sequence[Loader], gallery: Encoder | None = None) -> Embeddings:
         """Return the embeddings of the judged encoder, or those of the gallery's, in float32 and kept in a folder."""
@@ -268,13 +261,11 @@ def write_scores(path: str | Path, images: ImageSet, pairs: Pairs, rows: Sequenc
     listed = list(zip(*sides, pairs.same.astype(int).tolist(), pairs.fold.tolist(), strict=True))
 
     def write(file: IO[bytes]) -> None:
-        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-        lines = csv.writer(text, lineterminator="\n")
+        lines = csv.writer(codecs.getwriter("utf-8")(file), lineterminator="\n")
         lines.writerow(COLUMNS)
         for read_as, size, scores in rows:
             lines.writerows(
                 (*pair, read_as, size, score) for pair, score in zip(listed, scores.tolist(), strict=True)
             )
-        text.detach()  # flushes, and leaves the file open to who opened it
 
     write_atomically(path, write)

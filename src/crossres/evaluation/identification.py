@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crossres.core.errors import CrossresError
-from crossres.core.types import Bools, Float64s, Int64s
+from crossres.core.types import Float64s, Int64s
 from crossres.data.faces import NOBODY, Search
 from crossres.evaluation.statistics import FEW, POINTS, OperatingPoint, interval
 
@@ -39,7 +39,7 @@ def unit_rows(embedding: npt.ArrayLike, what: str) -> Float64s:
 
 
 def _finite(similarity: npt.ArrayLike) -> Float64s:
-    """Return similarities as float64; refuse NaN, which is below nothing and would rank first."""
+    """Refuse NaN, which is below nothing and would rank first."""
     values = np.asarray(similarity, dtype=np.float64)
     if bad := int((~np.isfinite(values)).sum()):
         raise CrossresError(f"{bad} of {values.size} similarities are NaN or infinite; look for a NaN embedding")
@@ -173,55 +173,42 @@ def open_set(ranked: Ranked, fpir: float, rank: int = 1) -> OperatingPoint:
     return OperatingPoint(float(hits.sum() / mated.sum()), float(threshold), too_few)
 
 
-def average_precision(similarity: Float64s, relevant: Bools) -> tuple[float, int]:
-    """Return the average precision of one probe's ranking, 0..1, and the rank of its first relevant image, from 1.
-
-    It is the area under the precision-recall curve by trapezoids.
-
-    Args:
-        similarity: (G,) to each gallery image; among equal ones the relevant images are ranked last.
-        relevant: (G,), images of the probe's identity.
-
-    Raises:
-        CrossresError: no relevant image.
-
-    Source: Zheng et al., Market-1501 (2015), as the re-identification benchmarks and TinyFace take it.
-    """
-    if not relevant.any():
-        raise CrossresError("retrieval: a probe has no image of its identity in the gallery")
-    own, others = -np.sort(-similarity[relevant]), similarity[~relevant]
-    # a probe has few images of its own: counting is less than sorting a gallery
-    place = np.array([(others >= score).sum() for score in own]) + np.arange(len(own))
-    count = np.arange(1, len(own) + 1)
-    # the point before each hit: one hit and one image fewer
-    before = np.where(place > 0, (count - 1) / np.maximum(place, 1), 1.0)
-    return float(((count / (place + 1) + before) / 2).mean()), int(place[0]) + 1
-
-
 def retrieve(
     similarity: npt.ArrayLike, gallery_identity: npt.ArrayLike, probe_identity: npt.ArrayLike
 ) -> tuple[Float64s, Int64s]:
     """Return each probe's average precision, 0..1, and the rank of its first image, from 1.
 
-    Ranks are over images, not identities: any image of the probe's identity counts.
+    Ranks are over images, not identities: any image of the probe's identity counts. The average precision is the area
+    under the precision-recall curve by trapezoids.
 
     Args:
-        similarity: (P, G).
-        gallery_identity: (G,); `NOBODY` for distractors.
+        similarity: (P, G); among equal ones the images of the probe's identity are ranked last.
+        gallery_identity: (G,), G > 0; `NOBODY` for distractors.
         probe_identity: (P,), each in the gallery.
 
     Raises:
         CrossresError: shapes that do not fit, NaN or infinity, or a probe without an image in the gallery.
 
-    Source: Cheng, Zhu & Gong, TinyFace (2018).
+    Source: Zheng et al., Market-1501 (2015), as the re-identification benchmarks and Cheng, Zhu & Gong, TinyFace
+    (2018) take it.
     """
     scores, owner, identity = _finite(similarity), np.asarray(gallery_identity), np.asarray(probe_identity)
     counts = len(identity), len(owner)
-    if scores.shape != counts or not scores.size:
+    if scores.shape != counts or not len(owner):
         raise CrossresError(f"retrieval: similarities {scores.shape} for {counts[0]} probes and {counts[1]} images")
-    rows = zip(scores, identity, strict=True)
-    ranked = [average_precision(row, (owner == person) & (owner != NOBODY)) for row, person in rows]
-    return np.array([precision for precision, _ in ranked]), np.array([rank for _, rank in ranked], dtype=np.int64)
+    precisions, firsts = np.empty(len(scores)), np.empty(len(scores), dtype=np.int64)
+    for probe, (row, person) in enumerate(zip(scores, identity, strict=True)):
+        relevant = (owner == person) & (owner != NOBODY)
+        if not relevant.any():
+            raise CrossresError("retrieval: a probe has no image of its identity in the gallery")
+        own, others = -np.sort(-row[relevant]), row[~relevant]
+        # a probe has few images of its own: counting is less than sorting a gallery
+        place = np.array([(others >= score).sum() for score in own]) + np.arange(len(own))
+        count = np.arange(1, len(own) + 1)
+        # the point before each hit: one hit and one image fewer
+        before = np.where(place > 0, (count - 1) / np.maximum(place, 1), 1.0)
+        precisions[probe], firsts[probe] = ((count / (place + 1) + before) / 2).mean(), place[0] + 1
+    return precisions, firsts
 
 
 def identify(
@@ -282,18 +269,15 @@ def _searched(gallery: npt.ArrayLike, probes: npt.ArrayLike, search: Search) -> 
     """Return all probes, ranked, and average precision and rank of the first image of the mated ones."""
     enrolled = unit_rows(np.asarray(gallery)[search.gallery], "gallery")
     searched = unit_rows(np.asarray(probes)[search.probes], "set of probes")
-    parts, precisions, firsts = [], [np.empty(0)], [np.empty(0, dtype=np.int64)]
+    parts = []
     for start in range(0, len(searched), CHUNK):
         identity = search.probe_identity[start : start + CHUNK]
         similarity = searched[start : start + CHUNK] @ enrolled.T
-        parts.append(rank_probes(*by_identity(similarity, search.gallery_identity), identity))
-        mated: Bools = parts[-1].rank > 0
-        if mated.any():
-            precision, first = retrieve(similarity[mated], search.gallery_identity, identity[mated])
-            precisions.append(precision)
-            firsts.append(first)
-    ranked = Ranked(*map(np.concatenate, zip(*parts, strict=True)))
-    return ranked, np.concatenate(precisions), np.concatenate(firsts)
+        ranked = rank_probes(*by_identity(similarity, search.gallery_identity), identity)
+        mated = ranked.rank > 0
+        parts.append((*ranked, *retrieve(similarity[mated], search.gallery_identity, identity[mated])))
+    rank, own, best, precisions, firsts = map(np.concatenate, zip(*parts, strict=True))
+    return Ranked(rank, own, best), precisions, firsts
 
 
 def _open_set(ranked: Ranked, fpirs: Sequence[float]) -> dict[str, Any]:
@@ -303,9 +287,8 @@ def _open_set(ranked: Ranked, fpirs: Sequence[float]) -> dict[str, Any]:
         return {"open_set": None, "open_set_curve": None}
     points = []
     for fpir in fpirs:
-        first, twentieth = open_set(ranked, fpir), open_set(ranked, fpir, 20)
-        shares = {"tpir": 100 * first.share, "tpir_rank20": 100 * twentieth.share}
-        points.append({"fpir": fpir, **shares, **first.facts()})
+        first, rank20 = open_set(ranked, fpir), 100 * open_set(ranked, fpir, 20).share
+        points.append({"fpir": fpir, "tpir": 100 * first.share, "tpir_rank20": rank20, **first.facts()})
     let_in = np.concatenate([[0], np.geomspace(1, strangers, POINTS), strangers * np.array(fpirs)])
     rates = (np.unique((let_in + 1e-9).astype(int)) / strangers).tolist()
     curve = {"fpir": rates, "tpir": [100 * open_set(ranked, rate).share for rate in rates]}

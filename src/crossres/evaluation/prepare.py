@@ -1,27 +1,31 @@
-"""What every judgement of a saved model begins with: checked options, images, a device; and what it ends with."""
+"""What every judgement of an encoder shares: checked options, images, sizes, a device, outputs; and its end."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from crossres.config.experiment import Experiment
 from crossres.config.judging import Judgement
 from crossres.core.devices import Device, resolve_device
 from crossres.core.errors import CrossresError
+from crossres.core.types import Float32s, Outputs
 from crossres.data.degradation import Degradation
 from crossres.data.images import ImageSet
 from crossres.data.loader import Loader
 from crossres.data.readers import read
 from crossres.data.splits import Split
-from crossres.evaluation.outputs import sizes_of
 from crossres.models.encoder import Encoder
 
+Autocast = Callable[[], AbstractContextManager[Any]]
+#: Images per forward pass of an evaluation.
+BATCH = 250
 CPU = Device(torch.device("cpu"), "float32")
 #: The lowest value of options that are numbers or lists of them.
 LOWEST = {"sizes": 1, "hr_size": 1, "resamples": 0, "images.memory_mb": 0}
@@ -67,25 +71,31 @@ def read_split(
     Raises:
         CrossresError: what `crossres.read` raises, or a class that is not there.
     """
-    how = options.images
-    images = read(
-        options.data,
-        split=split,
-        image_column=how.image_column,
-        label_column=how.label_column,
-        test_fraction=held_out_share(options, encoder),
-        corrupt=how.corrupt,
-        download=how.download,
-        root=Path(how.root) if how.root else None,
-        memory_mb=how.memory_mb,
-        open_set=open_set,
-    )
-    return images if how.classes is None else images.of_classes(how.classes)
+    given = options.images
+    names = ("image_column", "label_column", "corrupt", "download", "memory_mb")
+    how: dict[str, Any] = {name: getattr(given, name) for name in names}
+    how |= {"test_fraction": held_out_share(options, encoder), "root": Path(given.root) if given.root else None}
+    images = read(options.data, split=split, open_set=open_set, **how)
+    return images if given.classes is None else images.of_classes(given.classes)
 
 
 def held_out_share(options: Judgement | Experiment, encoder: Encoder | None) -> float:
     """Return the share of a source without splits that is held out: that of the training if none is given."""
     return options.images.test_fraction or float(encoder.info.get("test_fraction", 0.2) if encoder else 0.2)
+
+
+def sizes_of(encoder: Encoder) -> tuple[int, int, int]:
+    """Return the HR size of an encoder's training and the smallest and largest LR size, in pixels.
+
+    Raises:
+        CrossresError: the model does not say its HR size.
+    """
+    hr_size = int(encoder.info.get("hr_size") or encoder.input_size or 0)
+    if not hr_size:
+        raise CrossresError("the model does not say its hr_size; save it with info={'hr_size': ...}")
+    trained: Any = encoder.info.get("lr_size") or encoder.input_size or hr_size
+    low, high = (trained, trained) if isinstance(trained, int) else trained
+    return hr_size, int(low), int(high)
 
 
 def degradation_of(options: Judgement, encoder: Encoder) -> Degradation:
@@ -111,6 +121,46 @@ def loader_of(
         fit=encoder.info.get("fit", "crop"),
         memory_mb=options.images.memory_mb,
     )
+
+
+def batch_outputs(
+    encoder: Encoder, loader: Loader, autocast: Autocast = nullcontext, batch_size: int = BATCH
+) -> Iterator[Outputs]:
+    """Yield the outputs of each batch at low resolution, in eval mode; the encoder's mode comes back at the end."""
+    training = encoder.training
+    encoder.eval()
+    try:
+        for batch in loader.ordered(batch_size=batch_size):
+            with torch.inference_mode(), autocast():
+                outputs: Outputs = encoder(batch.lr)
+            yield outputs
+    finally:
+        encoder.train(training)
+
+
+def predict(encoder: Encoder, loader: Loader, autocast: Autocast = nullcontext, batch_size: int = BATCH) -> Tensor:
+    """Return the logits of every image at its low resolution, float32 (N, classes), in the loader's order."""
+    outputs = batch_outputs(encoder, loader, autocast, batch_size)
+    return torch.cat([batch.logits.float() for batch in outputs if batch.logits is not None])
+
+
+def embed(
+    encoder: Encoder,
+    loader: Loader,
+    autocast: Autocast = nullcontext,
+    batch_size: int = BATCH,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> Float32s:
+    """Return the embedding of every image at its low resolution, float32 (N, d), in the loader's order.
+
+    ``progress`` is called with the number of images done and of all.
+    """
+    parts: list[Tensor] = []
+    for outputs in batch_outputs(encoder, loader, autocast, batch_size):
+        parts.append(outputs.embedding.float().cpu())
+        progress(min(len(parts) * batch_size, len(loader.images)), len(loader.images))
+    embeddings: Float32s = torch.cat(parts).numpy()
+    return embeddings
 
 
 def note(*lines: str) -> None:

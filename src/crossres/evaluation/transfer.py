@@ -11,8 +11,7 @@ from crossres.core.devices import Device
 from crossres.core.errors import CrossresError, needs
 from crossres.data.images import ImageSet, left_out
 from crossres.data.splits import stratified_split
-from crossres.evaluation.outputs import embed, sizes_of
-from crossres.evaluation.prepare import CPU, check, degradation_of, device_of, loader_of, note, read_split
+from crossres.evaluation.prepare import CPU, check, device_of, embed, loader_of, note, read_split
 from crossres.models.encoder import Encoder
 from crossres.models.pretrained import from_pretrained
 
@@ -72,25 +71,22 @@ def transfer_encoder(
     if not len(held_out):
         raise CrossresError(f"{train.name}: too few training images to choose on; each class needs at least 2")
     builders = _classifiers(len(kept))
-    loaders = (loader_of(options, encoder, images, device) for images in (train, test))
-    x, x_test = (embed(encoder.to(device.torch), loader, device.autocast) for loader in loaders)
+    encoder = encoder.to(device.torch)
+    loader, of_test = (loader_of(options, encoder, images, device) for images in (train, test))
+    x, x_test = embed(encoder, loader, device.autocast), embed(encoder, of_test, device.autocast)
     best, top1 = {}, {}
     for name, (build, choices) in builders.items():
-        on_val = {
-            choice: build(choice).fit(x[kept], train.labels[kept]).score(x[held_out], train.labels[held_out])
-            for choice in choices
-        }
-        best[name] = max(on_val, key=lambda choice: on_val[choice])
+        fitted = ((choice, build(choice).fit(x[kept], train.labels[kept])) for choice in choices)
+        scores = {choice: model.score(x[held_out], train.labels[held_out]) for choice, model in fitted}
+        best[name] = max(scores, key=lambda choice: scores[choice])
         top1[name] = 100 * float(build(best[name]).fit(x, train.labels).score(x_test, test.labels))
-    hr_size, low, high = sizes_of(encoder)
-    degradation = degradation_of(options, encoder)
     return {
         "dataset": train.name,
         "images": {"train": len(train), "test": len(test)},
         "classes": len(train.classes),
-        "hr_size": hr_size,
-        "lr_size": high if low == high else [low, high],
-        "degradation": {"preset": degradation.preset, "kernel": degradation.kernel},
+        "hr_size": loader.hr_size,
+        "lr_size": loader.lr_size if isinstance(loader.lr_size, int) else list(loader.lr_size),
+        "degradation": {"preset": loader.degradation.preset, "kernel": loader.degradation.kernel},
         "probe_top1": top1["probe"],
         "probe_strength": best["probe"],
         "knn_top1": top1["knn"],

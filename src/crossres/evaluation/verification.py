@@ -221,10 +221,9 @@ def verify(
 
     numbers = measure(points)
     intervals = bootstrap(scores, same, measure, resamples) if resamples else {}
-    tars = []
-    for far in fars:
-        row = {"far": far, "tar": numbers.pop(far), **tar_at_far(points, far).facts()}
-        tars.append(row | ({"interval": intervals.pop(far)} if resamples else {}))
+    tars = [{"far": far, "tar": numbers.pop(far), **tar_at_far(points, far).facts()} for far in fars]
+    for row in tars if resamples else ():
+        row["interval"] = intervals.pop(row["far"])
     return {
         "pairs": {"genuine": points.genuine, "impostor": points.impostors},
         **_over_folds(scores, pairs),

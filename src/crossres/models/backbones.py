@@ -12,9 +12,8 @@ from functools import partial
 
 from torch import nn
 
+from crossres.models.convnets import VGG, ResNet, WideResNet
 from crossres.models.mobile import MobileFaceNet, MobileNetV2, ShuffleNetV2
-from crossres.models.resnet import ResNet, WideResNet
-from crossres.models.vgg import VGG
 
 _X4 = (32, 64, 128, 256)
 

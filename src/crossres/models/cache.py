@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crossres.core.errors import CrossresError, one_line
+from crossres.core.errors import CrossresError, library_errors
 from crossres.core.files import write_atomically
 from crossres.core.types import Outputs
 from crossres.data.loader import Loader
@@ -48,14 +48,13 @@ class TeacherCache:
 
     def __call__(self, index: Tensor, view: Tensor) -> Outputs:
         """Return the teacher's outputs for images ``index`` (B,) in their ``view`` (B,): 0 or 1 = flipped."""
+
+        def rows(stored: Tensor) -> Tensor:
+            return stored[:, index].mean(0) if self.mirrored else stored[view, index]
+
+        logits = None if self.logits is None else rows(self.logits)
         features = {path: maps[view, index] for path, maps in self.features.items()}
-        if self.mirrored:
-            embedding = self.embedding[:, index].mean(0)
-            logits = None if self.logits is None else self.logits[:, index].mean(0)
-        else:
-            embedding = self.embedding[view, index]
-            logits = None if self.logits is None else self.logits[view, index]
-        return Outputs(embedding, logits, features)
+        return Outputs(rows(self.embedding), logits, features)
 
 
 def cached_outputs(
@@ -119,7 +118,7 @@ class _TeacherPass:
         image = torch.linspace(0, 1, 3 * size * size, device=self.loader.device).view(1, 3, size, size)
         with torch.no_grad(), self.autocast():
             outputs = self.teacher(image)
-        parts = [outputs.embedding] if outputs.logits is None else [outputs.embedding, outputs.logits]
+        parts = [part for part in (outputs.embedding, outputs.logits) if part is not None]
         return hashlib.sha256(torch.cat(parts, dim=1).float().cpu().numpy().tobytes()).hexdigest()
 
     def view(self, folder: Path | None, key: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -128,21 +127,19 @@ class _TeacherPass:
             return _joined(list(self._parts(key["flip"])))
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
         path = folder / f"{digest}.safetensors"
-        # what an interruption leaves behind: whole parts, in order
-        beside = folder / f"{digest}.parts"
 
         def waiting() -> None:
-            done = PART * len(list(beside.glob("*.safetensors")))
+            done = PART * len(list(path.with_suffix(".parts").glob("*.safetensors")))
             self.progress("teacher, in another process", done, len(self.loader.images))
 
-        outputs = _load(path)
-        if outputs is None:
-            with _locked(folder / f"{digest}.lock", waiting) as waited:
-                outputs = (_load(path) if waited else None) or self._computed(path, beside, key)
+        if (outputs := _load(path)) is None:
+            with _locked(path.with_suffix(".lock"), waiting) as waited:
+                outputs = (_load(path) if waited else None) or self._computed(path, key)
         return outputs
 
-    def _computed(self, path: Path, beside: Path, key: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Run the teacher, keeping parts ``beside`` until the whole is written to ``path``."""
+    def _computed(self, path: Path, key: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Run the teacher; until the whole is written to ``path``, an interruption leaves whole parts beside it."""
+        beside = path.with_suffix(".parts")
         files = [beside / f"{number}.safetensors" for number in range(-(-len(self.loader.images) // PART))]
         parts: list[dict[str, Tensor]] = []
         while len(parts) < len(files) and (part := _load(files[len(parts)])) is not None:
@@ -164,10 +161,19 @@ class _TeacherPass:
         for batch in self.loader.ordered(range(start, count), flip=flip, hr=True, batch_size=BATCH):
             with torch.no_grad(), self.autocast():
                 outputs = self.teacher(batch.hr)
-            kept["embedding"].append(outputs.embedding.float().cpu())
-            self._refuse_unusable(kept["embedding"][-1], outputs.logits is None, done)
+            embedding = outputs.embedding.float().cpu()
+            kept["embedding"].append(embedding)
+            bad = ~torch.isfinite(embedding).all(1)
             if outputs.logits is not None:
                 kept["logits"].append(outputs.logits.float().cpu())
+            else:
+                bad |= (embedding == 0).all(1)
+            if bool(bad.any()):
+                first = self.loader.images.where(done + int(bad.int().argmax()))
+                raise CrossresError(
+                    f"the teacher's embedding of {first} is NaN, infinite or 0 ({int(bad.sum())} of a batch of "
+                    f"{len(bad)}): check what the teacher expects of its input, or leave these images out"
+                )
             for path, size in self.maps.items():
                 maps = pooled(outputs.features[path].float(), size).half().contiguous().cpu()
                 if not bool(torch.isfinite(maps).all()):
@@ -181,25 +187,13 @@ class _TeacherPass:
             if done % PART == 0 or done == count:
                 yield {name: torch.cat(kept.pop(name)) for name in list(kept)}
 
-    def _refuse_unusable(self, embedding: Tensor, alone: bool, start: int) -> None:
-        """Refuse rows that are not finite, or all 0 where the embedding is ``alone``, before they reach the disk."""
-        bad = ~torch.isfinite(embedding).all(1)
-        if alone:
-            bad |= (embedding == 0).all(1)
-        if bool(bad.any()):
-            first = self.loader.images.where(start + int(bad.int().argmax()))
-            raise CrossresError(
-                f"the teacher's embedding of {first} is NaN, infinite or 0 ({int(bad.sum())} of a batch of "
-                f"{len(bad)}): check what the teacher expects of its input, or leave these images out"
-            )
-
 
 @contextmanager
 def _locked(path: Path, waiting: Callable[[], None]) -> Iterator[bool]:
     """Hold a lock among all processes that share the folder; yield whether it had to wait, for however long."""
     from filelock import FileLock, Timeout
 
-    try:
+    with library_errors(f"cannot lock {path}: give another cache_dir"):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock, waited = FileLock(path), False
         while not lock.is_locked:
@@ -208,8 +202,6 @@ def _locked(path: Path, waiting: Callable[[], None]) -> Iterator[bool]:
             except Timeout:
                 waited = True
                 waiting()
-    except (OSError, NotImplementedError) as error:
-        raise CrossresError(f"cannot lock {path} ({one_line(error)}): give another cache_dir") from None
     try:
         yield waited
     finally:

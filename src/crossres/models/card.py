@@ -38,9 +38,8 @@ def render_card(config: Mapping[str, Any]) -> str:
         "embedding": f"{config['embedding_dim']} numbers",
         "input size": f"{config['input_size']} px" if config["input_size"] else "any",
     }
-    for key, value in config.items():
-        if key not in _LEFT_OUT and not isinstance(value, (list, tuple)):
-            facts |= dict(_flatten({key: value}))
+    hidden = _LEFT_OUT | {key for key, value in config.items() if isinstance(value, (list, tuple))}
+    facts |= _flatten({key: value for key, value in config.items() if key not in hidden})
     measured = _table(results, "measure") if results else "None were recorded with these weights."
     name = str(config.get("name") or f"{facts['architecture']}, {facts['classes']} classes")
     return "\n".join(

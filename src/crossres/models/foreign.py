@@ -170,37 +170,30 @@ def timm_backbone(
     Raises:
         CrossresError: the model cannot read that size. `check_timm_name` refuses other names.
     """
+    import timm
+
     small = input_size is not None and input_size <= 64
     adapt = small if small_input == "auto" else small_input == "yes"
+    create: Callable[..., Any] = partial(timm.create_model, name, num_classes=0, pretrained=pretrained)
+    sized = {} if input_size is None else {"img_size": input_size}
     with library_errors(f"timm cannot create '{name}' for input_size {input_size}"):
-        model = _create(name, input_size, adapt, pretrained)
+        try:
+            model = create(**sized)
+        except TypeError:
+            sized, model = {}, create()  # not a transformer: it reads any size
+        if adapt and sized:
+            patch = getattr(getattr(model, "patch_embed", None), "patch_size", None) or 0
+            largest = max(1, sized["img_size"] // _TOKENS)
+            if (patch if isinstance(patch, int) else patch[-1]) > largest:
+                model = create(**sized, patch_size=largest)
+        elif adapt:
+            _soften_stem(model)
     published: dict[str, Any] = model.pretrained_cfg
     if input_size is None and published.get("fixed_input_size"):
         input_size = int(published["input_size"][-1])
     mean, std = (tuple(published.get(key, ())) or (0.5, 0.5, 0.5) for key in ("mean", "std"))
     width, facts = measure_embedding(model, input_size), {"small_input": "yes" if adapt else "no"}
     return Backbone(model, width, input_size, mean, std, facts=facts)
-
-
-def _create(name: str, input_size: int | None, adapt: bool, pretrained: bool) -> Any:
-    import timm
-
-    create = partial(timm.create_model, name, num_classes=0, pretrained=pretrained)
-    if input_size is not None:
-        try:
-            model = create(img_size=input_size)
-        except TypeError:
-            pass  # Not a transformer: it reads any size.
-        else:
-            patch = getattr(getattr(model, "patch_embed", None), "patch_size", None) or 0
-            largest = max(1, input_size // _TOKENS)
-            if adapt and (patch if isinstance(patch, int) else patch[-1]) > largest:
-                model = create(img_size=input_size, patch_size=largest)
-            return model
-    model = create()
-    if adapt:
-        _soften_stem(model)
-    return model
 
 
 def _soften_stem(model: nn.Module) -> None:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossres.models.blocks import initialise, stack
+from crossres.models.convnets import initialise, stack
 
 # Of MobileNetV2 at half width: channels, blocks, stride of the first block; the first stage does not expand.
 _STAGES = ((8, 1, 1), (12, 2, 1), (16, 3, 2), (32, 4, 2), (48, 3, 1), (80, 3, 2), (160, 1, 1))

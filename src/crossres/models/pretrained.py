@@ -23,7 +23,7 @@ from crossres import __version__
 from crossres.core.errors import CrossresError, library_errors, needs, one_line
 from crossres.models.card import render_card
 from crossres.models.encoder import Encoder, build_encoder, wrap
-from crossres.models.onnx_copy import COPY, onnx_copy
+from crossres.models.onnx_encoder import COPY, onnx_copy
 from crossres.models.onnx_input import OnnxInput
 from crossres.models.weights import fit_weights, plain_state, read_safetensors
 
@@ -144,7 +144,7 @@ def push_to_hub(
 def _rebuild(
     config: dict[str, Any], folder: Path, backbone: nn.Module | None, where: str, *, trust_code: bool
 ) -> Encoder:
-    architecture = dict(config["architecture"])
+    architecture = config["architecture"]
     name = str(architecture.get("name"))
     shared: dict[str, Any] = {key: config[key] for key in ("classes", "input_size", "mean", "std")}
     # Fresh weights are drawn only to be replaced: leave the caller's random state alone.
@@ -152,8 +152,8 @@ def _rebuild(
         if backbone is not None:
             encoder = wrap(backbone, classifier=architecture.get("classifier"), **shared)
         elif name == "wrapped":
-            module = architecture.get("module", "a module")
-            raise CrossresError(f"this model wraps {module}: give it as from_pretrained(..., backbone=module)")
+            kind = architecture.get("module", "a module")
+            raise CrossresError(f"this model wraps {kind}: give it as from_pretrained(..., backbone=module)")
         elif name == COPY:
             declared = {key.removeprefix("onnx_"): value for key, value in architecture.items() if key[:5] == "onnx_"}
             file = folder / str(architecture.get("file"))
@@ -180,23 +180,21 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise CrossresError(f"{path} is broken: {one_line(error)}") from error
     if not isinstance(config, dict):
         raise CrossresError(f"{path} is not a JSON object: not a folder that crossres saved")
-    for key in _REQUIRED:
-        if key not in config:
-            raise CrossresError(f"{path} has no '{key}': not a folder that crossres saved, or a broken one")
+    if missing := [key for key in _REQUIRED if key not in config]:
+        raise CrossresError(f"{path} has no '{missing[0]}': not a folder that crossres saved, or a broken one")
     if config["format_version"] != FORMAT_VERSION:
         raise CrossresError(
             f"{path} has format_version {config['format_version']}, this crossres reads {FORMAT_VERSION}; "
             f"install the crossres that wrote it ({config.get('crossres_version', 'unknown')})"
         )
-    architecture, classes = config["architecture"], config["classes"]
+    architecture, classes, mean, std = (config[key] for key in ("architecture", "classes", "mean", "std"))
     sound = (
         isinstance(architecture, dict)
         and _is_count(architecture.get("embedding_dim"), WIDEST)
         and _is_count(config["input_size"], LARGEST_SIDE)
-        and isinstance(classes, list)
+        and all(isinstance(values, list) for values in (classes, mean, std))
         and all(isinstance(name, str) for name in classes)
-        and all(isinstance(config[key], list) for key in ("mean", "std"))
-        and all(isinstance(v, (int, float)) and abs(v) < 1e6 for v in (*config["mean"], *config["std"]))
+        and all(isinstance(value, (int, float)) and abs(value) < 1e6 for value in (*mean, *std))
     )
     if not sound:
         raise CrossresError(f"{path} is broken: its architecture, classes, input_size, mean or std cannot be right")

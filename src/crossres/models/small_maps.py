@@ -25,7 +25,7 @@ def fast_weight_gradients(module: nn.Module) -> Iterator[None]:
     The gradients are the same up to rounding. Parameters, names and the forward pass stay as they are, and so do
     dilated, grouped and otherwise padded convolutions. A second derivative through the weights is not available.
     """
-    changed = [m for m in module.modules() if type(m) is nn.Conv2d and m.weight.device.type == "cpu" and _plain(m)]
+    changed = [conv for conv in module.modules() if type(conv) is nn.Conv2d and _is_plain(conv)]
     for convolution in changed:
         convolution.__class__ = _Conv2d
     try:
@@ -35,13 +35,9 @@ def fast_weight_gradients(module: nn.Module) -> Iterator[None]:
             convolution.__class__ = nn.Conv2d
 
 
-def _plain(convolution: nn.Conv2d) -> bool:
-    return (
-        convolution.groups == 1
-        and convolution.dilation == (1, 1)
-        and convolution.padding_mode == "zeros"
-        and not isinstance(convolution.padding, str)
-    )
+def _is_plain(conv: nn.Conv2d) -> bool:
+    settings = (conv.weight.device.type, conv.groups, conv.dilation, conv.padding_mode)
+    return settings == ("cpu", 1, (1, 1), "zeros") and not isinstance(conv.padding, str)
 
 
 class _Conv2d(nn.Conv2d):
@@ -78,18 +74,14 @@ class _Convolution(torch.autograd.Function):
             of_input = torch.ops.aten.convolution_backward(
                 *(grad, input, weight, None, ctx.stride, ctx.padding, (1, 1), False, (0, 0), 1), (True, False, False)
             )[0]
+        (height, width), (down, across) = weight.shape[2:], ctx.padding
+        images = input.permute(0, 2, 3, 1)
+        if down or across:
+            images = F.pad(images, (0, 0, across, across, down, down))
+        # what the kernel covers at each position of the output: (B, out_h, out_w, C, h, w)
+        patches = images.unfold(1, height, ctx.stride[0]).unfold(2, width, ctx.stride[1])
+        patches = patches.permute(0, 1, 2, 4, 5, 3).reshape(-1, height * width * input.shape[1])
         rows = grad.permute(0, 2, 3, 1).reshape(-1, weight.shape[0])
-        of_weight = rows.t() @ _patches(input, weight.shape[2:], ctx.stride, ctx.padding)
-        height, width = weight.shape[2:]
-        of_weight = of_weight.view(len(weight), height, width, -1).permute(0, 3, 1, 2)
+        of_weight = (rows.t() @ patches).view(len(weight), height, width, -1).permute(0, 3, 1, 2)
         of_bias = rows.sum(0) if ctx.needs_input_grad[2] else None
         return of_input, of_weight, of_bias, None, None
-
-
-def _patches(input: Tensor, kernel: torch.Size, stride: tuple[int, int], padding: tuple[int, int]) -> Tensor:
-    """Return what the kernel covers at each position of the output: (B out_h out_w, kernel_h kernel_w C)."""
-    images = input.permute(0, 2, 3, 1)
-    if any(padding):
-        images = F.pad(images, (0, 0, padding[1], padding[1], padding[0], padding[0]))
-    patches = images.unfold(1, kernel[0], stride[0]).unfold(2, kernel[1], stride[1])  # (B, out_h, out_w, C, h, w)
-    return patches.permute(0, 1, 2, 4, 5, 3).reshape(-1, kernel[0] * kernel[1] * input.shape[1])

@@ -7,6 +7,7 @@ import torch
 from crossres.core.errors import CrossresError
 from crossres.losses.base import Shape
 from crossres.models.encoder import Encoder
+from crossres.models.foreign import evaluating
 
 
 def stage_paths(encoder: Encoder) -> list[str]:
@@ -59,11 +60,8 @@ def capture_maps(encoder: Encoder, paths: Sequence[str], size: int) -> list[Shap
         CrossresError: no such module, or one whose output is not a map (B, C, H, W).
     """
     encoder.capture(*paths)
-    training = encoder.training
-    encoder.eval()
-    with torch.no_grad():
+    with evaluating(encoder):
         features = encoder(torch.zeros(1, 3, size, size, device=encoder.mean.device)).features
-    encoder.train(training)
     for path, maps in features.items():
         if maps.ndim != 4:
             raise CrossresError(

@@ -21,8 +21,6 @@ from crossres.models.encoder import Encoder
 class StoredBackbone(nn.Module):
     """Stands in for a network: the embeddings (N, d) of the images at N paths, read from a file."""
 
-    digest: Tensor
-
     def __init__(self, path: Path, paths: Sequence[str], values: Tensor) -> None:
         super().__init__()
         self.path = path
@@ -30,7 +28,7 @@ class StoredBackbone(nn.Module):
         self.values = values
         total = hashlib.sha256("\n".join(self.paths).encode("utf-8", "surrogateescape"))
         total.update(values.numpy().tobytes())
-        self.register_buffer("digest", torch.frombuffer(bytearray(total.digest()), dtype=torch.uint8))
+        self.digest = nn.Buffer(torch.frombuffer(bytearray(total.digest()), dtype=torch.uint8))
 
     def forward(self, images: Tensor) -> Tensor:  # noqa: ARG002
         raise CrossresError(f"{self.path}: there are embeddings of the stored images only; leave teacher_cache on")

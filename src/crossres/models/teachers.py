@@ -9,8 +9,8 @@ from torch import nn
 
 from crossres.core.errors import CrossresError
 from crossres.models.encoder import Encoder
+from crossres.models.onnx_encoder import onnx_encoder
 from crossres.models.onnx_input import OnnxInput
-from crossres.models.onnx_teacher import onnx_encoder
 from crossres.models.pretrained import from_pretrained
 from crossres.models.stored import is_stored, stored_encoder
 

@@ -54,7 +54,9 @@ def load_weights(encoder: Encoder, path: str | Path) -> None:
     Raises:
         CrossresError: the file is missing, broken or holds more than weights, or the weights do not fit.
     """
-    source = _without_prefixes(_read_checkpoint(Path(path)))
+    source = _read_checkpoint(Path(path))
+    while prefix := next((p for p in _PREFIXES if all(key.startswith(p) for key in source)), None):
+        source = {key.removeprefix(prefix): value for key, value in source.items()}
     target = encoder.state_dict()
     if not any(key.startswith("backbone.") and key in target for key in source):
         source = {_encoder_key(key, encoder, target): value for key, value in source.items()}
@@ -113,12 +115,6 @@ def read_safetensors(content: bytes, path: Path) -> dict[str, Tensor]:
 
     with library_errors(f"{path} is truncated or not a safetensors file"):
         return load(content)
-
-
-def _without_prefixes(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    while prefix := next((p for p in _PREFIXES if all(key.startswith(p) for key in weights)), None):
-        weights = {key.removeprefix(prefix): value for key, value in weights.items()}
-    return weights
 
 
 def _encoder_key(key: str, encoder: Encoder, target: Mapping[str, Tensor]) -> str:

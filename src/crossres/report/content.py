@@ -25,8 +25,7 @@ from crossres.data.faces import first_image_search
 from crossres.data.images import ImageSet
 from crossres.data.loader import Loader
 from crossres.evaluation.face_protocols import FaceTest
-from crossres.evaluation.outputs import batch_outputs, sizes_of
-from crossres.evaluation.prepare import degradation_of, loader_of, read_split
+from crossres.evaluation.prepare import batch_outputs, degradation_of, loader_of, read_split, sizes_of
 from crossres.models.encoder import Encoder
 from crossres.models.onnx_input import OnnxInput
 from crossres.models.pretrained import from_pretrained

@@ -147,24 +147,21 @@ def draw_curves(
     y: str,
     scale: str = "linear",
     band: tuple[float, float] | None = None,
-    log_y: bool = False,
     named: bool = True,
 ) -> Drawing:
     """Draw curves; ``x`` and ``y`` say what the axes are, and unless they are ``named`` there is no legend.
 
     The horizontal axis has a ``band`` that is marked, such as the sizes trained at, and a ``scale``: linear, sizes or
-    rates; the last two are logarithmic and have percentages above. With ``log_y`` the vertical axis is logarithmic.
+    rates; the last two are logarithmic and have percentages above. With "log y" the vertical axis is logarithmic.
     """
     with _axes((4.8, 3.2)) as (axes, svg):
         if band:
             axes.axvspan(*band, color=MUTED, alpha=0.25, linewidth=4)
         plot_curves(axes, curves, sizes=scale == "sizes")
-        if scale != "linear":
+        if scale in ("sizes", "rates"):
             axes.set_ylim(0, 100 if scale == "sizes" else 102)
-        if scale == "rates":
-            log_axis(axes.xaxis)
-        if log_y:
-            log_axis(axes.yaxis)
+        if scale in ("rates", "log y"):
+            log_axis(axes.xaxis if scale == "rates" else axes.yaxis)
         axes.set(xlabel=x, ylabel=y)
         axes.grid()
     return Drawing(svg(), title, caption, signs(curves) if named else ())

@@ -113,7 +113,8 @@ def learning(run: FinishedRun) -> Block | None:
     best, unweighted = run.document["best_epoch"], "Each term unweighted, its mean over an epoch."
     marked, band = f"Marked: epoch {best}, whose weights are saved.", (best, best)
     drawings = [draw_curves(accuracy, "Accuracy", marked, x="epoch", y="%", band=band)] if accuracy else []
-    drawings.append(draw_curves(losses, "Losses", unweighted, x="epoch", y="loss", log_y=apart))
+    scale = "log y" if apart else "linear"
+    drawings.append(draw_curves(losses, "Losses", unweighted, x="epoch", y="loss", scale=scale))
     return Block("Learning curves", drawings=drawings)
 
 

@@ -11,8 +11,7 @@ from crossres.data.images import ImageSet, left_out
 from crossres.data.loader import Loader
 from crossres.data.splits import SPLIT_SEED, require_classes, stratified_split
 from crossres.evaluation.accuracy import measure, right_at_k
-from crossres.evaluation.outputs import Autocast, predict
-from crossres.evaluation.prepare import read_split
+from crossres.evaluation.prepare import Autocast, predict, read_split
 from crossres.losses.options import reads
 from crossres.models.encoder import Encoder
 from crossres.training.task import Task

@@ -14,8 +14,7 @@ from crossres.data.loader import Loader
 from crossres.data.readers import read_unlabelled
 from crossres.data.splits import SPLIT_SEED, OwnSplits, hold_out_people, images_in_both, overlap
 from crossres.evaluation.identification import identify
-from crossres.evaluation.outputs import Autocast, embed
-from crossres.evaluation.prepare import read_split
+from crossres.evaluation.prepare import Autocast, embed, read_split
 from crossres.evaluation.verification import best_threshold, similarities, verify
 from crossres.losses.options import needs_label, reads
 from crossres.models.encoder import Encoder

@@ -18,7 +18,7 @@ from crossres.data.decode import Fit
 from crossres.data.degradation import Size, check_size
 from crossres.data.images import ImageSet
 from crossres.models.encoder import Encoder, build_encoder, check_name
-from crossres.models.onnx_copy import onnx_copy
+from crossres.models.onnx_encoder import onnx_copy
 from crossres.models.onnx_input import ONNX
 from crossres.models.pretrained import from_pretrained
 from crossres.models.teachers import frozen_teacher, order_classes, read_teacher
@@ -102,17 +102,15 @@ def build_student(
     """
     _, size = check_size(lr_size)
     model, weights, start = config.model, config.model.weights, None
-    mean: list[float] | None
     if model.name.startswith(ONNX):
         return _copied_student(config, classes)
     if weights and Path(weights).is_dir():
         start = from_pretrained(weights, trust_code=config.trust_code)
-        # a saved model brings its classes' order and its normalisation
         if classes:
             order_classes(start, classes, f"model.weights {weights}")
-        mean, std = start.mean.flatten().tolist(), start.std.flatten().tolist()
-    else:
-        mean, std = _normalisation(model.name, images, hr_size, config.images.fit)
+    # a saved model brings its classes' order and its normalisation
+    own = start and (start.mean.flatten().tolist(), start.std.flatten().tolist())
+    mean, std = own or _normalisation(model.name, images, hr_size, config.images.fit)
     student = build_encoder(
         model.name,
         classes=classes,

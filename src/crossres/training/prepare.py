@@ -27,8 +27,8 @@ from crossres.losses.maps import MapLoss
 from crossres.losses.options import reads
 from crossres.models.cache import TeacherCache, cached_outputs
 from crossres.models.encoder import Encoder
+from crossres.models.onnx_encoder import OnnxBackbone
 from crossres.models.onnx_input import ONNX
-from crossres.models.onnx_teacher import OnnxBackbone
 from crossres.models.stages import capture_maps, paired_stages
 from crossres.models.stored import StoredBackbone, stored_outputs
 from crossres.models.weights import weights_sha256

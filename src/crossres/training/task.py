@@ -11,7 +11,7 @@ from crossres.config.experiment import Experiment
 from crossres.core.progress import Progress
 from crossres.data.images import ImageSet
 from crossres.data.loader import Loader
-from crossres.evaluation.outputs import Autocast
+from crossres.evaluation.prepare import Autocast
 from crossres.models.cache import TeacherCache
 from crossres.models.encoder import Encoder
 from crossres.training.distiller import Distiller

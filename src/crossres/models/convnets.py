@@ -1,12 +1,26 @@
-"""ResNets and wide ResNets for native low resolution: a 3x3 stem without stride or pooling, three stages."""
+"""ResNets, wide ResNets and VGGs for native low resolution, and what the small networks share."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossres.models.blocks import initialise, stack
+
+def stack(
+    block: Callable[[int, int, int], nn.Module], in_width: int, width: int, count: int, stride: int
+) -> nn.Module:
+    """Return ``count`` blocks in a row, made by ``block(in_width, width, stride)``; only the first one strides."""
+    return nn.Sequential(block(in_width, width, stride), *(block(width, width, 1) for _ in range(count - 1)))
+
+
+def initialise(network: nn.Module) -> None:
+    """Draw the weights of all convolutions (He et al. 2015, arXiv 1502.01852, fan out); their biases become 0."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 class BasicBlock(nn.Module):
@@ -33,8 +47,8 @@ class BasicBlock(nn.Module):
 class ResNet(nn.Module):
     """CIFAR-style ResNet of depth ``6 n + 2``: images (B, 3, h, w) -> embedding (B, widths[-1]).
 
-    Layers carry the names of the distillation literature's public checkpoints (``layer2.0.conv1`` ...),
-    so such a checkpoint loads by name. ``widths`` are the channels of the stem and of the three stages.
+    It has a 3x3 stem without stride or pooling, and three stages; ``widths`` are their channels. Layers carry the
+    names of the distillation literature's public checkpoints (``layer2.0.conv1`` ...), which so load by name.
 
     Source: He et al. 2016, section 4.2 (arXiv 1512.03385), with the 1x1 shortcuts and the 4x widths of the
     CRD benchmark (Tian et al. 2020, arXiv 1910.10699).
@@ -112,3 +126,40 @@ class WideResNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         x = self.block3(self.block2(self.block1(self.conv1(images))))
         return F.relu(self.bn1(x)).mean((2, 3))
+
+
+class VGG(nn.Module):
+    """Plain stacks of 3x3 convolutions with batch normalisation: images (B, 3, h, w) -> embedding (B, 512).
+
+    A 2x2 max pool follows each of the first three stages, and the fourth where images are 64 pixels wide or more;
+    global pooling stands in for the large linear layers. Pools round up, so a stage that has shrunk to one pixel
+    stays at one pixel; sizes that divide evenly give exactly the published network. ``stages`` holds the widths of
+    the convolutions of the five stages.
+
+    Source: Simonyan & Zisserman 2015 (arXiv 1409.1556) in the form of the CRD benchmark (arXiv 1910.10699).
+    """
+
+    #: paths of the modules whose outputs end a stage
+    stages = ("block0", "block1", "block2", "block3", "block4")
+
+    def __init__(self, stages: Sequence[Sequence[int]]) -> None:
+        super().__init__()
+        width = 3
+        for name, widths in zip(self.stages, stages, strict=True):
+            layers: list[nn.Module] = []
+            for out in widths:
+                layers += [nn.Conv2d(width, out, 3, 1, 1), nn.BatchNorm2d(out), nn.ReLU()]
+                width = out
+            # the last ReLU is left to `forward`
+            self.add_module(name, nn.Sequential(*layers[:-1]))
+        self.embedding_dim = width
+        initialise(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = images
+        halved = 4 if images.shape[-1] >= 64 else 3
+        for number, name in enumerate(self.stages):
+            x = F.relu(self.get_submodule(name)(x))
+            if number < halved:
+                x = F.max_pool2d(x, 2, ceil_mode=True)
+        return x.mean((2, 3))
