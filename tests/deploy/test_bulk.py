@@ -22,8 +22,7 @@ from crossres.data.readers import read
 from crossres.deploy.bulk import embed, predict
 from crossres.deploy.recognizer import Recognizer
 from crossres.models.onnx_input import OnnxInput
-from crossres.models.stored import stored_outputs
-from crossres.models.teachers import read_teacher
+from crossres.models.teachers import read_teacher, stored_outputs
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from crossres.core.errors import CrossresError
 from crossres.data.folder import IMAGE_SUFFIXES
 from crossres.deploy import recognizer as recognizer_module
 from crossres.deploy.recognizer import OnnxEngine, Recognizer
-from crossres.models.onnx_session import onnx_sha256
+from crossres.models.onnx_input import onnx_sha256
 
 RNG = np.random.default_rng(0)
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from crossres.core.errors import CrossresError
 from crossres.data.readers import read
-from crossres.models.stored import stored_encoder, stored_outputs
+from crossres.models.teachers import stored_encoder, stored_outputs
 from crossres.models.weights import weights_sha256
 
 PATHS = [f"{person}/{person}_{number}.png" for person in ("ann", "bob", "cleo") for number in (1, 2)]

@@ -83,7 +83,7 @@ def embed(options: Embed, note: Callable[[str], None] = lambda _: None) -> dict[
 
     Each file has the columns path (below ``data``), embedding (float32), quality, flags and error, a row a photo, in
     order; a photo that cannot be read has an error and no embedding. Files carry the model's digest: two models never
-    mix. The folder can be a teacher: `crossres.models.stored.stored_encoder` reads it. The machines of a cluster
+    mix. The folder can be a teacher: `crossres.models.teachers.stored_encoder` reads it. The machines of a cluster
     (``engine`` ray) share the folders. ``note`` is called with a line for every part.
 
     Returns:

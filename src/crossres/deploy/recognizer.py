@@ -13,8 +13,7 @@ from crossres.core.errors import CrossresError, library_errors
 from crossres.core.types import Float32s, Pixels
 from crossres.deploy.facts import Facts, from_json
 from crossres.deploy.photos import Source, flags, named, read_photo, reduced
-from crossres.models.onnx_input import OnnxInput
-from crossres.models.onnx_session import onnx_sha256, open_session
+from crossres.models.onnx_input import OnnxInput, onnx_sha256, open_session
 
 #: key of the facts in an ONNX file's metadata, and name of its input
 FACTS, INPUT = "crossres", "photos"

@@ -31,8 +31,7 @@ from crossres.evaluation.verification import FARS, best_threshold, similarities,
 from crossres.models.cache import cached_outputs
 from crossres.models.encoder import Encoder
 from crossres.models.onnx_input import OnnxInput
-from crossres.models.stored import StoredBackbone, is_stored, stored_outputs
-from crossres.models.teachers import read_teacher
+from crossres.models.teachers import StoredBackbone, is_stored, read_teacher, stored_outputs
 from crossres.models.weights import weights_sha256
 
 #: Of the judged images and, if there are any, of those that choose the threshold.

@@ -140,13 +140,11 @@ class _TeacherPass:
     def _computed(self, path: Path, key: Mapping[str, Any]) -> dict[str, Tensor]:
         """Run the teacher; until the whole is written to ``path``, an interruption leaves whole parts beside it."""
         beside = path.with_suffix(".parts")
-        files = [beside / f"{number}.safetensors" for number in range(-(-len(self.loader.images) // PART))]
         parts: list[dict[str, Tensor]] = []
-        while len(parts) < len(files) and (part := _load(files[len(parts)])) is not None:
+        while (part := _load(beside / f"{len(parts)}.safetensors")) is not None:
             parts.append(part)
-        rest = self._parts(key["flip"], len(parts) * PART)
-        for part, file in zip(rest, files[len(parts) :], strict=True):
-            _save(part, file, {})
+        for part in self._parts(key["flip"], len(parts) * PART):
+            _save(part, beside / f"{len(parts)}.safetensors", {})
             parts.append(part)
         whole = _joined(parts)
         _save(whole, path, key)

@@ -54,7 +54,6 @@ class ResNet(nn.Module):
     CRD benchmark (Tian et al. 2020, arXiv 1910.10699).
     """
 
-    #: paths of the modules whose outputs end a stage
     stages = ("layer1", "layer2", "layer3")
 
     def __init__(self, depth: int, widths: Sequence[int] = (16, 16, 32, 64)) -> None:
@@ -107,7 +106,6 @@ class WideResNet(nn.Module):
     WRN-16-1 and WRN-40-1 keep the identity shortcut in the first stage, whose width equals the stem's.
     """
 
-    #: paths of the modules whose outputs end a stage
     stages = ("block1", "block2", "block3")
 
     def __init__(self, depth: int, widen: int) -> None:
@@ -139,7 +137,6 @@ class VGG(nn.Module):
     Source: Simonyan & Zisserman 2015 (arXiv 1409.1556) in the form of the CRD benchmark (arXiv 1910.10699).
     """
 
-    #: paths of the modules whose outputs end a stage
     stages = ("block0", "block1", "block2", "block3", "block4")
 
     def __init__(self, stages: Sequence[Sequence[int]]) -> None:

@@ -48,7 +48,6 @@ class MobileNetV2(nn.Module):
     factor 1 in the first block and plain ReLU.
     """
 
-    #: paths of the modules whose outputs end a stage
     stages = ("blocks.0", "blocks.1", "blocks.2", "blocks.4", "blocks.6")
 
     def __init__(self) -> None:
@@ -80,7 +79,6 @@ class MobileFaceNet(nn.Module):
     Source: Chen et al. 2018 (arXiv 1804.07573), Table 1.
     """
 
-    #: paths of the modules whose outputs end a stage
     stages = ("stage1", "stage3", "stage5")
 
     def __init__(self) -> None:
@@ -151,7 +149,6 @@ class ShuffleNetV2(nn.Module):
     (arXiv 1910.10699).
     """
 
-    #: paths of the modules whose outputs end a stage
     stages = ("layer1", "layer2", "layer3")
 
     def __init__(self, widths: Sequence[int] = (116, 232, 464, 1024)) -> None:

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from crossres.core.errors import CrossresError, library_errors, needs
 from crossres.models.encoder import Encoder
-from crossres.models.onnx_input import OnnxInput
-from crossres.models.onnx_session import onnx_sha256, open_session
+from crossres.models.onnx_input import OnnxInput, onnx_sha256, open_session
 
 #: types of input that images can be converted to
 INPUT_TYPES = {

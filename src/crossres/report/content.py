@@ -29,8 +29,7 @@ from crossres.evaluation.prepare import batch_outputs, degradation_of, loader_of
 from crossres.models.encoder import Encoder
 from crossres.models.onnx_input import OnnxInput
 from crossres.models.pretrained import from_pretrained
-from crossres.models.stored import StoredBackbone, stored_outputs
-from crossres.models.teachers import frozen_teacher, read_teacher
+from crossres.models.teachers import StoredBackbone, frozen_teacher, read_teacher, stored_outputs
 from crossres.models.weights import weights_sha256
 from crossres.training.faces import FaceTask
 from crossres.training.networks import build_teacher

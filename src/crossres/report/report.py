@@ -17,7 +17,7 @@ from crossres.config.judging import Report
 from crossres.core.errors import CrossresError
 from crossres.core.progress import Progress
 from crossres.evaluation.figures import Curve
-from crossres.models.stored import StoredBackbone
+from crossres.models.teachers import StoredBackbone
 from crossres.report import parts
 from crossres.report.content import FinishedRun, Shared
 from crossres.report.page import Block, Cell, Drawing, Section, Table, draw_curves, signs, write_page

@@ -30,7 +30,7 @@ from crossres.models.encoder import Encoder
 from crossres.models.onnx_encoder import OnnxBackbone
 from crossres.models.onnx_input import ONNX
 from crossres.models.stages import capture_maps, paired_stages
-from crossres.models.stored import StoredBackbone, stored_outputs
+from crossres.models.teachers import StoredBackbone, stored_outputs
 from crossres.models.weights import weights_sha256
 from crossres.training.distiller import Distiller, build_losses
 from crossres.training.networks import build_student, build_teacher, check_networks, own_size, placed

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from crossres.core.errors import CrossresError
-from crossres.models.onnx_session import onnx_sha256, open_session
+from crossres.models.onnx_input import onnx_sha256, open_session
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
