@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
+# before torch is imported: runs are compared bit by bit, and several processes on few cores wait for each other
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from collections.abc import Callable
 from pathlib import Path
 

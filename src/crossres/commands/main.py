@@ -84,7 +84,7 @@ def _failed(message: str) -> int:
 
 
 def usage(family: str = "") -> str:
-    """Return the list of commands, those of a family such as ``faces`` alone, each with its dataclass's first line."""
+    """Return the list of commands, perhaps of a family such as ``faces`` alone, each with its first line."""
     lines = [
         "usage: crossres COMMAND [options]",
         "",

@@ -18,19 +18,10 @@ from crossres.models.mobile import MobileFaceNet, MobileNetV2, ShuffleNetV2
 _X4 = (32, 64, 128, 256)
 
 BACKBONES: dict[str, Callable[[], nn.Module]] = {
-    "resnet8": partial(ResNet, 8),
-    "resnet14": partial(ResNet, 14),
-    "resnet20": partial(ResNet, 20),
-    "resnet32": partial(ResNet, 32),
-    "resnet44": partial(ResNet, 44),
-    "resnet56": partial(ResNet, 56),
-    "resnet110": partial(ResNet, 110),
+    **{f"resnet{depth}": partial(ResNet, depth) for depth in (8, 14, 20, 32, 44, 56, 110)},
     "resnet8x4": partial(ResNet, 8, _X4),
     "resnet32x4": partial(ResNet, 32, _X4),
-    "wrn_16_1": partial(WideResNet, 16, 1),
-    "wrn_16_2": partial(WideResNet, 16, 2),
-    "wrn_40_1": partial(WideResNet, 40, 1),
-    "wrn_40_2": partial(WideResNet, 40, 2),
+    **{f"wrn_{depth}_{widen}": partial(WideResNet, depth, widen) for depth in (16, 40) for widen in (1, 2)},
     "vgg8": partial(VGG, ([64], [128], [256], [512], [512])),
     "vgg11": partial(VGG, ([64], [128], [256] * 2, [512] * 2, [512] * 2)),
     "vgg13": partial(VGG, ([64] * 2, [128] * 2, [256] * 2, [512] * 2, [512] * 2)),

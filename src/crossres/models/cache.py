@@ -32,19 +32,12 @@ PART = 16 * BATCH
 
 @dataclass
 class TeacherCache:
-    """The teacher's outputs for every training image, on one device.
+    """The teacher's outputs for every training image, on one device."""
 
-    Attributes:
-        embedding: (views, N, d), float32.
-        logits: (views, N, C), float32; None for a teacher without a classifier.
-        features: maps (views, N, c, h, w) by module path, float16.
-        mirrored: answer with the mean of both views' embeddings and logits.
-    """
-
-    embedding: Tensor
-    logits: Tensor | None
-    features: Mapping[str, Tensor] = field(default_factory=dict)
-    mirrored: bool = False
+    embedding: Tensor  #: (views, N, d), float32
+    logits: Tensor | None  #: (views, N, C), float32; None for a teacher without a classifier
+    features: Mapping[str, Tensor] = field(default_factory=dict)  #: maps (views, N, c, h, w) by module path, float16
+    mirrored: bool = False  #: answer with the mean of both views' embeddings and logits
 
     def __call__(self, index: Tensor, view: Tensor) -> Outputs:
         """Return the teacher's outputs for images ``index`` (B,) in their ``view`` (B,): 0 or 1 = flipped."""
@@ -175,10 +168,8 @@ class _TeacherPass:
             for path, size in self.maps.items():
                 maps = pooled(outputs.features[path].float(), size).half().contiguous().cpu()
                 if not bool(torch.isfinite(maps).all()):
-                    raise CrossresError(
-                        f"the teacher's map '{path}' is NaN or beyond 65,504, the range of float16: "
-                        "set teacher_cache to false"
-                    )
+                    reason = "is NaN or beyond 65,504, the range of float16: set teacher_cache to false"
+                    raise CrossresError(f"the teacher's map '{path}' {reason}")
                 kept[path].append(maps)
             done += len(batch.label)
             self.progress("teacher", done, count)

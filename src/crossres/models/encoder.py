@@ -29,8 +29,7 @@ class Encoder(nn.Module):
         classes: class names in the order of the logits; empty for an encoder without a classifier.
         input_size: side in pixels that the backbone reads; images of another size are resized to it by
             antialiased bicubic interpolation. None: images of any size are read as they come.
-        mean: per-channel mean, for images in 0..1.
-        std: per-channel standard deviation, above 0.
+        mean, std: per-channel mean and standard deviation (above 0), for images in 0..1.
         architecture: what ``from_pretrained`` needs to build the same network again.
         projection_dim: width of a linear projection after the backbone; None for none.
 
@@ -70,7 +69,11 @@ class Encoder(nn.Module):
         self.projection = nn.Linear(embedding_dim, projection_dim) if projection_dim else None
         self.embedding_dim = projection_dim or embedding_dim
         self.classifier = nn.Linear(self.embedding_dim, len(self.classes)) if self.classes else None
-        self.mean, self.std = _channels(mean), _channels(std)
+        # Not persistent: they are configuration, kept in config.json, not weights.
+        self.mean: Tensor = nn.Buffer(
+            torch.tensor(tuple(mean), dtype=torch.float32).view(1, 3, 1, 1), persistent=False
+        )
+        self.std: Tensor = nn.Buffer(torch.tensor(tuple(std), dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
         self._captured: dict[str, Tensor] = {}
         self._hooks: dict[str, torch.utils.hooks.RemovableHandle] = {}
 
@@ -134,11 +137,6 @@ class Encoder(nn.Module):
         self._hooks = {path: modules[path].register_forward_hook(partial(keep, path)) for path in paths}
 
 
-def _channels(values: Sequence[float]) -> Tensor:
-    """Make a buffer (1, 3, 1, 1); not persistent: it is configuration, kept in config.json, not weights."""
-    return nn.Buffer(torch.tensor(tuple(values), dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
-
-
 def _keep(store: dict[str, Tensor], path: str, _module: nn.Module, _args: tuple[Any, ...], output: object) -> None:
     if isinstance(output, Tensor):
         # Cloned, because the next module may work in place (`ReLU(inplace=True)`).
@@ -177,8 +175,7 @@ def build_encoder(
             ``nn.Linear`` gives way to the encoder's classifier.
         classes: class names in the order of the logits; empty for an encoder without a classifier.
         input_size: side in pixels that the network reads; None to read images as they come.
-        mean: per-channel mean; None for the network's own, or 0.5.
-        std: per-channel standard deviation; None for the network's own, or 0.25.
+        mean, std: per-channel mean and standard deviation; None for the network's own, or 0.5 and 0.25.
         embedding_dim: width of a linear projection after the backbone; None keeps the backbone's width.
         small_input: timm models only: whether to adapt the stem to small images (see ``timm_backbone``).
         pretrained: timm models only: start from timm's published weights (downloads them).
@@ -236,8 +233,7 @@ def wrap(
         classes: class names in the order of the module's logits.
         input_size: side in pixels that the module reads; None to read images as they come.
         classifier: path of the final ``nn.Linear``; None finds it.
-        mean: per-channel mean that the module expects, for images in 0..1.
-        std: per-channel standard deviation.
+        mean, std: per-channel mean and standard deviation that the module expects, for images in 0..1.
 
     Raises:
         CrossresError: no such layer, another number of classes, or the module cannot read ``input_size``.

@@ -28,13 +28,13 @@ _TOKENS = 8
 class Backbone:
     """A network without its classifier, and what it expects of images."""
 
-    network: nn.Module  # normalised images (B, 3, h, w) -> embedding (B, embedding_dim)
+    network: nn.Module  #: normalised images (B, 3, h, w) -> embedding (B, embedding_dim)
     embedding_dim: int
-    input_size: int | None  # side in pixels that it reads; None to read images as they come
-    mean: Sequence[float] | None = None  # per channel, that it was trained with; None if it has none of its own
+    input_size: int | None  #: side in pixels that it reads; None to read images as they come
+    mean: Sequence[float] | None = None  #: per channel, that it was trained with; None if it has none of its own
     std: Sequence[float] | None = None
-    classifier: nn.Linear | None = None  # the layer that was cut off; None if there was none
-    facts: Mapping[str, Any] = field(default_factory=dict)  # for Encoder.architecture, to build it again
+    classifier: nn.Linear | None = None  #: the layer that was cut off; None if there was none
+    facts: Mapping[str, Any] = field(default_factory=dict)  #: for Encoder.architecture, to build it again
 
 
 def cut_classifier(module: nn.Module, path: str | None, input_size: int | None, *, search: bool = True) -> Backbone:

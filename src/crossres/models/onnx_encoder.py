@@ -128,19 +128,6 @@ def onnx_encoder(path: str | Path, onnx_input: OnnxInput) -> Encoder:
     return encoder.eval().requires_grad_(False)
 
 
-class _Resized(nn.Module):
-    """A module that reads maps (B, c, h, w) of one size, behind the resizing of other maps to it."""
-
-    def __init__(self, module: nn.Module, size: tuple[int, int]) -> None:
-        super().__init__()
-        self.module = module
-        self.size = size
-
-    def forward(self, maps: Tensor, *rest: Tensor) -> Tensor:
-        output: Tensor = self.module(F.interpolate(maps, self.size, mode="bilinear"), *rest)
-        return output
-
-
 class _Copy(nn.Module):
     """Normalised images (B, 3, s, s), RGB -> embedding (B, d), with the input that the file declares."""
 
@@ -267,22 +254,26 @@ def _check_outputs(copy: Encoder, file: Encoder, path: str | Path) -> None:
         raise CrossresError(f"{path}: the outputs of its torch copy differ from the file's, by up to {worst:.2g}")
 
 
+def _resize(size: torch.Size, _module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Bring the maps (B, c, h, w) that a module reads to a size."""
+    return F.interpolate(inputs[0], size, mode="bilinear"), *inputs[1:]
+
+
 def _read_at(size: int, copy: Encoder, network: nn.Module, path: str | Path) -> None:
     """Let the copy, in evaluation, read images of another size than the file's."""
-    flattened: dict[str, tuple[int, int]] = {}
+    flattened: dict[nn.Module, torch.Size] = {}
 
-    def note(name: str, _module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+    def note(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if inputs and inputs[0].dim() == 4 and torch.is_tensor(output) and output.dim() == 2:
-            flattened[name] = tuple(inputs[0].shape[2:])
+            flattened[module] = inputs[0].shape[2:]
 
-    leaves = [(name, module) for name, module in network.named_modules() if not any(module.children())]
-    hooks = [module.register_forward_hook(partial(note, name)) for name, module in leaves]
+    hooks = [module.register_forward_hook(note) for module in network.modules() if not any(module.children())]
     with torch.no_grad():
         copy(torch.zeros(2, 3, copy.input_size or 1, copy.input_size or 1))
         for hook in hooks:
             hook.remove()
-        for name, shape in flattened.items():
-            network.set_submodule(name, _Resized(network.get_submodule(name), shape))
+        for module, size_of_maps in flattened.items():
+            module.register_forward_pre_hook(partial(_resize, size_of_maps))
         copy.input_size = size
         with library_errors(f"{path}: its torch copy cannot read images of side {size}"):
             copy(torch.zeros(2, 3, size, size))

@@ -59,8 +59,16 @@ def load_weights(encoder: Encoder, path: str | Path) -> None:
         source = {key.removeprefix(prefix): value for key, value in source.items()}
     target = encoder.state_dict()
     if not any(key.startswith("backbone.") and key in target for key in source):
-        source = {_encoder_key(key, encoder, target): value for key, value in source.items()}
-        source.pop("", None)
+        cut = encoder.architecture.get("classifier")
+        bare, source = source, {}
+        for key, value in bare.items():
+            layer, _, kind = key.rpartition(".")
+            if f"backbone.{key}" in target:
+                source[f"backbone.{key}"] = value
+            elif not _HEAD.fullmatch(key) and layer != cut:
+                source[key] = value
+            elif encoder.classifier is not None:
+                source[f"classifier.{kind}"] = value
     fit_weights(encoder, source, f"the checkpoint {path}")
 
 
@@ -115,14 +123,3 @@ def read_safetensors(content: bytes, path: Path) -> dict[str, Tensor]:
 
     with library_errors(f"{path} is truncated or not a safetensors file"):
         return load(content)
-
-
-def _encoder_key(key: str, encoder: Encoder, target: Mapping[str, Tensor]) -> str:
-    """Name a bare network's weight as the encoder does; "" for a head that the encoder does not have."""
-    if f"backbone.{key}" in target:
-        return f"backbone.{key}"
-    layer, _, kind = key.rpartition(".")
-    cut = encoder.architecture.get("classifier")
-    if _HEAD.fullmatch(key) or (cut and layer == cut):
-        return "" if encoder.classifier is None else f"classifier.{kind}"
-    return key

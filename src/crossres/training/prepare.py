@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ from crossres.training.distiller import Distiller, build_losses
 from crossres.training.networks import build_student, build_teacher, check_networks, own_size, placed
 from crossres.training.task import PreparedRun, Task
 
+#: Of training, of validation and of test.
+ImageSets = tuple[ImageSet, ImageSet | None, ImageSet]
 #: hr_size of images that differ in size, where none is chosen.
 MIXED = 32
 #: hr_size from which on the user is told, where none was chosen.
@@ -69,32 +71,35 @@ def prepare(
         progress.say("no teacher is given: the student learns from labels alone; --teacher RUN distils from one")
     # names and folders first: reading the images may take minutes
     teacher = check_networks(config, teacher)
-    sets = train_set, val_set, test_set = task.images(progress)
-    hr_size, lr_size = _sizes(config, train_set, teacher, progress)
-    classes = task.classes(train_set)
-    teacher = build_teacher(config, teacher, train_set, classes, hr_size, progress)
+    sets, hr_size, lr_size = read_images(config, task, teacher, progress)
+    classes = task.classes(sets[0])
+    teacher = build_teacher(config, teacher, sets[0], classes, hr_size, progress)
     if teacher is not None:
         teacher = placed(teacher, device, config.train.channels_last)
-    train = _training_batches(config, train_set, fabric, progress, _reading(config, hr_size, lr_size, device))
-    # the degradation's draws on the judged images are the same for every training seed, as in `evaluate`
-    judged = {**_reading(config, hr_size, lr_size, device), "seed": SPLIT_SEED}
-    val = Loader(val_set, **judged) if val_set is not None and task.validates(progress) else None
-    test = Loader(test_set, **judged)
+    train, val, test = build_loaders(config, task, sets, (hr_size, lr_size), fabric, device, progress)
 
     torch.manual_seed(config.train.seed)
-    student = build_student(config, train_set, classes, hr_size, lr_size)
+    student = build_student(config, sets[0], classes, hr_size, lr_size)
     # of a student that starts from weights or from a file
     start_sha256 = weights_sha256(student) if config.model.weights or config.model.name.startswith(ONNX) else None
     student = placed(student, device, config.train.channels_last)
     _check_batch(student, train)
     distiller, paths = build_distiller(config, teacher, student, train, fabric)
     cache = _build_cache(config, teacher, distiller, paths, train, device, progress)
-    facts = {**_facts(config, sets, judged, device, teacher), "start_sha256": start_sha256}
+    facts = {**_facts(config, sets, test, device, teacher), "start_sha256": start_sha256}
     return PreparedRun(config, task, student, teacher, cache, distiller, train, val, test, facts)
 
 
-def _sizes(config: Experiment, train: ImageSet, teacher: Encoder | None, progress: Progress) -> tuple[int, Size]:
-    """Choose the sizes that the images are read at."""
+def read_images(
+    config: Experiment, task: Task, teacher: Encoder | None, progress: Progress
+) -> tuple[ImageSets, int, Size]:
+    """Read the images that a task asks for; return them with the HR and the LR size that they are read at.
+
+    Raises:
+        CrossresError: too few images, or a low resolution above the high one.
+    """
+    sets = task.images(progress)
+    train = sets[0]
     if len(train) < 2:
         raise CrossresError(f"{config.data}: {len(train)} training image; training needs at least 2")
     chosen = config.hr_size or (teacher and (teacher.info.get("hr_size") or teacher.input_size))
@@ -104,17 +109,29 @@ def _sizes(config: Experiment, train: ImageSet, teacher: Encoder | None, progres
         progress.say(f"{config.data}: images of several sizes, read at hr_size {hr_size}; --hr_size takes another")
     elif own and own > LARGE:
         progress.say(f"{config.data}: read at the images' own hr_size {own}, which is slow; --hr_size takes another")
-    if not config.distillation:
-        return hr_size, hr_size
-    check_size(config.distillation.lr_size, hr_size)
-    return hr_size, config.distillation.lr_size
+    lr_size: Size = config.distillation.lr_size if config.distillation else hr_size
+    check_size(lr_size, hr_size)
+    return sets, hr_size, lr_size
 
 
-def _reading(config: Experiment, hr_size: int, lr_size: Size, device: Device) -> dict[str, Any]:
-    """Return what the batches of training, validation and test have in common."""
-    return {
-        "hr_size": hr_size,
-        "lr_size": lr_size,
+def build_loaders(
+    config: Experiment,
+    task: Task,
+    sets: ImageSets,
+    sizes: tuple[int, Size],
+    fabric: Fabric,
+    device: Device,
+    progress: Progress,
+) -> tuple[Loader, Loader | None, Loader]:
+    """Decode the images; return the batches of training, augmented, of validation and of test.
+
+    Raises:
+        CrossresError: images that cannot be decoded, or a batch that does not divide over the processes.
+    """
+    images, val_set, test_set = sets
+    how: dict[str, Any] = {
+        "hr_size": sizes[0],
+        "lr_size": sizes[1],
         "batch_size": config.train.batch_size,
         "device": device.torch,
         "fit": config.images.fit,
@@ -122,12 +139,6 @@ def _reading(config: Experiment, hr_size: int, lr_size: Size, device: Device) ->
         "workers": config.images.workers,
         "degradation": config.distillation.degradation if config.distillation else Degradation(),
     }
-
-
-def _training_batches(
-    config: Experiment, images: ImageSet, fabric: Fabric, progress: Progress, how: dict[str, Any]
-) -> Loader:
-    """Decode the training images; return their batches, augmented."""
     train = Loader(
         images,
         **asdict(config.augment),
@@ -148,7 +159,10 @@ def _training_batches(
             f"train.batch_size {train.batch_size} does not divide over {fabric.world_size} processes; "
             f"choose a multiple of {fabric.world_size}"
         )
-    return train
+    # the degradation's draws on the judged images are the same for every training seed, as in `evaluate`
+    judged = {**how, "seed": SPLIT_SEED}
+    val = Loader(val_set, **judged) if val_set is not None and task.validates(progress) else None
+    return train, val, Loader(test_set, **judged)
 
 
 def build_distiller(
@@ -238,22 +252,19 @@ def _check_batch(student: Encoder, train: Loader) -> None:
 
 
 def _facts(
-    config: Experiment,
-    sets: tuple[ImageSet, ImageSet | None, ImageSet],
-    judged: dict[str, Any],
-    device: Device,
-    teacher: Encoder | None,
+    config: Experiment, sets: ImageSets, judged: Loader, device: Device, teacher: Encoder | None
 ) -> dict[str, Any]:
     """Return what a run's result and its model say of where they come from."""
     train, _, test = sets
     named = dict(zip(("train", "val", "test"), sets, strict=True))
     # the training images at low resolution: a gate compares later images with their extremes
     drawn = np.random.default_rng(SPLIT_SEED).permutation(len(train))[:SAMPLED]
-    batches = Loader(train.subset(np.sort(drawn)), **judged).ordered()
+    # read as the judged images are
+    batches = replace(judged, images=train.subset(np.sort(drawn)), batch_size=config.train.batch_size).ordered()
     facts: dict[str, Any] = {
         "task": config.command.removeprefix("crossres "),
-        "hr_size": judged["hr_size"],
-        "lr_size": judged["lr_size"],
+        "hr_size": judged.hr_size,
+        "lr_size": judged.lr_size,
         "teacher": None,
         "images": {part: len(images or ()) for part, images in named.items()},
         "data_sha256": {part: images.fingerprint for part, images in named.items() if images is not None},
