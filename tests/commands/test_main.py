@@ -95,7 +95,7 @@ def test_the_public_names() -> None:
         (["--verbose"], "unknown command '--verbose'; "),
         (["faces", "distil"], "unknown command 'faces distil'; did you mean 'distill'?"),
         (["info", "--jsn"], "unknown option --jsn; did you mean '--json'?"),
-        (["evaluate"], "MODEL and DATA missing; see crossres evaluate --help"),
+        (["evaluate"], "MODEL and DATA are required; see crossres evaluate --help"),
         (["evaluate", "m", "d", "--size", "8"], "unknown option --size; did you mean '--sizes'?"),
         (
             ["evaluate", "m", "d", "--sizes", "8,x"],

@@ -182,7 +182,7 @@ def test_the_data_of_a_distillation_is_its_first_word() -> None:
         (Evaluate, ["m", "--native", "false", "d"], {"model": "m", "data": "d", "native": "false"}),
         (Predict, ["m", "a.png", "b,c.png", "1"], {"model": "m", "photos": '["a.png", "b,c.png", "1"]'}),
         (Predict, ["m", "--top", "3", "--", "-a.png"], {"model": "m", "top": "3", "photos": '["-a.png"]'}),
-        (Identify, ["--photos", "a,b", "--photos=c", "g"], {"photos": "a,b,c", "gallery": "g"}),
+        (Identify, ["--photos", "a,b", "--photos=c", "g"], {"photos": '["a", "b", "c"]', "gallery": "g"}),
         (Verify, ["a.png", "b.png"], {"photos": '["a.png", "b.png"]'}),
         (Enroll, ["g"], {"gallery": "g"}),
     ],
@@ -294,13 +294,13 @@ def test_what_is_refused(refused: Refused, words: list[str], line: str) -> None:
 
 
 def test_a_teacher_s_loss_is_refused_by_teach(refused: Refused) -> None:
-    assert refused("teach", "--losses.kd.weight=1") == "losses.kd needs a teacher; crossres distill has one"
+    assert refused("teach", "--losses.kd.weight=1") == "losses.kd needs a teacher; use crossres distill"
 
 
 def test_the_error_of_a_plain_command_is_as_helpful(refused: Refused) -> None:
     assert refused("info", "--jsn") == "unknown option --jsn; did you mean '--json'?"
     assert refused("evaluate", "m", "d", "--size", "8") == "unknown option --size; did you mean '--sizes'?"
-    assert refused("evaluate", "m") == "DATA missing; see crossres evaluate --help"
+    assert refused("evaluate", "m") == "DATA is required; see crossres evaluate --help"
 
 
 def test_parse_leaves_the_reading_to_others() -> None:

@@ -79,7 +79,7 @@ def test_both_ends_of_a_range_are_allowed_and_nothing_beyond(option: str) -> Non
         ({"degradation": {"jpeg": [0, 50]}}, "degradation.jpeg: quality starts at 1"),
         ({"degradation": {"noise": [0, 2]}}, "degradation.noise: (0.0, 2.0) is not a range within 0..1"),
         ({"degradation": {"blur": [3, 1]}}, "degradation.blur: (3.0, 1.0) is not a range within 0..16"),
-        ({"losses": {"crrcd": {"tau": 0}}}, "losses.crrcd: CRRCD: tau is 0.0, expected tau > 0"),
+        ({"losses": {"crrcd": {"weight": 1, "tau": 0}}}, "losses.crrcd: CRRCD: tau is 0.0, expected tau > 0"),
         ({"teacher": None, "losses": {"kd": {}}}, "losses.kd needs a teacher; give --teacher, or losses.kd.weight 0"),
         (
             {"teacher": None, "teacher_name": "resnet20"},

@@ -89,9 +89,9 @@ FULL = Distill(
         ("images: {download: maybe}", "images.download: expected true or false, got 'maybe'"),
         ("name: [a]", "name: expected a text, got ['a']"),
         ("1: 2", "unknown option '1'; "),
-        ("- a\n- b", "e.yaml: holds no options; write them as 'key: value'"),
-        ("train: {epochs", "e.yaml: not YAML: "),
-        ("a: \x00", "e.yaml: not YAML: "),
+        ("- a\n- b", "holds no options; write them as 'key: value'"),
+        ("train: {epochs", "not YAML: "),
+        ("a: \x00", "not YAML: "),
     ],
 )
 def test_a_wrong_file(
@@ -99,7 +99,7 @@ def test_a_wrong_file(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("e.yaml").write_text(text)
-    assert refused("distill", "--config", "e.yaml").startswith(line)
+    assert refused("distill", "--config", "e.yaml").startswith(f"e.yaml: {line}")
 
 
 @pytest.mark.parametrize(
@@ -131,16 +131,16 @@ def test_a_wrong_word(word: str, value: str, line: str) -> None:
 
 def test_a_teacher_has_no_loss_that_needs_a_teacher() -> None:
     for tree in ({"losses": {"kd": {"weight": 1}}}, {"losses": {"kd": {}}}):
-        with pytest.raises(CrossresError, match=r"^losses\.kd needs a teacher; crossres distill has one$"):
+        with pytest.raises(CrossresError, match=r"^losses\.kd needs a teacher; use crossres distill$"):
             read(Teach, tree)
 
 
 @pytest.mark.parametrize(
     ("kind", "tree", "line"),
     [
-        (Predict, {}, "MODEL and PHOTOS missing; see crossres predict --help"),
-        (Evaluate, {"model": "m"}, "DATA missing; see crossres evaluate --help"),
-        (EvaluateFaces, {"data": "d"}, "MODEL missing; see crossres faces evaluate --help"),
+        (Predict, {}, "MODEL and PHOTOS are required; see crossres predict --help"),
+        (Evaluate, {"model": "m"}, "DATA is required; see crossres evaluate --help"),
+        (EvaluateFaces, {"data": "d"}, "MODEL is required; see crossres faces evaluate --help"),
     ],
 )
 def test_what_is_missing(kind: type[Any], tree: dict[str, Any], line: str) -> None:
@@ -154,16 +154,16 @@ def test_what_is_missing(kind: type[Any], tree: dict[str, Any], line: str) -> No
 )
 def test_an_option_of_a_loss_that_is_off_is_refused(words: dict[str, str]) -> None:
     option = list(words)[-1]
-    weight = option.rpartition(".")[0] + ".weight"
+    loss = option.rpartition(".")[0]
     with pytest.raises(CrossresError) as caught:
         read(Distill, {"teacher": "t"}, words)
-    assert str(caught.value) == f"{option} is set but {weight} is 0; give {weight} a value"
+    assert str(caught.value) == f"{option} is set but {loss} is off; give {loss}.weight a value"
 
 
 def test_words_turn_a_loss_of_a_file_off_whatever_its_options() -> None:
-    tree = {"teacher": "t", "losses": {"ce": {}, "crrcd": {"critic": "softmax", "tau": 0.3}}}
+    tree = {"teacher": "t", "losses": {"ce": {}, "crrcd": {"weight": 1, "critic": "softmax", "tau": 0.3}}}
     assert list(read(Distill, tree, {"losses.crrcd.weight": "0"}).terms) == ["ce"]
-    with pytest.raises(CrossresError, match=r"^losses\.crrcd\.tau is set but losses\.crrcd\.weight is 0"):
+    with pytest.raises(CrossresError, match=r"^losses\.crrcd\.tau is set but losses\.crrcd is off"):
         read(Distill, tree, {"losses.crrcd.weight": "0", "losses.crrcd.tau": "0.4"})
 
 
@@ -174,12 +174,12 @@ def test_words_go_over_the_file() -> None:
     tree = {
         "teacher": "t",
         "train": {"epochs": 5, "seed": 3},
-        "losses": {"kd": {"temperature": 2}},
+        "losses": {"kd": {"weight": 1, "temperature": 2}},
         "lr_size": [4, 8],
     }
     config = read(Distill, tree, {"train.epochs": "9"})
     assert (config.train.epochs, config.train.seed, config.lr_size) == (9, 3, (4, 8))
-    # the losses a file names are the losses of the run; a weight left out is 1
+    # the losses a file names are the losses of the run
     assert config.losses == {"kd": {"temperature": 2.0, "weight": 1.0, "decay": False, "warm_up": 0.0}}
     both = read(Distill, tree, {"losses.ce.weight": "2"})
     assert {name: loss["weight"] for name, loss in both.terms.items()} == {"kd": 1.0, "ce": 2.0}
@@ -334,7 +334,7 @@ def test_of_run_refuses_what_is_not_a_run(tmp_path: Path) -> None:
     with pytest.raises(CrossresError, match=r"is not a run \(no config\.yaml\); give the folder RUNS/NAME$"):
         of_run(Distill, tmp_path)
     (tmp_path / "config.yaml").write_text(to_yaml(from_config(Teach())))
-    with pytest.raises(CrossresError, match=r"is a run of crossres teach; go on with that command$"):
+    with pytest.raises(CrossresError, match=r"is a run of crossres teach; resume it with crossres teach --resume "):
         of_run(Distill, tmp_path)
 
 
@@ -353,3 +353,11 @@ def test_an_empty_file_has_the_defaults(tmp_path: Path, capsys: pytest.CaptureFi
     assert load_yaml(tmp_path / "empty.yaml") == {}
     assert main(["teach", "--config", str(tmp_path / "empty.yaml"), "--print_config"]) == 0
     assert capsys.readouterr().out == to_yaml(from_config(Teach()))
+
+
+def test_options_of_a_loss_without_its_weight_are_refused_in_files_too() -> None:
+    with pytest.raises(CrossresError, match=r"^losses\.crrcd\.tau is set but losses\.crrcd is off; give losses"):
+        read(Distill, {"teacher": "t", "losses": {"crrcd": {"tau": 0.1}}})
+    # over a method they change what is on
+    config = read(Distill, {"teacher": "t", "method": "crrcd", "losses": {"crrcd": {"tau": 0.1}}})
+    assert (config.terms["crrcd"]["tau"], config.terms["crrcd"]["weight"]) == (0.1, 4.0)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import re
+import shlex
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 
 from crossres.bench.grid import read_grid
+from crossres.commands.main import main
 from crossres.config.experiment import Distill, Faces, Teach
 from crossres.config.reading import load_yaml, read
 
@@ -33,3 +38,13 @@ def test_grid_is_valid(recipe: Path) -> None:
     grid = read_grid(recipe)  # every run of it, too
     assert len(grid.methods) > 1
     assert grid.baseline in grid.methods
+
+
+@pytest.mark.parametrize("recipe", [*recipes(grids=False), *recipes(grids=True)], ids=lambda p: p.stem)
+def test_the_commands_in_a_recipe_are_valid(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    lines = re.findall(r"^# crossres ([^>\n]+)", recipe.read_text(), re.M)
+    assert lines
+    for words in map(shlex.split, lines):
+        with redirect_stdout(io.StringIO()):
+            assert main([*words, "--print_config"]) == 0

@@ -1,14 +1,26 @@
-"""Teachers: frozen, and in the data's order of classes."""
+"""Teachers: frozen, in the data's order of classes; stored embeddings, found by path or file name."""
 
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 
 from crossres.core.errors import CrossresError
+from crossres.data.readers import read
 from crossres.models.encoder import build_encoder
 from crossres.models.pretrained import from_pretrained, save_pretrained
-from crossres.models.teachers import frozen_teacher
+from crossres.models.teachers import frozen_teacher, stored_encoder, stored_outputs
+from crossres.models.weights import weights_sha256
 
 CLASSES = ("ant", "bee", "cat")
+PATHS = [f"{person}/{person}_{number}.png" for person in ("ann", "bob", "cleo") for number in (1, 2)]
+VALUES = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
 
 
 @pytest.fixture
@@ -62,3 +74,98 @@ def test_a_teacher_without_classifier_fits_any_classes(tmp_path):
     assert (
         frozen_teacher(from_pretrained(tmp_path / "t"), CLASSES, "the teacher")(torch.rand(1, 3, 8, 8)).logits is None
     )
+
+
+@pytest.fixture
+def people(tmp_path: Path) -> Path:
+    for path in PATHS:
+        (tmp_path / "people" / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "people" / path)
+    return tmp_path / "people"
+
+
+def written(folder: Path, kind: str, paths: list[str] = PATHS, values: np.ndarray = VALUES) -> Path:
+    path = folder / f"teacher.{kind}"
+    if kind == "npz":
+        np.savez(path, path=np.array(paths), embedding=values)
+    elif kind == "npy":
+        np.save(path, values)
+        path.with_suffix(".txt").write_text("\n".join(paths) + "\n")
+    else:
+        pq.write_table(pa.table({"path": paths, "embedding": values.tolist()}), path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["npz", "npy", "parquet"])
+def test_each_image_gets_its_own(kind: str, people: Path, tmp_path: Path) -> None:
+    order = [3, 0, 5, 1, 4, 2]
+    path = written(tmp_path, kind, [PATHS[i] for i in order], VALUES[order])
+    teacher = stored_encoder(path)
+    assert (teacher.embedding_dim, teacher.classes) == (4, ())
+    images = read(people, split="all")
+    cache = stored_outputs(teacher, images, torch.device("cpu"))
+    index = torch.tensor([4, 1, 0])
+    for view in (0, 1):
+        said = cache(index, torch.full((3,), view))
+        assert np.array_equal(said.embedding.numpy(), VALUES[[PATHS.index(images.path(i)) for i in (4, 1, 0)]])
+        assert said.logits is None
+
+
+def test_a_list_of_paths_that_is_missing_is_named(tmp_path: Path) -> None:
+    path = written(tmp_path, "npy")
+    path.with_suffix(".txt").unlink()
+    with pytest.raises(CrossresError, match=r"teacher.txt: No such file or directory$"):
+        stored_encoder(path)
+
+
+def test_file_names_do_where_they_differ(people: Path, tmp_path: Path) -> None:
+    teacher = stored_encoder(written(tmp_path, "npz", [path.split("/")[1] for path in PATHS]))
+    said = stored_outputs(teacher, read(people, split="all"), torch.device("cpu"))
+    assert np.array_equal(said.embedding[0].numpy(), VALUES)
+
+
+def test_another_persons_file_of_the_same_name_does_not_answer(people: Path, tmp_path: Path) -> None:
+    elsewhere = [f"x/{path.split('/')[1]}" for path in PATHS]
+    teacher = stored_encoder(written(tmp_path, "npz", elsewhere))
+    with pytest.raises(CrossresError, match=r"\(6 of 6 images of people lack one\); it has '"):
+        stored_outputs(teacher, read(people, split="all"), torch.device("cpu"))
+
+
+def test_other_values_are_another_teacher(tmp_path: Path) -> None:
+    digests = [
+        weights_sha256(stored_encoder(written(tmp_path, "npz", values=values)))
+        for values in (VALUES, VALUES + 1, VALUES)
+    ]
+    assert digests[0] == digests[2] != digests[1]
+
+
+def test_what_is_wrong_is_said_in_one_line(people: Path, tmp_path: Path) -> None:
+    broken = VALUES.copy()
+    broken[2, 1] = np.nan
+    no_columns = tmp_path / "columns.parquet"
+    pq.write_table(pa.table({"file": PATHS}), no_columns)
+    no_arrays = tmp_path / "arrays.npz"
+    np.savez(no_arrays, path=np.array(PATHS))
+    noise = tmp_path / "noise.parquet"
+    noise.write_bytes(b"noise")
+    cases = [
+        (tmp_path / "none.npz", "none.npz: No such file"),
+        (noise, "noise.parquet: cannot be read as stored embeddings"),
+        (no_columns, "has no column 'path'; it has file"),
+        (no_arrays, "has no array 'embedding'; it has path"),
+        (written(tmp_path, "npz", values=broken), "embedding of bob/bob_1.png holds NaN or infinity .1 such"),
+        (written(tmp_path, "npy", PATHS[:-1]), r"5 paths and embeddings of \(6, 4\)"),
+        (written(tmp_path, "parquet", [*PATHS[:-1], PATHS[0]]), "ann/ann_1.png has two embeddings"),
+    ]
+    for path, line in cases:
+        with pytest.raises(CrossresError, match=rf"^[^\n]*{line}[^\n]*$"):
+            stored_encoder(path)
+    few = stored_encoder(written(tmp_path, "npz", PATHS[:3], VALUES[:3]))
+    with pytest.raises(
+        CrossresError, match=r"no embedding of bob/bob_2.png \(3 of 6 images of people lack one\); it has '"
+    ):
+        stored_outputs(few, read(people, split="all"), torch.device("cpu"))
+    with pytest.raises(
+        CrossresError, match=r"there are embeddings of the stored images only; leave teacher_cache on$"
+    ):
+        few(torch.zeros(1, 3, 8, 8))

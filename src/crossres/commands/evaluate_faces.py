@@ -14,17 +14,18 @@ from crossres.commands.evaluate import show_judgement
 from crossres.commands.parsing import Request
 from crossres.config.judging import EvaluateFaces
 from crossres.evaluation.faces import evaluate_faces
+from crossres.evaluation.identification import FPIRS
 from crossres.evaluation.verification import FARS
 
-UNSURE = "* fewer than ten false matches are expected at this rate: too few to know it"
-INTERVALS = "± half the 95 % interval, of the accuracy over folds its standard error; --json has both ends"
+UNSURE = "* uncertain: fewer than ten false matches are expected at this rate"
+INTERVALS = "±: half the 95 % interval (accuracy over folds: standard error); --json has both ends"
 
 
 def run(options: EvaluateFaces, request: Request) -> None:
     """Print the judgement."""
     # by default the table has the rates that fit
-    fars, over_images = options.far or FARS[1:3], options.layout == "tinyface"
-    show = partial(_show, fars=fars, fpirs=options.fpir, over_images=over_images)
+    fars, fpirs = (tuple(dict.fromkeys(rates)) for rates in (options.far or FARS[1:3], options.fpir or FPIRS))
+    show = partial(_show, fars=fars, fpirs=fpirs, over_images=options.layout == "tinyface")
     files = {"figure": options.png, "scores": options.scores}
     show_judgement(lambda: evaluate_faces(options), show, files, request)
 

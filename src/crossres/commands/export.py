@@ -16,7 +16,7 @@ def run(options: Export, request: Request) -> None:
         return
     parity, path = exported["parity"], exported["path"]
     print(
-        f"{parity['images']:,} images: embeddings differ by at most {parity['largest_difference']:.1e} of their size, "
+        f"{parity['images']:,} images: embeddings differ by {parity['largest_difference']:.1e} of their size, "
         f"mean cosine {parity['cosine']:.6f}"
     )
     if parity["agreement"] is not None:

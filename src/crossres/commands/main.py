@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RuntimeError as error:
         if "closed by peer" not in str(error):  # gloo, where another process of the run is gone
             raise
-        return _failed("another process of the run stopped; its own line says why")
+        return _failed("another process of the run stopped; see its own message")
 
 
 def _failed(message: str) -> int:
@@ -135,7 +135,8 @@ def _call(kind: type[Any], request: Any, module: str) -> int:
     if request.resume:
         options = of_run(kind, request.resume)
     else:
-        options = read(kind, load_yaml(request.config) if request.config else {}, request.words)
+        tree = load_yaml(request.config) if request.config else {}
+        options = read(kind, tree, request.words, request.config or "")
     if request.print_config:
         print(to_yaml(options), end="")
         return 0

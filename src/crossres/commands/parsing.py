@@ -71,7 +71,9 @@ def parse(kind: type[Any], words: Sequence[str]) -> Request:
             request.words[name] = value
     for name, values in lists.items():
         # an option of several values may be given several times
-        request.words[name] = ",".join(values)
+        request.words[name] = (
+            values[0] if len(values) == 1 else json.dumps([v for text in values for v in _split(text)])
+        )
     _place(kind, plain, request.words)
     if request.resume and (others := [w for w in words if w.startswith("-") and w.split("=")[0] != "--resume"]):
         raise CrossresError(f"--resume takes every option from the run; leave {others[0]} out")
@@ -101,6 +103,16 @@ def _tokens(kind: type[Any], words: Sequence[str]) -> Iterator[tuple[str | None,
         yield name, value
 
 
+def _split(text: str) -> list[Any]:
+    """Return the values of a list as it is written: a,b or [a, b]."""
+    from yaml import YAMLError, safe_load
+
+    try:
+        return list(safe_load(text)) if text.startswith("[") else text.split(",")
+    except YAMLError:
+        raise CrossresError(f"'{text}' is not a list such as [a, b]") from None
+
+
 def _is_number(word: str) -> bool:
     try:
         float(word)
@@ -122,9 +134,8 @@ def _is_flag(kind: type[Any], name: str, word: str) -> bool:
         near = nearest(name, known)
         if "." in name or not near.startswith("; did you mean"):
             raise CrossresError(str(error).replace("option '", "option '--")) from None
-        raise CrossresError(
-            f"unknown option {word.split('=')[0]}{near.replace(chr(39), chr(39) + '--', 1)}"
-        ) from None
+        near = near.replace("'", "'--", 1)
+        raise CrossresError(f"unknown option {word.split('=')[0]}{near}") from None
 
 
 def _place(kind: type[Any], plain: list[str], words: dict[str, str]) -> None:

@@ -161,7 +161,7 @@ class Distill(Distillation, Experiment):
         *("model.name", "model.weights", "train.epochs", "train.batch_size", "train.learning_rate", "train.seed"),
         *("images.label_column", "images.test_fraction"),
     )
-    example: ClassVar[str] = "crossres distill photos --teacher runs/teacher --lr-size 8 --name student"
+    example: ClassVar[str] = "crossres distill photos --teacher runs/teacher --lr_size 8 --name student"
 
     name: str = "student"
 
@@ -194,7 +194,7 @@ class Faces(FaceProtocol, Distillation, Experiment):
         ),
         *("images.label_column", "onnx_input.highest", "onnx_input.colours"),
     )
-    example: ClassVar[str] = "crossres faces distill people --teacher sface.onnx --lr-size 16 --name faces"
+    example: ClassVar[str] = "crossres faces distill people --teacher sface.onnx --lr_size 16 --name faces"
 
     name: str = "faces"
 

@@ -27,18 +27,24 @@ Kind = TypeVar("Kind")
 Flat = dict[str, Any]
 
 
-def read(kind: type[Kind], tree: Mapping[str, Any], words: Mapping[str, str] | None = None) -> Kind:
+def read(
+    kind: type[Kind], tree: Mapping[str, Any], words: Mapping[str, str] | None = None, file: str | Path = ""
+) -> Kind:
     """Return the options of a command: those of a nested dict, as YAML gives it, and over them those in words.
 
     Args:
         kind: dataclass of the command.
         tree: nested; where it names losses and no method, these are all there are.
         words: by full name, as in ``train.epochs``; they change single options, of losses too.
+        file: where the tree comes from, for errors.
 
     Raises:
         CrossresError: an unknown option, a wrong type, a missing one, or options that contradict each other, by name.
     """
-    given = dict(_flattened(kind, upgraded(tree), ""))
+    try:
+        given = dict(_flattened(kind, upgraded(tree), ""))
+    except CrossresError as error:
+        raise CrossresError(f"{file}: {error}" if file else str(error)) from None
     over = {name: typed(option(kind, name), text, name) for name, text in (words or {}).items()}
     plain = {name: value for name, value in (given | over).items() if not name.startswith("losses.")}
     options = _built(kind, plain, "")
@@ -70,8 +76,8 @@ def option(kind: type[Any], name: str) -> Option:
         return _loss_option(kind, name)
     group = name.rpartition(".")[0]
     near = nearest(name, [other for other in known if other.startswith(f"{group}.")] or known)
-    # the list of all names would be a page
-    near = near if near.startswith("; did you mean") else f"; {getattr(kind, 'command', '')} --help all lists them"
+    if not near.startswith("; did you mean") and hasattr(kind, "example"):
+        near = f"; {kind.command} --help all lists them"  # the list of all names would be a page
     raise CrossresError(f"unknown option '{name}'{near}")
 
 
@@ -80,7 +86,7 @@ def _loss_option(kind: type[Experiment], name: str) -> Option:
     if loss not in LOSSES:
         raise CrossresError(f"unknown loss '{loss}'{nearest(loss, LOSSES)}")
     if not issubclass(kind, Distill | Faces) and needs_teacher(loss):
-        raise CrossresError(f"losses.{loss} needs a teacher; crossres distill has one")
+        raise CrossresError(f"losses.{loss} needs a teacher; use crossres distill")
     known = {each.name: each for each in options_of_loss(loss)}
     own = rest[0] if rest else ""
     if own not in known:
@@ -151,7 +157,7 @@ def _name(hint: Any) -> str:
     if get_origin(hint) is tuple:
         return f"[{', '.join(_name(each) for each in get_args(hint))}]"
     if get_origin(hint) is dict:
-        return "'NAME: ...' for each"
+        return "a mapping of NAME: VALUE"
     return " or ".join(names.get(each) or _name(each) for each in parts(hint))
 
 
@@ -175,7 +181,8 @@ def _built(kind: type[Kind], given: Flat, prefix: str) -> Kind:
             missing.append(field.name.upper())
     if missing:
         command = getattr(kind, "command", kind.__name__)
-        raise CrossresError(f"{' and '.join(missing)} missing; see {command} --help")
+        verb = "is" if len(missing) == 1 else "are"
+        raise CrossresError(f"{' and '.join(missing)} {verb} required; see {command} --help")
     return kind(**values)
 
 
@@ -191,11 +198,12 @@ def _losses(config: Experiment, given: Flat, over: Flat, *, named_all: bool) -> 
         for full, value in source.items():
             if full.startswith("losses."):
                 _, loss, key = full.split(".", 2)
-                terms.setdefault(loss, {"weight": 1.0} if source is given else {"weight": 0.0})[key] = value
-    for full in over:
+                terms.setdefault(loss, {})[key] = value
+    for full in (*given, *over):
         loss, _, key = full.removeprefix("losses.").partition(".")
-        if full.startswith("losses.") and key != "weight" and not terms[loss]["weight"]:
-            raise CrossresError(f"{full} is set but losses.{loss}.weight is 0; give losses.{loss}.weight a value")
+        lacks = full.startswith("losses.") and key != "weight" and "weight" not in terms[loss]
+        if lacks or (full.startswith("losses.") and full in over and key != "weight" and not terms[loss]["weight"]):
+            raise CrossresError(f"{full} is set but losses.{loss} is off; give losses.{loss}.weight a value")
     return {
         loss: {each.name: each.default for each in options_of_loss(loss)} | options
         for loss, options in terms.items()
@@ -230,7 +238,9 @@ def of_run(kind: type[Kind], folder: str | Path) -> Kind:
     """
     config = read_run(folder)
     if type(config) is not kind:
-        raise CrossresError(f"{folder} is a run of {config.command}; go on with that command")
+        raise CrossresError(
+            f"{folder} is a run of {config.command}; resume it with {config.command} --resume {folder}"
+        )
     return config
 
 
@@ -246,7 +256,7 @@ def read_run(folder: str | Path) -> Any:
     if not (folder / "config.yaml").exists():
         raise CrossresError(f"{folder} is not a run (no config.yaml); give the folder RUNS/NAME")
     tree = load_yaml(folder / "config.yaml")
-    return replace(read(kind_of(tree), tree), runs=str(folder.parent), name=folder.name)
+    return replace(read(kind_of(tree), tree, file=folder / "config.yaml"), runs=str(folder.parent), name=folder.name)
 
 
 def kind_of(tree: Mapping[str, Any]) -> type[Experiment]:

@@ -70,10 +70,8 @@ class Encoder(nn.Module):
         self.embedding_dim = projection_dim or embedding_dim
         self.classifier = nn.Linear(self.embedding_dim, len(self.classes)) if self.classes else None
         # Not persistent: they are configuration, kept in config.json, not weights.
-        self.mean: Tensor = nn.Buffer(
-            torch.tensor(tuple(mean), dtype=torch.float32).view(1, 3, 1, 1), persistent=False
-        )
-        self.std: Tensor = nn.Buffer(torch.tensor(tuple(std), dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
+        self.mean: Tensor = nn.Buffer(torch.tensor([*mean], dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
+        self.std: Tensor = nn.Buffer(torch.tensor([*std], dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
         self._captured: dict[str, Tensor] = {}
         self._hooks: dict[str, torch.utils.hooks.RemovableHandle] = {}
 

@@ -1,7 +1,4 @@
-"""Networks from elsewhere, without their classifier: a module at hand, a factory of one's own, any timm model.
-
-Where the last linear layer is cut off, the cut is checked by running the network.
-"""
+"""Networks from elsewhere, without their classifier: a module at hand, a factory of one's own, any timm model."""
 
 import copy
 import importlib

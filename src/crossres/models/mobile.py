@@ -54,14 +54,14 @@ class MobileNetV2(nn.Module):
         super().__init__()
         self.embedding_dim = 1280
         channels = 16
-        self.conv1 = _conv_bn_relu(3, channels, 3, 2)
+        self.conv1 = nn.Sequential(nn.Conv2d(3, channels, 3, 2, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU())
         stages = []
         for number, (width, blocks, stride) in enumerate(_STAGES):
             block = partial(InvertedResidual, expansion=6 if number else 1, activation=lambda _: nn.ReLU())
             stages.append(stack(block, channels, width, blocks, stride))
             channels = width
         self.blocks = nn.Sequential(*stages)
-        self.conv2 = _conv_bn_relu(channels, self.embedding_dim, 1, 1)
+        self.conv2 = nn.Sequential(nn.Conv2d(channels, 1280, 1, bias=False), nn.BatchNorm2d(1280), nn.ReLU())
         initialise(self)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -167,8 +167,3 @@ class ShuffleNetV2(nn.Module):
         x = F.relu(self.bn1(self.conv1(images)))
         x = self.layer3(self.layer2(self.layer1(x)))
         return F.relu(self.bn2(self.conv2(x))).mean((2, 3))
-
-
-def _conv_bn_relu(in_width: int, width: int, kernel: int, stride: int) -> nn.Sequential:
-    convolution = nn.Conv2d(in_width, width, kernel, stride, kernel // 2, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU())

@@ -245,10 +245,8 @@ def _check_outputs(copy: Encoder, file: Encoder, path: str | Path) -> None:
     with torch.no_grad(), library_errors(f"{path}: its torch copy does not run"):
         ours, theirs = copy.eval()(images).embedding, file(images).embedding
     if ours.shape != theirs.shape:
-        raise CrossresError(
-            f"{path}: its torch copy returns {tuple(ours.shape)} for two images, not {tuple(theirs.shape)}: the file "
-            "fixes its batch inside"
-        )
+        shapes = f"{tuple(ours.shape)} for two images, not {tuple(theirs.shape)}"
+        raise CrossresError(f"{path}: its torch copy returns {shapes}: the file fixes its batch inside")
     if not torch.allclose(ours, theirs, rtol=0, atol=CLOSE * float(theirs.abs().max())):
         worst = float((ours - theirs).abs().max())
         raise CrossresError(f"{path}: the outputs of its torch copy differ from the file's, by up to {worst:.2g}")

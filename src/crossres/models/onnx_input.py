@@ -1,7 +1,4 @@
-"""ONNX files without torch: what a network expects of its input, and opening its file.
-
-Nothing in a file is executed but the operators that onnxruntime knows.
-"""
+"""ONNX files without torch: what a network expects of its input, and opening its file."""
 
 import hashlib
 from dataclasses import dataclass
@@ -40,8 +37,8 @@ class OnnxInput:
 def open_session(path: str | Path, threads: int = 0) -> Any:
     """Return an ``onnxruntime.InferenceSession`` of a file, on the CPU.
 
-    Weights may lie in files beside it (external data); onnxruntime refuses any elsewhere. An operator may use
-    ``threads`` threads, with 0 as many as there are cores.
+    Nothing in it is executed but the operators that onnxruntime knows, each on ``threads`` threads, with 0 as many as
+    there are cores. Weights may lie in files beside it (external data); onnxruntime refuses any elsewhere.
 
     Raises:
         CrossresError: onnxruntime is missing, there is no such file, or it cannot be read.

@@ -55,8 +55,7 @@ def save_pretrained(encoder: Encoder, folder: str | Path, *, info: Mapping[str, 
 
     folder = Path(folder)
     facts = _plain(encoder.info if info is None else info, "info")
-    taken = sorted(_RESERVED & facts.keys())
-    if taken:
+    if taken := sorted(_RESERVED & facts.keys()):
         raise CrossresError(f"info holds '{taken[0]}', which config.json keeps for itself; choose another name")
     # copies on the CPU: safetensors refuses tensors that share memory or are not contiguous
     state = {

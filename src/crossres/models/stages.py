@@ -44,9 +44,8 @@ def paired_stages(
     left, right = list(of_teacher or stage_paths(teacher)), list(of_student or stage_paths(student))
     count = len(of_teacher or of_student or ()) or min(len(left), len(right))
     if min(len(left), len(right)) < count or len(of_student or ()) not in (0, count):
-        raise CrossresError(
-            f"stages: {len(left)} maps of the teacher and {len(right)} of the student; name as many modules for both"
-        )
+        counts = f"{len(left)} maps of the teacher and {len(right)} of the student"
+        raise CrossresError(f"stages: {counts}; name as many modules for both")
     return left[-count:], right[-count:]
 
 
@@ -64,7 +63,6 @@ def capture_maps(encoder: Encoder, paths: Sequence[str], size: int) -> list[Shap
         features = encoder(torch.zeros(1, 3, size, size, device=encoder.mean.device)).features
     for path, maps in features.items():
         if maps.ndim != 4:
-            raise CrossresError(
-                f"stages: '{path}' returns {tuple(maps.shape)}, not a map (B, C, H, W); name a convolution"
-            )
+            shape = tuple(maps.shape)
+            raise CrossresError(f"stages: '{path}' returns {shape}, not a map (B, C, H, W); name a convolution")
     return [(maps.shape[1], maps.shape[2], maps.shape[3]) for maps in features.values()]
