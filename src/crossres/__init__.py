@@ -6,9 +6,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from crossres.bench.bench import run_bench
     from crossres.config.deployment import Embed, Enroll, Export, Identify, Predict, Verify
     from crossres.config.experiment import Distill, Faces, Teach
-    from crossres.config.judging import Evaluate, EvaluateFaces, Transfer
+    from crossres.config.judging import Bench, Evaluate, EvaluateFaces, Report, Transfer
     from crossres.config.options import Augment, Columns, Images, Model, Stages, TestImages, Train
     from crossres.core.errors import CrossresError
     from crossres.data.degradation import Degradation
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from crossres.models.encoder import Encoder, build_encoder, wrap
     from crossres.models.onnx_input import OnnxInput
     from crossres.models.pretrained import from_pretrained as load
+    from crossres.report.report import write_report
     from crossres.training.run import distill, distill_faces, teach
 
 __version__ = "0.1.0"
@@ -32,7 +34,7 @@ __version__ = "0.1.0"
 _HOME = {
     **dict.fromkeys(("Embed", "Enroll", "Export", "Identify", "Predict", "Verify"), "config.deployment"),
     **dict.fromkeys(("Distill", "Faces", "Teach"), "config.experiment"),
-    **dict.fromkeys(("Evaluate", "EvaluateFaces", "Transfer"), "config.judging"),
+    **dict.fromkeys(("Bench", "Evaluate", "EvaluateFaces", "Report", "Transfer"), "config.judging"),
     **dict.fromkeys(("Augment", "Columns", "Images", "Model", "Stages", "TestImages", "Train"), "config.options"),
     "CrossresError": "core.errors",
     "Degradation": "data.degradation",
@@ -48,16 +50,18 @@ _HOME = {
     **dict.fromkeys(("Encoder", "build_encoder", "wrap"), "models.encoder"),
     "OnnxInput": "models.onnx_input",
     "load": "models.pretrained",
+    "run_bench": "bench.bench",
+    "write_report": "report.report",
     **dict.fromkeys(("distill", "distill_faces", "teach"), "training.run"),
 }
 
 # fmt: off
 __all__ = [
-    "Augment", "Columns", "CrossresError", "Degradation", "Distill", "Embed", "Encoder", "Enroll", "Evaluate",
-    "EvaluateFaces", "Export", "Faces", "Gallery", "Identify", "Images", "Model", "OnnxInput", "Predict",
-    "Recognizer", "Stages", "Teach", "TestImages", "Train", "Transfer", "Verify", "build_encoder", "distill",
-    "distill_faces", "embed", "enroll", "evaluate", "evaluate_faces", "export", "identify", "load", "predict",
-    "read", "teach", "transfer", "verify", "wrap",
+    "Augment", "Bench", "Columns", "CrossresError", "Degradation", "Distill", "Embed", "Encoder", "Enroll",
+    "Evaluate", "EvaluateFaces", "Export", "Faces", "Gallery", "Identify", "Images", "Model", "OnnxInput",
+    "Predict", "Recognizer", "Report", "Stages", "Teach", "TestImages", "Train", "Transfer", "Verify",
+    "build_encoder", "distill", "distill_faces", "embed", "enroll", "evaluate", "evaluate_faces", "export",
+    "identify", "load", "predict", "read", "run_bench", "teach", "transfer", "verify", "wrap", "write_report",
 ]
 # fmt: on
 

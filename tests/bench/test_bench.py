@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from crossres.bench.bench import bench
+from crossres.bench.bench import run_bench
 from crossres.bench.grid import read_grid, runs_of
 from crossres.commands.main import main
 from crossres.config.judging import Bench
@@ -35,7 +35,7 @@ def benched(
     grid = shapes_grid(folder)
     grid["transfer"] = {"again": {"data": str(drawn), "images": {"label_column": "label"}}}
     grid["unseen"] = {"harsh": {"preset": "realistic", "kernel": "area"}}
-    bench(written(grid), say=lambda _: None)
+    run_bench(written(grid), say=lambda _: None)
     return folder, grid
 
 
@@ -64,13 +64,13 @@ def test_a_result_has_its_judgements_and_is_not_done_again(benched: tuple[Path, 
     assert f"| ce | {document['transfer']['again']['probe_top1']:.2f} |" in elsewhere
     before = (done.read_bytes(), done.stat().st_mtime_ns)
     lines: list[str] = []
-    bench(written(grid), say=lines.append)
+    run_bench(written(grid), say=lines.append)
     assert lines == ["shapes: 1 runs, 1 of them done"]
     assert before == (done.read_bytes(), done.stat().st_mtime_ns)
     # as an earlier version recorded it: the degradation as a text
     document["grid"]["asked"] = document["grid"].pop("inputs") | {"unseen": {"harsh": "preset=realistic,kernel=area"}}
     done.write_text(json.dumps(document))
-    bench(written(grid), say=lines.append)
+    run_bench(written(grid), say=lines.append)
     assert lines[1:] == ["shapes: 1 runs, 1 of them done"]
     done.write_bytes(before[0])
 
@@ -109,11 +109,11 @@ def test_a_judgement_that_fails_leaves_what_was_measured(
     other = tmp_path / "other"
     (other / "train").mkdir(parents=True)  # no images yet
     copied["transfer"] = {"other": {"data": str(other)}}
-    (failed,) = bench(written(copied), say=lambda _: None)
+    (failed,) = run_bench(written(copied), say=lambda _: None)
     assert failed["error"].startswith("transfer.other: exit code 2: crossres: ")
     assert failed["top1_last"] == first["top1_last"]
     shutil.copytree(drawn, other, dirs_exist_ok=True)
-    (again,) = bench(written(copied), say=lambda _: None)
+    (again,) = run_bench(written(copied), say=lambda _: None)
     assert "error" not in again
     assert "other" in again["transfer"]
 
@@ -126,9 +126,9 @@ def test_files_that_are_not_there_are_refused_before_the_first_run(
         ({"data": "nowhere"}, r"there is no data set 'nowhere'$"),
     ):
         with pytest.raises(CrossresError, match=rf"^transfer.other: {line}"):
-            bench(written({**grid, "transfer": {"other": options}}))
+            run_bench(written({**grid, "transfer": {"other": options}}))
     with pytest.raises(CrossresError, match=r"^parallel: expected 1 or more, got 0$"):
-        bench(Bench(grid=written(grid).grid, parallel=0))
+        run_bench(Bench(grid=written(grid).grid, parallel=0))
     assert not (tmp_path / "runs").exists()
 
 
@@ -138,7 +138,7 @@ def test_a_second_bench_on_a_grid_is_refused(grid: Grid, tmp_path: Path, written
     with (tmp_path / "results" / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(CrossresError, match=r"^another bench works on .*results; wait for it, or give this grid"):
-            bench(written(grid), say=lambda _: None)
+            run_bench(written(grid), say=lambda _: None)
 
 
 def end(options: Bench) -> None:
@@ -158,7 +158,7 @@ def test_other_data_undo_a_result(grid: Grid, drawn: Path, tmp_path: Path, writt
     end(written(grid))
     lines: list[str] = []
     for data in (drawn, same, changed):
-        bench(Bench(grid=written(grid).grid, data=str(data)), say=lines.append)
+        run_bench(Bench(grid=written(grid).grid, data=str(data)), say=lines.append)
     assert [line for line in lines if line.startswith("shapes")] == [
         *("shapes: 1 runs, 0 of them done", "shapes: 1 runs, 1 of them done", "shapes: 1 runs, 0 of them done")
     ]
@@ -173,7 +173,7 @@ def test_another_teacher_undoes_a_result(grid: Grid, written: Written, tmp_path:
         (teacher / "weights").write_bytes(bytes(size))
         grid["pairs"] = [{"teacher": str(teacher), "student": "resnet8"}]
         end(written(grid))
-        (document,) = bench(written(grid), say=lines.append)
+        (document,) = run_bench(written(grid), say=lines.append)
         assert set(document["grid"]["inputs"]) == {"data", "teacher", "transfer"}
     assert [line for line in lines if line.startswith("shapes")] == [
         *("shapes: 1 runs, 0 of them done", "shapes: 1 runs, 1 of them done", "shapes: 1 runs, 0 of them done")
@@ -182,18 +182,18 @@ def test_another_teacher_undoes_a_result(grid: Grid, written: Written, tmp_path:
 
 def test_an_option_that_came_later_does_not_undo_a_result(grid: Grid, tmp_path: Path, written: Written) -> None:
     end(written(grid))
-    bench(written(grid), say=lambda _: None)
+    run_bench(written(grid), say=lambda _: None)
     path = tmp_path / "results" / f"{RUN}.json"
     document = json.loads(path.read_text())
     del document["config"]["stages"], document["config"]["images"]["classes"]
     document["config_sha256"] = "of another version"
     path.write_text(json.dumps(document))
     lines: list[str] = []
-    bench(written(grid), say=lines.append)
+    run_bench(written(grid), say=lines.append)
     assert lines == ["shapes: 1 runs, 1 of them done"]
     grid["base"]["train"]["epochs"] = 2
     end(written(grid))
-    bench(written(grid), say=lines.append)
+    run_bench(written(grid), say=lines.append)
     assert lines[1] == "shapes: 1 runs, 0 of them done"
     assert json.loads(path.read_text())["config"]["train"]["epochs"] == 2
 
@@ -215,11 +215,11 @@ def test_another_degradation_undoes_a_judgement(grid: Grid, written: Written) ->
     results.mkdir()
     (results / f"{RUN}.json").write_text(json.dumps(document))
     lines: list[str] = []
-    bench(written(grid), say=lines.append)
+    run_bench(written(grid), say=lines.append)
     assert lines == ["shapes: 1 runs, 1 of them done"]
     grid["unseen"] = {"hard": {"blur": [1.0, 2.0]}}
     (folder / "options.yaml").mkdir()  # where the judgement's options should be written
-    (failed,) = bench(written(grid), say=lines.append)
+    (failed,) = run_bench(written(grid), say=lines.append)
     assert lines[1] == "shapes: 1 runs, 0 of them done"
     assert failed["error"].startswith("unseen.hard: cannot write ")
 
@@ -233,7 +233,7 @@ def test_an_interrupted_run_goes_on_and_a_changed_one_begins_anew(
     # cut off after its last epoch, before it was judged
     (folder / "result.json").unlink()
     (tmp_path / "results" / f"{RUN}.json").unlink()
-    (again,) = bench(written(copied), say=lambda _: None)
+    (again,) = run_bench(written(copied), say=lambda _: None)
     assert again["top1_last"] == whole["top1_last"]
     assert (folder / "metrics.jsonl").read_text() == rows
     # its images changed: it cannot be gone on with
@@ -242,7 +242,7 @@ def test_an_interrupted_run_goes_on_and_a_changed_one_begins_anew(
     state["given"]["train images"] = "others"
     torch.save(state, folder / "state.pt")
     (tmp_path / "results" / f"{RUN}.json").unlink()
-    (anew,) = bench(written(copied), say=lambda _: None)
+    (anew,) = run_bench(written(copied), say=lambda _: None)
     assert anew["top1_last"] == whole["top1_last"]
     assert "changed since the run began" in (folder / "log.txt").read_text()
 
@@ -250,7 +250,7 @@ def test_an_interrupted_run_goes_on_and_a_changed_one_begins_anew(
 def test_a_run_that_diverged_is_not_begun_anew(grid: Grid, tmp_path: Path, written: Written) -> None:
     grid["base"]["train"] |= {"epochs": 3, "learning_rate": 1e6, "optimizer": "sgd"}
     for _ in range(2):
-        (document,) = bench(written(grid), say=lambda _: None)
+        (document,) = run_bench(written(grid), say=lambda _: None)
         assert "start anew with --overwrite" in document["error"]
     log = (tmp_path / "runs" / "shapes" / RUN / "log.txt").read_text()
     assert log.count("start anew") == 2

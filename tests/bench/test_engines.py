@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from crossres import Augment, Distill, Model, Train, distill
-from crossres.bench.bench import bench
+from crossres.bench.bench import run_bench
 from crossres.config.judging import Bench
 
 Grid = dict[str, Any]
@@ -30,7 +30,7 @@ def test_a_failure_around_a_run_is_that_runs_end(grid: Grid, written: Written) -
     for name in names:
         block(grid, name)
     lines: list[str] = []
-    documents = bench(replace(written(grid), parallel=2), say=lines.append)
+    documents = run_bench(replace(written(grid), parallel=2), say=lines.append)
     assert [document["name"] for document in documents] == names
     assert all(document["error"].startswith("cannot write ") for document in documents)
     assert [line.split("  ")[0] for line in lines[1:]] == ["1 of 2", "2 of 2"]
@@ -46,7 +46,7 @@ def test_over_a_local_ray(
     block(grid, "resnet8-8x8-kd-seed0")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
-        done, failed = bench(replace(written(grid), engine="ray"), say=lambda _: None)
+        done, failed = run_bench(replace(written(grid), engine="ray"), say=lambda _: None)
     finally:
         ray.shutdown()
     assert failed["error"].startswith("cannot write ")

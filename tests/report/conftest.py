@@ -14,7 +14,7 @@ from PIL import Image
 from crossres import Augment, Distill, Faces, Model, Train, build_encoder, distill, distill_faces
 from crossres.config.judging import Report
 from crossres.models.pretrained import save_pretrained
-from crossres.report.report import report
+from crossres.report.report import write_report
 
 
 class Page(HTMLParser):
@@ -70,7 +70,7 @@ def page_of(tmp_path: Path) -> Callable[..., Page]:
     def write(*runs: Path, **options: Any) -> Page:
         out = tmp_path / "page.html"
         chosen = {name: value if isinstance(value, int) else str(value) for name, value in options.items()}
-        size = report(Report(runs=[str(run) for run in runs], out=str(out), **chosen))
+        size = write_report(Report(runs=[str(run) for run in runs], out=str(out), **chosen))
         assert size == out.stat().st_size
         return Page(out)
 

@@ -29,7 +29,7 @@ from crossres.data.readers import SOURCES
 SHORT = 2**20
 
 
-def bench(options: Bench, *, say: Callable[[str], None] | None = None) -> list[dict[str, Any]]:
+def run_bench(options: Bench, *, say: Callable[[str], None] | None = None) -> list[dict[str, Any]]:
     """Do what is missing of a grid and tabulate it; a run that fails is recorded and the others go on.
 
     Each run is a process of its own, ``crossres distill``, then ``crossres transfer`` and ``evaluate`` where the grid

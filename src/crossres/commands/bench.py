@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from crossres.bench.bench import bench
+from crossres.bench.bench import run_bench
 from crossres.bench.grid import read_grid
 from crossres.commands.parsing import Request
 from crossres.config.judging import Bench
@@ -11,7 +11,7 @@ from crossres.core.errors import CrossresError
 
 def run(options: Bench, _: Request) -> None:
     """Do the runs, print the comparison; exit with 2 where a run failed."""
-    documents = bench(options)
+    documents = run_bench(options)
     folder = read_grid(options.grid).folder
     failed = [document["name"] for document in documents if "error" in document]
     if len(failed) < len(documents):

@@ -25,7 +25,7 @@ from crossres.report.space import Agreement, embeddings
 from crossres.report.tasks import judge_faces, judge_objects
 
 
-def report(options: Report) -> int:
+def write_report(options: Report) -> int:
     """Judge finished runs and write one HTML page on them; return its bytes.
 
     CrossresError: a folder that holds no finished run or is given twice, images or models that do not fit a run.
