@@ -44,7 +44,7 @@ def test_another_run_called_teacher_is_not_replaced(tmp_path: Path) -> None:
     for config in ("data: crops\n", "model: {name: vgg8}\n", "lr_size: 8\n", "no_option: 1\n"):
         (tmp_path / "teacher" / "config.yaml").write_text(config)
         with pytest.raises(
-            CrossresError, match="is not a run of the demo, which would replace it; give another --runs"
+            CrossresError, match="is another run, which the demo would overwrite; give another --runs"
         ):
             demo(Demo(runs=str(tmp_path)))
     assert [path.name for path in (tmp_path / "teacher").iterdir()] == ["config.yaml"]

@@ -55,7 +55,7 @@ def test_a_grid_of_faces(
     assert json.loads((folder / "resnet8-8x8-cosine-seed0.json").read_text()) == document
     capsys.readouterr()
     for wrong, line in (
-        ({"unseen": {"a": {"preset": "realistic"}}}, "unseen: not of task faces"),
+        ({"unseen": {"a": {"preset": "realistic"}}}, "unseen: does not apply to task faces"),
         ({"task": "x"}, "task: expected distill or faces, got 'x'"),
     ):
         Path("wrong.yaml").write_text(yaml.safe_dump(grid | wrong))

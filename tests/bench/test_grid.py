@@ -99,7 +99,7 @@ def test_a_methods_own_options_and_teachers_apart(grid: dict[str, Any], tmp_path
     assert {run.config.runs for run in runs} == {str(tmp_path / "runs" / "shapes")}
     assert {run.config.cache_dir for run in runs} == {str(tmp_path / "runs" / "cache")}
     grid["methods"]["kd (a)"] = grid["methods"]["kd a"] = {"ce": {}}
-    with pytest.raises(CrossresError, match=r"two runs would be named .*-kd-a-seed0; name teachers or"):
+    with pytest.raises(CrossresError, match=r"two runs would be named .*-kd-a-seed0; rename a teacher or"):
         read_grid(written(grid, tmp_path))
 
 
@@ -194,7 +194,7 @@ def test_the_protocols_of_faces_share_the_gallerys_cache(grid: dict[str, Any], t
             r"unseen.hard: expected its options as 'key: value', got 'preset=hard'",
         ),
         ({"unseen": {"hard": {"preset": "hard"}}}, r"unseen.hard: degradation.preset: expected clean or realistic"),
-        ({"protocols": {"own": {"data": "x"}}}, r"protocols: not of task distill; leave it out"),
+        ({"protocols": {"own": {"data": "x"}}}, r"protocols: does not apply to task distill; leave it out"),
         ({"out": 5}, r"out: expected a text or null, got 5"),
     ],
 )

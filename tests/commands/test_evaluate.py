@@ -146,7 +146,7 @@ def test_what_is_refused(refused: Refused, drawn: Path, model: Path, tmp_path: P
     assert refused("evaluate", "nowhere", drawn).startswith("there is no folder nowhere")
     assert refused("evaluate", model, "nowhere").startswith("there is no data set 'nowhere'")
     line = refused("evaluate", model, drawn, "--sizes=8,32")
-    assert line == "sizes: 32 is not within 1 and the model's hr_size 16"
+    assert line == "sizes: 32 is outside 1..16 (the model's hr_size)"
     for name in ("disc", "square"):
         (tmp_path / "set" / name).mkdir(parents=True)
         for i in range(2):
@@ -163,7 +163,7 @@ def test_what_is_refused(refused: Refused, drawn: Path, model: Path, tmp_path: P
         (["--images.memory_mb", "x"], "images.memory_mb: expected a whole number, got 'x'"),
         (["--images.test_fraction", "1"], "--images.test_fraction: 1 is not between 0 and 1"),
         (["--images.test_fraction", ".nan"], "--images.test_fraction: nan is not between 0 and 1"),
-        (["--native", "--degradation.kernel", "area"], "--degradation: images that are judged as they are have none"),
+        (["--native", "--degradation.kernel", "area"], "--degradation: cannot be combined with native images"),
         (["--degradation.kernal", "area"], "unknown option '--degradation.kernal'; did you mean '"),
         (["--degradation.kernel", "box"], "degradation.kernel: expected area or bilinear or bicubic or lanczos or"),
         (["--degradation.blur", "x"], "degradation.blur: expected "),

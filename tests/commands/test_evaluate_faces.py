@@ -156,7 +156,7 @@ def test_the_people_whom_the_training_held_out_choose_the_same_threshold(
     line = refused("faces", "evaluate", student, crowd / "test", "--threshold_pairs", "held-out", "--split", "test")
     assert "these are not the images it was trained with, or their files have other times; give a list of" in line
     line = refused("faces", "evaluate", untrained, crowd, "--threshold_pairs", "held-out")
-    assert "does not say which they are; give a list of pairs" in line
+    assert "does not record which people were held out; give a list of pairs" in line
 
 
 def test_a_folder_without_splits_is_split_by_people(crowd: Path, tmp_path: Path, capsys: Printed) -> None:
@@ -283,8 +283,8 @@ def test_the_pairs_of_a_bin(tmp_path: Path, capsys: Printed, refused: Refused) -
 @pytest.mark.parametrize(
     ("more", "line"),
     [
-        (["--native", "--sizes", 8], "--sizes: images that are judged as they are have none; leave it out"),
-        (["--native", "--degradation.blur", "1,1"], "--degradation: images that are judged as they are have none"),
+        (["--native", "--sizes", 8], "--sizes: cannot be combined with native images (--native, --layout)"),
+        (["--native", "--degradation.blur", "1,1"], "--degradation: cannot be combined with native images"),
         (["--hr_size", 0], "--hr_size: 0 is below 1"),
         (["--far", "x"], "far: expected a list such as [a, b] of a number or null, got 'x'"),
         (["--far", "0.1,nan"], "far: expected a list such as [a, b] of a number or null, got '0.1,nan'"),

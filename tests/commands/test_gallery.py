@@ -55,7 +55,7 @@ def test_what_is_printed_of_a_gallery(model: Path, people: Path, capsys: pytest.
     printed = capsys.readouterr()
     assert printed.out.splitlines()[0] == f"{gallery}: 2 identities, 20 embeddings, 0 new"
     threshold = printed.out.splitlines()[1].removeprefix("threshold ")
-    assert printed.err == "10 strangers are too few to know a rate of 0: fewer than ten false matches are expected\n"
+    assert printed.err == "uncertain threshold: a rate of 0 needs infinitely many strangers, got 10\n"
     run("identify", gallery, probe, people / "strangers", "--model", model, "--k", 2)
     first, *others = capsys.readouterr().out.splitlines()
     assert first.startswith(f"{probe}: bar 1.0000, cross 0.")

@@ -78,8 +78,9 @@ def test_a_student_knows_what_its_teachers_file_expects(tmp_path: Path, capsys: 
 def test_what_the_file_decides_is_refused_as_an_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = f"onnx:{file(tmp_path / 't.onnx')}"
     shared = ["--data", "digits", "--model.name", name, "--runs", str(tmp_path), "--device", "cpu"]
+    needs = "onnx:FILE needs crossres distill or faces distill"
     for command, *words, line in (
-        ("teach", f"model.name {name}: crossres teach cannot declare what the file expects"),
+        ("teach", f"model.name {name}: {needs}; crossres teach has no onnx_input"),
         ("distill", "--model.embedding_dim=4", f"model.embedding_dim: the file of {name} decides it; leave it out"),
     ):
         assert main([command, *shared, *words]) == 2

@@ -332,7 +332,8 @@ def test_a_teacher_of_other_classes(refused: Refused, drawn_teacher: Path) -> No
     fill("set", disc=4, square=4)
     line = refused("distill", "set", "--teacher", drawn_teacher, *SMALL)
     assert (
-        line == f"the teacher {drawn_teacher} knows 4 classes, the data has 2: the data's 'square' is unknown to it"
+        line == f"the teacher {drawn_teacher} knows 4 classes, the data has 2: the data's 'square' is unknown to it; "
+        "use a model of the same classes, or choose the data's with images.classes"
     )
 
 

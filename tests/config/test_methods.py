@@ -96,7 +96,7 @@ def test_python_names_a_method_too() -> None:
             {"method": "crd"},
             "losses.crd needs a teacher; give --teacher, or losses.crd.weight 0 to learn from",
         ),
-        (Teach, {"method": "at"}, "losses.at needs a teacher; crossres distill has one"),
+        (Teach, {"method": "at"}, "losses.at needs a teacher; use crossres distill"),
         (Distill, {"method": ["crd"]}, "method: expected a text or null, got ['crd']"),
     ],
 )

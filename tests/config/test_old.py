@@ -40,10 +40,14 @@ def test_options_that_are_gone_are_dropped_where_they_were_off(loss: str, gone: 
 @pytest.mark.parametrize(
     ("loss", "gone", "line"),
     [
-        ("crrcd", {"negatives": "queue"}, "losses.crrcd.negatives: queue is gone"),
-        ("crrcd", {"unit_embeddings": True}, "losses.crrcd.unit_embeddings: True is gone"),
-        ("at", {"match": "bilinear"}, "losses.at.match: bilinear is gone"),
-        ("crd", {"critic": "sigmoid"}, "losses.crd.critic: sigmoid is gone"),
+        (
+            "crrcd",
+            {"negatives": "queue"},
+            "losses.crrcd.negatives=queue: option was removed; delete it from the file",
+        ),
+        ("crrcd", {"unit_embeddings": True}, "losses.crrcd.unit_embeddings=True: option was removed"),
+        ("at", {"match": "bilinear"}, "losses.at.match=bilinear: option was removed"),
+        ("crd", {"critic": "sigmoid"}, "losses.crd.critic=sigmoid: option was removed"),
         ("crd", {"form": "queue"}, "losses.crd.form: expected batch or bank, got 'queue'"),
     ],
 )

@@ -72,7 +72,7 @@ def test_the_runs_that_go_on_at_one_look(
         overview.begins("two", log.with_name("none.txt"))
         overview.look()
         assert "epoch 2/30  ce 2.4" in screen.getvalue()
-        assert "1 wait" in screen.getvalue()
+        assert "1 waiting" in screen.getvalue()
         # two of thirty epochs of the first of three runs are done
         assert re.search(r"\d left", screen.getvalue())
         assert "0 of 3 runs done" in screen.getvalue()

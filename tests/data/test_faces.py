@@ -125,18 +125,18 @@ def test_the_ten_folds_of_view_2(tmp_path: Path) -> None:
         (
             "a.txt",
             "1\nAnn\t1\t2\nAnn\t2\tAnn\t1\n",
-            "line 3: 'Ann_0002' and 'Ann_0001' are two people, but one in line 2",
+            "line 3 calls 'Ann_0002' and 'Ann_0001' two people, line 2 one person",
         ),
         (
             "a.csv",
             "left,right,same\nAnn_0001,Bob_0001,0\nBob_0001.jpg,Ann_0001,1\n",
-            "line 3: 'Bob_0001.jpg' and 'Ann_0001' are one person, but two in line 2",
+            "line 3 calls 'Bob_0001.jpg' and 'Ann_0001' one person, line 2 two people",
         ),
     ],
 )
 def test_a_pair_that_is_called_both_kinds(name: str, text: str, told: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text)
-    with pytest.raises(CrossresError, match=f"{name}, {told}$"):
+    with pytest.raises(CrossresError, match=f"{name}: {told}$"):
         read_pairs(tmp_path / name, images())
 
 
@@ -204,7 +204,7 @@ def test_a_bin_is_not_a_list(tmp_path: Path) -> None:
     path = tmp_path / "lfw.bin"
     path.write_bytes(b"\x80\x04\xff")
     with pytest.raises(
-        CrossresError, match=r"a .bin of insightface has its images with it: give it as the data \('utf-8'"
+        CrossresError, match=r"insightface's .bin contains images and pairs: give it as DATA, not --pairs \('utf-8'"
     ):
         read_pairs(path, images())
 

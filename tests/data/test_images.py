@@ -198,5 +198,5 @@ def test_what_a_reader_left_out_is_listed(on_disk: ImageSet) -> None:
     named = ", ".join(["notes.txt", *map(str, range(19))])
     assert left_out({"train": train, "test": test}) == [
         "noise: 1 unreadable images of the test split left out: 2.png",
-        f"noise: 22 files or folders are not known images or splits: {named} and 2 more",
+        f"noise: 22 files or folders ignored (not images or splits): {named} and 2 more",
     ]

@@ -96,14 +96,14 @@ def test_torchvision_layouts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "svhn", "stl10"])
 def test_torchvision_files_absent(tmp_path: Path, name: str) -> None:
     pytest.importorskip("scipy")
-    fails(f"{name} is not in {tmp_path}.*set the option download", name, root=tmp_path)
+    fails(f"{name} is not in {tmp_path}.*give --images.download true, or --images.root FOLDER", name, root=tmp_path)
 
 
 @pytest.mark.parametrize(
     ("error", "match"),
     [
         (OSError("no route"), r"could not be downloaded.*no route"),
-        (ImportError("scipy"), "one more package: scipy"),
+        (ImportError("scipy"), "needs scipy: pip install scipy"),
     ],
 )
 def test_torchvision_failures(monkeypatch: pytest.MonkeyPatch, error: Exception, match: str) -> None:

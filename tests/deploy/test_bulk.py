@@ -84,8 +84,8 @@ def test_parts_of_other_photos_are_refused(onnx_file: Path, photos: Path, tmp_pa
     ("options", "why"),
     [
         ({"out": "photos"}, "holds the photos"),
-        ({"part": 0}, "at least 1 photo"),
-        ({"batch_size": 0}, "at least 1 photo"),
+        ({"part": 0}, "--part, --batch_size: expected 1 or more, got 0 and 64"),
+        ({"batch_size": 0}, "expected 1 or more, got 10000 and 0"),
         ({"data": "empty"}, "no image in it"),
         ({"data": "missing"}, "not a folder of images and not a parquet file"),
         ({"data": "broken"}, "none of the 1 photos could be read"),
@@ -190,7 +190,7 @@ def test_photos_that_cannot_be_read_are_counted(onnx_file: Path, photos: Path) -
     assert broken["error"] == f"{photos / 'disc' / '05.png'}: {broken['error'].split(': ', 1)[1]}"
     with pytest.raises(CrossresError, match="none of the photos could be read"):
         list(predict(Predict(model=model, photos=[str(photos / "disc" / "05.png")])))
-    with pytest.raises(CrossresError, match="--top: at least 1 class"):
+    with pytest.raises(CrossresError, match="--top: expected 1 or more, got 0"):
         list(predict(Predict(model=model, photos=[str(photos)], top=0)))
 
 

@@ -35,7 +35,7 @@ FACTS = Facts("classification", ("a", "b"), (8, 8), 32, "crop", "bicubic", 16)
 def test_broken_facts_are_refused(change: dict[str, object]) -> None:
     tree = json.loads(FACTS.to_json())
     assert from_json(json.dumps(tree), "it") == FACTS
-    with pytest.raises(CrossresError, match="facts are broken"):
+    with pytest.raises(CrossresError, match="metadata is damaged"):
         from_json(json.dumps(tree | change), "it")
 
 

@@ -169,20 +169,20 @@ def test_the_threshold_of_pairs_is_that_of_tar_at_far() -> None:
 @pytest.mark.parametrize(
     ("act", "message"),
     [
-        (lambda g: g.add("ada", [[1.0] * WIDTH, [float("nan")] * WIDTH]), "identity ada.* 1 is NaN, infinite or 0"),
-        (lambda g: g.add("ada", np.zeros(WIDTH)), "identity ada.* 0 is NaN, infinite or 0"),
+        (lambda g: g.add("ada", [[1.0] * WIDTH, [float("nan")] * WIDTH]), "embedding 1 of the identity ada.* is NaN, infinite or 0"),
+        (lambda g: g.add("ada", np.zeros(WIDTH)), "embedding 0 of the identity ada.* is NaN, infinite or 0"),
         (lambda g: g.add("ada", np.ones(WIDTH + 1)), "has 17 numbers, the gallery's embeddings 16"),
         (lambda g: g.add("", np.ones(WIDTH)), "'' cannot name an identity"),
         (lambda g: g.add("\x1b[2J", np.ones(WIDTH)), "cannot name an identity"),
         (lambda g: g.add("a" * 201, np.ones(WIDTH)), "cannot name an identity: 1 to 200 printable characters"),
-        (lambda g: g.search(np.ones((2, 2, 2))), r"the probe is \(2, 2, 2\), expected \(N, d\)"),
+        (lambda g: g.search(np.ones((2, 2, 2))), r"the probe: \(2, 2, 2\), expected \(N, d\)"),
         (lambda g: g.search(np.ones(WIDTH), 0), "k is 0"),
         (lambda g: g.identify(np.ones(WIDTH)), "has no threshold; calibrate"),
         (lambda g: g.calibrate(np.ones((1, WIDTH)), 1.5), r"lies within 0\.\.1, got 1.5"),
         (lambda g: g.calibrate(np.ones((0, WIDTH)), 0.1), "no strangers"),
         (lambda _: Gallery(WIDTH).search(np.ones(WIDTH)), "the gallery is empty"),
         (lambda _: cosine(np.ones(WIDTH), np.zeros(WIDTH)), "is NaN, infinite or 0"),
-        (lambda g: g.demand_shared(MODEL, 8), "teacher makes embeddings of 8 numbers, the gallery holds 16"),
+        (lambda g: g.demand_shared(MODEL, 8), "teacher: embeddings have width 8, the gallery's 16; use"),
         (lambda _: ModelIdentity("a\n", ("a",)), "no printable name"),
     ],
 )
@@ -200,7 +200,7 @@ def test_models_that_share_a_space_are_those_taught_by_one_another() -> None:
         by_teacher.demand_shared(model, WIDTH)
     by_student.demand_shared(MODEL, WIDTH)
     for gallery, model in ((by_teacher, other), (by_student, sibling)):
-        with pytest.raises(CrossresError, match=f"and {model.name} was not taught its embeddings"):
+        with pytest.raises(CrossresError, match=f"and {model.name} was not distilled from it with losses.cosine"):
             gallery.demand_shared(model, WIDTH)
         gallery.demand_shared(model, WIDTH, same_space=True)
 

@@ -39,7 +39,7 @@ def test_classes_at_a_resolution(onnx_file: Path) -> None:
     assert "on the photo as it is" in whole
     assert "No problem detected in the photo." in whole
     assert "What the student reads: 8x8" in small
-    assert "too small: 4x4 pixels, trained from 8x8" in small
+    assert "too small: 4x4 pixels, trained on 8x8 or larger" in small
     assert small.count("<li>") == 4
 
 

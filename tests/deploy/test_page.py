@@ -75,7 +75,7 @@ def test_places_that_cannot_be_listened_at(onnx_file: Path, refused: Callable[..
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         line = refused("page", onnx_file, "--port", port)
-    assert line == f"cannot listen at 127.0.0.1, port {port}: Address already in use; --host and --port take others"
+    assert line == f"cannot listen at 127.0.0.1, port {port}: Address already in use; choose another --port or --host"
     assert "from 1 to 65535" in refused("page", onnx_file, "--port", "0")
 
 

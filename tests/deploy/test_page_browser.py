@@ -141,7 +141,7 @@ def test_a_sample_an_upload_and_the_slider(
     slider.focus()
     page.keyboard.press("Home")
     expect(page.get_by_text("The photo at 4x4 pixels")).to_be_visible()
-    expect(page.locator(".message")).to_contain_text("too small: 4x4 pixels, trained from 8x8")
+    expect(page.locator(".message")).to_contain_text("too small: 4x4 pixels, trained on 8x8 or larger")
     small = fitted(np.asarray(Image.open(mine)), 4, student.facts)
     assert [listed(page, i) for i in range(3)] == [
         labels(student, small),

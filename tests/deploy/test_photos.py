@@ -102,7 +102,7 @@ def test_the_gate_says_why() -> None:
     white = np.full((16, 16, 3), 255, np.uint8)
     assert flags(noise(16, 16), FACTS) == ()
     assert [reason.split(":")[0] for reason in flags(white, FACTS)] == ["flat", "blown out"]
-    assert flags(noise(7, 30), FACTS) == ("too small: 30x7 pixels, trained from 8x8",)
+    assert flags(noise(7, 30), FACTS) == ("too small: 30x7 pixels, trained on 8x8 or larger",)
 
 
 def test_the_gate_knows_the_training_images(drawn: Path) -> None:

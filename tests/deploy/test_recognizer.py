@@ -82,7 +82,7 @@ def test_the_gate_marks_answers(both: tuple[Recognizer, Recognizer]) -> None:
     flat, tiny = both[1].predict([white, small])
     assert flat.reason == "; ".join(flat.flags)
     assert flat.flags[0].startswith("flat: ")
-    assert tiny.flags == ("too small: 30x7 pixels, trained from 8x8",)
+    assert tiny.flags == ("too small: 30x7 pixels, trained on 8x8 or larger",)
 
 
 def test_hostile_photos_have_an_error_in_their_place(both: tuple[Recognizer, Recognizer], tmp_path: Path) -> None:

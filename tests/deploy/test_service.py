@@ -58,7 +58,7 @@ def test_the_largest_side_takes_the_photo_as_it_is(student: Path, onnx_file: Pat
             np.testing.assert_array_equal(examined.student.probabilities, expected.probabilities)
             assert examined.small.shape == (largest, largest, 3)
         small = service.examine(photo, MIN_SIDE)
-        assert small.student.flags[0] == "too small: 4x4 pixels, trained from 8x8"
+        assert small.student.flags[0] == "too small: 4x4 pixels, trained on 8x8 or larger"
         expected = Recognizer.load(model).predict(fitted(photo, MIN_SIDE, service.facts))[0]
         np.testing.assert_array_equal(small.student.probabilities, expected.probabilities)
         for side in (MIN_SIDE - 1, largest + 1):

@@ -54,7 +54,7 @@ def test_impostors_that_are_lower_by_rounding_alone_are_refused_with_the_others(
 
 def test_when_it_holds_and_what_is_unsure() -> None:
     threshold = Threshold(0.5, 0.01, 24, True, 40, "a")
-    assert threshold.unsure_note().startswith("24 strangers are too few to know a rate of 0.01")
+    assert threshold.unsure_note() == "uncertain threshold: a rate of 0.01 needs at least 1,000 strangers, got 24"
     assert Threshold(0.5, 0.1, 300, False, 0, None).unsure_note() == ""
     assert threshold.outgrown_note(44) == ""
     assert threshold.outgrown_note(45).startswith("the threshold was set with 40 identities and there are 45 now")

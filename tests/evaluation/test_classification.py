@@ -140,7 +140,7 @@ def test_the_curve_of_chosen_sizes() -> None:
     assert [point["size"] for point in document["curve"]] == [16, 5]
     assert [point["top1"] for point in document["curve"]] == [90.0, 90.0]
     for size in (33, 0):
-        with pytest.raises(CrossresError, match=rf"^sizes: {size} is not within 1 and the model's hr_size 32$"):
+        with pytest.raises(CrossresError, match=rf"^sizes: {size} is outside 1\.\.32 \(the model's hr_size\)$"):
             evaluate(judge(), grey(), sizes=[8, size])
 
 

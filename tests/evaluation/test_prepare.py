@@ -56,8 +56,8 @@ def encoder() -> Encoder:
         (EvaluateFaces(**GIVEN, fpir=[float("nan")]), "--fpir: nan is not between 0 and 1"),
         (Transfer(**GIVEN, images=crossres.TestImages(test_fraction=1)), "--images.test_fraction: 1 is not between"),
         (Evaluate(**GIVEN, images=crossres.TestImages(memory_mb=-1)), "--images.memory_mb: -1 is below 0"),
-        (Evaluate(**GIVEN, native=True, sizes=[8]), "--sizes: images that are judged as they are have none; leave"),
-        (EvaluateFaces(**GIVEN, native=True, degradation=Degradation()), "--degradation: images that are judged as"),
+        (Evaluate(**GIVEN, native=True, sizes=[8]), "--sizes: cannot be combined with native images"),
+        (EvaluateFaces(**GIVEN, native=True, degradation=Degradation()), "--degradation: cannot be combined with"),
     ],
 )
 def test_options_out_of_range_are_named_as_they_are_written(options: Any, line: str) -> None:

@@ -98,7 +98,7 @@ def test_what_is_no_teacher_is_said_in_one_line(tmp_path: Path) -> None:
     cases: list[tuple[Path, OnnxInput, str]] = [
         (tmp_path / "none.onnx", OnnxInput(), r"none.onnx: No such file"),
         (broken, OnnxInput(), r"broken.onnx: onnxruntime cannot read it"),
-        (open_size, OnnxInput(), r"reads images of any size; give the side that it was trained at"),
+        (open_size, OnnxInput(), r"reads images of any size; set onnx_input.size"),
         (fixed, OnnxInput(size=8), r"reads images of side 4, not 8"),
         (fixed, OnnxInput(layout="nhwc"), r"is not nhwc with 3 channels"),
         (fixed, OnnxInput(output="fc1"), r"has no output 'fc1'; its outputs are embedding, double"),

@@ -83,4 +83,5 @@ def test_bad_input(runs: Path, tmp_path: Path, refused: Refused) -> None:
     begun = tmp_path / "begun"
     shutil.copytree(run, begun)
     (begun / "result.json").unlink()
-    assert refused("report", begun) == f"{begun} has no readable result.json: end the run with --resume {begun}"
+    remedy = f"finish it first: crossres distill --resume {begun}"
+    assert refused("report", begun) == f"{begun} has no readable result.json; {remedy}"

@@ -46,9 +46,7 @@ def demo(options: Demo) -> dict[str, Any]:
     started = time.perf_counter()
     runs = Path(options.runs)
     if (runs / "teacher" / "config.yaml").exists() and not _of_the_demo(runs / "teacher"):
-        raise CrossresError(
-            f"{runs / 'teacher'} is not a run of the demo, which would replace it; give another --runs"
-        )
+        raise CrossresError(f"{runs / 'teacher'} is another run, which the demo would overwrite; give another --runs")
     shared: dict[str, Any] = {"data": "digits", "runs": str(runs), "augment": Augment(shift=2, flip=False)}
     shared["device"] = options.device
     training = Train(epochs=options.teacher_epochs, batch_size=64, learning_rate=0.1)

@@ -143,7 +143,7 @@ def _check(grid: Grid) -> None:
                 raise CrossresError(f"{name}.{key}: expected its options as 'key: value', got {value!r}")
     for name in ("transfer", "unseen") if grid.task == "faces" else ("protocols",):
         if getattr(grid, name):
-            raise CrossresError(f"{name}: not of task {grid.task}; leave it out")
+            raise CrossresError(f"{name}: does not apply to task {grid.task}; leave it out")
     for name in VARIES:
         if name in grid.base:
             raise CrossresError(f"base.{name}: that is what a grid varies; leave it out")
@@ -179,7 +179,7 @@ def runs_of(grid: Grid) -> Iterator[GridRun]:
                 tried = factor if len(grid.factors) > 1 and config.teacher else None
                 config.name = f"{name}{f'-times-{factor:g}' if tried else ''}-seed{seed}"
                 if config.name in names:
-                    raise CrossresError(f"two runs would be named {config.name}; name teachers or methods apart")
+                    raise CrossresError(f"two runs would be named {config.name}; rename a teacher or a method")
                 names.add(config.name)
                 standing = {"method": method, "teacher": teacher, "degradation": degradation, "factor": tried}
                 standing["options"] = brought or None

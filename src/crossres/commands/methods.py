@@ -30,7 +30,7 @@ def run(_: Methods, request: Request) -> None:
         print(f"{name:24}{described(method['losses'])}")
     about = f"{document['about']} The columns are the side of the LR images and how many classes they are of."
     print("\n".join(["", *textwrap.wrap(about, 100)]))
-    print("crossres distill --method NAME; if left out crrcd, and labels without a teacher")
+    print("crossres distill --method NAME; default: crrcd with a teacher, labels without")
 
 
 def methods() -> dict[str, Any]:

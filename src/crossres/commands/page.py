@@ -26,7 +26,7 @@ def run(options: Page, request: Request) -> None:  # noqa: ARG001 every command 
     except OSError as error:
         why = str(error.strerror or error).partition(" (while")[0]
         raise CrossresError(
-            f"cannot listen at {options.host}, port {options.port}: {why}; --host and --port take others"
+            f"cannot listen at {options.host}, port {options.port}: {why}; choose another --port or --host"
         ) from None
     from crossres.deploy.page import serve
     from crossres.deploy.service import load_service, samples

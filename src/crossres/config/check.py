@@ -86,7 +86,7 @@ def _check_losses(config: Experiment) -> None:
         except (ValueError, TypeError) as error:
             raise CrossresError(f"losses.{name}: {error}") from None
         if config.distillation is None and needs_teacher(name):
-            raise CrossresError(f"losses.{name} needs a teacher; crossres distill has one")
+            raise CrossresError(f"losses.{name} needs a teacher; use crossres distill")
         if config.distillation and config.distillation.teacher is None and needs_teacher(name):
             raise CrossresError(
                 f"losses.{name} needs a teacher; give --teacher, or losses.{name}.weight 0 to learn from labels alone"

@@ -14,11 +14,11 @@ class Export(SavedModel):
     """Write a trained model as one ONNX file that reads photos, checked against the network on real images.
 
     Args:
-        out: the file; model-PRECISION.onnx in the run's folder if left out.
-        precision: of weights and sums.
+        out: ONNX file to write; model-PRECISION.onnx in the run's folder if left out.
+        precision: precision of weights and sums.
         data: images that the file is checked on; those of the run if left out.
         images: the columns of parquet files; those of the run if left out.
-        limit: test images that are compared at most.
+        limit: most test images to compare.
     """
 
     command: ClassVar[str] = "crossres export"
@@ -38,9 +38,9 @@ class Predict(SavedModel):
 
     Args:
         photos: image files, or folders of them.
-        top: classes for each photo.
+        top: classes to name for each photo.
         csv: write a table into this file.
-        threads: of an ONNX file; 0: as many as there are cores.
+        threads: CPU threads for an ONNX file; 0: all cores.
     """
 
     command: ClassVar[str] = "crossres predict"
@@ -63,8 +63,8 @@ class Embed(SavedModel):
         out: folder of the parquet files to write.
         images: the column of parquet files.
         batch_size: photos that are run together.
-        part: photos to a file; an interrupted file is done again.
-        engine: local, or ray: the parts go over a cluster.
+        part: photos per output file; an interrupted file is done again.
+        engine: where the parts are done; ray takes them over a cluster.
         onnx_input: what an ONNX file that is not of crossres expects of its input.
     """
 
@@ -87,7 +87,7 @@ class Reader:
 
     Args:
         model: an ONNX file, a run's or model's folder, a Hub name.
-        same_space: the model shares the gallery's space, although no record says so.
+        same_space: trust that model and gallery are comparable, although no record says so.
         onnx_input: what an ONNX file that is not of crossres expects of its input.
         trust_code: import the code that a saved model names for its network.
     """
@@ -108,12 +108,12 @@ class Enroll(Reader):
         gallery: file of the gallery; made if there is none.
         people: a folder of a folder of images for each identity, or of an image for each.
         flat: take the images in PEOPLE itself, not those in its folders.
-        all: take photos too whose embedding is not to be trusted.
+        all: also enrol flagged photos, whose embedding is not to be trusted.
         remove: identities to take out first.
-        index: how it is searched; exact if new.
+        index: how the gallery is searched; exact if new.
         strangers: folder of photos of people who are not in the gallery, like the probes to come.
         fpir: share of strangers that may be taken for an identity.
-        pairs: list of pairs for the threshold of verify: LFW's text format or CSV.
+        pairs: pairs file for the threshold of verify, LFW's text format or CSV.
         images: folder of the images that the pairs name.
         far: share of impostor pairs that may be accepted.
     """
@@ -137,7 +137,7 @@ class Enroll(Reader):
 
 @dataclass(kw_only=True)
 class Identify(Reader):
-    """Find who of a gallery is on photos, or that they are of none of them.
+    """Find who of a gallery is on photos, if anyone.
 
     Args:
         gallery: file of crossres enroll.
@@ -178,14 +178,14 @@ class Page(SavedModel):
     """Open a web page on this machine that asks a model about photos: drop one, or pick a sample.
 
     Args:
-        teacher: shown beside the student; the one that the run's folder names if left out.
+        teacher: teacher to show beside the student; the one that the run's folder names if left out.
         samples: folder of photos to begin with; test images of the run's data if left out.
         gallery: file of crossres enroll, to search in; it brings its thresholds.
         threshold: similarity from which on two photos show the same.
-        same_space: the model shares the gallery's space, although no record says so.
+        same_space: trust that model and gallery are comparable, although no record says so.
         host: address to listen at; 0.0.0.0 lets everybody in.
         port: port to listen at.
-        threads: of an ONNX file; 0: as many as there are cores.
+        threads: CPU threads for an ONNX file; 0: all cores.
     """
 
     command: ClassVar[str] = "crossres page"

@@ -26,7 +26,7 @@ class Experiment:
     Args:
         data: a folder of class folders, a folder of parquet files, a torchvision name (cifar10, cifar100,
             svhn, stl10) or digits.
-        name: the run is written to RUNS/NAME.
+        name: name of the run, which is written to RUNS/NAME.
         runs: folder of the runs.
         hr_size: side of the high-resolution images; if left out the teacher's, else the images' shorter side
             where all share it, else 32.
@@ -34,8 +34,8 @@ class Experiment:
         augment: what happens to a training image.
         model: the network.
         train: how it is trained.
-        method: a named set of losses with the weights of the tables; `crossres methods` lists them. Left out, and
-            without losses of your own, it is the measured best.
+        method: training method; see crossres methods. It is a set of losses with the weights of the tables; left out,
+            and without losses of your own, the measured best.
         losses: the terms of the loss: a weight each (0 = off) and their options, over those of the method.
         device: auto takes a GPU where there is one.
         precision: auto is bfloat16 autocast where the device computes it in hardware, else float32.
@@ -103,8 +103,8 @@ class Distillation:
         degradation: how a low-resolution image comes from a high-resolution one.
         teacher_cache: compute the teacher's outputs once per image and flip (the shift is then not in its
             view); false computes them live on exactly the student's view.
-        teacher_views: own = the teacher answers to the student's view; mirrored = with the mean of its embeddings and
-            of its logits for that view and its mirror image (maps are of the own view).
+        teacher_views: what the teacher sees: own = the student's view; mirrored = also its mirror image; its answer
+            is the mean of both embeddings and of both logits (maps are of the own view).
         cache_dir: folder of the teacher's outputs; RUNS/cache if left out.
         stages: the feature maps of losses that compare maps.
     """
@@ -127,7 +127,7 @@ class FaceProtocol:
     Args:
         unlabelled: train on these images instead, which have no names: a folder with images anywhere below
             it, or parquet files. The people of the data then only choose the epoch and judge.
-        pairs: list of pairs of the test images (LFW's text format or CSV); drawn like the validation's if left out.
+        pairs: pairs file of the test images, LFW's text format or CSV; drawn like the validation's if left out.
         val_pairs: pairs drawn among the validation images, half of them of one person.
     """
 

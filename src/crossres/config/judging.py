@@ -21,7 +21,7 @@ class Judgement(SavedModel):
         images: how the images are read.
         degradation: another than that of the model's training.
         device: auto takes a GPU where there is one.
-        precision: that of the model's training if left out.
+        precision: numeric precision; that of the model's training if left out.
     """
 
     positional: ClassVar[tuple[str, ...]] = ("model", "data")
@@ -39,9 +39,9 @@ class Evaluate(Judgement):
     """Accuracy, confusion and accuracy against resolution of a model on labelled images.
 
     Args:
-        split: which split; all of a source without any.
+        split: split to judge; all of a source without any.
         sizes: sides of the curve in pixels; some around that of the training if left out.
-        native: the images are low-resolution already: judge them as they are.
+        native: the images are small already, do not shrink them; they are judged as they are.
         png: draw the curve and the confusion matrix into this file.
     """
 
@@ -72,20 +72,20 @@ class EvaluateFaces(Judgement):
 
     Args:
         data: a folder of a folder for each person, of parquet files, or a .bin of insightface.
-        pairs: list of pairs: LFW's text format or CSV; drawn from the people if left out.
-        threshold_pairs: list of pairs to choose the threshold on; of the training split (of all images where there
+        pairs: pairs file, LFW's text format or CSV; drawn from the people if left out.
+        threshold_pairs: pairs file to choose the threshold on; of the training split (of all images where there
             are none). held-out: pairs drawn among the people whom the model's training held out.
         pairs_only: verification only: skip identification.
-        gallery: another model for the HR side; such as the teacher in whose space the model was trained, or its
+        gallery: another model for the HR side, such as the teacher in whose space the model was trained; or its
             stored embeddings.
         sizes: LR sides in pixels; those of the training if left out.
         hr_size: side the images are read at; the model's or gallery's if left out.
-        split: which split (of a source without any the people that `distill` holds out, or the others); left out:
+        split: split to judge (of a source without any the people that `distill` holds out, or the others); left out:
             test, or all of a source without any.
         onnx_input: what ONNX files expect of their input; what the model was trained with if left out.
         layout: the data is a set in its own layout: tinyface, scface (scface-1 to -3: one distance), uccs or folders.
-        native: the images are low-resolution already: judge them as they are.
-        resamples: of the bootstrap; 0 leaves intervals out.
+        native: the images are small already, do not shrink them; they are judged as they are.
+        resamples: resamples of the bootstrap; 0 leaves intervals out.
         far: false accept rates that TAR is given at.
         fpir: false positive identification rates that TPIR is given at.
         cache_dir: keep the gallery model's embeddings here, for the next model.
@@ -120,10 +120,10 @@ class EvaluateFaces(Judgement):
 
 @dataclass(kw_only=True)
 class Bench:
-    """Do what is missing of a grid of distillations (methods x pairs x sizes x degradations x seeds) and tabulate it.
+    """Run and tabulate a grid of distillations, skipping finished runs.
 
     Args:
-        grid: YAML file: name, methods, pairs, lr_sizes, degradations, seeds, base...
+        grid: YAML file of the grid: name, methods, pairs, lr_sizes, degradations, seeds, base...
         data: the images; what the grid's base says if left out.
         runs: folder of the runs; what the grid's base says if left out.
         engine: where the runs go: this machine, or the cluster that Ray is connected to.
@@ -148,9 +148,9 @@ class Report:
     Args:
         runs: folders of runs; several are set side by side.
         data: the images to judge them on; what each run was trained with if left out.
-        out: the page.
+        out: file of the page.
         teacher: a saved model to compare with; each run's own teacher if left out.
-        gallery: of faces: another model for the HR side, such as the teacher.
+        gallery: another model for the HR side of faces, such as the teacher.
         images: worst errors shown of a run; fewer of many runs.
         device: auto takes a GPU where there is one.
         trust_code: import the code that a saved model names for its network.
@@ -178,8 +178,8 @@ class Demo:
         runs: folder of the runs and the report.
         seeds: students of each kind.
         device: auto takes a GPU where there is one.
-        teacher_epochs: training of the teacher.
-        student_epochs: training of each student.
+        teacher_epochs: epochs of the teacher.
+        student_epochs: epochs of each student.
     """
 
     command: ClassVar[str] = "crossres demo"

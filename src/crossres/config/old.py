@@ -37,5 +37,5 @@ def _kept(loss: str, options: Any) -> Any:
     gone = GONE["*"] | GONE.get(loss, {})
     for key in options.keys() & gone.keys():
         if gone[key] is not None and options[key] != gone[key]:
-            raise CrossresError(f"losses.{loss}.{key}: {options[key]} is gone, it did not help; leave it out")
+            raise CrossresError(f"losses.{loss}.{key}={options[key]}: option was removed; delete it from the file")
     return {key: value for key, value in options.items() if key not in gone}

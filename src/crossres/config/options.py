@@ -55,11 +55,11 @@ class Reading(Columns):
 
     Args:
         classes: names of the classes to use; all if left out. A teacher may know more than these.
-        corrupt: a file that cannot be read is refused (the run stops) or skipped with a count.
+        corrupt: what to do with a file that cannot be read: refuse it (the run stops), or skip it with a count.
         download: fetch a torchvision data set that is not on disk.
         root: folder of the torchvision data sets.
-        memory_mb: decoded images of a split above this many MiB are not kept in memory but decoded by worker
-            processes; a teacher's feature maps above it are not cached but computed at every step.
+        memory_mb: most MiB of a split's decoded images to keep in memory; above it worker processes decode them at
+            every epoch, and a teacher's larger feature maps are not cached but computed at every step.
     """
 
     classes: list[str] | None = None
@@ -118,9 +118,9 @@ class Model:
     """The network that is trained.
 
     Args:
-        name: a native low-resolution backbone (resnet20, resnet8x4, wrn_16_2, vgg8, MobileNetV2,
-            ShuffleNetV2, MobileFaceNet...), timm:NAME, package.module:callable, or onnx:FILE for a trainable copy of
-            an ONNX file, which enlarges what it reads to the file's size, or resizes it to input_size at less cost.
+        name: the network, such as resnet20 or timm:NAME; a native low-resolution backbone (resnet8x4, wrn_16_2, vgg8,
+            MobileNetV2, ShuffleNetV2, MobileFaceNet...), timm:NAME, package.module:callable or onnx:FILE, a trainable
+            copy of an ONNX file: it enlarges what it reads to the file's size, or resizes to input_size at less cost.
         embedding_dim: width of the embedding; the backbone's own if left out.
         input_size: side the images are resized to before the network reads them; the size the network is
             trained at if left out, so nothing is resized.
@@ -143,8 +143,8 @@ class Stages:
     """Which feature maps the losses on maps compare, as module paths inside the backbones.
 
     Args:
-        teacher: such as [layer2, layer3]; the ends of the network's stages if left out.
-        student: as many; of stages left out on both sides the last ones that both networks have are paired.
+        teacher: the teacher's maps, such as [layer2, layer3]; the ends of the network's stages if left out.
+        student: the student's maps, as many; where both are left out, the last stages that both have are paired.
     """
 
     teacher: list[str] | None = None
@@ -160,17 +160,17 @@ class Train:
         batch_size: images per step, over all devices together.
         images_per_class: draw classes, not images, and this many images of each, so that every class is met equally
             often and has company in its batch; 0 = off.
-        optimizer: sgd (Nesterov momentum) or adamw.
-        learning_rate: its peak.
-        momentum: of sgd.
-        weight_decay: on every weight but biases and normalisation.
-        schedule: one_cycle (up for 30 %, then down to 0), cosine (down to 0) or step (x0.1 at milestones).
-        milestones: of step, as fractions of the training.
+        optimizer: the optimizer: sgd (Nesterov momentum) or adamw.
+        learning_rate: peak learning rate.
+        momentum: momentum of sgd.
+        weight_decay: weight decay, on every weight but biases and normalisation.
+        schedule: course of the learning rate; one_cycle (up for 30 %, then to 0), cosine, step (x0.1 at milestones).
+        milestones: milestones of step, as fractions of the training.
         val_fraction: share of the training images held out to choose the best epoch; 0 keeps the last.
         ema: decay of an exponential moving average of the weights, evaluated in their place; 0 = off.
-        channels_last: memory order of the images and weights.
+        channels_last: keep images and weights in channels-last memory order.
         devices: how many GPUs or processes; under torchrun, those it started.
-        seed: of the weights, the order, the augmentation and the degradation; the splits are the same for all.
+        seed: random seed, of weights, order, augmentation and degradation; the splits are the same for all.
         tensorboard: also write the metrics for TensorBoard.
     """
 

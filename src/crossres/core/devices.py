@@ -55,7 +55,7 @@ def resolve_device(kind: str = "auto", precision: str = "auto", devices: int = 1
         devices: GPUs or processes; under torchrun, those it started.
 
     Raises:
-        CrossresError: a GPU is asked for and there is none.
+        CrossresError: a GPU is requested and there is none.
     """
     if kind == "auto":
         kind = "cuda" if torch.cuda.is_available() else "cpu"

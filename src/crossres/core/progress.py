@@ -130,7 +130,7 @@ class Overview(Progress):
                 table.add_row(Text(name), _cut(line))
         # a cluster is given all runs at once: those that wait have written nothing yet
         if waiting := list(lines.values()).count(""):
-            table.add_row(f"{waiting} wait", "")
+            table.add_row(f"{waiting} waiting", "")
         self._show(table, now=True)
         return left
 

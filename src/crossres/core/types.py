@@ -45,7 +45,7 @@ class Outputs:
     Attributes:
         embedding: (B, d), the input of the classifier.
         logits: (B, classes); None for an encoder without a classifier.
-        features: intermediate outputs by module path, as asked for.
+        features: intermediate outputs by module path, as requested.
     """
 
     embedding: Tensor

@@ -38,7 +38,7 @@ class Degradation:
                     raise CrossresError(f"degradation.{name}: {given} is not a range within 0..{highest:g}")
                 object.__setattr__(self, name, (float(low), float(high)))
         if self.jpeg and self.jpeg != (0.0, 0.0) and self.jpeg[0] < 1:
-            raise CrossresError(f"degradation.jpeg: quality starts at 1, got {self.jpeg}; (0, 0) turns JPEG off")
+            raise CrossresError(f"degradation.jpeg: quality starts at 1, got {self.jpeg}; [0, 0] turns JPEG off")
 
     def resolved(self) -> Degradation:
         """Return the same degradation with every range filled in from its preset."""

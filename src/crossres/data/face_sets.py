@@ -1,4 +1,4 @@
-"""Face sets in the layouts they are handed out in: folders with a gallery and probes, and insightface's .bin."""
+"""Face sets in the layouts they are published in: folders with a gallery and probes, and insightface's .bin."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Box = tuple[float, float, float, float]
 DISTANCES = {"1": 4.2, "2": 2.6, "3": 1.0}
 #: A gallery face of UCCS is given by five points; the square around them is enlarged by this to hold the face.
 AROUND_POINTS = 2.2
-AS_HANDED_OUT = "give the folder of the set as it is handed out"
+AS_PUBLISHED = "give the folder of the set as published"
 
 
 class Face(NamedTuple):
@@ -78,10 +78,10 @@ def read_face_set(layout: str, root: str | Path) -> tuple[ImageSet, Search]:
     enrolled = np.array([face.enrolled for face in faces], dtype=bool)
     if not enrolled.any() or enrolled.all():
         lacking = "probe" if enrolled.any() else "gallery"
-        raise CrossresError(f"{root}: no {lacking} image of {layout}; {AS_HANDED_OUT}")
+        raise CrossresError(f"{root}: no {lacking} image of {layout}; {AS_PUBLISHED}")
     missing = [path for path in dict.fromkeys(face.path for face in faces) if not (root / path).is_file()]
     if missing:
-        raise CrossresError(f"{root / missing[0]} is missing ({len(missing)} images of {layout} are)")
+        raise CrossresError(f"{root / missing[0]} is missing ({len(missing)} images of {layout} are missing)")
     people = sorted({face.person for face in faces if face.person is not None})
     number: dict[str | None, int] = {person: i for i, person in enumerate(people)}
     identity = np.array([number.get(face.person, NOBODY) for face in faces], dtype=np.int64)
@@ -91,7 +91,7 @@ def read_face_set(layout: str, root: str | Path) -> tuple[ImageSet, Search]:
     images = ImageSet(items, labels, [*people, UNNAMED], title, whole=True)
     gallery, probes = np.flatnonzero(enrolled), np.flatnonzero(~enrolled)
     if not set(identity[gallery].tolist()) & set(identity[probes].tolist()) - {NOBODY}:
-        where, remedy = root, AS_HANDED_OUT
+        where, remedy = root, AS_PUBLISHED
         if layout == "folders":
             where, remedy = root / "probes", f"name a person's folder as it is named in {root / 'gallery'}"
         raise CrossresError(f"{where}: no probe is of a person in the gallery; {remedy}")
@@ -155,7 +155,7 @@ def _folders(root: Path) -> list[Face]:
 def _scface(root: Path, distances: Sequence[str] = tuple(DISTANCES)) -> list[Face]:
     """``001_frontal.jpg`` mug shots against ``001_cam1_1.jpg`` to ``_cam5_3.jpg``, anywhere (Grgic et al. 2011)."""
     faces: list[Face] = []
-    # handed out with each face cropped and whole, and each surveillance image in two folders
+    # published with each face cropped and whole, and each surveillance image in two folders
     folders = [root / "mugshot_frontal_cropped_all", root / "surveillance_cameras_all"]
     if not all(folder.is_dir() for folder in folders):
         folders = [root]
@@ -258,7 +258,7 @@ class _Plain(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         name = f"{module.replace('numpy._core.', 'numpy.core.')}.{name}"
         if name not in self.OWN:
-            raise pickle.UnpicklingError(f"it asks for {name}")
+            raise pickle.UnpicklingError(f"it refers to {name}, which is never run")
         return self.OWN[name]
 
 

@@ -178,9 +178,9 @@ def read_pairs(path: str | Path, images: ImageSet) -> Pairs:
     for row, (left, right) in zip(rows, np.sort(places).tolist(), strict=True):
         other = first.setdefault((left, right), row)
         if other.same != row.same:
-            here, there = ("one person", "two") if row.same else ("two people", "one")
+            here, there = ("one person", "two people") if row.same else ("two people", "one person")
             names = " and ".join(f"'{name}'" for name in row.names)
-            raise CrossresError(f"{path}, line {row.line}: {names} are {here}, but {there} in line {other.line}")
+            raise CrossresError(f"{path}: line {row.line} calls {names} {here}, line {other.line} {there}")
     return Pairs(places[:, 0], places[:, 1], same, fold)
 
 
@@ -196,7 +196,7 @@ def opening(path: Path, kind: str) -> Iterator[None]:
 
 
 def _lfw_pairs(path: Path) -> list[_Row]:
-    with opening(path, "a text file; a .bin of insightface has its images with it: give it as the data"):
+    with opening(path, "a text file; insightface's .bin contains images and pairs: give it as DATA, not --pairs"):
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     head = lines[0].split() if lines else []
     if not head or len(head) > 2 or not all(word.isdecimal() and int(word) > 0 for word in head):

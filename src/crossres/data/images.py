@@ -85,14 +85,14 @@ class EncodedItems:
 
     def open(self, row: int) -> Image.Image:
         if not (encoded := self.encoded(row)):
-            raise ValueError("it has no bytes")
+            raise ValueError("it is empty")
         return Image.open(BytesIO(encoded), formats=FORMATS)
 
     def path(self, row: int) -> str:
         return f"{row:06d}"
 
     def where(self, row: int) -> str:
-        return f"picture {row} of {self.source}"
+        return f"{row} of {self.source}"
 
     def digest(self, row: int) -> bytes:
         return sha256(self.encoded(row)).digest()
@@ -282,7 +282,9 @@ class ImageSet:
             pool.shutdown(cancel_futures=True)  # so that Ctrl-C does not wait for the whole set
         failed = [result for result in results if isinstance(result, CrossresError)]
         if failed and refuse:
-            mend = "its lists need them: mend them" if self.whole else "mend or remove them, or set corrupt to skip"
+            mend = "replace or remove them, or set corrupt to skip"
+            if self.whole:
+                mend = "its lists name every image, so none can be skipped: replace the files"
             count = f"{len(failed)} of the {len(self)} images of {self.name} cannot be read"
             raise CrossresError(f"{failed[0]} ({count}: {mend})") from failed[0]
         return results
@@ -309,7 +311,7 @@ def left_out(splits: Mapping[str, ImageSet]) -> list[str]:
         (images.name, images.skipped, f"unreadable images of the {split} split left out")
         for split, images in splits.items()
     ]
-    kinds.append((next(iter(splits.values())).name, ignored, "files or folders are not known images or splits"))
+    kinds.append((next(iter(splits.values())).name, ignored, "files or folders ignored (not images or splits)"))
 
     def some(names: Sequence[str], most: int = 20) -> str:
         return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

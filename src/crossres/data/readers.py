@@ -280,12 +280,12 @@ def _torchvision(name: str, *, split: Split, root: Path | None, download: bool, 
     try:
         pictures = build(root=str(root), download=download, **which)
     except ImportError as error:  # torchvision reads svhn with scipy
-        raise CrossresError(f"{name} needs one more package: {error}") from error
+        raise CrossresError(f"{name} needs {error.name or error}: pip install {error.name or error}") from error
     except (RuntimeError, OSError) as error:
-        problem = f"could not be downloaded to {root} ({one_line(error)}): fetch it where there is a network, and"
+        problem = f"could not be downloaded to {root} ({one_line(error)}): fetch it where a network is, and give"
         if not download:
-            problem = f"is not in {root}: set the option download to fetch it, or"
-        raise CrossresError(f"{name} {problem} set the option root to its folder") from error
+            problem = f"is not in {root}: give --images.download true, or"
+        raise CrossresError(f"{name} {problem} --images.root FOLDER") from error
     pixels = np.asarray(pictures.data)
     if pixels.shape[1] == 3:  # svhn and stl10 come as (N, 3, H, W)
         pixels = pixels.transpose(0, 2, 3, 1)

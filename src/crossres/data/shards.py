@@ -256,7 +256,7 @@ def pack(shards: Shards, column: str, *, memory_mb: int, cache: Path) -> ShardIt
                 writer.write_batch(pa.record_batch([*batch.columns, pa.array(digests, pa.binary())], schema=schema))
 
     if not file.is_file():
-        write_atomically(file, write, "; it caches images: give another place with cache, or raise memory_mb")
+        write_atomically(file, write, "; it caches images: set $CROSSRES_CACHE, or raise images.memory_mb")
     return ShardItems(shards, file)
 
 

@@ -100,13 +100,16 @@ def split_by_seed(whole: ImageSet, split: Split, test_fraction: float, seed: int
     return whole.subset(kept if split == "train" else held)
 
 
-def hold_out_people(images: ImageSet, fraction: float, seed: int) -> tuple[ImageSet, ImageSet | None]:
+def hold_out_people(
+    images: ImageSet, fraction: float, seed: int, option: str = "train.val_fraction"
+) -> tuple[ImageSet, ImageSet | None]:
     """Split a set so that no person is on both sides; each side counts its own people.
 
     Args:
         images: classes are people.
         fraction: share of the people to hold out; 0 holds out none.
         seed: which split.
+        option: name of the option that sets the share.
 
     Raises:
         CrossresError: too few people to hold some out, or none of those held out has two images.
@@ -118,14 +121,14 @@ def hold_out_people(images: ImageSet, fraction: float, seed: int) -> tuple[Image
     count = round(fraction * people)
     share = f"{images.name}: {fraction:g} of its {people} people is {count}"
     if not 2 <= count <= people - 2:
-        raise CrossresError(f"{share}; at least two have to be held out and two left: change the share")
+        raise CrossresError(f"{share}; at least two have to be held out and two left; change {option}")
     held = set(order[:count].tolist())
     train, val = (
         images.of_classes([name for i, name in enumerate(images.classes) if (i in held) == chosen])
         for chosen in (False, True)
     )
     if val.class_counts.max() < 2:
-        raise CrossresError(f"{share}, and none of those has two images for a genuine pair; raise the share")
+        raise CrossresError(f"{share}, and none of those has two images for a genuine pair; raise {option}")
     return train, val
 
 
@@ -140,9 +143,9 @@ def overlap(train: ImageSet, test: ImageSet, name: str) -> tuple[int, str | None
     both = people_in_both(train, test)
     if not both:
         return 0, None
-    unless = "unless each counts its people anew, " if all(person.isdecimal() for person in both) else ""
+    unless = ", unless the splits number people independently" if all(person.isdecimal() for person in both) else ""
     where = f"{name}: {len(both)} people are in the training and in the test images, first {both[0]}"
-    return len(both), f"{where}: {unless}the test will look better than it is"
+    return len(both), f"{where}: results will be too high{unless}"
 
 
 def images_in_both(train: ImageSet, test: ImageSet) -> list[str]:

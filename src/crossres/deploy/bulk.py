@@ -36,7 +36,7 @@ def predict(options: Predict, note: Callable[[str], None] = lambda _: None) -> I
         CrossresError: no such model, one without classes; after the last photo, that none could be read.
     """
     if options.top < 1:
-        raise CrossresError("--top: at least 1 class")
+        raise CrossresError(f"--top: expected 1 or more, got {options.top}")
     recognizer = Recognizer.load(options.model, threads=options.threads, trust_code=options.trust_code)
     if not recognizer.facts.classes:
         raise CrossresError(f"{options.model} has no classes; crossres identify and verify compare its embeddings")
@@ -95,7 +95,7 @@ def embed(options: Embed, note: Callable[[str], None] = lambda _: None) -> dict[
     """
     data, out = Path(options.data), Path(options.out)
     if options.part < 1 or options.batch_size < 1:
-        raise CrossresError("--part and --batch_size: at least 1 photo")
+        raise CrossresError(f"--part, --batch_size: expected 1 or more, got {options.part} and {options.batch_size}")
     if out.resolve() == data.resolve():
         raise CrossresError(f"{out} holds the photos; name another folder for their embeddings")
     recognizer = Recognizer.load(options.model, trust_code=options.trust_code, onnx_input=options.onnx_input)

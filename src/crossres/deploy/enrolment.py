@@ -85,7 +85,8 @@ def people_in(folder: Path, *, flat: bool = False) -> list[tuple[str, Path]]:
     loose = [(entry.stem, entry) for entry in inside if entry.is_file() and entry.suffix.lower() in IMAGE_SUFFIXES]
     below = [(entry.name, photo) for entry in inside if entry.is_dir() for photo in photos_below(entry)]
     if loose and below and not flat:
-        raise CrossresError(f"{folder}: {len(loose)} images lie beside its folders; --flat takes those alone")
+        remedy = "move them into folders, or give --flat to use only them"
+        raise CrossresError(f"{folder}: {len(loose)} images lie beside its folders; {remedy}")
     people = loose if flat or not below else below
     if not people:
         raise no_image(folder)
@@ -185,7 +186,7 @@ def identify(options: Identify, note: Note = lambda _: None) -> dict[str, Any]:
         CrossresError: a gallery, model or folder that cannot be read, or none of the photos can be.
     """
     if options.k < 1:
-        raise CrossresError("--k: at least 1 identity")
+        raise CrossresError(f"--k: expected 1 or more, got {options.k}")
     reader = PhotoReader(options)
     gallery = reader.gallery(options.gallery)
     answers = reader.recognizer.predict(options.photos)
@@ -231,7 +232,8 @@ def verify(options: Verify, note: Note = lambda _: None) -> dict[str, Any]:
         held, why = reader.usable(pairs, f"{options.gallery} --pairs FILE --images FOLDER")
         threshold = held.similarity if held else None
     elif threshold is None:
-        why = "no threshold is given; crossres enroll GALLERY --pairs FILE --images FOLDER finds one for --gallery"
+        remedy = "--gallery with one (crossres enroll GALLERY --pairs FILE --images FOLDER sets it)"
+        why = f"no threshold, so no verdict; give --threshold, or {remedy}"
     answers = reader.recognizer.predict(options.photos)
     if len(answers) != 2:
         raise CrossresError(f"verify compares two photos, got {len(answers)}")

@@ -205,8 +205,9 @@ def demand_parity(parity: Mapping[str, Any], precision: str) -> None:
         problem = f"it loses {lost:.2f} points of accuracy"
     else:
         return
-    exact = precision == "float32"
-    remedy = "one of this network's operators is not exported exactly" if exact else "try another precision"
+    remedy = "try another precision"
+    if precision == "float32":
+        remedy = "this network cannot be exported exactly; try another backbone, or report it"
     raise CrossresError(f"the export failed: {problem}; {remedy}")
 
 

@@ -89,7 +89,7 @@ def from_json(text: str, where: str) -> Facts:
         low, high = tree["lr_size"]
         return Facts(**{**tree, "lr_size": (low, high), "classes": tuple(tree["classes"])})
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise CrossresError(f"{where}: its facts are broken; export the model again") from None
+        raise CrossresError(f"{where}: its metadata is damaged; export the model again") from None
 
 
 def facts_of(info: Mapping[str, Any], classes: tuple[str, ...], embedding_dim: int, input_size: int | None) -> Facts:

@@ -168,14 +168,15 @@ class Gallery:
             CrossresError: another width or another space.
         """
         if width != self.width:
-            raise CrossresError(f"{model.name} makes embeddings of {width} numbers, the gallery holds {self.width}")
+            remedy = "use the gallery's model or a student of that width"
+            raise CrossresError(f"{model.name}: embeddings have width {width}, the gallery's {self.width}; {remedy}")
         ours = self.model or model
         # two students of one teacher, each with a layer of its own to its width, share nothing
         shared = model.digest in ours.spaces or ours.digest in model.spaces
         if not shared and not same_space:
             raise CrossresError(
-                f"the gallery was made by {ours.name}, and {model.name} was not taught its embeddings "
-                "(losses.cosine, at equal widths); if both share a space all the same, give --same_space"
+                f"the gallery was made by {ours.name}, and {model.name} was not distilled from it with losses.cosine "
+                "(at equal widths), so they cannot be compared; if you know they can, give --same_space"
             )
 
     def add(self, name: str, embeddings: npt.ArrayLike) -> int:
@@ -315,7 +316,7 @@ class Gallery:
             for name in ("threshold", "pair_threshold"):
                 setattr(gallery, name, None if facts[name] is None else Threshold(**facts[name]))
         except (ValueError, TypeError, KeyError, OverflowError):
-            raise CrossresError(f"{path}: its facts are broken, or of another version than {FORMAT!r}") from None
+            raise CrossresError(f"{path}: its metadata is damaged, or of another version than {FORMAT!r}") from None
         ends = np.cumsum(counts).tolist()
         gallery._rows = {name: rows[end - n : end] for name, n, end in zip(names, counts.tolist(), ends, strict=True)}
         return gallery

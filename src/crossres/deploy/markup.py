@@ -49,7 +49,8 @@ def compared(service: PhotoService, first: Pixels, second: Pixels) -> str:
     similarity, answers = service.similarity(first, second)
     verdict = _verdict(VERDICTS[service.pairs.passed(similarity)], similarity, service.pairs)
     photos = {"first": first, "second": second}
-    pictures = [_picture(service.read(photo), f"What is read of the {name} photo") for name, photo in photos.items()]
+    caption = "The {} photo as the student reads it"
+    pictures = [_picture(service.read(photo), caption.format(name)) for name, photo in photos.items()]
     gate = _gate((f"The {name} photo is ", answer) for name, answer in zip(photos, answers, strict=True))
     return block(gate, verdict, block(*pictures, kind="seen"))
 
@@ -61,8 +62,9 @@ def searched(service: PhotoService, photo: Pixels) -> str:
     verdicts = {True: best.name, False: "Nobody in this gallery", None: "No verdict"}
     verdict = _verdict(verdicts[service.strangers.passed(best.similarity)], best.similarity, service.strangers)
     rows = [(match.name, max(0.0, match.similarity), f"{match.similarity:.4f}") for match in matches]
-    parts = [_picture(service.read(photo), "What is read of the photo"), _list("Most alike", "by similarity", rows)]
-    return block(_gate([("", answer)]), verdict, block(*parts, kind="lists"))
+    picture = _picture(service.read(photo), "The photo as the student reads it")
+    lists = block(picture, _list("Most alike", "by similarity", rows), kind="lists")
+    return block(_gate([("", answer)]), verdict, lists)
 
 
 def _gate(answers: Iterable[tuple[str, Answer]]) -> str:

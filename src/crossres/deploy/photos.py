@@ -109,7 +109,8 @@ def flags(pixels: Pixels, facts: Facts) -> tuple[str, ...]:
     height, width = pixels.shape[:2]
     reasons = []
     if facts.side_of(pixels) < facts.lr_size[0]:
-        reasons.append(f"too small: {width}x{height} pixels, trained from {facts.lr_size[0]}x{facts.lr_size[0]}")
+        side = facts.lr_size[0]
+        reasons.append(f"too small: {width}x{height} pixels, trained on {side}x{side} or larger")
     # about what the network sees; a padded photo's margins are left out
     seen = fit_image(Image.fromarray(pixels), facts.side, "crop" if facts.fit == "crop" else "squash")
     contrast, clipped = (float(value[0]) for value in look(np.asarray(seen)[None]))

@@ -59,8 +59,9 @@ class Threshold:
     def unsure_note(self) -> str:
         """Return a line where it was measured on too few; else nothing."""
         kind = "strangers" if self.identities else "impostor pairs"
-        few = f"{self.count:,} {kind} are too few to know a rate of {self.rate:g}"
-        return f"{few}: fewer than ten false matches are expected" if self.too_few else ""
+        required = f"at least {math.ceil(FEW / self.rate):,}" if self.rate else "infinitely many"
+        note = f"uncertain threshold: a rate of {self.rate:g} needs {required} {kind}, got {self.count:,}"
+        return note if self.too_few else ""
 
     def outgrown_note(self, identities: int) -> str:
         """Return a line where identities changed by over `OUTGROWN` (more match more strangers); else nothing."""

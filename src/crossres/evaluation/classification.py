@@ -117,7 +117,7 @@ def _sizes(options: Evaluate, hr_size: int, low: int, high: int) -> Sequence[int
     """Return the sizes of the curve, in pixels; refuse those that cannot be."""
     for size in options.sizes:
         if not 1 <= size <= hr_size:
-            raise CrossresError(f"sizes: {size} is not within 1 and the model's hr_size {hr_size}")
+            raise CrossresError(f"sizes: {size} is outside 1..{hr_size} (the model's hr_size)")
     if options.sizes or options.native:
         return options.sizes or [high]
     around = {round(low * f) for f in AROUND if f < 1} | {round(high * f) for f in AROUND}

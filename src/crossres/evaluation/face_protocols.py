@@ -119,17 +119,15 @@ def _read_chooser(options: EvaluateFaces, encoder: Encoder, test: FaceTest) -> t
         pairs = read_pairs(options.threshold_pairs, images)
     shown = [of.subset(np.append(by.left, by.right)) for of, by in ((images, pairs), (test.images, test.pairs))]
     if both := people_in_both(*shown):
-        note(
-            f"{options.threshold_pairs}: {len(both)} of its people are in the judged pairs, first {both[0]}: the "
-            "accuracy will look better than it is"
-        )
+        judged = f"{len(both)} of its people are in the judged pairs, first {both[0]}"
+        note(f"{options.threshold_pairs}: {judged}: the accuracy will be too high")
     return images, pairs
 
 
 def _held_out(options: EvaluateFaces, encoder: Encoder) -> ImageSet:
     """Return the images that the training held out, known by their digest."""
     digest, share = (encoder.info.get("data_sha256") or {}).get("val"), encoder.info.get("val_fraction")
-    why = f"{options.model} does not say which they are"
+    why = f"{options.model} does not record which people were held out"
     if digest:
         train, _ = _read_people(options, encoder, "train", "train")
         # all of the training images if it trained on unlabelled ones
@@ -150,6 +148,6 @@ def _read_people(
         return read_split(options, split or otherwise, encoder, open_set=True), True
     if split not in ("train", "test"):
         return whole, False
-    train, test = hold_out_people(whole, held_out_share(options, encoder), SPLIT_SEED)
+    train, test = hold_out_people(whole, held_out_share(options, encoder), SPLIT_SEED, "images.test_fraction")
     assert test is not None  # the share is above 0
     return train if split == "train" else test, False

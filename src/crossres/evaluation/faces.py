@@ -180,7 +180,7 @@ class _Reading:
             )
         for size in self.options.sizes:
             if not 1 <= size <= self.hr_size:
-                raise CrossresError(f"sizes: {size} is not within 1 and hr_size {self.hr_size}")
+                raise CrossresError(f"sizes: {size} is outside 1..{self.hr_size} (hr_size)")
 
     @property
     def hr_size(self) -> int:

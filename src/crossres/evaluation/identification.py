@@ -29,11 +29,11 @@ def unit_rows(embedding: npt.ArrayLike, what: str) -> Float64s:
     """
     rows = np.asarray(embedding, dtype=np.float64)
     if rows.ndim != 2 or not len(rows):
-        raise CrossresError(f"the {what} is {f'{rows.shape}, expected (N, d)' if rows.size else 'empty'}")
+        raise CrossresError(f"the {what}: {f'{rows.shape}, expected (N, d)' if rows.size else 'no embeddings'}")
     length = np.linalg.norm(rows, axis=1, keepdims=True)
     bad = np.flatnonzero(~np.isfinite(length) | (length == 0))
     if len(bad):
-        raise CrossresError(f"the {what}'s embedding {bad[0]} is NaN, infinite or 0; {len(bad)} such rows in all")
+        raise CrossresError(f"embedding {bad[0]} of the {what} is NaN, infinite or 0; {len(bad)} such rows in all")
     normal: Float64s = rows / length
     return normal
 
@@ -140,7 +140,7 @@ def cmc(rank: npt.ArrayLike, upto: int) -> Float64s:
     ranks = np.asarray(rank)
     mated = ranks[ranks > 0]
     if not len(mated):
-        raise CrossresError("no probe has its identity in the gallery; give a person one number in both")
+        raise CrossresError("no probe shows a person of the gallery; use the same name in both")
     shares: Float64s = 100 * (mated[:, None] <= np.arange(1, upto + 1)).mean(0)
     return shares
 
@@ -268,7 +268,7 @@ def identify(
 def _searched(gallery: npt.ArrayLike, probes: npt.ArrayLike, search: Search) -> tuple[Ranked, Float64s, Int64s]:
     """Return all probes, ranked, and average precision and rank of the first image of the mated ones."""
     enrolled = unit_rows(np.asarray(gallery)[search.gallery], "gallery")
-    searched = unit_rows(np.asarray(probes)[search.probes], "set of probes")
+    searched = unit_rows(np.asarray(probes)[search.probes], "probes")
     parts = []
     for start in range(0, len(searched), CHUNK):
         identity = search.probe_identity[start : start + CHUNK]

@@ -49,7 +49,7 @@ def check(options: Judgement) -> None:
                 raise CrossresError(f"--{name}: {value:g} is not between 0 and 1")
     for name in ("sizes", "degradation"):
         if getattr(options, "native", False) and getattr(options, name):
-            raise CrossresError(f"--{name}: images that are judged as they are have none; leave it out")
+            raise CrossresError(f"--{name}: cannot be combined with native images (--native, --layout)")
 
 
 def device_of(options: Judgement, encoder: Encoder) -> Device:

@@ -175,7 +175,7 @@ def bootstrap(
 
 def similarities(left: npt.ArrayLike, right: npt.ArrayLike, pairs: Pairs) -> Float64s:
     """Return the cosine of each pair's embeddings, (N,); arguments and errors as of `verify`."""
-    a, b = unit_rows(left, "set of images"), unit_rows(right, "set of images")
+    a, b = unit_rows(left, "images"), unit_rows(right, "images")
     scores: Float64s = (a[pairs.left] * b[pairs.right]).sum(1)
     return scores
 

@@ -61,7 +61,8 @@ class OnnxBackbone(nn.Module):
         channels, other, sides = (rest[0], rest[2], rest[1:]) if nchw else (rest[2], rest[0], rest[:2])
         # where sizes are free, a 3 in the place of the other layout's channels shows the mistake
         if channels != 3 if isinstance(channels, int) else other == 3:
-            raise CrossresError(f"{path}: reads {inputs[0].shape}, which is not {expects.layout} with 3 channels")
+            problem = f"reads {inputs[0].shape}, which is not {expects.layout} with 3 channels"
+            raise CrossresError(f"{path}: {problem}; try the other onnx_input.layout")
         fixed = {size for size in sides if isinstance(size, int) and size > 0}
         self.size = fixed.pop() if len(fixed) == 1 else None
         if self.batch is None and not self._takes_two(expects.size or self.size):
@@ -109,7 +110,7 @@ def onnx_encoder(path: str | Path, onnx_input: OnnxInput) -> Encoder:
     backbone = OnnxBackbone(path, onnx_input)
     size = onnx_input.size or backbone.size
     if size is None:
-        raise CrossresError(f"{path}: reads images of any size; give the side that it was trained at (size)")
+        raise CrossresError(f"{path}: reads images of any size; set onnx_input.size to the side it was trained at")
     if backbone.size not in (None, size):
         raise CrossresError(f"{path}: reads images of side {backbone.size}, not {size}")
     with torch.no_grad(), library_errors(f"{path}: cannot read images of side {size}"):

@@ -40,7 +40,7 @@ def save_pretrained(encoder: Encoder, folder: str | Path, *, info: Mapping[str, 
     """Write the encoder to a folder: all of it, or nothing.
 
     An existing folder gets the three files replaced and keeps its other files. An encoder made by ``wrap``
-    can be saved too; reading it back needs the module (``from_pretrained(folder, backbone=module)``).
+    can be saved too; reading it back needs the module (``crossres.load(folder, backbone=module)``).
 
     Args:
         encoder: the network to save.
@@ -116,7 +116,7 @@ def from_pretrained(
     fit_weights(encoder, read_safetensors(content, weights), str(weights))
     expected = config.get("model_sha256")
     if expected is not None and hashlib.sha256(content).hexdigest() != expected:
-        raise CrossresError(f"{weights} is not the file that {CONFIG} beside it belongs to; save it again")
+        raise CrossresError(f"{weights} and {CONFIG} do not match (interrupted save?); save again")
     encoder.info = {key: value for key, value in config.items() if key not in _RESERVED}
     return encoder.eval()
 
@@ -152,14 +152,14 @@ def _rebuild(
             encoder = wrap(backbone, classifier=architecture.get("classifier"), **shared)
         elif name == "wrapped":
             kind = architecture.get("module", "a module")
-            raise CrossresError(f"this model wraps {kind}: give it as from_pretrained(..., backbone=module)")
+            raise CrossresError(f"this model wraps {kind}: give it as crossres.load(..., backbone=module)")
         elif name == COPY:
             declared = {key.removeprefix("onnx_"): value for key, value in architecture.items() if key[:5] == "onnx_"}
             file = folder / str(architecture.get("file"))
             encoder = onnx_copy(file, OnnxInput(**declared), config["classes"], config["input_size"])
         elif ":" in name and not name.startswith("timm:") and not trust_code:
             raise CrossresError(
-                f"the model {where} names code to run, '{name}'; set trust_code if that is yours, or give backbone="
+                f"the model {where} would run code '{name}'; if you trust it, set trust_code, or give backbone="
             )
         else:
             options = {key: architecture[key] for key in ("embedding_dim", "small_input") if key in architecture}

@@ -64,7 +64,8 @@ def order_classes(encoder: Encoder, classes: Sequence[str], where: str, *, may_k
         reasons.append("the data names a class twice")
     if reasons:
         count = len(encoder.classes)
-        raise CrossresError(f"{where} knows {count} classes, the data has {len(classes)}: {reasons[0]}")
+        remedy = "use a model of the same classes, or choose the data's with images.classes"
+        raise CrossresError(f"{where} knows {count} classes, the data has {len(classes)}: {reasons[0]}; {remedy}")
     rows = torch.tensor([encoder.classes.index(name) for name in classes])
     classifier = encoder.classifier
     assert classifier is not None

@@ -46,10 +46,9 @@ def weights_sha256(encoder: Encoder) -> str:
 def load_weights(encoder: Encoder, path: str | Path) -> None:
     """Read a plain checkpoint into the encoder; nothing in the file is executed.
 
-    Takes the weights of an encoder or of the bare network, in ``.safetensors`` or as ``torch.save`` writes
-    them, also inside ``{"state_dict": ...}`` or ``{"model": ...}`` and under ``module.`` prefixes. A final
-    layer named fc, linear, classifier or head becomes the encoder's classifier; an encoder without a
-    classifier leaves it out.
+    Takes the weights of an encoder or of the bare network, in ``.safetensors`` or as ``torch.save`` writes them, also
+    inside ``{"state_dict": ...}`` or ``{"model": ...}`` and under ``module.`` prefixes. A final layer named fc,
+    linear, classifier or head becomes the encoder's classifier; an encoder without a classifier leaves it out.
 
     Raises:
         CrossresError: the file is missing, broken or holds more than weights, or the weights do not fit.

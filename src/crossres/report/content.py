@@ -80,7 +80,8 @@ class FinishedRun:
         try:
             self.document: dict[str, Any] = json.loads((folder / "result.json").read_text())
         except (OSError, ValueError):
-            raise CrossresError(f"{folder} has no readable result.json: end the run with --resume {folder}") from None
+            remedy = f"finish it first: {self.config.command} --resume {folder}"
+            raise CrossresError(f"{folder} has no readable result.json; {remedy}") from None
         try:
             lines = (folder / "metrics.jsonl").read_text().splitlines()
             self.epochs: list[dict[str, Any]] = [json.loads(line) for line in lines if line.strip()]

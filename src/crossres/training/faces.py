@@ -42,7 +42,7 @@ class FaceTask(Task):
         if faces.unlabelled:
             needing = [name for name in config.terms if needs_label(name) or reads(name) == "logits"]
             if needing:
-                raise CrossresError(f"losses.{needing[0]}: needs people's names, and unlabelled images have none")
+                raise CrossresError(f"losses.{needing[0]}: needs people's names; remove this loss or `unlabelled`")
             columns: Any = {"image_column": how.image_column, "corrupt": how.corrupt, "memory_mb": how.memory_mb}
             read["unlabelled"] = read_unlabelled(faces.unlabelled, **columns)
         for line in left_out(read):
@@ -57,8 +57,8 @@ class FaceTask(Task):
             self.images_in_both = len(shown)
             if shown:
                 progress.say(
-                    f"{faces.unlabelled}: {len(shown)} images are test images, first {shown[0]}: the test will "
-                    "look better than it is"
+                    f"{faces.unlabelled}: {len(shown)} training images are test images too (first: {shown[0]}); "
+                    "results will be too high. Remove them"
                 )
         else:
             train_set, val_set = hold_out_people(train_set, config.train.val_fraction, SPLIT_SEED)
@@ -114,6 +114,6 @@ def read_people(config: Experiment) -> tuple[ImageSet, ImageSet]:
     except OwnSplits:
         train_set, test_set = (read_split(config, split, open_set=True) for split in ("train", "test"))
         return train_set, test_set
-    train_set, held_out = hold_out_people(whole, config.images.test_fraction, SPLIT_SEED)
+    train_set, held_out = hold_out_people(whole, config.images.test_fraction, SPLIT_SEED, "images.test_fraction")
     assert held_out is not None  # test_fraction is above 0
     return train_set, held_out

@@ -79,7 +79,7 @@ def build_teacher(
         teacher = build_encoder(name, classes=images.classes, input_size=hr_size, mean=mean, std=std)
         load_weights(teacher, distillation.teacher)
     if more := len(teacher.classes) - len(images.classes) if config.images.classes else 0:
-        progress.say(f"the teacher knows {more} classes more than images.classes: their logits are left out")
+        progress.say(f"the teacher has {more} classes that are not in images.classes; their logits are dropped")
     return frozen_teacher(
         teacher, classes, f"the teacher {distillation.teacher}", may_know_more=bool(config.images.classes)
     )
@@ -131,7 +131,8 @@ def build_student(
 def _copied_student(config: Experiment, classes: Sequence[str]) -> Encoder:
     """Return a student that starts from an ONNX file, which decides its widths, its size and its weights."""
     if config.distillation is None:
-        raise CrossresError(f"model.name {config.model.name}: {config.command} cannot declare what the file expects")
+        remedy = f"onnx:FILE needs crossres distill or faces distill; {config.command} has no onnx_input"
+        raise CrossresError(f"model.name {config.model.name}: {remedy}")
     plain = Model(name=config.model.name)
     for option in fields(plain):
         if option.name != "input_size" and getattr(config.model, option.name) != getattr(plain, option.name):

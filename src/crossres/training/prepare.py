@@ -40,7 +40,7 @@ from crossres.training.task import PreparedRun, Task
 ImageSets = tuple[ImageSet, ImageSet | None, ImageSet]
 #: hr_size of images that differ in size, where none is chosen.
 MIXED = 32
-#: hr_size from which on the user is told, where none was chosen.
+#: hr_size above which a note warns that it is slow, where none was chosen.
 LARGE = 256
 #: Training images whose extremes go with the model.
 SAMPLED = 2000
@@ -106,9 +106,9 @@ def read_images(
     own = None if chosen else own_size(train)
     hr_size: int = chosen or own or MIXED
     if not chosen and not own:
-        progress.say(f"{config.data}: images of several sizes, read at hr_size {hr_size}; --hr_size takes another")
+        progress.say(f"{config.data}: images differ in size; reading all at hr_size {hr_size} (--hr_size changes it)")
     elif own and own > LARGE:
-        progress.say(f"{config.data}: read at the images' own hr_size {own}, which is slow; --hr_size takes another")
+        progress.say(f"{config.data}: read at the images' own hr_size {own}, which is slow (--hr_size changes it)")
     lr_size: Size = config.distillation.lr_size if config.distillation else hr_size
     check_size(lr_size, hr_size)
     return sets, hr_size, lr_size
@@ -207,7 +207,7 @@ def _build_cache(
     if isinstance(teacher.backbone, StoredBackbone):
         if not distillation.teacher_cache:
             raise CrossresError(
-                f"{distillation.teacher}: stored embeddings have no other views; leave teacher_cache on"
+                f"{distillation.teacher}: stored embeddings cover unshifted images only; set teacher_cache to true"
             )
         return stored_outputs(teacher, train.images, device.torch)
     if not distillation.teacher_cache or not distiller.needs_teacher:

@@ -141,10 +141,11 @@ def _with_teacher(config: Experiment, teacher: Encoder | None) -> Experiment:
     named = config.distillation.teacher if config.distillation else None
     if teacher is None:
         if named == IN_MEMORY:
-            raise CrossresError(f"{config.folder} has its teacher from Python: go on there, with teacher=...")
+            how = _how_to_resume(config)
+            raise CrossresError(f"{config.folder}: its teacher was passed in Python; resume with {how}")
         return config
     if config.distillation is None or named not in (None, IN_MEMORY):
-        raise CrossresError("a teacher in memory goes with a Distill whose config names no teacher")
+        raise CrossresError("teacher= needs a Distill or Faces without config.teacher; give one teacher")
     return replace(config, teacher=IN_MEMORY)  # type: ignore[call-arg]
 
 
@@ -185,5 +186,5 @@ def _begin_folder(config: Experiment, overwrite: bool) -> None:
 
 def _how_to_resume(config: Experiment) -> str:
     if config.distillation and config.distillation.teacher == IN_MEMORY:
-        return "crossres.distill(config, teacher=..., resume=True)"
+        return f"crossres.{'distill_faces' if config.faces else 'distill'}(config, teacher=..., resume=True)"
     return f"{config.command} --resume {shlex.quote(str(config.folder))}"
