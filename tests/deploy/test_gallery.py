@@ -169,7 +169,10 @@ def test_the_threshold_of_pairs_is_that_of_tar_at_far() -> None:
 @pytest.mark.parametrize(
     ("act", "message"),
     [
-        (lambda g: g.add("ada", [[1.0] * WIDTH, [float("nan")] * WIDTH]), "embedding 1 of the identity ada.* is NaN, infinite or 0"),
+        (
+            lambda g: g.add("ada", [[1.0] * WIDTH, [float("nan")] * WIDTH]),
+            "embedding 1 of the identity ada.* is NaN, infinite or 0",
+        ),
         (lambda g: g.add("ada", np.zeros(WIDTH)), "embedding 0 of the identity ada.* is NaN, infinite or 0"),
         (lambda g: g.add("ada", np.ones(WIDTH + 1)), "has 17 numbers, the gallery's embeddings 16"),
         (lambda g: g.add("", np.ones(WIDTH)), "'' cannot name an identity"),

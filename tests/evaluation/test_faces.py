@@ -160,7 +160,9 @@ def test_what_cannot_be_judged_is_said_in_one_line() -> None:
         judge(blind.eval(), FaceTest(images, search=first_image_search(images)), sizes=[8])
     embedding = RNG.normal(size=(len(images), 3))
     embedding[pairs.left[0]] = np.nan
-    with pytest.raises(CrossresError, match=rf"embedding {pairs.left[0]} is NaN, infinite or 0; 1 such rows in all$"):
+    with pytest.raises(
+        CrossresError, match=rf"embedding {pairs.left[0]} of the images is NaN, infinite or 0; 1 such rows in all$"
+    ):
         verify(embedding, embedding, pairs)
     empty = Search(*(np.array([], dtype=np.int64),) * 2, *(np.arange(3),) * 2)
     with pytest.raises(CrossresError, match=r"^the gallery: no embeddings$"):

@@ -194,7 +194,7 @@ def test_broken_config(saved, text, message):
         ({"architecture": {"name": "resnet14"}}, "does not fit the architecture 'resnet14': .*missing"),
         ({"architecture": {"name": "resnet8x4"}}, "differ in shape, first 'backbone.conv1.weight'"),
         ({"classes": ["a", "b"]}, "classifier of 3 classes, the encoder one of 2"),
-        ({"model_sha256": "0" * 64}, "not the file that config.json"),
+        ({"model_sha256": "0" * 64}, "and config.json do not match"),
     ],
 )
 def test_a_config_that_does_not_fit(saved, changes, message):
@@ -289,7 +289,7 @@ def test_a_wrapped_module_comes_back_with_the_module(tmp_path):
 def test_weights_of_another_file(saved):
     state = load_file(saved / "model.safetensors")
     save_file({key: value + 1 for key, value in state.items()}, saved / "model.safetensors")
-    with pytest.raises(CrossresError, match=r"not the file that config.json"):
+    with pytest.raises(CrossresError, match=r"and config.json do not match"):
         from_pretrained(saved)
 
 

@@ -78,7 +78,7 @@ def test_images_of_several_sizes_and_large_ones_are_reported(
         Image.new("RGB", (300, 300), (9 * i, 0, 0)).save(folder / f"{i}.png")
     config = Teach(data=str(tmp_path / "set"), model=Model(name="resnet8"), device="cpu")
     assert prepared(config, Progress())[0].facts["hr_size"] == 300
-    assert "set: read at the images' own hr_size 300, which is slow; --hr_size takes" in capsys.readouterr().err
+    assert "set: read at the images' own hr_size 300, which is slow (--hr_size changes" in capsys.readouterr().err
     Image.new("RGB", (50, 50)).save(tmp_path / "set" / "a" / "0.png")
     prepared(config, Progress())
     assert "set: images differ in size; reading all at hr_size 32 (--hr_size changes it)" in capsys.readouterr().err

@@ -40,7 +40,7 @@ class Predict(SavedModel):
         photos: image files, or folders of them.
         top: classes to name for each photo.
         csv: write a table into this file.
-        threads: CPU threads for an ONNX file; 0: all cores.
+        threads: CPU threads for an ONNX file, 0 for all cores.
     """
 
     command: ClassVar[str] = "crossres predict"
@@ -185,7 +185,7 @@ class Page(SavedModel):
         same_space: trust that model and gallery are comparable, although no record says so.
         host: address to listen at; 0.0.0.0 lets everybody in.
         port: port to listen at.
-        threads: CPU threads for an ONNX file; 0: all cores.
+        threads: CPU threads for an ONNX file, 0 for all cores.
     """
 
     command: ClassVar[str] = "crossres page"

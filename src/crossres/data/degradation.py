@@ -17,7 +17,7 @@ class Degradation:
     """How a low-resolution image comes from a high-resolution one, in this order.
 
     Args:
-        preset: clean = downsampling only; realistic = blur, downsampling, noise and JPEG of the ranges below.
+        preset: kind of degradation: clean = downsampling; realistic = also blur, noise, JPEG in these ranges.
         kernel: resampling kernel, antialiased (but for nearest), as Pillow defines them.
         blur: range of the Gaussian blur's sigma, in LR pixels, drawn per sample; by preset if left out.
         noise: range of the Gaussian noise's standard deviation, in 0..1 of full scale; by preset if left out.
