@@ -1,7 +1,5 @@
 """crossres: recognise objects and faces in tiny images by cross-resolution distillation."""
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

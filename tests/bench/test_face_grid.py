@@ -36,7 +36,7 @@ def test_a_grid_of_faces(
             "device": "cpu",
             "precision": "float32",
         },
-        "methods": {"cosface": {"cosface": {"scale": 16.0}}, "cosine": "cosine"},
+        "methods": {"cosface": {"cosface": {"weight": 1, "scale": 16.0}}, "cosine": "cosine"},
         "protocols": {"own": {"data": "$FACES", "pairs": "pairs.csv", "sizes": [4, 8], "resamples": 0}},
     }
     Path("grid.yaml").write_text(yaml.safe_dump(grid))

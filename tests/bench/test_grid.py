@@ -183,7 +183,7 @@ def test_the_protocols_of_faces_share_the_gallerys_cache(grid: dict[str, Any], t
         ({"base": {"train": 3}}, r"resnet8-8x8-ce-seed0: train: expected its options as 'key: value', got 3"),
         ({"base": {"losses": {}}}, r"base.losses: that is what a grid varies; leave it out"),
         ({"transfer": {"other": {"folder": "x"}}}, r"transfer.other: unknown option 'folder'"),
-        ({"transfer": {"other": {}}}, r"transfer.other: DATA missing; see crossres transfer --help"),
+        ({"transfer": {"other": {}}}, r"transfer.other: DATA is required; see crossres transfer --help"),
         ({"transfer": {"other": {"data": "x", "splits": "y"}}}, r"transfer.other: unknown option 'splits'"),
         (
             {"transfer": {"other": {"data": "x", "degradation": {"kernal": "area"}}}},

@@ -1,7 +1,5 @@
 """Do a grid of distillations: independent runs that are skipped when done and resumed when cut off."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Iterator

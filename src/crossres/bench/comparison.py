@@ -1,7 +1,5 @@
 """Methods side by side: what their results say, and what they do not."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

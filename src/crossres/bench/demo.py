@@ -1,7 +1,5 @@
 """The whole story on 5,000 digits: teacher, students without and with distillation, figure, report."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 from typing import Any

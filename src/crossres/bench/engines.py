@@ -1,7 +1,5 @@
 """How the runs of a grid are carried out: side by side on this machine, or over a Ray cluster."""
 
-from __future__ import annotations
-
 import json
 import os
 import queue

@@ -1,7 +1,5 @@
 """A comparison of methods as figures."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any

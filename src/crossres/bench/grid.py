@@ -1,7 +1,5 @@
 """A grid of distillations from one YAML: what varies, and the runs it makes."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterator, Mapping

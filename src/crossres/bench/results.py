@@ -1,7 +1,5 @@
 """Results of runs: which are of one experiment, what a method gains over another, paired by seed."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Comparisons as Markdown, LaTeX and CSV."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Callable, Iterable, Sequence

@@ -1,7 +1,5 @@
 """``crossres bench``."""
 
-from __future__ import annotations
-
 from crossres.bench.bench import run_bench
 from crossres.bench.grid import read_grid
 from crossres.commands.parsing import Request

@@ -1,7 +1,5 @@
 """``crossres demo``."""
 
-from __future__ import annotations
-
 from crossres.bench.demo import demo
 from crossres.commands.parsing import Request
 from crossres.config.judging import Demo

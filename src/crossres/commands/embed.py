@@ -1,7 +1,5 @@
 """``crossres embed``: needs no torch for an ONNX file."""
 
-from __future__ import annotations
-
 from crossres.commands.parsing import Request
 from crossres.commands.printing import note
 from crossres.config.deployment import Embed

@@ -1,7 +1,5 @@
 """``crossres enroll``: needs no torch for an ONNX file."""
 
-from __future__ import annotations
-
 from crossres.commands.parsing import Request
 from crossres.commands.printing import note, show, show_json
 from crossres.config.deployment import Enroll

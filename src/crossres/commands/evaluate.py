@@ -1,7 +1,5 @@
 """``crossres evaluate``: call, print."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """``crossres faces evaluate``: call, print."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """``crossres export``."""
 
-from __future__ import annotations
-
 from crossres.commands.parsing import Request
 from crossres.commands.printing import show_json
 from crossres.config.deployment import Export

@@ -1,7 +1,5 @@
 """The help of a command: a screen of what a first user needs, or every option."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import textwrap

@@ -1,7 +1,5 @@
 """``crossres identify``: needs no torch for an ONNX file."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from crossres.commands.parsing import Request

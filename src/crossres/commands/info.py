@@ -1,7 +1,5 @@
 """``crossres info``: versions, devices and what is installed."""
 
-from __future__ import annotations
-
 import os
 import platform
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """The command line: find the command, read its options, call it; every error a user can mend is one line."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """``crossres methods``: the methods by name, with their losses, measured accuracy and step cost."""
 
-from __future__ import annotations
-
 import json
 import textwrap
 from importlib.resources import files

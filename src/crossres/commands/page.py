@@ -1,7 +1,5 @@
 """``crossres page``."""
 
-from __future__ import annotations
-
 import signal
 import socket
 import sys

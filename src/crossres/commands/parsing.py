@@ -1,7 +1,5 @@
 """The one parser: a command line to the options of its command, over those of a YAML file."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field

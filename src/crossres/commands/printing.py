@@ -1,7 +1,5 @@
 """How commands print: results on stdout, notes on stderr, names that are not UTF-8 escaped."""
 
-from __future__ import annotations
-
 import json
 import sys
 from typing import Any

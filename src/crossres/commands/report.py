@@ -1,7 +1,5 @@
 """``crossres report``."""
 
-from __future__ import annotations
-
 from crossres.commands.parsing import Request
 from crossres.config.judging import Report
 

@@ -1,7 +1,5 @@
 """``crossres teach``, ``distill`` and ``faces distill``."""
 
-from __future__ import annotations
-
 from crossres.commands.parsing import Request
 from crossres.config.experiment import Experiment
 

@@ -1,7 +1,5 @@
 """``crossres transfer``: call, print."""
 
-from __future__ import annotations
-
 from crossres.commands.parsing import Request
 from crossres.commands.printing import show, show_json
 from crossres.config.judging import Transfer

@@ -1,7 +1,5 @@
 """``crossres verify``: needs no torch for an ONNX file."""
 
-from __future__ import annotations
-
 from crossres.commands.parsing import Request
 from crossres.commands.printing import marks, note, show, show_json
 from crossres.config.deployment import Verify

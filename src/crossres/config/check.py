@@ -1,7 +1,5 @@
 """The ranges of an experiment's options, and options that contradict each other."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The commands that put a trained model to use: their options."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 

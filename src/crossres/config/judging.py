@@ -1,7 +1,5 @@
 """The commands that judge trained models and compare methods: their options."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 

@@ -4,8 +4,6 @@
 (``--losses.crrcd.tau 0.1``). Weights are as published where nothing is said; for 8x8 and 16x16 images.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 Losses = dict[str, dict[str, Any]]

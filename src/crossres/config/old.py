@@ -1,7 +1,5 @@
 """Options of earlier versions: what runs, results and recipes of theirs say, in today's names."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

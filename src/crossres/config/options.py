@@ -3,8 +3,6 @@
 The help of an option is its text below ``Args:`` in the docstring of its class or of a base.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 

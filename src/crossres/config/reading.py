@@ -1,7 +1,5 @@
 """Options from YAML, dicts and words: unknown names and wrong types are refused by name, defaults filled in."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass, replace
 from functools import cache

@@ -1,7 +1,5 @@
 """Options as they are written: plain dicts, YAML, what may be published, and the hash of what decides the numbers."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from dataclasses import asdict

@@ -1,7 +1,5 @@
 """The options of a dataclass as a flat list: what the command line, the help and the reading of files share."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Iterator
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache

@@ -1,7 +1,5 @@
 """Which device, how many, and in which precision."""
 
-from __future__ import annotations
-
 import os
 import platform
 import subprocess

@@ -1,7 +1,5 @@
 """The one exception a user's mistake ends in."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches

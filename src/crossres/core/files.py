@@ -1,7 +1,5 @@
 """Atomic files and the exact state of a run."""
 
-from __future__ import annotations
-
 import base64
 import errno
 import json

@@ -5,8 +5,6 @@ value padding has too); 16-bit pixels keep their high byte; of an animation the 
 Floating-point pixels are refused, since their range is unknown.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Literal, get_args
 

@@ -1,7 +1,5 @@
 """Face sets in the layouts they are published in: folders with a gallery and probes, and insightface's .bin."""
 
-from __future__ import annotations
-
 import pickle
 import re
 from collections.abc import Callable, Sequence

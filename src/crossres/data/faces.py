@@ -1,7 +1,5 @@
 """Which face images are compared: pairs that a list names or that are drawn, galleries and probes."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager

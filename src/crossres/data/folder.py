@@ -1,7 +1,5 @@
 """Image files in class folders."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from hashlib import sha256

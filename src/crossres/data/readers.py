@@ -1,7 +1,5 @@
 """read: one call for every source of labelled images."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable, Sequence

@@ -4,8 +4,6 @@ Images lie in one Arrow table, in memory or mapped from a file where they are to
 pages, and pickling it is one copy (in memory) or none (mapped).
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator, Sequence

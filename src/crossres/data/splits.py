@@ -1,7 +1,5 @@
 """How a set is split into training and test images: class by class, or so that no person is on both sides."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from hashlib import sha256
 from typing import Literal

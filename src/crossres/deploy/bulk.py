@@ -1,7 +1,5 @@
 """Many photos: what a model sees on each, and their embeddings as parquet files, on this machine or over Ray."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io

@@ -1,7 +1,5 @@
 """The network as it is deployed: photos of any size in, answers out; what torch runs and what every export holds."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

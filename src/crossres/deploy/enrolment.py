@@ -4,8 +4,6 @@
 ``--json``; ``note`` is called with each line that a user should read beside it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path

@@ -3,8 +3,6 @@
 It is checked against the network on real images.
 """
 
-from __future__ import annotations
-
 import tempfile
 import timeit
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """What an answer needs to know of a network, beside its weights; it travels in a model's folder or an ONNX file."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field

@@ -1,7 +1,5 @@
 """A gallery's file: a stored zip of JSON and .npy files; any file may be read, as nothing in one is executed."""
 
-from __future__ import annotations
-
 import io
 import json
 import math

@@ -1,7 +1,5 @@
 """What the page shows, as HTML: everything that comes from outside is escaped here."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Iterable, Sequence

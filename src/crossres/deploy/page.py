@@ -1,7 +1,5 @@
 """``crossres page``: a web page on this machine, to ask a model about photos by hand or through its API."""
 
-from __future__ import annotations
-
 import os
 import threading
 from collections.abc import Callable, Sequence

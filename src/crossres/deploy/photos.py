@@ -1,7 +1,5 @@
 """Photos from anywhere, some of them hostile: to 8-bit RGB within bounds, and the gate before the network."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterable, Iterator
 from pathlib import Path

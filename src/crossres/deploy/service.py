@@ -1,7 +1,5 @@
 """What the page can be asked, and the photos that it begins with: plain functions, without a web server."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace

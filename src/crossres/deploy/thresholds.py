@@ -1,7 +1,5 @@
 """Which similarity is enough: thresholds of searches and of pairs, and how they are calibrated."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

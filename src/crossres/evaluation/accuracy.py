@@ -1,7 +1,5 @@
 """Numbers of classification as pure functions."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 

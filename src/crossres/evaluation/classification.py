@@ -1,7 +1,5 @@
 """Classification: accuracy, confusion and accuracy against resolution."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any

@@ -1,7 +1,5 @@
 """An encoder on faces: its images read at every resolution, and the protocols on its embeddings."""
 
-from __future__ import annotations
-
 import codecs
 import csv
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """Pictures of results as PNG, and what all figures share: style, curves, axes of classes."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

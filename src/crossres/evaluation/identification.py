@@ -1,7 +1,5 @@
 """Identification: whose face is it? Closed set (rank-k, CMC), open set (TPIR at FPIR) and retrieval (mAP)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """What every judgement of an encoder shares: checked options, images, sizes, a device, outputs; and its end."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext

@@ -1,7 +1,5 @@
 """What a comparison of methods can and cannot say: intervals, paired tests, ranks. Pure functions."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

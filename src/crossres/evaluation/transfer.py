@@ -1,7 +1,5 @@
 """Transfer: what a frozen encoder's embeddings are worth on images it was not trained for."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -4,8 +4,6 @@ All functions take similarities: the larger, the more alike. A pair is accepted 
 the threshold; pairs of equal similarity are accepted or refused together.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any

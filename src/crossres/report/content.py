@@ -1,7 +1,5 @@
 """What a report is made from: finished runs and, each computed once, the images, teachers and outputs they share."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Hashable
 from dataclasses import replace

@@ -3,8 +3,6 @@
 These are SVG inside the page: text stays text, colours are the page's variables, so light and dark both read.
 """
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Callable, Iterator, Sequence

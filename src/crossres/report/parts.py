@@ -1,7 +1,5 @@
 """The blocks of a run that both tasks have: options, learning curves, errors, speed and size."""
 
-from __future__ import annotations
-
 import base64
 import io
 import time

@@ -1,7 +1,5 @@
 """``crossres report``: finished runs as one page, a section a run, and several runs side by side."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,7 +1,5 @@
 """Does the student keep the teacher's relations? Maps of both spaces, and numbers of how far they agree."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from math import isfinite
 

@@ -4,8 +4,6 @@ Of objects accuracy, confusion and the most confident mistakes; of faces verific
 pairs are, and the pairs that are judged most wrongly.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import nan

@@ -1,7 +1,5 @@
 """Student, losses and their weights as one module that returns named loss terms."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 

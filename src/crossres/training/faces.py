@@ -1,7 +1,5 @@
 """Faces: an embedding, judged by verification and identification of people it was not trained on."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

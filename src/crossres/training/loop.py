@@ -1,7 +1,5 @@
 """The one training loop, for teachers and students."""
 
-from __future__ import annotations
-
 import json
 import math
 import time

@@ -1,7 +1,5 @@
 """The networks of a run: the teacher as a config names it, and the student as it starts."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import fields

@@ -1,7 +1,5 @@
 """From a config to everything a run needs: images, networks, losses, the teacher's cache; checked before a step."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict, replace

@@ -1,7 +1,5 @@
 """What a run leaves behind: the judged model and result.json."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict
 from typing import Any

@@ -1,7 +1,5 @@
 """From a config to a finished run: read, check, build, train, judge, save."""
 
-from __future__ import annotations
-
 import json
 import logging
 import shlex

@@ -1,7 +1,5 @@
 """What a run is for, and what it is made of."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
