@@ -208,7 +208,7 @@ def test_what_is_not_a_file_of_yaml(tmp_path: Path) -> None:
     for content, line in (
         ("a: [", "not YAML: "),
         ("- a", "holds no options"),
-        ("name: x", "METHODS and PAIRS missing"),
+        ("name: x", "METHODS and PAIRS are required"),
     ):
         (tmp_path / "g.yaml").write_text(content)
         with pytest.raises(CrossresError, match=rf"g.yaml: {line}"):

@@ -95,7 +95,7 @@ def test_two_photos_are_verified(model: Path, people: Path, capsys: pytest.Captu
     ("words", "message"),
     [
         ("enroll G", "nothing to do; give PEOPLE, --remove, --strangers, --pairs or --index"),
-        ("identify G", "PHOTOS missing"),
+        ("identify G", "PHOTOS is required"),
         ("verify a b --model M --threshold 1.5", "a similarity lies within -1..1, got 1.5"),
         ("verify a b --model M --gallery G --threshold 1", "both set the threshold; give one of them"),
     ],
