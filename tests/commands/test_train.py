@@ -524,7 +524,8 @@ def test_resume_refuses(refused: Refused, interrupted: Interrupted) -> None:
     assert refused("distill", "--resume", run, "--overwrite").endswith("leave --overwrite out")
     assert refused("distill", "--resume", "runs") == "runs is not a run (no config.yaml); give the folder RUNS/NAME"
     assert refused("distill", "--resume", "nowhere").startswith("nowhere is not a run")
-    assert refused("teach", "--resume", run) == f"{run} is a run of crossres distill; resume it with crossres distill --resume {run}"
+    remedy = f"resume it with crossres distill --resume {run}"
+    assert refused("teach", "--resume", run) == f"{run} is a run of crossres distill; {remedy}"
     config = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(config.replace("learning_rate: 0.1", "learning_rate: 0.2"))
     line = refused("distill", "--resume", run)
