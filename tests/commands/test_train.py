@@ -531,7 +531,8 @@ def test_resume_refuses(refused: Refused, interrupted: Interrupted) -> None:
     line = refused("distill", "--resume", run)
     assert line == "the state belongs to another experiment than the config; use --overwrite or another --name"
     (run / "config.yaml").write_text(config.replace("epochs:", "epoch:"))
-    assert refused("distill", "--resume", run) == "unknown option 'train.epoch'; did you mean 'train.epochs'?"
+    line = refused("distill", "--resume", run)
+    assert line == f"{run / 'config.yaml'}: unknown option 'train.epoch'; did you mean 'train.epochs'?"
 
 
 def test_a_truncated_state(refused: Refused, interrupted: Interrupted) -> None:
