@@ -19,10 +19,10 @@ from crossres.evaluation.prepare import (
     check,
     degradation_of,
     device_of,
-    embed,
+    embeddings_of,
     kept,
     loader_of,
-    predict,
+    logits_of,
     read_split,
     sizes_of,
 )
@@ -119,7 +119,7 @@ def test_predict_goes_in_order_and_leaves_the_network_as_it_was(network: Encoder
     before = {name: value.clone() for name, value in network.state_dict().items()}
     for training in (True, False):
         network.train(training)
-        logits = predict(network, served)
+        logits = logits_of(network, served)
         assert network.training is training
         assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
         assert logits.shape == (30, 3)
@@ -130,21 +130,21 @@ def test_predict_goes_in_order_and_leaves_the_network_as_it_was(network: Encoder
     with torch.no_grad():
         expected = network(batch.lr).logits
     torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(predict(network, served, batch_size=4), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(logits_of(network, served, batch_size=4), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_predict_in_bfloat16_is_close_and_float32(network: Encoder) -> None:
     served = Loader(grey(), hr_size=32, lr_size=8)
-    low = predict(network, served, lambda: torch.autocast("cpu", torch.bfloat16))
+    low = logits_of(network, served, lambda: torch.autocast("cpu", torch.bfloat16))
     assert low.dtype == torch.float32
-    torch.testing.assert_close(low, predict(network, served), rtol=0.1, atol=0.1)
-    assert not torch.equal(low, predict(network, served))
+    torch.testing.assert_close(low, logits_of(network, served), rtol=0.1, atol=0.1)
+    assert not torch.equal(low, logits_of(network, served))
 
 
 def test_the_embeddings_are_the_encoders_at_its_low_resolution(network: Encoder) -> None:
     loader = Loader(grey(12), hr_size=16, lr_size=8, degradation=Degradation(kernel="area"))
     calls: list[tuple[int, int]] = []
-    embeddings = embed(network, loader, batch_size=5, progress=lambda *call: calls.append(call))
+    embeddings = embeddings_of(network, loader, batch_size=5, progress=lambda *call: calls.append(call))
     small = torch.cat([batch.lr for batch in loader.ordered()])
     assert small.shape == (12, 3, 8, 8)
     with torch.no_grad():

@@ -7,7 +7,8 @@ from crossres.config.options import Device, Precision, SavedModel, TestImages
 from crossres.data.degradation import Degradation
 from crossres.models.onnx_input import OnnxInput
 
-SplitName = Literal["test", "train", "all"]
+#: As of `crossres.data.splits.Split`, which the help should not have to import.
+Split = Literal["test", "train", "all"]
 
 
 @dataclass(kw_only=True)
@@ -49,7 +50,7 @@ class Evaluate(Judgement):
     )
     example: ClassVar[str] = "crossres evaluate runs/student photos --sizes 4,8,16 --png curve.png"
 
-    split: SplitName = "test"
+    split: Split = "test"
     sizes: list[int] = field(default_factory=list)
     native: bool = False
     png: str | None = None
@@ -104,7 +105,7 @@ class EvaluateFaces(Judgement):
     gallery: str | None = None
     sizes: list[int] = field(default_factory=list)
     hr_size: int | None = None
-    split: SplitName | None = None
+    split: Split | None = None
     onnx_input: OnnxInput | None = None
     layout: str | None = None
     native: bool = False

@@ -13,7 +13,7 @@ from crossres.data.degradation import Kernel
 #: Characters of a JSON text in a file that may come from anybody.
 MAX_TEXT = 16 * 2**20
 
-Task = Literal["classification", "faces"]
+Purpose = Literal["classification", "faces"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Facts:
         about: all else that is known: degradation, versions, measured results, precision.
     """
 
-    task: Task
+    task: Purpose
     classes: tuple[str, ...]
     lr_size: tuple[int, int]
     hr_size: int
@@ -45,7 +45,7 @@ class Facts:
 
     def __post_init__(self) -> None:
         sound = (
-            self.task in get_args(Task)
+            self.task in get_args(Purpose)
             and all(isinstance(name, str) and name.isprintable() for name in self.classes)
             and len(set(self.classes)) == len(self.classes)
             and all(type(side) is int and 1 <= side <= 4096 for side in (*self.lr_size, self.hr_size))

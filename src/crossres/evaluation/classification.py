@@ -13,7 +13,7 @@ from crossres.core.devices import Device
 from crossres.core.errors import CrossresError
 from crossres.data.images import ImageSet, left_out
 from crossres.evaluation.accuracy import confusion_matrix, measure
-from crossres.evaluation.prepare import CPU, check, device_of, kept, loader_of, note, predict, read_split, sizes_of
+from crossres.evaluation.prepare import CPU, check, device_of, kept, loader_of, logits_of, note, read_split, sizes_of
 from crossres.models.encoder import Encoder
 from crossres.models.pretrained import from_pretrained
 
@@ -77,10 +77,10 @@ def evaluate_encoder(encoder: Encoder, images: ImageSet, options: Evaluate, devi
     hr_size, low, high = sizes_of(encoder)
     sizes = _sizes(options, hr_size, low, high)
     loader = loader_of(options, encoder, images, device, native=options.native)
-    logits = predict(encoder.to(device.torch), loader, device.autocast)
+    logits = logits_of(encoder.to(device.torch), loader, device.autocast)
     curve = []
     for size in sizes:
-        scores = logits if size == loader.lr_size else predict(encoder, loader.at(size), device.autocast)
+        scores = logits if size == loader.lr_size else logits_of(encoder, loader.at(size), device.autocast)
         curve.append({"size": size, **measure(scores, label)})
     trained = None if options.native else encoder.info.get("degradation")
     return {

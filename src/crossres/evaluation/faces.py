@@ -24,7 +24,7 @@ from crossres.data.images import ImageSet
 from crossres.data.loader import Loader
 from crossres.evaluation.face_protocols import FaceTest, read_protocols
 from crossres.evaluation.identification import FPIRS, identify
-from crossres.evaluation.prepare import CPU, check, degradation_of, device_of, embed, kept, note, sizes_of
+from crossres.evaluation.prepare import CPU, check, degradation_of, device_of, embeddings_of, kept, note, sizes_of
 from crossres.evaluation.verification import FARS, best_threshold, similarities, verify
 from crossres.models.cache import cached_outputs
 from crossres.models.encoder import Encoder
@@ -227,7 +227,7 @@ class _Reading:
             elif gallery is not None:
                 rows = cached_outputs(encoder, loader, folder, **how).embedding[0].cpu().numpy()
             else:
-                rows = embed(encoder, loader, self.device.autocast, progress=partial(self.progress, what))
+                rows = embeddings_of(encoder, loader, self.device.autocast, progress=partial(self.progress, what))
             embeddings.append(_sound(rows, loader))
         return embeddings
 

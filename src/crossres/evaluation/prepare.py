@@ -136,13 +136,13 @@ def batch_outputs(
         encoder.train(training)
 
 
-def predict(encoder: Encoder, loader: Loader, autocast: Autocast = nullcontext, batch_size: int = BATCH) -> Tensor:
+def logits_of(encoder: Encoder, loader: Loader, autocast: Autocast = nullcontext, batch_size: int = BATCH) -> Tensor:
     """Return the logits of every image at its low resolution, float32 (N, classes), in the loader's order."""
     outputs = batch_outputs(encoder, loader, autocast, batch_size)
     return torch.cat([batch.logits.float() for batch in outputs if batch.logits is not None])
 
 
-def embed(
+def embeddings_of(
     encoder: Encoder,
     loader: Loader,
     autocast: Autocast = nullcontext,

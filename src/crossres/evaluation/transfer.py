@@ -9,7 +9,7 @@ from crossres.core.devices import Device
 from crossres.core.errors import CrossresError, needs
 from crossres.data.images import ImageSet, left_out
 from crossres.data.splits import stratified_split
-from crossres.evaluation.prepare import CPU, check, device_of, embed, loader_of, note, read_split
+from crossres.evaluation.prepare import CPU, check, device_of, embeddings_of, loader_of, note, read_split
 from crossres.models.encoder import Encoder
 from crossres.models.pretrained import from_pretrained
 
@@ -71,7 +71,7 @@ def transfer_encoder(
     builders = _classifiers(len(kept))
     encoder = encoder.to(device.torch)
     loader, of_test = (loader_of(options, encoder, images, device) for images in (train, test))
-    x, x_test = embed(encoder, loader, device.autocast), embed(encoder, of_test, device.autocast)
+    x, x_test = embeddings_of(encoder, loader, device.autocast), embeddings_of(encoder, of_test, device.autocast)
     best, top1 = {}, {}
     for name, (build, choices) in builders.items():
         fitted = ((choice, build(choice).fit(x[kept], train.labels[kept])) for choice in choices)

@@ -9,7 +9,7 @@ from crossres.data.images import ImageSet, left_out
 from crossres.data.loader import Loader
 from crossres.data.splits import SPLIT_SEED, require_classes, stratified_split
 from crossres.evaluation.accuracy import measure, right_at_k
-from crossres.evaluation.prepare import Autocast, predict, read_split
+from crossres.evaluation.prepare import Autocast, logits_of, read_split
 from crossres.losses.options import reads
 from crossres.models.encoder import Encoder
 from crossres.training.task import Task
@@ -45,11 +45,11 @@ class Classification(Task):
         return trained
 
     def validate(self, encoder: Encoder, val: Loader, autocast: Autocast) -> dict[str, float]:
-        numbers = measure(predict(encoder, val, autocast), val.label)
+        numbers = measure(logits_of(encoder, val, autocast), val.label)
         return {f"val_{name}": number for name, number in numbers.items()}
 
     def judge(self, encoder: Encoder, test: Loader, val: Loader | None, autocast: Autocast) -> dict[str, Any]:  # noqa: ARG002
-        logits = predict(encoder, test, autocast)
+        logits = logits_of(encoder, test, autocast)
         return {**measure(logits, test.label), "right": encode_bits(right_at_k(logits, test.label).cpu())}
 
     def summary(self, result: dict[str, Any]) -> str:

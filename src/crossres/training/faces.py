@@ -12,7 +12,7 @@ from crossres.data.loader import Loader
 from crossres.data.readers import read_unlabelled
 from crossres.data.splits import SPLIT_SEED, OwnSplits, hold_out_people, images_in_both, overlap
 from crossres.evaluation.identification import identify
-from crossres.evaluation.prepare import Autocast, embed, read_split
+from crossres.evaluation.prepare import Autocast, embeddings_of, read_split
 from crossres.evaluation.verification import best_threshold, similarities, verify
 from crossres.losses.options import needs_label, reads
 from crossres.models.encoder import Encoder
@@ -72,13 +72,13 @@ class FaceTask(Task):
         return train.classes if any(reads(name) == "logits" for name in self.config.terms) else ()
 
     def validate(self, encoder: Encoder, val: Loader, autocast: Autocast) -> dict[str, float]:
-        embedding = embed(encoder, val, autocast)
+        embedding = embeddings_of(encoder, val, autocast)
         verified = verify(embedding, embedding, self.val_pairs, resamples=0)
         return {"val_auc": verified["auc"], "val_accuracy": verified["accuracy_best"]}
 
     def judge(self, encoder: Encoder, test: Loader, val: Loader | None, autocast: Autocast) -> dict[str, Any]:
         assert val is not None
-        embedding, chooses = (embed(encoder, loader, autocast) for loader in (test, val))
+        embedding, chooses = (embeddings_of(encoder, loader, autocast) for loader in (test, val))
         threshold = best_threshold(similarities(chooses, chooses, self.val_pairs), self.val_pairs.same)
         verified = verify(embedding, embedding, self.test_pairs, threshold=threshold)
         result: dict[str, Any] = {
