@@ -1,7 +1,7 @@
 """The methods by name: the losses of each with the weights that the tables use.
 
 `crossres distill --method NAME` trains one, grids name them, and single options stay settable over them
-(``--losses.crrcd.tau 0.1``). Weights are as published where nothing is said; for 8x8 and 16x16 images.
+(``--losses.crrcd.tau 0.1``). Weights without a comment are as published; all are for 8x8 and 16x16 images.
 """
 
 from typing import Any
@@ -47,7 +47,7 @@ METHODS: dict[str, Losses] = {
 _NAMES: Losses = {"cosface": {"weight": 0.2, "scale": 30.0}}
 _RELATIONS: dict[str, Any] = {"weight": 1.0, "critic": "softmax", "depth": 1}
 
-#: Of faces: without names where none is said.
+#: Of faces; those without cosface train without names.
 FACE_METHODS: dict[str, Losses] = {
     "cosine": {"cosine": {"weight": 8.0}},
     "cosface": {"cosface": {"weight": 1.0, "scale": 30.0}},  # names alone

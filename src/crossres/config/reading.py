@@ -192,15 +192,17 @@ def _losses(config: Experiment, given: Flat, over: Flat, *, named_all: bool) -> 
         if name not in config.methods:
             raise CrossresError(f"unknown method '{name}'{nearest(name, config.methods)}")
         terms = {loss: dict(options) for loss, options in config.methods[name].items()}
-    for source in (given, over):
-        for full, value in source.items():
-            if full.startswith("losses."):
-                _, loss, key = full.split(".", 2)
-                terms.setdefault(loss, {})[key] = value
+    for full, value in (*given.items(), *over.items()):
+        if full.startswith("losses."):
+            _, loss, key = full.split(".", 2)
+            terms.setdefault(loss, {})[key] = value
     for full in (*given, *over):
-        loss, _, key = full.removeprefix("losses.").partition(".")
-        lacks = full.startswith("losses.") and key != "weight" and "weight" not in terms[loss]
-        if lacks or (full.startswith("losses.") and full in over and key != "weight" and not terms[loss]["weight"]):
+        if not full.startswith("losses.") or full.endswith(".weight"):
+            continue
+        loss = full.split(".")[1]
+        weight = terms[loss].get("weight")
+        # what a file says of a loss that words turn off goes with it
+        if weight is None or (full in over and not weight):
             raise CrossresError(f"{full} is set but losses.{loss} is off; give losses.{loss}.weight a value")
     return {
         loss: {each.name: each.default for each in options_of_loss(loss)} | options

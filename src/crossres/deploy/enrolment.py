@@ -177,7 +177,7 @@ def identify(options: Identify, note: Note = lambda _: None) -> dict[str, Any]:
 
     Returns:
         gallery (its path), threshold (a `crossres.deploy.thresholds.Threshold` as a dict; None where none holds),
-        outgrown, and photos: of each its path as photo, name (None: nobody, or no threshold), nearest (name and
+        outgrown, and photos: of each its path as photo, name (None: not in it, or no threshold), nearest (name and
         similarity of each), flags and error.
 
     Raises:

@@ -246,7 +246,7 @@ class Gallery:
         return matches
 
     def identify(self, probe: npt.ArrayLike) -> Match | None:
-        """Return who one probe (d,) is, or None: nobody in this gallery; CrossresError where no threshold is set."""
+        """Return who one probe (d,) is, None if not in this gallery; CrossresError where no threshold is set."""
         if self.threshold is None:
             raise CrossresError("the gallery has no threshold; calibrate it on strangers first")
         best = self.search(probe)[0]
