@@ -1,5 +1,7 @@
 """From a config to a finished run: read, check, build, train, judge, save."""
 
+import atexit
+import gc
 import json
 import logging
 import shlex
@@ -10,6 +12,7 @@ from typing import Any
 
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
+from torch import distributed
 
 from crossres.config.experiment import IN_MEMORY, Distill, Experiment, Faces, Teach
 from crossres.config.reading import from_config
@@ -61,6 +64,9 @@ def train(
     device = resolve_device(config.device, config.precision, config.train.devices)
     fabric = fabric_of(config, device)
     fabric.launch()
+    if device.world_size > 1:
+        atexit.unregister(leave_group)
+        atexit.register(leave_group)
     progress = Progress(quiet=quiet or fabric.global_rank > 0)
     line = "stopped before the first step; give the same command again"
     try:
@@ -105,6 +111,16 @@ def fabric_of(config: Experiment, device: Device) -> Fabric:
         strategy=strategy,
         precision="bf16-mixed" if device.precision == "bfloat16" else "32-true",
     )
+
+
+def leave_group() -> None:
+    """Leave the process group before the interpreter ends.
+
+    A thread of gloo that still frees the tensors of its last exchange would abort the process then.
+    """
+    gc.collect()  # what holds the group, such as DDP's reducer
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def teach(config: Teach, **how: Any) -> dict[str, Any]:
