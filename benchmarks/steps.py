@@ -102,7 +102,7 @@ class Step:
             self.number += 1
             batch = next(self.batches)
         data = self._now()
-        teacher = self.cache(batch.index, batch.view)
+        teacher = self.cache(batch.index, batch.view, batch.place)
         with self.device.autocast():
             terms, _ = self.distiller(batch.lr, teacher, batch.label, batch.index)
         torch.stack([*terms.values()]).sum().backward()

@@ -29,6 +29,8 @@ class Batch:
         label: class of each image, int64 (B,).
         index: stable position of each image in its ImageSet, int64 (B,).
         view: which fixed view the images belong to, int64 (B,): 0 as stored, 1 flipped left to right.
+        place: where each point lies in that view, float32 (B, 2, 3), the affine map of ``torch``'s ``affine_grid``
+            (from -1, the left or upper border, to 1); None where no image is shifted or zoomed.
     """
 
     hr: Tensor | None
@@ -36,6 +38,7 @@ class Batch:
     label: Tensor
     index: Tensor
     view: Tensor
+    place: Tensor | None = None
 
 
 @dataclass

@@ -184,7 +184,9 @@ class Loader:
                 images = recoloured(images, now["colour"])
             lr = images if unchanged else degrade(images, self.lr_size, self.degradation, draws=draws.rows(row))
             hr_images = images if hr or unchanged else None
-            yield Batch(hr_images, lr, self.label[now["order"]], index=now["order"], view=now["flip"].long())
+            place = _place(self.hr_size, now["flip"], now.get("shift"), now.get("zoom"))
+            view = now["flip"].long()
+            yield Batch(hr_images, lr, self.label[now["order"]], index=now["order"], view=view, place=place)
 
     def _decoded(self, batches: list[Tensor]) -> Iterator[Tensor]:
         """Yield the pixels of the images at some positions, uint8 (B, 3, hr_size, hr_size), on the device."""
@@ -234,6 +236,19 @@ def shift_and_flip(pixels: Tensor, shift: Tensor, flip: Tensor) -> Tensor:
     # one gather over all pixels is five times as fast as one per axis
     source = (rows[:, :, None] * width + columns[:, None]).flatten(1)
     return pixels.flatten(2).gather(2, source[:, None].expand(-1, pixels.shape[1], -1)).view_as(pixels)
+
+
+def _place(side: int, flip: Tensor, shift: Tensor | None, zoom: Tensor | None) -> Tensor | None:
+    """Return where each point of the shifted, flipped and zoomed images lies in the view that is flipped alone."""
+    if shift is None and zoom is None:
+        return None
+    place = torch.zeros(len(flip), 2, 3, device=flip.device)
+    place[:, 0, 0] = place[:, 1, 1] = 1.0 if zoom is None else 1 / zoom
+    if shift is not None:
+        # an image is shifted before it is flipped
+        place[:, 0, 2] = -2 / side * torch.where(flip, -shift[:, 1], shift[:, 1])
+        place[:, 1, 2] = -2 / side * shift[:, 0]
+    return place
 
 
 def zoomed(images: Tensor, factor: Tensor) -> Tensor:

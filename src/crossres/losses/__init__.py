@@ -57,6 +57,7 @@ LOSSES = Losses(
         "crcd": "crcd.CRCD",
         "crcd_gradient": "crcd.CRCDGradient",
         "crrcd": "crrcd.CRRCD",
+        "crrcd_maps": "crrcd_maps.CRRCDMaps",
     }
 )
 _HOMES = {home.split(".")[-1]: home for home in ("base.Loss", "maps.MapLoss", *LOSSES.data.values())}

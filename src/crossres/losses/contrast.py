@@ -34,7 +34,8 @@ def contrast(scores: Tensor, allowed: Tensor, critic: Critic, reduction: Reducti
 
     Args:
         scores: (..., B, B), already divided by the temperature.
-        allowed: bool (..., B, B), True for a negative and False for the others, column b of row b among them.
+        allowed: bool (..., B, B) or what is repeated to that, True for a negative and False for the others,
+            column b of row b among them.
         critic: as above.
         reduction: of the sigmoid critic's negatives; the softmax critic has no use for it.
 
@@ -43,7 +44,7 @@ def contrast(scores: Tensor, allowed: Tensor, critic: Critic, reduction: Reducti
     """
     if critic == "softmax":
         # 0 for the positive and its negatives, -inf for the others
-        others = torch.full(scores.shape, -torch.inf, device=scores.device).masked_fill_(allowed, 0)
+        others = torch.full(allowed.shape, -torch.inf, device=scores.device).masked_fill_(allowed, 0)
         others.diagonal(dim1=-2, dim2=-1).zero_()
         target = torch.arange(scores.shape[-2], device=scores.device).expand(scores.shape[:-1])
         rows = F.cross_entropy((scores + others).flatten(0, -2), target.flatten(), reduction="none")

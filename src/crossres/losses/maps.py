@@ -50,10 +50,11 @@ class MapLoss(Loss):
         if isinstance(given, Tensor) or len(given) != len(shapes):
             raise ValueError(f"{name}: {side} holds {len(given)} maps, expected a list of {len(shapes)}")
         size = len(given[0]) if size is None else size
-        for stage, (tensor, shape) in enumerate(zip(given, shapes, strict=True)):
-            # a teacher's map may come pooled already, from its cache
-            if tuple(tensor.shape) not in ((size, *shape), (size, shape[0], *self.sizes[stage])):
-                raise ValueError(f"{name}: {side} map {stage} is {tuple(tensor.shape)}, expected {(size, *shape)}")
+        for stage, (tensor, shape, smallest) in enumerate(zip(given, shapes, self.sizes, strict=True)):
+            # a teacher's map may come averaged already, from its cache
+            high, low = (size, *shape), (size, shape[0], *smallest)
+            if tensor.ndim != 4 or not all(a <= b <= c for a, b, c in zip(low, tensor.shape, high, strict=True)):
+                raise ValueError(f"{name}: {side} map {stage} is {tuple(tensor.shape)}, expected {high}")
         return size
 
     def _plain(self, teacher: Any, student: Any) -> tuple[Any, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from crossres.core.errors import CrossresError, library_errors
@@ -39,15 +40,29 @@ class TeacherCache:
     features: Mapping[str, Tensor] = field(default_factory=dict)  #: maps (views, N, c, h, w) by module path, float16
     mirrored: bool = False  #: answer with the mean of both views' embeddings and logits
 
-    def __call__(self, index: Tensor, view: Tensor) -> Outputs:
-        """Return the teacher's outputs for images ``index`` (B,) in their ``view`` (B,): 0 or 1 = flipped."""
+    def __call__(self, index: Tensor, view: Tensor, place: Tensor | None = None) -> Outputs:
+        """Return the teacher's outputs for images ``index`` (B,) in their ``view`` (B,): 0 or 1 = flipped.
+
+        Maps follow a shift and a zoom of the images, given as the ``place`` (B, 2, 3) of a `Batch`.
+        """
 
         def rows(stored: Tensor) -> Tensor:
             return stored[:, index].mean(0) if self.mirrored else stored[view, index]
 
         logits = None if self.logits is None else rows(self.logits)
-        features = {path: maps[view, index] for path, maps in self.features.items()}
+        features = {path: moved(maps[view, index].float(), place) for path, maps in self.features.items()}
         return Outputs(rows(self.embedding), logits, features)
+
+
+def moved(maps: Tensor, place: Tensor | None) -> Tensor:
+    """Return maps (B, C, h, w) as they are of images whose points lie at ``place`` (see `Batch`).
+
+    By bilinear interpolation; what lies beyond the border is mirrored into view.
+    """
+    if place is None:
+        return maps
+    grid = F.affine_grid(place, list(maps.shape), align_corners=False)
+    return F.grid_sample(maps, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
 def cached_outputs(

@@ -212,9 +212,12 @@ def _build_cache(
         return None
     mirrored, maps = distillation.teacher_views == "mirrored", {}
     if paths:
-        first = next(loss for loss in distiller.losses.values() if isinstance(loss, MapLoss))
-        maps = dict(zip(paths, first.sizes, strict=True))
-        numbers = sum(wide * h * w for (wide, _), (h, w) in zip(first.channels, first.sizes, strict=True))
+        losses = [loss for loss in distiller.losses.values() if isinstance(loss, MapLoss)]
+        # the largest that any of them compares: the others average it further
+        stages = zip(*(loss.sizes for loss in losses), strict=True)
+        sizes = [(max(h for h, _ in stage), max(w for _, w in stage)) for stage in stages]
+        maps = dict(zip(paths, sizes, strict=True))
+        numbers = sum(wide * h * w for (wide, _), (h, w) in zip(losses[0].channels, sizes, strict=True))
         views = 2 if config.augment.flip or mirrored else 1
         megabytes = numbers * 2 * len(train.images) * views / 2**20
         if megabytes > config.images.memory_mb:

@@ -1,0 +1,74 @@
+"""Cross-resolution relational contrastive distillation inside an image: the relations of its cells."""
+
+import torch
+from torch import Tensor, nn
+
+from crossres.losses.base import demand
+from crossres.losses.contrast import contrast, different
+from crossres.losses.geometry import unit
+from crossres.losses.maps import MapLoss, Maps, Shapes
+
+#: added to a channel's variance, as batch norm does
+EPSILON = 1e-5
+
+
+class CRRCDMaps(MapLoss):
+    r"""CRRCD's relations inside an image (ours, after arXiv 2409.02555): of each cell of a map to its image.
+
+    With :math:`z_{ip}` the teacher's map at cell p of image i, each channel standardised over the batch, and
+    :math:`a_i` its mean over the cells, the teacher's relation of the cell is pulled to the relation of the
+    teacher's image and the student's cell. It is pushed from those of the image's other cells q (how an image is
+    laid out) and from those of the same cell of other images k (what images show at one place):
+
+    .. math::
+        u_{ip} = a_i - z_{ip}, \quad v_{ip} = a_i - (B e^s)_{ip}, \quad
+        h(u, v) = \exp(\langle u / |u|, v / |v| \rangle / \tau)
+
+        L = \operatorname{mean}_{\text{stages}} \operatorname{mean}_{ip} \Big[
+            - \tfrac12 \log \frac{h(u_{ip}, v_{ip})}{h(u_{ip}, v_{ip}) + \sum_q h(u_{ip}, v_{iq})}
+            - \tfrac12 \log \frac{h(u_{ip}, v_{ip})}{h(u_{ip}, v_{ip}) + \sum_k h(u_{ip}, v_{kp})} \Big]
+
+    B is a 3x3 convolution of each stage. The teacher's side has no weights: it cannot give way to the student.
+
+    Args:
+        tau: temperature, above 0.
+        cells: largest side of the grid of cells; a larger map is averaged over it.
+        same_class_negatives: whether images of i's class may be negatives. Without labels all images may.
+    """
+
+    def __init__(
+        self,
+        teacher_dim: Shapes,
+        student_dim: Shapes,
+        *,
+        tau: float = 0.1,
+        cells: int = 8,
+        same_class_negatives: bool = False,
+    ) -> None:
+        super().__init__(teacher_dim, student_dim)
+        self.tau = demand("CRRCDMaps", "tau", tau, tau > 0, "tau > 0")
+        demand("CRRCDMaps", "cells", cells, cells >= 1, "cells >= 1")
+        self.sizes = [(min(height, cells), min(width, cells)) for height, width in self.sizes]
+        self.same_class_negatives = same_class_negatives
+        self.projections = nn.ModuleList(
+            nn.Conv2d(narrow, wide, 3, padding=1, bias=False) for wide, narrow in self.channels
+        )
+
+    def compute(self, teacher: Maps, student: Maps, label: Tensor | None, index: Tensor | None) -> Tensor:
+        loss = student[0].new_zeros(())
+        _, other_images = different(student[0], None if self.same_class_negatives else label, index)
+        for t, s, project in zip(teacher, student, self.projections, strict=True):
+            variance, centre = torch.var_mean(t, (0, 2, 3), correction=0, keepdim=True)
+            z = (t - centre) * (variance + EPSILON).rsqrt()
+            mean = z.mean((2, 3), keepdim=True)
+            # the convolution is most of the cost, and the only part that does without float32
+            with torch.autocast(s.device.type, self.layer_dtype, enabled=self.layer_dtype != torch.float32):
+                projected = project(s)
+            # (B, cells, channels)
+            u = unit((mean - z).flatten(2).transpose(1, 2), 1 / self.tau)
+            v = unit((mean - projected.float()).flatten(2).transpose(1, 2))
+            other_cells = ~torch.eye(u.shape[1], dtype=torch.bool, device=s.device)
+            inside = contrast(u @ v.transpose(1, 2), other_cells, "softmax")
+            across = contrast(u.transpose(0, 1) @ v.permute(1, 2, 0), other_images, "softmax")
+            loss = loss + (inside.mean() + across.mean()) / 2
+        return loss / len(student)

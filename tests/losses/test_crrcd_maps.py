@@ -1,0 +1,146 @@
+"""CRRCD inside an image against explicit loops over stages, images, cells and negatives, in float64."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from crossres.losses.crrcd_maps import CRRCDMaps
+
+#: a teacher at 8 x 8 and 4 x 4, a student at 4 x 4 and 2 x 2, of other widths
+TEACHER, STUDENT = [(3, 8, 8), (5, 4, 4)], [(4, 4, 4), (2, 2, 2)]
+LABEL = torch.tensor([0, 1, 2, 0, 1])
+B = len(LABEL)
+
+
+def maps(shapes: list[tuple[int, int, int]], seed: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(B, *shape, generator=generator) for shape in shapes]
+
+
+def averaged(x: torch.Tensor, side: int) -> torch.Tensor:
+    """Means over the cells of a grid, a cell at a time."""
+    step = x.shape[-1] // side
+    out = x.new_zeros(*x.shape[:2], side, side)
+    for row in range(side):
+        for column in range(side):
+            block = x[:, :, step * row : step * (row + 1), step * column : step * (column + 1)]
+            out[:, :, row, column] = block.mean((2, 3))
+    return out
+
+
+def convolved(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """A 3 x 3 convolution with zeros around the map, a cell and a neighbour at a time."""
+    side = x.shape[-1]
+    out = []
+    for row in range(side):
+        for column in range(side):
+            total = x.new_zeros(len(x), len(weight))
+            for down in (-1, 0, 1):
+                for right in (-1, 0, 1):
+                    if 0 <= row + down < side and 0 <= column + right < side:
+                        total = total + x[:, :, row + down, column + right] @ weight[:, :, down + 1, right + 1].T
+            out.append(total)
+    return torch.stack(out, -1).view(len(x), len(weight), side, side)
+
+
+def naive(loss: CRRCDMaps, teacher, student, label, index, side: int) -> torch.Tensor:
+    """The equation, a cell and a negative at a time."""
+    total = torch.zeros((), dtype=torch.float64)
+    for stage, (t, s) in enumerate(zip(teacher, student, strict=True)):
+        here = min(side, s.shape[-1])
+        t, s = averaged(t, here), averaged(s, here)
+        z = torch.empty_like(t)
+        for channel in range(t.shape[1]):
+            values = t[:, channel]
+            spread = torch.sqrt(((values - values.mean()) ** 2).mean() + 1e-5)
+            z[:, channel] = (values - values.mean()) / spread
+        z, projected = z.flatten(2), convolved(s, loss.projections[stage].weight.double()).flatten(2)
+        cells = z.shape[2]
+        mean = [sum(z[i, :, p] for p in range(cells)) / cells for i in range(B)]
+
+        def score(i, p, k, q, z=z, projected=projected, mean=mean):
+            u, v = mean[i] - z[i, :, p], mean[k] - projected[k, :, q]
+            return (u @ v) / torch.sqrt((u @ u) * (v @ v)) / loss.tau
+
+        for i in range(B):
+            for p in range(cells):
+                positive = score(i, p, i, p)
+                inside = [score(i, p, i, q) for q in range(cells)]
+                across = [positive]
+                for k in range(B):
+                    same_image = k == i if index is None else index[k] == index[i]
+                    if not same_image and (label is None or label[k] != label[i]):
+                        across.append(score(i, p, k, p))
+                both = (torch.logsumexp(torch.stack(each), 0) - positive for each in (inside, across))
+                total = total + sum(both) / 2 / (B * cells * len(teacher))
+    return total
+
+
+@pytest.mark.parametrize("side", [1, 2, 8])
+@pytest.mark.parametrize("labels", [True, False])
+@pytest.mark.parametrize("index", [None, torch.tensor([4, 7, 7, 2, 9])])
+def test_it_is_the_equation(side: int, labels: bool, index: torch.Tensor | None) -> None:
+    torch.manual_seed(1)
+    loss = CRRCDMaps(TEACHER, STUDENT, tau=0.3, cells=side)
+    label = LABEL if labels else None
+    teacher, student = maps(TEACHER, 1), [x.requires_grad_() for x in maps(STUDENT, 2)]
+    value = loss(teacher, student, label, index)
+    doubled = [x.detach().double().requires_grad_() for x in student]
+    if side == 1:  # a cell that is its image has no relation: u is 0
+        assert value.item() == pytest.approx(naive_of_no_relation(label, index), rel=1e-5)
+        return
+    expected = naive(loss, [x.double() for x in teacher], doubled, label, index, side)
+    assert value.item() == pytest.approx(expected.item(), rel=1e-5)
+    weights = list(loss.parameters())
+    got = torch.autograd.grad(value, [*student, *weights])
+    want = torch.autograd.grad(expected, [*doubled, *weights])
+    for a, b in zip(got, want, strict=True):
+        assert (a - b).abs().max() <= 1e-4 * b.abs().max() + 1e-6
+
+
+def naive_of_no_relation(label: torch.Tensor | None, index: torch.Tensor | None) -> float:
+    counts = []
+    for i in range(B):
+        others = [k for k in range(B) if k != i and (index is None or index[k] != index[i])]
+        counts.append(1 + sum(label is None or label[k] != label[i] for k in others))
+    return sum(math.log(count) for count in counts) / 2 / B
+
+
+def test_images_of_a_class_may_be_negatives() -> None:
+    torch.manual_seed(1)
+    loss = CRRCDMaps(TEACHER, STUDENT, same_class_negatives=True)
+    teacher, student = maps(TEACHER, 1), maps(STUDENT, 2)
+    assert torch.equal(loss(teacher, student, LABEL), loss(teacher, student, None))
+
+
+def test_a_student_that_has_the_teachers_relations_has_the_least_loss() -> None:
+    """And one whose cells are shuffled has more: it is the place that counts."""
+    torch.manual_seed(0)
+    shapes = [(6, 4, 4)]
+    loss = CRRCDMaps(shapes, shapes)
+    with torch.no_grad():
+        loss.projections[0].weight.zero_()[:, :, 1, 1] = torch.eye(6)
+    teacher = [torch.randn(B, 6, 4, 4)]
+    same = (teacher[0] - teacher[0].mean((0, 2, 3), keepdim=True)) / teacher[0].std((0, 2, 3), keepdim=True)
+    shuffled = same.flatten(2)[:, :, torch.randperm(16)].view_as(same)
+    values = [loss(teacher, [student], LABEL).item() for student in (same, shuffled, torch.randn_like(same))]
+    assert values[0] < 0.1 * min(values[1:])
+
+
+@pytest.mark.parametrize(("options", "message"), [({"tau": 0.0}, "tau > 0"), ({"cells": 0}, "cells >= 1")])
+def test_options_out_of_range_are_refused(options: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        CRRCDMaps(TEACHER, STUDENT, **options)
+
+
+def test_one_image_and_one_cell_have_no_negative() -> None:
+    torch.manual_seed(0)
+    for side in (4, 1):
+        shapes = [(6, side, side)]
+        teacher, student = [torch.randn(1, 6, side, side)], [torch.randn(1, 6, side, side)]
+        value = CRRCDMaps(shapes, shapes)(teacher, student, LABEL[:1])
+        assert torch.isfinite(value)
+        assert (value == 0) == (side == 1)
