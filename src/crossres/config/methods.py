@@ -17,6 +17,12 @@ CRRCD = {"weight": 4.0, "tau": 0.2, "critic": "softmax", "anchors": 16}
 METHODS: dict[str, Losses] = {
     "labels": LABELS,
     "crrcd": {**LABELS, **FADING_KD, "crrcd": CRRCD},
+    # ours: relations between images and inside each, both in the teacher's own space
+    "crrcd-structures": {
+        **LABELS,
+        "crrcd_images": {"weight": 4.0, "tau": 0.1},
+        "crrcd_maps": {"weight": 16.0, "tau": 0.1},
+    },
     "crrcd-without-kd": {**LABELS, "crrcd": CRRCD},
     "kd": {"ce": {"weight": 0.1}, "kd": {"weight": 0.9, "temperature": 4.0}},
     "kd-weight-1": {**LABELS, "kd": {"weight": 1.0, "temperature": 4.0}},

@@ -57,6 +57,7 @@ LOSSES = Losses(
         "crcd": "crcd.CRCD",
         "crcd_gradient": "crcd.CRCDGradient",
         "crrcd": "crrcd.CRRCD",
+        "crrcd_images": "crrcd_images.CRRCDImages",
         "crrcd_maps": "crrcd_maps.CRRCDMaps",
     }
 )

@@ -23,6 +23,13 @@ def different(student: Tensor, label: Tensor | None, index: Tensor | None) -> tu
     return images, images if label is None else images & (label[:, None] != label)
 
 
+def drawn(anchors: int, student: Tensor) -> Tensor:
+    """Return the positions of ``anchors`` samples of a batch, by torch's global generator; for 0 or too many all."""
+    size, device = len(student), student.device
+    every = not 0 < anchors < size
+    return torch.arange(size, device=device) if every else torch.randperm(size, device=device)[:anchors]
+
+
 def contrast(scores: Tensor, allowed: Tensor, critic: Critic, reduction: Reduction = "mean") -> Tensor:
     """Return the contrastive loss of each row.
 
@@ -117,15 +124,13 @@ class RelationalLoss(Loss):
 
         With ``label`` samples of one class are not negatives of each other; by ``index`` an image may come twice.
         """
-        size, device = len(student), student.device
-        every = not 0 < self.anchors < size
-        anchor = torch.arange(size, device=device) if every else torch.randperm(size, device=device)[: self.anchors]
+        anchor = drawn(self.anchors, student)
         others, negatives = different(student, label, index)
         pair = others[anchor]
         # (a, B, B): negatives of the positive j, without the anchor itself
         negatives = negatives & pair[:, None]
         # the modules' products are most of the cost, and the only part that does without float32
-        with torch.autocast(device.type, self.layer_dtype, enabled=self.layer_dtype != torch.float32):
+        with torch.autocast(student.device.type, self.layer_dtype, enabled=self.layer_dtype != torch.float32):
             u = self.teacher_relation(teacher[anchor], teacher, length=1 / self.tau)
             v = self.cross_relation(teacher[anchor], student)
         scores = u @ v.transpose(1, 2)

@@ -5,11 +5,8 @@ from torch import Tensor, nn
 
 from crossres.losses.base import demand
 from crossres.losses.contrast import contrast, different
-from crossres.losses.geometry import unit
+from crossres.losses.geometry import standardised, unit
 from crossres.losses.maps import MapLoss, Maps, Shapes
-
-#: added to a channel's variance, as batch norm does
-EPSILON = 1e-5
 
 
 class CRRCDMaps(MapLoss):
@@ -58,8 +55,7 @@ class CRRCDMaps(MapLoss):
         loss = student[0].new_zeros(())
         _, other_images = different(student[0], None if self.same_class_negatives else label, index)
         for t, s, project in zip(teacher, student, self.projections, strict=True):
-            variance, centre = torch.var_mean(t, (0, 2, 3), correction=0, keepdim=True)
-            z = (t - centre) * (variance + EPSILON).rsqrt()
+            z = standardised(t, (0, 2, 3))
             mean = z.mean((2, 3), keepdim=True)
             # the convolution is most of the cost, and the only part that does without float32
             with torch.autocast(s.device.type, self.layer_dtype, enabled=self.layer_dtype != torch.float32):

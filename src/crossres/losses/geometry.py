@@ -10,6 +10,8 @@ from torch.autograd.function import once_differentiable
 # Below this length a vector is not stretched to 1: a difference of two equal embeddings is rounding noise.
 # Below this distance two embeddings count as equal.
 SMALL = 1e-4
+# Added to a variance, as batch norm does.
+EPSILON = 1e-5
 
 
 class _Unit(torch.autograd.Function):
@@ -37,6 +39,12 @@ def unit(x: Tensor, length: float = 1.0) -> Tensor:
     """Return ``length * x / sqrt(|x|^2 + 1e-8)`` over the last dimension: a vector 0 stays 0, never NaN."""
     out: Tensor = _Unit.apply(x, length)
     return out
+
+
+def standardised(x: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """Return x with the mean 0 and the variance 1 over some dimensions; what does not vary becomes 0."""
+    centred = x - x.mean(dims, keepdim=True)
+    return centred * ((centred * centred).mean(dims, keepdim=True) + EPSILON).rsqrt()
 
 
 def cosines(x: Tensor) -> Tensor:
