@@ -44,8 +44,6 @@ EXTRAS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code: 0, 2 for a user's mistake, 130 after Ctrl-C."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    # before torch is loaded: threads that spin while they wait take the cores of every other job
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         if os.getcwd() not in sys.path:
             sys.path.append(os.getcwd())  # package.module:callable may lie where the command is given
