@@ -101,8 +101,9 @@ class Distillation:
         onnx_input: what ONNX files (the teacher, or a student that starts from one) expect of their input.
         lr_size: side of the low-resolution images the student reads, or [smallest, largest].
         degradation: how a low-resolution image comes from a high-resolution one.
-        teacher_cache: compute the teacher's outputs once per image and flip (its maps then follow the view's shift
-            and zoom, its embeddings do not); false computes them live on exactly the student's view.
+        teacher_cache: compute the teacher's outputs once per image and flip (its maps then roughly follow the
+            view's shift and zoom, its embeddings and logits do not); false computes them live on exactly the
+            student's view.
         teacher_views: what the teacher sees: own = the student's view; mirrored = also its mirror image; its answer
             is the mean of both embeddings and of both logits (maps are of the own view).
         cache_dir: folder of the teacher's outputs; RUNS/cache if left out.
