@@ -60,7 +60,7 @@ def test_no_step_waits_for_the_host(name: str) -> None:
     def step() -> torch.Tensor:
         batch = next(batches)
         with torch.autocast("cuda", torch.bfloat16):
-            terms, _ = distiller(batch.lr, cache(batch.index, batch.view), batch.label, batch.index)
+            terms, _ = distiller(batch.lr, cache(batch.index, batch.view, batch.place), batch.label, batch.index)
         total = torch.stack(list(terms.values())).sum()
         total.backward()
         optimizer.step()

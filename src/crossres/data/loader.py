@@ -111,10 +111,13 @@ class Loader:
         draws = draw(n, self.lr_size, self.degradation, generator)
         colour = 1 + self.colour * (2 * torch.rand(n, 3, generator=generator) - 1) if self.colour else None
         moved = shift if self.shift or self.flip else None
+        place = _place_of(self.hr_size, flip, shift if self.shift else None, zoom)
         share = -(-self.batch_size // self.world_size)
         first, last = self.rank * share, min((self.rank + 1) * share, self.batch_size)
         rows = [slice(start + first, start + last) for start in range(0, n, self.batch_size)]
-        return self._batches(rows, draws, hr, order=order, flip=flip, shift=moved, zoom=zoom, colour=colour)
+        return self._batches(
+            rows, draws, hr, order=order, flip=flip, shift=moved, zoom=zoom, colour=colour, place=place
+        )
 
     def _order(self, n: int, generator: torch.Generator) -> Tensor:
         """Return the positions (n,) of an epoch's images."""
@@ -184,9 +187,8 @@ class Loader:
                 images = recoloured(images, now["colour"])
             lr = images if unchanged else degrade(images, self.lr_size, self.degradation, draws=draws.rows(row))
             hr_images = images if hr or unchanged else None
-            place = _place(self.hr_size, now["flip"], now.get("shift"), now.get("zoom"))
-            view = now["flip"].long()
-            yield Batch(hr_images, lr, self.label[now["order"]], index=now["order"], view=view, place=place)
+            label, view = self.label[now["order"]], now["flip"].long()
+            yield Batch(hr_images, lr, label, index=now["order"], view=view, place=now.get("place"))
 
     def _decoded(self, batches: list[Tensor]) -> Iterator[Tensor]:
         """Yield the pixels of the images at some positions, uint8 (B, 3, hr_size, hr_size), on the device."""
@@ -238,8 +240,11 @@ def shift_and_flip(pixels: Tensor, shift: Tensor, flip: Tensor) -> Tensor:
     return pixels.flatten(2).gather(2, source[:, None].expand(-1, pixels.shape[1], -1)).view_as(pixels)
 
 
-def _place(side: int, flip: Tensor, shift: Tensor | None, zoom: Tensor | None) -> Tensor | None:
-    """Return where each point of the shifted, flipped and zoomed images lies in the view that is flipped alone."""
+def _place_of(side: int, flip: Tensor, shift: Tensor | None, zoom: Tensor | None) -> Tensor | None:
+    """Return where each point of images that are shifted, flipped and zoomed lies in the view that is flipped alone.
+
+    It is the ``place`` of a `Batch`: float32 (B, 2, 3), None where nothing is shifted or zoomed.
+    """
     if shift is None and zoom is None:
         return None
     place = torch.zeros(len(flip), 2, 3, device=flip.device)
@@ -251,15 +256,20 @@ def _place(side: int, flip: Tensor, shift: Tensor | None, zoom: Tensor | None) -
     return place
 
 
-def zoomed(images: Tensor, factor: Tensor) -> Tensor:
-    """Enlarge each image (float, (B, C, H, W)) about its centre by its ``factor`` (B,), or below 1 reduce it.
+def resampled(images: Tensor, place: Tensor) -> Tensor:
+    """Return images or maps (float, (B, C, H, W)) as they are where each point lies at its ``place`` (B, 2, 3).
 
-    It is resampled by bilinear interpolation, its border mirrored into view.
+    By bilinear interpolation; what lies beyond the border is mirrored into view.
     """
+    grid = F.affine_grid(place, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def zoomed(images: Tensor, factor: Tensor) -> Tensor:
+    """Enlarge each image (float, (B, C, H, W)) about its centre by its ``factor`` (B,), or below 1 reduce it."""
     turn = torch.zeros(len(images), 2, 3, device=images.device)
     turn[:, 0, 0] = turn[:, 1, 1] = 1 / factor
-    grid = F.affine_grid(turn, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    return resampled(images, turn)
 
 
 def recoloured(images: Tensor, factor: Tensor) -> Tensor:

@@ -23,11 +23,29 @@ def different(student: Tensor, label: Tensor | None, index: Tensor | None) -> tu
     return images, images if label is None else images & (label[:, None] != label)
 
 
-def drawn(anchors: int, student: Tensor) -> Tensor:
-    """Return the positions of ``anchors`` samples of a batch, by torch's global generator; for 0 or too many all."""
+def pairs_of(
+    anchors: int, student: Tensor, label: Tensor | None, index: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw anchors i of a batch, by torch's global generator; for ``anchors`` 0 or too many all are.
+
+    Returns:
+        positions of the anchors (a,); bool (a, B): pairs of different images i and j; bool (a, B, B): the negatives
+        of the positive j, without the anchor itself. Of label and index see `different`.
+    """
     size, device = len(student), student.device
     every = not 0 < anchors < size
-    return torch.arange(size, device=device) if every else torch.randperm(size, device=device)[:anchors]
+    anchor = torch.arange(size, device=device) if every else torch.randperm(size, device=device)[:anchors]
+    others, negatives = different(student, label, index)
+    pair = others[anchor]
+    return anchor, pair, negatives & pair[:, None]
+
+
+def mean_over(rows: Tensor, pair: Tensor) -> Tensor:
+    """Return the mean of ``rows`` over the pairs; 0 for a batch of 1, which has none.
+
+    Its relation is in the sum all the same: every parameter has a gradient.
+    """
+    return (rows * pair.float()).sum() / pair.float().sum().clamp(min=1)
 
 
 def contrast(scores: Tensor, allowed: Tensor, critic: Critic, reduction: Reduction = "mean") -> Tensor:
@@ -124,11 +142,7 @@ class RelationalLoss(Loss):
 
         With ``label`` samples of one class are not negatives of each other; by ``index`` an image may come twice.
         """
-        anchor = drawn(self.anchors, student)
-        others, negatives = different(student, label, index)
-        pair = others[anchor]
-        # (a, B, B): negatives of the positive j, without the anchor itself
-        negatives = negatives & pair[:, None]
+        anchor, pair, negatives = pairs_of(self.anchors, student, label, index)
         # the modules' products are most of the cost, and the only part that does without float32
         with torch.autocast(student.device.type, self.layer_dtype, enabled=self.layer_dtype != torch.float32):
             u = self.teacher_relation(teacher[anchor], teacher, length=1 / self.tau)
@@ -137,5 +151,4 @@ class RelationalLoss(Loss):
         rows = contrast(scores, negatives, self.critic, self.reduction)
         if self.both_directions:
             rows = rows + contrast(scores.transpose(1, 2), negatives, self.critic, self.reduction)
-        # A batch of 1 has no pair; its relations are computed all the same: every parameter has a gradient.
-        return (rows * pair.float()).sum() / pair.float().sum().clamp(min=1)
+        return mean_over(rows, pair)

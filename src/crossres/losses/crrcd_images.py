@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from crossres.losses.base import Loss, demand
-from crossres.losses.contrast import contrast, different, drawn
+from crossres.losses.contrast import contrast, mean_over, pairs_of
 from crossres.losses.geometry import standardised, unit
 
 
@@ -11,8 +11,8 @@ class CRRCDImages(Loss):
     r"""CRRCD between images, in the teacher's own space (ours, after arXiv 2409.02555).
 
     With :math:`z_i` the teacher's embedding of image i, each number standardised over the batch, the teacher's
-    relation of an anchor image i and another image j is pulled to the relation of the teacher's i and the student's
-    j, and pushed from those of i and other images k:
+    relation of an anchor image i and another image j is pulled to that of the teacher's i and the student's embedding
+    :math:`e^s_j`, and pushed from those of i and other images k:
 
     .. math::
         u_{ij} = z_i - z_j, \quad v_{ij} = z_i - B e^s_j, \quad
@@ -50,13 +50,9 @@ class CRRCDImages(Loss):
         self.projection = nn.Linear(student_dim, teacher_dim, bias=False)
 
     def compute(self, teacher: Tensor, student: Tensor, label: Tensor | None, index: Tensor | None) -> Tensor:
-        anchor = drawn(self.anchors, student)
-        others, negatives = different(student, None if self.same_class_negatives else label, index)
-        pair = others[anchor]
+        label = None if self.same_class_negatives else label
+        anchor, pair, negatives = pairs_of(self.anchors, student, label, index)
         z = standardised(teacher, (0,))
         u = unit(z[anchor][:, None] - z, 1 / self.tau)
         v = unit(z[anchor][:, None] - self.projection(student))
-        # (a, B, B): negatives of the positive j, without the anchor itself
-        rows = contrast(u @ v.transpose(1, 2), negatives & pair[:, None], "softmax")
-        # a batch of 1 has no pair; its relation is computed all the same: every parameter has a gradient
-        return (rows * pair.float()).sum() / pair.float().sum().clamp(min=1)
+        return mean_over(contrast(u @ v.transpose(1, 2), negatives, "softmax"), pair)

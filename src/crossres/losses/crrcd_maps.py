@@ -14,8 +14,8 @@ class CRRCDMaps(MapLoss):
 
     With :math:`z_{ip}` the teacher's map at cell p of image i, each channel standardised over the batch, and
     :math:`a_i` its mean over the cells, the teacher's relation of the cell is pulled to the relation of the
-    teacher's image and the student's cell. It is pushed from those of the image's other cells q (how an image is
-    laid out) and from those of the same cell of other images k (what images show at one place):
+    teacher's image and the student's cell :math:`e^s_{ip}`. It is pushed from those of the image's other cells q
+    (how an image is laid out) and from those of the same cell of other images k (what images show at one place):
 
     .. math::
         u_{ip} = a_i - z_{ip}, \quad v_{ip} = a_i - (B e^s)_{ip}, \quad

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from crossres.core.errors import CrossresError, library_errors
 from crossres.core.files import write_atomically
 from crossres.core.types import Outputs
-from crossres.data.loader import Loader
+from crossres.data.loader import Loader, resampled
 from crossres.losses.maps import pooled
 from crossres.models.encoder import Encoder
 from crossres.models.weights import weights_sha256
@@ -50,19 +49,10 @@ class TeacherCache:
             return stored[:, index].mean(0) if self.mirrored else stored[view, index]
 
         logits = None if self.logits is None else rows(self.logits)
-        features = {path: moved(maps[view, index].float(), place) for path, maps in self.features.items()}
+        features = {path: maps[view, index] for path, maps in self.features.items()}
+        if place is not None:
+            features = {path: resampled(maps.float(), place) for path, maps in features.items()}
         return Outputs(rows(self.embedding), logits, features)
-
-
-def moved(maps: Tensor, place: Tensor | None) -> Tensor:
-    """Return maps (B, C, h, w) as they are of images whose points lie at ``place`` (see `Batch`).
-
-    By bilinear interpolation; what lies beyond the border is mirrored into view.
-    """
-    if place is None:
-        return maps
-    grid = F.affine_grid(place, list(maps.shape), align_corners=False)
-    return F.grid_sample(maps, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
 def cached_outputs(
