@@ -180,6 +180,22 @@ def test_another_teacher_undoes_a_result(grid: Grid, written: Written, tmp_path:
     ]
 
 
+def test_unmoved_maps_of_an_earlier_version_undo_a_result(grid: Grid, written: Written, tmp_path: Path) -> None:
+    live = {"method": "review", "options": {"teacher_cache": False}}
+    grid["methods"] = {"ce": "kd", "review": "review", "live": live}
+    (tmp_path / "teacher").mkdir()
+    grid["pairs"] = [{"teacher": str(tmp_path / "teacher"), "student": "resnet8"}]
+    end(written(grid))
+    documents = run_bench(written(grid), say=lambda _: None)
+    assert [document["grid"]["inputs"].get("teacher_maps") for document in documents] == [None, "moved", None]
+    path = tmp_path / "results" / f"{documents[1]['name']}.json"
+    del documents[1]["grid"]["inputs"]["teacher_maps"]
+    path.write_text(json.dumps(documents[1]))
+    lines: list[str] = []
+    run_bench(written(grid), say=lines.append)
+    assert lines[0] == "shapes: 3 runs, 2 of them done"
+
+
 def test_an_option_that_came_later_does_not_undo_a_result(grid: Grid, tmp_path: Path, written: Written) -> None:
     end(written(grid))
     run_bench(written(grid), say=lambda _: None)

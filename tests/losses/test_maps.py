@@ -342,6 +342,17 @@ def test_black_images_and_a_batch_of_one_are_finite(kind: type[MapLoss]) -> None
     assert all(x.grad is None or x.grad.isfinite().all() for x in student)
 
 
+def test_teacher_maps_may_come_averaged_to_a_size_between() -> None:
+    """As its cache keeps them, for losses of the same run that compare them at other sizes."""
+    shapes = [(3, 2, 2), (4, 1, 1)]
+    teacher, student = maps([(3, 8, 8), (5, 4, 4)], 1), maps(shapes, 2)
+    loss = SP([(3, 8, 8), (5, 4, 4)], shapes)
+    between = [F.adaptive_avg_pool2d(t, t.shape[-1] // 2) for t in teacher]
+    torch.testing.assert_close(loss(between, student), loss(teacher, student))
+    with pytest.raises(ValueError, match=r"teacher map 0 is \(3, 3, 1, 1\), expected \(3, 3, 8, 8\)"):
+        loss([teacher[0][..., :1, :1], teacher[1]], student)
+
+
 def test_wrong_maps_are_refused_in_one_line() -> None:
     loss = AT(TEACHER, STUDENT)
     teacher, student = maps(TEACHER, 1), maps(STUDENT, 2)

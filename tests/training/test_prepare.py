@@ -196,6 +196,21 @@ def test_a_teacher_that_no_loss_reads_is_not_run(make: Any, prepared: Any) -> No
     assert not (make().folder.parent / "cache").exists()
 
 
+def test_stored_maps_are_of_the_largest_size_compared_and_follow_the_images(make: Any, prepared: Any) -> None:
+    losses = {**CE, "crrcd_maps": {"weight": 1.0, "cells": 2}, "sp": {"weight": 1.0}}
+    run, loop = prepared(make(losses=losses, augment=Augment(shift=3)))
+    assert [tuple(maps.shape[3:]) for maps in run.cache.features.values()] == [(8, 8), (4, 4), (2, 2)]
+    assert run.facts["teacher_maps"] == "moved"
+    batch = next(run.train.epoch(0))
+    given, still = loop._teacher_outputs(batch, live=False), run.cache(batch.index, batch.view)
+    expected = run.cache(batch.index, batch.view, batch.place)
+    for path, maps in given.features.items():
+        assert torch.equal(maps, expected.features[path])
+        assert not torch.equal(maps, still.features[path].float())
+    terms, _ = run.distiller(batch.lr, given, batch.label, batch.index)
+    assert set(terms) == set(losses)
+
+
 def test_maps_that_would_fill_the_memory_are_computed_at_every_step(
     make: Any, prepared: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import distributed
 
 from crossres.commands.main import main
+from crossres.training.run import leave_group
 
 EPOCHS = 3
 STEPS = 12  # 96 images, none for validation, 24 a batch
@@ -199,6 +201,13 @@ def test_one_process_speaks_and_writes_for_all(folders: Folders) -> None:
     for name in RUNS:
         lines = (folders[0][2] / name / "metrics.jsonl").read_text().splitlines()
         assert [json.loads(line)["epoch"] for line in lines] == list(range(1, EPOCHS + 1))
+
+
+def test_a_group_of_gloo_is_left_before_the_end(tmp_path: Path) -> None:
+    leave_group()  # without a group there is nothing to leave
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'group'}", rank=0, world_size=1)
+    leave_group()
+    assert not distributed.is_initialized()
 
 
 def test_an_error_of_one_process_ends_all_without_a_stack_trace(drawn: Path, tmp_path: Path) -> None:

@@ -209,6 +209,17 @@ def test_resume_refuses_other_images_and_another_teacher(copied: Distill, drawn:
     assert distill(config, resume=True, quiet=True)["epochs"] == 3  # the same images elsewhere
 
 
+def test_a_state_with_maps_that_did_not_follow_the_images_is_refused(make: Any) -> None:
+    config = make(losses={**CE, "sp": {"weight": 1.0}}, train_epochs=1)
+    assert distill(config, quiet=True)["teacher_maps"] == "moved"
+    (config.folder / "result.json").unlink()
+    state = torch.load(config.folder / "state.pt", weights_only=True)
+    state["given"] = {what: value for what, value in state["given"].items() if "maps" not in what}
+    torch.save(state, config.folder / "state.pt")
+    with pytest.raises(CrossresError, match="the way stored maps follow the images changed since the run began"):
+        distill(config, resume=True, quiet=True)
+
+
 def test_the_weights_a_run_starts_from_are_recorded(make: Any, drawn: Path, tmp_path: Path) -> None:
     starts = []
     for seed in (0, 1):

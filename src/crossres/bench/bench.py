@@ -22,6 +22,7 @@ from crossres.core.errors import CrossresError, needs
 from crossres.core.files import write_json
 from crossres.core.progress import Overview
 from crossres.data.readers import SOURCES
+from crossres.losses.options import reads
 
 #: A file of fewer bytes that a grid names, such as a list of pairs, counts by its content.
 SHORT = 2**20
@@ -149,6 +150,8 @@ def _inputs(grid: Grid, run: GridRun) -> dict[str, Any]:
     paths = {what: getattr(run.config, what, None) for what in ("data", "unlabelled", "teacher", "pairs")}
     paths |= {f"{name}.{key}": options.get(key) for name, options in grid.protocols.items() for key in FILES}
     inputs: dict[str, Any] = {what: _files_sha256(Path(path)) for what, path in paths.items() if path}
+    if run.config.teacher_cache and any(reads(name) == "features" for name in run.config.terms):
+        inputs["teacher_maps"] = "moved"  # an earlier version's did not follow the images
     for part in ("transfer", *(["protocols"] if grid.protocols else [])):
         inputs[part] = {
             name: {key: base_name(value) if key in FILES else value for key, value in options.items()}

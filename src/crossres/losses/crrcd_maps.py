@@ -25,12 +25,16 @@ class CRRCDMaps(MapLoss):
             - \tfrac12 \log \frac{h(u_{ip}, v_{ip})}{h(u_{ip}, v_{ip}) + \sum_q h(u_{ip}, v_{iq})}
             - \tfrac12 \log \frac{h(u_{ip}, v_{ip})}{h(u_{ip}, v_{ip}) + \sum_k h(u_{ip}, v_{kp})} \Big]
 
-    B is a 3x3 convolution of each stage. The teacher's side has no weights: it cannot give way to the student.
+    B is a 3x3 convolution of each stage. The teacher's side has no weights: it cannot give way to the student. A
+    stage that is compared at one cell is left out: that cell is its image.
 
     Args:
         tau: temperature, above 0.
-        cells: largest side of the grid of cells; a larger map is averaged over it.
+        cells: largest side of the grid of cells, from 2; a larger map is averaged over it.
         same_class_negatives: whether images of i's class may be negatives. Without labels all images may.
+
+    Raises:
+        ValueError: every stage is compared at one cell, too.
     """
 
     def __init__(
@@ -44,18 +48,20 @@ class CRRCDMaps(MapLoss):
     ) -> None:
         super().__init__(teacher_dim, student_dim)
         self.tau = demand("CRRCDMaps", "tau", tau, tau > 0, "tau > 0")
-        demand("CRRCDMaps", "cells", cells, cells >= 1, "cells >= 1")
+        demand("CRRCDMaps", "cells", cells, cells >= 2, "cells >= 2")
         self.sizes = [(min(height, cells), min(width, cells)) for height, width in self.sizes]
+        self.stages = [stage for stage, size in enumerate(self.sizes) if size != (1, 1)]
+        if not self.stages:
+            raise ValueError("CRRCDMaps: every map is of one cell, expected larger maps in at least one stage")
         self.same_class_negatives = same_class_negatives
-        self.projections = nn.ModuleList(
-            nn.Conv2d(narrow, wide, 3, padding=1, bias=False) for wide, narrow in self.channels
-        )
+        widths = [self.channels[stage] for stage in self.stages]
+        self.projections = nn.ModuleList(nn.Conv2d(narrow, wide, 3, padding=1, bias=False) for wide, narrow in widths)
 
     def compute(self, teacher: Maps, student: Maps, label: Tensor | None, index: Tensor | None) -> Tensor:
         loss = student[0].new_zeros(())
         _, other_images = different(student[0], None if self.same_class_negatives else label, index)
-        for t, s, project in zip(teacher, student, self.projections, strict=True):
-            z = standardised(t, (0, 2, 3))
+        for stage, project in zip(self.stages, self.projections, strict=True):
+            s, z = student[stage], standardised(teacher[stage], (0, 2, 3))
             mean = z.mean((2, 3), keepdim=True)
             # the convolution is most of the cost, and the only part that does without float32
             with torch.autocast(s.device.type, self.layer_dtype, enabled=self.layer_dtype != torch.float32):
@@ -67,4 +73,4 @@ class CRRCDMaps(MapLoss):
             inside = contrast(u @ v.transpose(1, 2), other_cells, "softmax")
             across = contrast(u.transpose(0, 1) @ v.permute(1, 2, 0), other_images, "softmax")
             loss = loss + (inside.mean() + across.mean()) / 2
-        return loss / len(student)
+        return loss / len(self.stages)

@@ -225,6 +225,8 @@ class TrainingLoop:
         given = {f"{part} images": d for part, d in facts["data_sha256"].items() if part != "test"}
         if facts["start_sha256"]:
             given["model.weights"] = facts["start_sha256"]
+        if facts["teacher_maps"]:
+            given["way stored maps follow the images"] = facts["teacher_maps"]
         return {**given, "teacher": teacher["sha256"] if teacher else "", "precision": facts["precision"]}
 
     def load(self, state: dict[str, Any]) -> None:

@@ -84,7 +84,12 @@ def prepare(
     _check_batch(student, train)
     distiller, paths = build_distiller(config, teacher, student, train, fabric)
     cache = _build_cache(config, teacher, distiller, paths, train, device, progress)
-    facts = {**_facts(config, sets, test, device, teacher), "start_sha256": start_sha256}
+    facts = {
+        **_facts(config, sets, test, device, teacher),
+        "start_sha256": start_sha256,
+        # an earlier version answered with those of the unmoved image
+        "teacher_maps": "moved" if cache is not None and cache.features else None,
+    }
     return PreparedRun(config, task, student, teacher, cache, distiller, train, val, test, facts)
 
 

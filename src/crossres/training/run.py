@@ -114,13 +114,14 @@ def fabric_of(config: Experiment, device: Device) -> Fabric:
 
 
 def leave_group() -> None:
-    """Leave the process group before the interpreter ends.
+    """Leave a process group of gloo before the interpreter ends.
 
     A thread of gloo that still frees the tensors of its last exchange would abort the process then.
     """
+    if not distributed.is_available() or not distributed.is_initialized() or distributed.get_backend() != "gloo":
+        return
     gc.collect()  # what holds the group, such as DDP's reducer
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.destroy_process_group()
+    distributed.destroy_process_group()
 
 
 def teach(config: Teach, **how: Any) -> dict[str, Any]:
