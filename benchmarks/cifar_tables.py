@@ -21,7 +21,7 @@ SPREAD = (
     "paired by seed, but never less than other test images would move it)."
 )
 #: Variants of the sensitivity grid that are runs of the students' grid too, by their methods there.
-ALSO_STUDENTS = {"kd-alone": "kd", "without-kd-beta-4-tau-0.2": "crrcd-without-kd"}
+ALSO_STUDENTS = {"kd-alone": "kd", "without-kd-beta-4-tau-0.2": "crrcd-paper-without-kd"}
 
 
 def teacher_table(folder: Path) -> str:

@@ -42,7 +42,7 @@ IMAGES = 20_000
 CLASSES = [str(i) for i in range(100)]
 #: Beside the methods of the grid, as a grid names them.
 FORMS: dict[str, Any] = {
-    "crrcd (sigmoid critic)": {"method": "crrcd", "crrcd": {"critic": "sigmoid"}},
+    "crrcd-paper (sigmoid critic)": {"method": "crrcd-paper", "crrcd": {"critic": "sigmoid"}},
     "crd (bank, 16384 negatives)": "crd-bank",
 }
 

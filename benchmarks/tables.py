@@ -119,9 +119,8 @@ def ranks_of_ours(rows: Sequence[MethodScore]) -> Iterator[str]:
 
 #: What crrcd is set against in each grid: its own total without relations, and the nearest relatives.
 RIVALS = {
-    "methods-8x8": ("kd (fading)", "kd (weight 1)", "crd"),
-    "methods-16x16": ("kd (weight 1)", "crd"),
-    "seeds": ("kd", "crd", "fskd", "review"),
+    name: ("kd (fading, weight 4)", "crd (weight 0.4)", "fskd (weight 320)", "review (weight 20)")
+    for name in ("methods-8x8", "methods-16x16", "seeds")
 }
 
 

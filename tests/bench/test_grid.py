@@ -51,15 +51,22 @@ def test_the_runs_of_a_grid(grid: dict[str, Any], tmp_path: Path) -> None:
 def test_a_method_by_its_name_and_losses_over_it(grid: dict[str, Any], tmp_path: Path) -> None:
     grid["methods"] = {
         "ce": "labels",
-        "ours": "crrcd",
-        "colder": {"method": "crrcd", "crrcd": {"tau": 0.1}, "rkd": {}, "options": {"teacher_views": "mirrored"}},
+        "ours": "crrcd-paper",
+        "colder": {
+            "method": "crrcd-paper",
+            "crrcd": {"tau": 0.1},
+            "rkd": {},
+            "options": {"teacher_views": "mirrored"},
+        },
     }
     labels, ours, colder = (run.config for run in runs_of(read_grid(written(grid, tmp_path))))
     assert (labels.teacher, ours.teacher, ours.teacher_views, colder.teacher_views) == (
         *(None, "runs/teacher", "own", "mirrored"),
     )
-    given = {name: {key: ours.terms[name][key] for key in options} for name, options in METHODS["crrcd"].items()}
-    assert given == METHODS["crrcd"]
+    given = {
+        name: {key: ours.terms[name][key] for key in options} for name, options in METHODS["crrcd-paper"].items()
+    }
+    assert given == METHODS["crrcd-paper"]
     assert colder.terms["crrcd"] == ours.terms["crrcd"] | {"tau": 0.1}
     assert colder.terms["rkd"]["weight"] == 1
     grid |= {"baseline": "x", "methods": {"x": "crrdc"}}

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from crossres import CrossresError, Distill, Faces, Teach
+from crossres.config.experiment import IN_MEMORY
 from crossres.config.methods import FACE_METHODS, METHODS
 from crossres.config.reading import options_of_loss, read
 from crossres.losses import LOSSES
@@ -40,11 +41,14 @@ def test_every_loss_of_a_method_is_known_and_on() -> None:
         (Teach, {}, METHODS["labels"]),
         (Distill, {}, METHODS["labels"]),
         (Distill, {"teacher": "t"}, METHODS["crrcd"]),
+        (Distill, {"teacher": "t/sface.ONNX"}, METHODS["crrcd-images"]),
+        (Distill, {"teacher": "t.npz"}, METHODS["crrcd-images"]),
+        (Distill, {"teacher": IN_MEMORY}, METHODS["crrcd-images"]),
         (Faces, {}, FACE_METHODS["cosface"]),
         (Faces, {"teacher": "t"}, FACE_METHODS["cosine"]),
     ],
 )
-def test_the_default_follows_from_whether_there_is_a_teacher(kind: Any, tree: Any, losses: Any) -> None:
+def test_the_default_follows_from_the_teacher(kind: Any, tree: Any, losses: Any) -> None:
     config = read(kind, tree)
     assert config.terms.keys() == losses.keys()
     assert all(losses[name].items() <= options.items() for name, options in config.terms.items())
@@ -52,13 +56,14 @@ def test_the_default_follows_from_whether_there_is_a_teacher(kind: Any, tree: An
 
 def test_the_default_of_a_distillation_is_the_measured_best() -> None:
     terms = read(Distill, {"teacher": "t"}).terms
-    assert {name: options["weight"] for name, options in terms.items()} == {"ce": 1.0, "kd": 1.0, "crrcd": 4.0}
-    assert (terms["crrcd"]["critic"], terms["crrcd"]["tau"]) == ("softmax", 0.2)
-    assert [name for name, options in terms.items() if options["decay"]] == ["kd"]
+    weights = {name: options["weight"] for name, options in terms.items()}
+    assert weights == {"ce": 1.0, "crrcd_images": 4.0, "crrcd_maps": 16.0}
+    assert {options["tau"] for name, options in terms.items() if name != "ce"} == {0.1}
+    assert not any(options["decay"] for options in terms.values())
 
 
 def test_words_change_single_options_of_a_method_and_a_weight_of_0_turns_a_loss_off() -> None:
-    words = {"method": "crrcd", "losses.crrcd.tau": "0.1", "losses.kd.weight": "0", "losses.at.weight": "3"}
+    words = {"method": "crrcd-paper", "losses.crrcd.tau": "0.1", "losses.kd.weight": "0", "losses.at.weight": "3"}
     terms = read(Distill, {"teacher": "t"}, words).terms
     assert list(terms) == ["ce", "crrcd", "at"]
     assert (terms["crrcd"]["tau"], terms["crrcd"]["critic"]) == (0.1, "softmax")

@@ -359,5 +359,5 @@ def test_options_of_a_loss_without_its_weight_are_refused_in_files_too() -> None
     with pytest.raises(CrossresError, match=r"^losses\.crrcd\.tau is set but losses\.crrcd is off; give losses"):
         read(Distill, {"teacher": "t", "losses": {"crrcd": {"tau": 0.1}}})
     # over a method they change what is on
-    config = read(Distill, {"teacher": "t", "method": "crrcd", "losses": {"crrcd": {"tau": 0.1}}})
+    config = read(Distill, {"teacher": "t", "method": "crrcd-paper", "losses": {"crrcd": {"tau": 0.1}}})
     assert (config.terms["crrcd"]["tau"], config.terms["crrcd"]["weight"]) == (0.1, 4.0)

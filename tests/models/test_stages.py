@@ -70,7 +70,8 @@ def test_a_network_that_shows_its_embedding_only() -> None:
             return images.mean((2, 3))
 
     with pytest.raises(
-        CrossresError, match=r"^'wrapped' has no feature maps, only its embedding; choose losses that"
+        CrossresError,
+        match=r"^'wrapped' has no feature maps, only its embedding; choose losses that read embeddings \(--method",
     ):
         stage_paths(wrap(Closed(), classes=(), input_size=8))
 

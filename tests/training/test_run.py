@@ -15,6 +15,7 @@ from crossres import Augment, CrossresError, Degradation, Distill, Images, Model
 from crossres.bench.results import require_one_experiment
 from crossres.commands.main import main
 from crossres.config.experiment import IN_MEMORY
+from crossres.config.methods import METHODS
 from crossres.models.encoder import build_encoder
 from crossres.models.pretrained import save_pretrained
 
@@ -334,6 +335,8 @@ def test_without_a_teacher_a_student_learns_from_labels_and_is_told(
 
 def test_the_default_of_a_distillation_runs(make: Any, capsys: pytest.CaptureFixture[str]) -> None:
     result = distill(make(losses=None, train_epochs=1))
-    assert result["method"] == "ce+kd+crrcd"
-    assert result["losses"]["crrcd"].items() >= {"weight": 4.0, "critic": "softmax", "tau": 0.2}.items()
+    assert result["method"] == "ce+crrcd_images+crrcd_maps"
+    assert {name: options["weight"] for name, options in result["losses"].items()} == {
+        name: options["weight"] for name, options in METHODS["crrcd"].items()
+    }
     assert "labels alone" not in capsys.readouterr().err

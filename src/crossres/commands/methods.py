@@ -28,7 +28,9 @@ def run(_: Methods, request: Request) -> None:
         print(f"{name:24}{described(method['losses'])}")
     about = f"{document['about']} The columns are the side of the LR images and how many classes they are of."
     print("\n".join(["", *textwrap.wrap(about, 100)]))
-    print("crossres distill --method NAME; default: crrcd with a teacher, labels without")
+    print(
+        "crossres distill --method NAME; default: crrcd with a teacher (crrcd-images without its maps), else labels"
+    )
 
 
 def methods() -> dict[str, Any]:

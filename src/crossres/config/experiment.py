@@ -15,6 +15,8 @@ from crossres.config.options import Augment, Device, Images, Model, Precision, S
 from crossres.data.degradation import Degradation
 from crossres.models.onnx_input import OnnxInput
 
+#: Endings of teachers that have embeddings alone: ONNX files and stored ones.
+WITHOUT_MAPS = (".onnx", ".npz", ".npy", ".parquet")
 #: Stands in a config for a teacher that was handed over in Python.
 IN_MEMORY = "(in memory)"
 
@@ -35,7 +37,8 @@ class Experiment:
         model: the network.
         train: how it is trained.
         method: training method; see crossres methods. It is a set of losses with the weights of the tables; left out,
-            and without losses of your own, the measured best.
+            and without losses of your own, the measured best: of objects with a teacher crrcd, or crrcd-images where
+            the teacher is a file of embeddings or a network in memory, which have no known feature maps.
         losses: the terms of the loss: a weight each (0 = off) and their options, over those of the method.
         device: auto takes a GPU where there is one.
         precision: auto is bfloat16 autocast where the device computes it in hardware, else float32.
@@ -168,7 +171,11 @@ class Distill(Distillation, Experiment):
 
     @property
     def default_method(self) -> str:
-        return "crrcd" if self.teacher else "labels"
+        if not self.teacher:
+            return "labels"
+        # a network in memory is of the user's own, so its stages are not known
+        without_maps = self.teacher == IN_MEMORY or Path(self.teacher).suffix.lower() in WITHOUT_MAPS
+        return "crrcd-images" if without_maps else "crrcd"
 
 
 @dataclass(kw_only=True)

@@ -11,19 +11,17 @@ Losses = dict[str, dict[str, Any]]
 LABELS: Losses = {"ce": {"weight": 1.0}}
 #: Hinton's distillation whose weight falls to 0 over the run.
 FADING_KD: Losses = {"kd": {"weight": 1.0, "temperature": 4.0, "decay": True}}
-#: The best of CRRCD that was measured (results/cifar100); critic, weight and tau are ours.
-CRRCD = {"weight": 4.0, "tau": 0.2, "critic": "softmax", "anchors": 16}
+#: The paper's relations with the best options that were measured (results/cifar100); critic, weight and tau are ours.
+PAPER = {"weight": 4.0, "tau": 0.2, "critic": "softmax", "anchors": 16}
+#: Ours: relations between images in the teacher's own space.
+BETWEEN_IMAGES: Losses = {"crrcd_images": {"weight": 4.0, "tau": 0.1}}
 
 METHODS: dict[str, Losses] = {
     "labels": LABELS,
-    "crrcd": {**LABELS, **FADING_KD, "crrcd": CRRCD},
-    # ours: relations between images and inside each, both in the teacher's own space
-    "crrcd-structures": {
-        **LABELS,
-        "crrcd_images": {"weight": 4.0, "tau": 0.1},
-        "crrcd_maps": {"weight": 16.0, "tau": 0.1},
-    },
-    "crrcd-without-kd": {**LABELS, "crrcd": CRRCD},
+    "crrcd": {**LABELS, **BETWEEN_IMAGES, "crrcd_maps": {"weight": 16.0, "tau": 0.1}},
+    "crrcd-images": {**LABELS, **BETWEEN_IMAGES},  # for networks without known feature maps
+    "crrcd-paper": {**LABELS, **FADING_KD, "crrcd": PAPER},
+    "crrcd-paper-without-kd": {**LABELS, "crrcd": PAPER},
     "kd": {"ce": {"weight": 0.1}, "kd": {"weight": 0.9, "temperature": 4.0}},
     "kd-weight-1": {**LABELS, "kd": {"weight": 1.0, "temperature": 4.0}},
     "kd-fading": {**LABELS, **FADING_KD},

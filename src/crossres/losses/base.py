@@ -86,7 +86,7 @@ class Loss(nn.Module, ABC):
         device = _tensors(student)[0].device.type
         for side, given in (("teacher", teacher if self.needs_teacher else None), ("student", student)):
             # on the CPU only: a GPU would have to be waited for at every step
-            if device == "cpu" and not all(bool(torch.isfinite(tensor).all()) for tensor in _tensors(given)):
+            if device == "cpu" and not all(map(_is_finite, _tensors(given))):
                 raise ValueError(f"{name}: {side} {self.reads} holds NaN or infinity, expected finite numbers")
         low = torch.is_autocast_enabled(device)
         self.layer_dtype = torch.get_autocast_dtype(device) if low else torch.float32
@@ -111,6 +111,11 @@ class Loss(nn.Module, ABC):
     @abstractmethod
     def compute(self, teacher: Any, student: Any, label: Any, index: Any) -> Tensor:
         """Return the loss; called in float32 outside autocast, with checked shapes."""
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    # the sum is a tenth of the work, but that of large numbers may be infinite
+    return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
 
 
 def _tensors(given: Any) -> Sequence[Tensor]:

@@ -1,12 +1,14 @@
 """Cross-resolution relational contrastive distillation inside an image: the relations of its cells."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from crossres.losses.base import demand
 from crossres.losses.contrast import contrast, different
 from crossres.losses.geometry import standardised, unit
-from crossres.losses.maps import MapLoss, Maps, Shapes
+from crossres.losses.maps import MapLoss, Maps, Shapes, pooled
 
 
 class CRRCDMaps(MapLoss):
@@ -15,7 +17,8 @@ class CRRCDMaps(MapLoss):
     With :math:`z_{ip}` the teacher's map at cell p of image i, each channel standardised over the batch, and
     :math:`a_i` its mean over the cells, the teacher's relation of the cell is pulled to the relation of the
     teacher's image and the student's cell :math:`e^s_{ip}`. It is pushed from those of the image's other cells q
-    (how an image is laid out) and from those of the same cell of other images k (what images show at one place):
+    (how an image is laid out) and from those of the same cell of other images k (what images show at one place),
+    which are the images of i's group, as the batch is cut into groups:
 
     .. math::
         u_{ip} = a_i - z_{ip}, \quad v_{ip} = a_i - (B e^s)_{ip}, \quad
@@ -31,6 +34,8 @@ class CRRCDMaps(MapLoss):
     Args:
         tau: temperature, above 0.
         cells: largest side of the grid of cells, from 2; a larger map is averaged over it.
+        group: images of a group; 0, or more than the batch holds, makes one of all. What is left of a batch beyond
+            its whole groups is contrasted inside the image alone.
         same_class_negatives: whether images of i's class may be negatives. Without labels all images may.
 
     Raises:
@@ -44,33 +49,47 @@ class CRRCDMaps(MapLoss):
         *,
         tau: float = 0.1,
         cells: int = 8,
+        group: int = 16,
         same_class_negatives: bool = False,
     ) -> None:
         super().__init__(teacher_dim, student_dim)
         self.tau = demand("CRRCDMaps", "tau", tau, tau > 0, "tau > 0")
         demand("CRRCDMaps", "cells", cells, cells >= 2, "cells >= 2")
+        self.group = demand("CRRCDMaps", "group", group, group >= 0, "group >= 0 (0 makes one of all)")
         self.sizes = [(min(height, cells), min(width, cells)) for height, width in self.sizes]
         self.stages = [stage for stage, size in enumerate(self.sizes) if size != (1, 1)]
         if not self.stages:
-            raise ValueError("CRRCDMaps: every map is of one cell, expected larger maps in at least one stage")
+            raise ValueError("CRRCDMaps: every map is of one cell, expected larger ones; crrcd_images reads none")
         self.same_class_negatives = same_class_negatives
         widths = [self.channels[stage] for stage in self.stages]
         self.projections = nn.ModuleList(nn.Conv2d(narrow, wide, 3, padding=1, bias=False) for wide, narrow in widths)
 
+    def _plain(self, teacher: Any, student: Any) -> tuple[Any, Any]:
+        # the convolution takes the student's maps as they are
+        return [t.detach() for t in teacher], student
+
     def compute(self, teacher: Maps, student: Maps, label: Tensor | None, index: Tensor | None) -> Tensor:
-        loss = student[0].new_zeros(())
-        _, other_images = different(student[0], None if self.same_class_negatives else label, index)
+        size, device = len(student[0]), student[0].device
+        group = self.group if 0 < self.group < size else size
+        grouped = size // group * group
+        _, others = different(student[0], None if self.same_class_negatives else label, index)
+        # (groups, group, group): the blocks of the batch's matrix on its diagonal
+        others = others[:grouped, :grouped].unfold(0, group, group).unfold(1, group, group)
+        others = others.diagonal().permute(2, 0, 1)
+        loss = torch.zeros((), device=device)
         for stage, project in zip(self.stages, self.projections, strict=True):
-            s, z = student[stage], standardised(teacher[stage], (0, 2, 3))
+            z = standardised(pooled(teacher[stage].float(), self.sizes[stage]), (0, 2, 3))
             mean = z.mean((2, 3), keepdim=True)
             # the convolution is most of the cost, and the only part that does without float32
-            with torch.autocast(s.device.type, self.layer_dtype, enabled=self.layer_dtype != torch.float32):
-                projected = project(s)
-            # (B, cells, channels)
+            with torch.autocast(device.type, self.layer_dtype, enabled=self.layer_dtype != torch.float32):
+                projected = project(pooled(student[stage], self.sizes[stage]).to(self.layer_dtype))
+            # (images, cells, channels)
             u = unit((mean - z).flatten(2).transpose(1, 2), 1 / self.tau)
             v = unit((mean - projected.float()).flatten(2).transpose(1, 2))
-            other_cells = ~torch.eye(u.shape[1], dtype=torch.bool, device=s.device)
+            other_cells = ~torch.eye(u.shape[1], dtype=torch.bool, device=device)
             inside = contrast(u @ v.transpose(1, 2), other_cells, "softmax")
-            across = contrast(u.transpose(0, 1) @ v.permute(1, 2, 0), other_images, "softmax")
+            # (cells, groups, images of a group, channels)
+            u, v = (x[:grouped].transpose(0, 1).reshape(x.shape[1], -1, group, x.shape[2]) for x in (u, v))
+            across = contrast(u @ v.transpose(2, 3), others, "softmax")
             loss = loss + (inside.mean() + across.mean()) / 2
         return loss / len(self.stages)

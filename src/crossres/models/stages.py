@@ -9,6 +9,8 @@ from crossres.losses.base import Shape
 from crossres.models.encoder import Encoder
 from crossres.models.foreign import evaluating
 
+WITHOUT = "choose losses that read embeddings (--method crrcd-images)"
+
 
 def stage_paths(encoder: Encoder) -> list[str]:
     """Return the module paths of the ends of a backbone's stages, from the first to the last.
@@ -27,8 +29,10 @@ def stage_paths(encoder: Encoder) -> list[str]:
         return paths
     name = encoder.architecture.get("name", "the network")
     if not modules - {""}:
-        raise CrossresError(f"'{name}' has no feature maps, only its embedding; choose losses that read embeddings")
-    raise CrossresError(f"the stages of '{name}' are not known; name its modules in stages.teacher or stages.student")
+        raise CrossresError(f"'{name}' has no feature maps, only its embedding; {WITHOUT}")
+    raise CrossresError(
+        f"the stages of '{name}' are not known; name its modules in stages.teacher or stages.student, or {WITHOUT}"
+    )
 
 
 def paired_stages(
