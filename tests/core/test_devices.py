@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import builtins
 import io
+import math
+import os
 import re
+import subprocess
+import sys
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from crossres import CrossresError
-from crossres.core.devices import Device, commit, fast_bfloat16, machine, peak_memory_mb, resolve_device, versions
+from crossres.core import devices
+from crossres.core.devices import (
+    Device,
+    commit,
+    fast_bfloat16,
+    machine,
+    peak_memory_mb,
+    resolve_device,
+    sharing_cores,
+    versions,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +59,43 @@ def cpuinfo(monkeypatch: pytest.MonkeyPatch, text: str | None) -> None:
         return io.StringIO(text)
 
     monkeypatch.setattr(builtins, "open", fake)
+
+
+@pytest.mark.parametrize(("idle", "chosen", "threads"), [(3.0, None, 4), (1.4, None, 2), (0.0, "4", 4)])
+def test_a_job_beside_others_computes_on_half_of_the_threads(
+    monkeypatch: pytest.MonkeyPatch, idle: float, chosen: str | None, threads: int
+) -> None:
+    monkeypatch.setattr(devices, "_idle_cores", lambda: idle)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if chosen:
+        monkeypatch.setenv("OMP_NUM_THREADS", chosen)
+    own, lines = torch.get_num_threads(), list[str]()
+    torch.set_num_threads(4)
+    try:
+        with sharing_cores(lines.append):
+            assert torch.get_num_threads() == threads
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(own)
+    busy = "the cores are busy: computing on 2 of 4 threads (OMP_NUM_THREADS sets their number)"
+    assert lines == ([busy] if threads == 2 else [])
+
+
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="the cores' times are Linux's")
+def test_a_busy_core_is_not_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    core = min(os.sched_getaffinity(0))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {core})
+    busy = subprocess.Popen([sys.executable, "-c", f"import os\nos.sched_setaffinity(0, [{core}])\nwhile True: pass"])
+    try:
+        time.sleep(0.5)
+        assert devices._idle_cores(0.5) < 0.5
+    finally:
+        busy.kill()
+        busy.wait()
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set())
+    assert devices._idle_cores() == 0
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert devices._idle_cores() == math.inf
 
 
 def test_cpu() -> None:

@@ -210,6 +210,18 @@ def test_resume_refuses_other_images_and_another_teacher(copied: Distill, drawn:
     assert distill(config, resume=True, quiet=True)["epochs"] == 3  # the same images elsewhere
 
 
+def test_a_resumed_run_computes_on_as_many_threads_as_before(
+    make: Any, prepared: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, loop = prepared(make())
+    state = loop.state() | {"threads": 2}
+    loop.load(state)  # the tests set OMP_NUM_THREADS
+    assert torch.get_num_threads() == 1
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    loop.load(state)
+    assert torch.get_num_threads() == 2
+
+
 def test_a_state_with_maps_that_did_not_follow_the_images_is_refused(make: Any) -> None:
     config = make(losses={**CE, "sp": {"weight": 1.0}}, train_epochs=1)
     assert distill(config, quiet=True)["teacher_maps"] == "moved"

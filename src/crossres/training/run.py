@@ -6,6 +6,7 @@ import json
 import logging
 import shlex
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from torch import distributed
 from crossres.config.experiment import IN_MEMORY, Distill, Experiment, Faces, Teach
 from crossres.config.reading import from_config
 from crossres.config.record import sha256, to_yaml
-from crossres.core.devices import Device, resolve_device
+from crossres.core.devices import Device, resolve_device, sharing_cores
 from crossres.core.errors import CrossresError
 from crossres.core.files import load_state, write_atomically
 from crossres.core.progress import Progress
@@ -69,28 +70,27 @@ def train(
         atexit.register(leave_group)
     progress = Progress(quiet=quiet or fabric.global_rank > 0)
     line = "stopped before the first step; give the same command again"
-    try:
-        run = prepare(config, task, fabric, device, progress, teacher)
-        progress.close()
-        if fabric.global_rank == 0 and not resume:
-            _begin_folder(config, overwrite)
-        fabric.barrier()
-        line = f"stopped; go on with: {_how_to_resume(config)}"
-        loop = TrainingLoop(run, fabric, progress)
-        if resume:
-            loop.load(load_state(config.folder / "state.pt"))
-        loop.train(config.folder / "state.pt")
-        if fabric.global_rank > 0:
+    with sharing_cores(progress.say) if device.torch.type == "cpu" else nullcontext():
+        try:
+            run = prepare(config, task, fabric, device, progress, teacher)
+            progress.close()
+            if fabric.global_rank == 0 and not resume:
+                _begin_folder(config, overwrite)
             fabric.barrier()
-            return {}
-        result = finish(loop, device)
-    except KeyboardInterrupt:
-        progress.close()
-        progress.say(line)
-        raise
-    finally:
-        progress.close()
-    progress.say(f"{config.folder}: {task.summary(result)}")
+            line = f"stopped; go on with: {_how_to_resume(config)}"
+            loop = TrainingLoop(run, fabric, progress)
+            if resume:
+                loop.load(load_state(config.folder / "state.pt"))
+            loop.train(config.folder / "state.pt")
+            result = finish(loop, device) if fabric.global_rank == 0 else {}
+        except KeyboardInterrupt:
+            progress.close()
+            progress.say(line)
+            raise
+        finally:
+            progress.close()
+    if result:
+        progress.say(f"{config.folder}: {task.summary(result)}")
     fabric.barrier()
     return result
 
