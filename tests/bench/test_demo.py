@@ -22,7 +22,7 @@ def test_demo_writes_models_figure_and_report(tmp_path: Path) -> None:
     document = demo(Demo(runs=str(runs), seeds=1, device="cpu", teacher_epochs=1, student_epochs=1))
     students = document["students"]
     assert [s["lr_size"] for s in students] == [7, 7, 4, 4]
-    assert {s["method"] for s in students} == {"ce", "ce+kd+crrcd"}
+    assert {s["method"] for s in students} == {"ce", "ce+crrcd_images+crrcd_maps"}
     assert [p["size"] for p in document["enlarged"]] == [7, 4]
     assert document["teacher"]["top1_last"] > 20  # ten digits; it learns something in one epoch
     assert (runs / "thesis.txt").read_text() == "mine"
@@ -32,8 +32,8 @@ def test_demo_writes_models_figure_and_report(tmp_path: Path) -> None:
         assert (runs / student["name"] / "model" / "model.safetensors").exists()
     assert "one seed says nothing of another training" in report
     for size in ("7x7", "4x4"):
-        assert f"| resnet8 {size} | ce+kd+crrcd | " in report
-        assert f"ce+kd+crrcd (resnet8 {size}): " in report
+        assert f"| resnet8 {size} | crrcd | " in report
+        assert f"crrcd (resnet8 {size}): " in report
     with Image.open(runs / "figure.png") as picture:
         assert picture.size[0] > 1000
         assert len(picture.convert("L").getcolors(2**16) or []) > 20

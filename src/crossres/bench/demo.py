@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from crossres.bench.comparison import compare_methods, sentences
+from crossres.bench.results import method_of
 from crossres.bench.tables import legend, markdown
 from crossres.config.experiment import Distill, Teach
 from crossres.config.judging import Demo, Evaluate
-from crossres.config.methods import Losses
 from crossres.config.options import Augment, Model, Train
 from crossres.config.reading import of_run
 from crossres.core.errors import CrossresError
@@ -20,12 +20,8 @@ from crossres.evaluation.classification import evaluate
 from crossres.training.run import train
 
 SIZES = (7, 4)
-BASELINE = "ce"
-# Not the methods "labels" and "crrcd" by name: these weights are those of the figure in README.
-STUDENTS: dict[str, Losses] = {
-    BASELINE: {"ce": {"weight": 1.0}},
-    "ce+kd+crrcd": {"ce": {"weight": 1.0}, "kd": {"weight": 1.0}, "crrcd": {"weight": 1.0, "critic": "softmax"}},
-}
+BASELINE = "labels"
+STUDENTS = (BASELINE, "crrcd")
 
 
 def demo(options: Demo) -> dict[str, Any]:
@@ -52,17 +48,17 @@ def demo(options: Demo) -> dict[str, Any]:
     students = []
     for size in SIZES:
         for seed in range(options.seeds):
-            for method, losses in STUDENTS.items():
+            for method in STUDENTS:
                 config = Distill(
                     name=f"{size}x{size}-{method}-seed{seed}",
                     teacher=str(runs / "teacher"),
                     lr_size=size,
-                    losses=losses,
+                    method=method,
                     model=Model("resnet8"),
                     train=Train(epochs=options.student_epochs, batch_size=128, learning_rate=0.1, seed=seed),
                     **shared,
                 )
-                students.append(train(config, overwrite=True))
+                students.append(train(config, overwrite=True) | {"grid": {"method": method}})
     how: dict[str, Any] = {"sizes": list(SIZES), "device": "cpu", "precision": "float32"}
     enlarged = evaluate(Evaluate(model=str(runs / "teacher"), data="digits", **how))["curve"]
     draw_demo(students, teacher, enlarged, runs / "figure.png")
@@ -120,7 +116,7 @@ def draw_demo(
         left.suptitle("what the networks see", fontsize=11)
         axes = right.subplots()
         for shift, method, colour in zip((-0.12, 0.12), STUDENTS, (GREY, RED), strict=True):
-            points = [(SIZES.index(s["lr_size"]) + shift, s["top1_last"]) for s in students if s["method"] == method]
+            points = [(SIZES.index(s["lr_size"]) + shift, s["top1_last"]) for s in students if method_of(s) == method]
             label = f"student, {method}"
             axes.scatter(*zip(*points, strict=True), color=colour, label=label, s=46, alpha=0.8, zorder=3)
         axes.axhline(teacher["top1_last"], color=BLUE, linewidth=1.4, label="teacher at 28x28")
