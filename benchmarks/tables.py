@@ -38,7 +38,10 @@ STEPS = Path("results/bench/steps.json")
 #: One for each folder of results; grids that share a folder need no line of their own.
 GRIDS = [
     Path("recipes/cifar100") / f"{name}.yaml"
-    for name in ("methods-8x8", "methods-16x16", "seeds", "same-resolution", "tuned-8x8", "live-teacher")
+    for name in (
+        *("methods-8x8", "methods-16x16", "finals-16x16", "seeds", "structures", "same-resolution", "tuned-8x8"),
+        "live-teacher",
+    )
 ]
 SEEDS, SENSITIVITY = (Path("recipes/cifar100") / f"{name}.yaml" for name in ("seeds", "sensitivity"))
 #: Grids that choose, on validation images.
@@ -72,8 +75,15 @@ def comparison_of(recipe: Path) -> tuple[Grid, Comparison]:
     return grid, compare_folder(grid.folder, grid.baseline, costs_of(STEPS))
 
 
+def has_results(recipe: Path) -> bool:
+    """Whether a run of a grid is there."""
+    return any(grid_of(recipe).folder.glob("*.json"))
+
+
 def grid_table(recipe: Path, *, write: bool) -> str:
     """What a grid's methods came to, with statistics; ``write`` puts it beside the results in other formats, too."""
+    if not has_results(recipe):
+        return "No run so far."
     grid, comparison = comparison_of(recipe)
     rows = comparison.scores
     if write:
@@ -117,18 +127,16 @@ def ranks_of_ours(rows: Sequence[MethodScore]) -> Iterator[str]:
             yield f"Rank of ours among {len(here)} at {setting}: {'; '.join(places)}."
 
 
-#: What crrcd is set against in each grid: its own total without relations, and the nearest relatives.
-RIVALS = {
-    name: ("kd (fading, weight 4)", "crd (weight 0.4)", "fskd (weight 320)", "review (weight 20)")
-    for name in ("methods-8x8", "methods-16x16", "seeds")
-}
+#: What crrcd is set against: the finalists, in the grids that have them.
+FINALISTS = ("kd (fading, weight 4)", "crd (weight 0.4)", "fskd (weight 320)", "review (weight 20)")
 
 
 def ours_against() -> str:
     """What crrcd gains over other methods than labels alone."""
     rows = []
     for recipe in GRIDS:
-        for rival in RIVALS.get(recipe.stem, ()):
+        run = {row.method for row in comparison_of(recipe)[1].scores} if has_results(recipe) else set()
+        for rival in [rival for rival in FINALISTS if rival in run and "crrcd" in run]:
             comparison = compare_folder(grid_of(recipe).folder, rival)
             classes = comparison.results[0]["config"]["images"].get("classes")
             for row in comparison.scores:
@@ -283,7 +291,8 @@ def all_tables(*, write: bool) -> dict[str, str]:
     }
     for recipe in GRIDS:
         tables[recipe.stem] = grid_table(recipe, write=write)
-        if judged := [r for r in comparison_of(recipe)[1].results if r.get("transfer") and r["seed"] == 0]:
+        results = comparison_of(recipe)[1].results if has_results(recipe) else []
+        if judged := [r for r in results if r.get("transfer") and r["seed"] == 0]:
             tables[f"{recipe.stem}-transfer"] = transfer_table(judged)
             tables[f"{recipe.stem}-sizes"] = sizes_table(judged)
     return tables | {recipe.stem: validation_table(recipe) for recipe in CHOOSING}

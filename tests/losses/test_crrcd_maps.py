@@ -64,7 +64,8 @@ def naive(loss: CRRCDMaps, teacher, student, label, index, side: int) -> torch.T
             return (u @ v) / torch.sqrt((u @ u) * (v @ v)) / loss.tau
 
         group = loss.group if 0 < loss.group < B else B
-        grouped = B // group * group
+        groups = B // group
+        grouped = groups * group
         for i in range(B):
             for p in range(cells):
                 positive = score(i, p, i, p)
@@ -73,7 +74,7 @@ def naive(loss: CRRCDMaps, teacher, student, label, index, side: int) -> torch.T
                 if i >= grouped:
                     continue
                 across = [positive]
-                for k in range(i // group * group, (i // group + 1) * group):
+                for k in range(i % groups, grouped, groups):
                     same_image = k == i if index is None else index[k] == index[i]
                     if not same_image and (label is None or label[k] != label[i]):
                         across.append(score(i, p, k, p))
@@ -124,7 +125,13 @@ def test_a_student_that_has_the_teachers_relations_has_the_least_loss() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"tau": 0.0}, "tau > 0"), ({"cells": 1}, "cells >= 2"), ({"group": -1}, "group >= 0")]
+    ("options", "message"),
+    [
+        ({"tau": 0.0}, "tau > 0"),
+        ({"cells": 1}, "cells >= 2"),
+        ({"group": -1}, "group >= 2, or 0"),
+        ({"group": 1}, "group >= 2, or 0"),
+    ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -18,7 +18,7 @@ class CRRCDMaps(MapLoss):
     :math:`a_i` its mean over the cells, the teacher's relation of the cell is pulled to the relation of the
     teacher's image and the student's cell :math:`e^s_{ip}`. It is pushed from those of the image's other cells q
     (how an image is laid out) and from those of the same cell of other images k (what images show at one place),
-    which are the images of i's group, as the batch is cut into groups:
+    which are the images of i's group, as the batch is dealt into groups:
 
     .. math::
         u_{ip} = a_i - z_{ip}, \quad v_{ip} = a_i - (B e^s)_{ip}, \quad
@@ -34,8 +34,8 @@ class CRRCDMaps(MapLoss):
     Args:
         tau: temperature, above 0.
         cells: largest side of the grid of cells, from 2; a larger map is averaged over it.
-        group: images of a group; 0, or more than the batch holds, makes one of all. What is left of a batch beyond
-            its whole groups is contrasted inside the image alone.
+        group: images of a group, from 2; 0, or more than the batch holds, makes one of all. What is left of a batch
+            beyond whole groups is contrasted inside the image alone.
         same_class_negatives: whether images of i's class may be negatives. Without labels all images may.
 
     Raises:
@@ -55,7 +55,7 @@ class CRRCDMaps(MapLoss):
         super().__init__(teacher_dim, student_dim)
         self.tau = demand("CRRCDMaps", "tau", tau, tau > 0, "tau > 0")
         demand("CRRCDMaps", "cells", cells, cells >= 2, "cells >= 2")
-        self.group = demand("CRRCDMaps", "group", group, group >= 0, "group >= 0 (0 makes one of all)")
+        self.group = demand("CRRCDMaps", "group", group, group == 0 or group >= 2, "group >= 2, or 0")
         self.sizes = [(min(height, cells), min(width, cells)) for height, width in self.sizes]
         self.stages = [stage for stage, size in enumerate(self.sizes) if size != (1, 1)]
         if not self.stages:
@@ -71,11 +71,11 @@ class CRRCDMaps(MapLoss):
     def compute(self, teacher: Maps, student: Maps, label: Tensor | None, index: Tensor | None) -> Tensor:
         size, device = len(student[0]), student[0].device
         group = self.group if 0 < self.group < size else size
-        grouped = size // group * group
+        groups = size // group
         _, others = different(student[0], None if self.same_class_negatives else label, index)
-        # (groups, group, group): the blocks of the batch's matrix on its diagonal
-        others = others[:grouped, :grouped].unfold(0, group, group).unfold(1, group, group)
-        others = others.diagonal().permute(2, 0, 1)
+        # image i is of group i % groups, since those of a class may lie side by side; (groups, group, group)
+        others = others[: groups * group, : groups * group].view(group, groups, group, groups)
+        others = others.diagonal(dim1=1, dim2=3).permute(2, 0, 1)
         loss = torch.zeros((), device=device)
         for stage, project in zip(self.stages, self.projections, strict=True):
             z = standardised(pooled(teacher[stage].float(), self.sizes[stage]), (0, 2, 3))
@@ -89,7 +89,7 @@ class CRRCDMaps(MapLoss):
             other_cells = ~torch.eye(u.shape[1], dtype=torch.bool, device=device)
             inside = contrast(u @ v.transpose(1, 2), other_cells, "softmax")
             # (cells, groups, images of a group, channels)
-            u, v = (x[:grouped].transpose(0, 1).reshape(x.shape[1], -1, group, x.shape[2]) for x in (u, v))
+            u, v = (x[: groups * group].reshape(group, groups, *x.shape[1:]).permute(2, 1, 0, 3) for x in (u, v))
             across = contrast(u @ v.transpose(2, 3), others, "softmax")
             loss = loss + (inside.mean() + across.mean()) / 2
         return loss / len(self.stages)
