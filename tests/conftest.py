@@ -7,8 +7,11 @@ import os
 # before torch is imported: runs are compared bit by bit, and several processes on few cores wait for each other
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import builtins
+import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -114,3 +117,28 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         return line.removeprefix("crossres: ")
 
     return run
+
+
+@pytest.fixture
+def proc_stat(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return a function that pretends that this process has the cores 1 and 2, whose times are, at each look, a text.
+
+    None is a system without such a file. The number of threads is then no longer chosen.
+    """
+
+    def pretend(*looks: str | None) -> None:
+        real, left = builtins.open, list(looks)
+
+        def fake(path: Any, *more: Any, **options: Any) -> Any:
+            if path != "/proc/stat":
+                return real(path, *more, **options)
+            text = left.pop(0)
+            if text is None:
+                raise FileNotFoundError(path)
+            return io.StringIO(text)
+
+        monkeypatch.setattr(builtins, "open", fake)
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1, 2}, raising=False)
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+    return pretend

@@ -79,6 +79,15 @@ def test_a_gain_over_another_experiment_is_refused(other, what):
         paired_gain([better], [base | other])
 
 
+def test_seeds_with_maps_that_follow_the_images_are_not_those_of_seeds_whose_maps_did_not():
+    moved, unmoved = (
+        result("review", seed, 50.0) | {"teacher_maps": how} for seed, how in enumerate(("moved", None))
+    )
+    require_one_experiment([moved, unmoved | {"teacher_maps": "moved"}])
+    with pytest.raises(CrossresError, match="not one experiment"):
+        require_one_experiment([moved, unmoved])
+
+
 def test_an_option_that_is_off_equals_one_that_was_not_there_yet():
     old = result("ce", 0, 50.0) | {"config": {"losses": {"ce": {"weight": 1.0}}}}
     new = result("ce", 1, 50.0) | {"config": {"losses": {"ce": {"weight": 1.0, "decay": False}}}}

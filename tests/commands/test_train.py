@@ -386,7 +386,8 @@ def test_a_gpu_that_is_not_there(refused: Refused, drawn: Path, drawn_teacher: P
 
 def test_options_of_a_loss_out_of_range(refused: Refused, drawn: Path, drawn_teacher: Path) -> None:
     words = ["distill", drawn, "--teacher", drawn_teacher, *SMALL]
-    assert refused(*words, "--losses.crrcd.tau=0") == "losses.crrcd: CRRCD: tau is 0.0, expected tau > 0"
+    line = "losses.crrcd_maps: CRRCDMaps: tau is 0.0, expected tau > 0"
+    assert refused(*words, "--losses.crrcd_maps.tau=0") == line
     line = refused(*words, "--losses.ce.label_smoothing=1")
     assert line == "losses.ce: CE: label_smoothing is 1.0, expected 0 <= label_smoothing < 1"
 
@@ -414,7 +415,7 @@ EPOCHS = 40
 def interrupted(drawn: Path, drawn_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
     """A real process that is trained for a while and gets a real SIGINT."""
     folder = tmp_path_factory.mktemp("interrupted")
-    words = ["distill", str(drawn), "--teacher", str(drawn_teacher), "--lr_size=8", *SMALL]
+    words = ["distill", str(drawn), "--teacher", str(drawn_teacher), "--lr_size=8", "--method=kd", *SMALL]
     # a shell that started the tests in the background had Ctrl-C ignored: not so here
     command = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
     command += "from crossres.commands.main import main; sys.exit(main())"
@@ -611,5 +612,5 @@ def test_a_teacher_whose_weights_are_nan(refused: Refused, drawn: Path, drawn_te
     weights["classifier.weight"][0, 0] = torch.nan
     save_file(weights, "teacher/model.safetensors")
     edited(Path("teacher"), model_sha256=None)
-    line = refused("distill", drawn, "--teacher=teacher", "--lr_size=8", *SMALL)
+    line = refused("distill", drawn, "--teacher=teacher", "--lr_size=8", "--method=kd", *SMALL)
     assert line.startswith("losses.kd failed (KD: teacher logits holds NaN or infinity")

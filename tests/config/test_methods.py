@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,6 +45,9 @@ def test_every_loss_of_a_method_is_known_and_on() -> None:
         (Distill, {"teacher": "t/sface.ONNX"}, METHODS["crrcd-images"]),
         (Distill, {"teacher": "t.npz"}, METHODS["crrcd-images"]),
         (Distill, {"teacher": IN_MEMORY}, METHODS["crrcd-images"]),
+        (Distill, {"teacher": "t", "model": {"name": "my.nets:tiny"}}, METHODS["crrcd-images"]),
+        (Distill, {"teacher": "t", "model": {"name": "onnx:small.onnx"}}, METHODS["crrcd-images"]),
+        (Distill, {"teacher": "t", "model": {"name": "timm:resnet10t"}}, METHODS["crrcd"]),
         (Faces, {}, FACE_METHODS["cosface"]),
         (Faces, {"teacher": "t"}, FACE_METHODS["cosine"]),
     ],
@@ -52,6 +56,11 @@ def test_the_default_follows_from_the_teacher(kind: Any, tree: Any, losses: Any)
     config = read(kind, tree)
     assert config.terms.keys() == losses.keys()
     assert all(losses[name].items() <= options.items() for name, options in config.terms.items())
+
+
+def test_the_default_of_a_folder_of_embeddings_reads_no_maps(tmp_path: Path) -> None:
+    (tmp_path / "0.parquet").touch()
+    assert read(Distill, {"teacher": str(tmp_path)}).terms.keys() == METHODS["crrcd-images"].keys()
 
 
 def test_the_default_of_a_distillation_is_the_measured_best() -> None:

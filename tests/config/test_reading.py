@@ -157,7 +157,7 @@ def test_an_option_of_a_loss_that_is_off_is_refused(words: dict[str, str]) -> No
     loss = option.rpartition(".")[0]
     with pytest.raises(CrossresError) as caught:
         read(Distill, {"teacher": "t"}, words)
-    assert str(caught.value) == f"{option} is set but {loss} is off; give {loss}.weight a value"
+    assert str(caught.value) == f"{option} is set but {loss} is off; give {loss}.weight a value or take its --method"
 
 
 def test_words_turn_a_loss_of_a_file_off_whatever_its_options() -> None:

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import builtins
 import io
-import math
-import os
 import re
-import subprocess
-import sys
-import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from crossres import CrossresError
-from crossres.core import devices
 from crossres.core.devices import (
     Device,
     commit,
@@ -61,41 +54,53 @@ def cpuinfo(monkeypatch: pytest.MonkeyPatch, text: str | None) -> None:
     monkeypatch.setattr(builtins, "open", fake)
 
 
-@pytest.mark.parametrize(("idle", "chosen", "threads"), [(3.0, None, 4), (1.4, None, 2), (0.0, "4", 4)])
-def test_a_job_beside_others_computes_on_half_of_the_threads(
-    monkeypatch: pytest.MonkeyPatch, idle: float, chosen: str | None, threads: int
-) -> None:
-    monkeypatch.setattr(devices, "_idle_cores", lambda: idle)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    if chosen:
-        monkeypatch.setenv("OMP_NUM_THREADS", chosen)
+def shared(kept: int | None = None) -> tuple[int, list[str]]:
+    """The number of threads that a job takes where torch has 4, and what is said."""
     own, lines = torch.get_num_threads(), list[str]()
     torch.set_num_threads(4)
     try:
-        with sharing_cores(lines.append):
-            assert torch.get_num_threads() == threads
+        with sharing_cores(lines.append, kept):
+            threads = torch.get_num_threads()
         assert torch.get_num_threads() == 4
     finally:
         torch.set_num_threads(own)
-    busy = "the cores are busy: computing on 2 of 4 threads (OMP_NUM_THREADS sets their number)"
-    assert lines == ([busy] if threads == 2 else [])
+    return threads, lines
 
 
-@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="the cores' times are Linux's")
-def test_a_busy_core_is_not_idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    core = min(os.sched_getaffinity(0))
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {core})
-    busy = subprocess.Popen([sys.executable, "-c", f"import os\nos.sched_setaffinity(0, [{core}])\nwhile True: pass"])
-    try:
-        time.sleep(0.5)
-        assert devices._idle_cores(0.5) < 0.5
-    finally:
-        busy.kill()
-        busy.wait()
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set())
-    assert devices._idle_cores() == 0
-    monkeypatch.delattr(os, "sched_getaffinity")
-    assert devices._idle_cores() == math.inf
+#: user, nice, system, idle, iowait; the first line is of all cores, the last of another's
+STAT = "cpu 9 9 9 9 9 9\ncpu0 5 0 0 5 0\ncpu1 {} 0 0 {} {}\ncpu2 {} 0 0 {} 0\ncpu3 0 0 0 9 9\nintr 1 2\n"
+START = STAT.format(*[100] * 5)
+FREE, BUSY = STAT.format(100, 105, 105, 100, 110), STAT.format(110, 100, 100, 110, 100)
+ONE_FREE = STAT.format(110, 100, 100, 100, 110)
+
+
+@pytest.mark.parametrize(
+    ("looks", "threads"),
+    [
+        ([START, FREE], 4),
+        ([START, ONE_FREE], 2),  # 1 of 2 cores for 4 threads
+        ([START, BUSY], 2),
+        ([START, START], 4),  # a system that counts nothing
+        (["cpu 1 2 3 4 5\n"] * 2, 4),
+        ([None], 4),
+    ],
+)
+def test_a_job_beside_others_computes_on_half_of_the_threads(
+    proc_stat: Any, looks: list[str | None], threads: int
+) -> None:
+    proc_stat(*looks)
+    busy = "the cores are busy: computing on 2 of 4 threads (OMP_NUM_THREADS=N takes N)"
+    assert shared() == (threads, [busy] if threads == 2 else [])
+
+
+def test_threads_that_are_chosen_or_kept_stay(proc_stat: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    proc_stat(START, BUSY)
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    assert shared() == (4, [])
+    assert shared(kept=1) == (4, [])
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert shared(kept=3) == (3, [])
+    assert shared(kept=32) == (4, [])
 
 
 def test_cpu() -> None:

@@ -149,6 +149,11 @@ def test_nan_and_infinity_are_refused(name: str, bad: float, side: str) -> None:
         loss(teacher, student, label, index)
 
 
+def test_large_numbers_whose_sum_is_infinite_are_finite() -> None:
+    _, student, label, index = batch("kd")
+    assert built("kd", {})(torch.full((SIZE, DIM), 3e38), student, label, index).isfinite()
+
+
 @pytest.mark.parametrize("name", VECTORS)
 def test_wrong_input_is_refused_in_one_line(name: str) -> None:
     loss = built(name, {})

@@ -146,7 +146,9 @@ def test_a_map_of_one_cell_has_no_relation_and_is_left_out() -> None:
     beside = CRRCDMaps([*TEACHER, (7, 2, 2)], [*STUDENT, (8, 1, 1)])
     value = beside([*teacher, torch.randn(B, 7, 2, 2)], [*student, torch.randn(B, 8, 1, 1)], LABEL)
     assert torch.equal(value, alone(teacher, student, LABEL))
-    with pytest.raises(ValueError, match="every map is of one cell"):
+    with pytest.raises(
+        ValueError, match=r"every map is of one cell; take a larger lr_size or --method crrcd-images$"
+    ):
         CRRCDMaps([(7, 2, 2)], [(8, 1, 1)])
 
 

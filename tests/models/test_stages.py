@@ -71,7 +71,7 @@ def test_a_network_that_shows_its_embedding_only() -> None:
 
     with pytest.raises(
         CrossresError,
-        match=r"^'wrapped' has no feature maps, only its embedding; choose losses that read embeddings \(--method",
+        match=r"^'wrapped' has no feature maps, only its embedding; choose losses that read embeddings",
     ):
         stage_paths(wrap(Closed(), classes=(), input_size=8))
 
@@ -82,5 +82,12 @@ def test_a_network_whose_stages_nobody_knows() -> None:
     with pytest.raises(CrossresError, match=r"^the stages of 'wrapped' are not known; name its modules in stages"):
         stage_paths(own)
     assert capture_maps(own, ["0"], 8) == [(4, 6, 6)]
-    with pytest.raises(CrossresError, match=r"^stages: '2' returns \(1, 4\), not a map"):
+    with pytest.raises(CrossresError, match=r"^stages: '2' returns \(1, 4\), not a map .* --method crrcd-images\)$"):
         capture_maps(own, ["2"], 8)
+
+
+def test_maps_with_their_channels_last_are_refused() -> None:
+    pytest.importorskip("timm")
+    network = encoder("timm:swin_tiny_patch4_window7_224", 32)
+    with pytest.raises(CrossresError, match=r"^the maps of 'timm:swin_\w+' have their channels last; choose losses"):
+        stage_paths(network)

@@ -211,14 +211,21 @@ def test_resume_refuses_other_images_and_another_teacher(copied: Distill, drawn:
 
 
 def test_a_resumed_run_computes_on_as_many_threads_as_before(
-    make: Any, prepared: Any, monkeypatch: pytest.MonkeyPatch
+    make: Any, pause: Any, runs: Any, proc_stat: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, loop = prepared(make())
-    state = loop.state() | {"threads": 2}
-    loop.load(state)  # the tests set OMP_NUM_THREADS
-    assert torch.get_num_threads() == 1
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    loop.load(state)
+    """The whole of it: also the pass of the teacher, whose bits the cache's key depends on."""
+    config = make(name="threads", train_epochs=2, losses={**CE, **CRRCD, **pause.losses})
+    proc_stat("cpu1 1 0 0 0 0\n", "cpu1 9 0 0 0 0\n")  # looked at once, and busy
+    torch.set_num_threads(2)
+    pause.after(STEPS + 2)
+    with pytest.raises(KeyboardInterrupt):
+        distill(config)
+    assert "the cores are busy: computing on 1 of 2 threads" in capsys.readouterr().err
+    assert runs.state(config.folder)["threads"] == 1
+    shutil.rmtree(config.folder.parent / "cache")
+    result = distill(config, resume=True)
+    assert "busy" not in capsys.readouterr().err
+    assert result["machine"]["threads"] == 1
     assert torch.get_num_threads() == 2
 
 

@@ -147,7 +147,8 @@ def _experiment(result: Document) -> dict[str, Any]:
     """Return what seeds of one experiment have in common."""
     options = _options(result)
     method = {key: options.get(key) for key in _METHOD}
-    return {**_shared_options(result), **_used(method), "teacher": (result.get("teacher") or {}).get("sha256")}
+    taught = {"teacher": (result.get("teacher") or {}).get("sha256"), "teacher_maps": result.get("teacher_maps")}
+    return {**_shared_options(result), **_used(method), **taught}
 
 
 def _shared_options(result: Document, brought: Collection[str] = ()) -> dict[str, Any]:

@@ -19,10 +19,10 @@ def run(_: Methods, request: Request) -> None:
         return
     columns = document["columns"]
     heads = "".join(f"{column.replace(' classes', ''):>12}" for column in columns)
-    print(f"{'method':18}{heads}  step  losses")
+    print(f"{'method':24}{heads}  step  losses")
     for name, method in document["methods"].items():
         top1 = "".join(f"{_number(method['top1'].get(column)):>12}" for column in columns)
-        print(f"{name:18}{top1}{_number(method['step_cost']):>6}  {described(method['losses'])}")
+        print(f"{name:24}{top1}{_number(method['step_cost']):>6}  {described(method['losses'])}")
     print("\nof faces:")
     for name, method in document["face_methods"].items():
         print(f"{name:24}{described(method['losses'])}")
@@ -42,7 +42,10 @@ def methods() -> dict[str, Any]:
     """
     document: dict[str, Any] = json.loads(files("crossres.config").joinpath("measured.json").read_text())
     measured = document["methods"]
-    document["methods"] = {name: {"losses": losses, **measured[name]} for name, losses in METHODS.items()}
+    unmeasured: dict[str, Any] = {"top1": {}, "seeds": {}, "step_cost": None}
+    document["methods"] = {
+        name: {"losses": losses, **measured.get(name, unmeasured)} for name, losses in METHODS.items()
+    }
     return document | {"face_methods": {name: {"losses": losses} for name, losses in FACE_METHODS.items()}}
 
 

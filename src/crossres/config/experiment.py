@@ -12,11 +12,10 @@ from typing import Any, ClassVar, Literal
 
 from crossres.config.methods import FACE_METHODS, METHODS, Losses
 from crossres.config.options import Augment, Device, Images, Model, Precision, Stages, Train
+from crossres.core.files import holds_embeddings
 from crossres.data.degradation import Degradation
 from crossres.models.onnx_input import OnnxInput
 
-#: Endings of teachers that have embeddings alone: ONNX files and stored ones.
-WITHOUT_MAPS = (".onnx", ".npz", ".npy", ".parquet")
 #: Stands in a config for a teacher that was handed over in Python.
 IN_MEMORY = "(in memory)"
 
@@ -38,7 +37,7 @@ class Experiment:
         train: how it is trained.
         method: training method; see crossres methods. It is a set of losses with the weights of the tables; left out,
             and without losses of your own, the measured best: of objects with a teacher crrcd, or crrcd-images where
-            the teacher is a file of embeddings or a network in memory, which have no known feature maps.
+            the feature maps of teacher or student are not known (an ONNX file, stored embeddings, your own network).
         losses: the terms of the loss: a weight each (0 = off) and their options, over those of the method.
         device: auto takes a GPU where there is one.
         precision: auto is bfloat16 autocast where the device computes it in hardware, else float32.
@@ -173,8 +172,9 @@ class Distill(Distillation, Experiment):
     def default_method(self) -> str:
         if not self.teacher:
             return "labels"
-        # a network in memory is of the user's own, so its stages are not known
-        without_maps = self.teacher == IN_MEMORY or Path(self.teacher).suffix.lower() in WITHOUT_MAPS
+        # networks of the user's own, whose stages are not known, and files that give embeddings alone
+        own = self.teacher == IN_MEMORY or (":" in self.model.name and not self.model.name.startswith("timm:"))
+        without_maps = own or self.teacher.lower().endswith(".onnx") or holds_embeddings(self.teacher)
         return "crrcd-images" if without_maps else "crrcd"
 
 

@@ -1,7 +1,7 @@
 """The methods by name: the losses of each with the weights that the tables use.
 
 `crossres distill --method NAME` trains one, grids name them, and single options stay settable over them
-(``--losses.crrcd.tau 0.1``). Weights without a comment are as published; all are for 8x8 and 16x16 images.
+(``--losses.crrcd_maps.tau 0.2``). Weights without a comment are as published; all are for 8x8 and 16x16 images.
 """
 
 from typing import Any

@@ -203,7 +203,9 @@ def _losses(config: Experiment, given: Flat, over: Flat, *, named_all: bool) -> 
         weight = terms[loss].get("weight")
         # what a file says of a loss that words turn off goes with it
         if weight is None or (full in over and not weight):
-            raise CrossresError(f"{full} is set but losses.{loss} is off; give losses.{loss}.weight a value")
+            raise CrossresError(
+                f"{full} is set but losses.{loss} is off; give losses.{loss}.weight a value or take its --method"
+            )
     return {
         loss: {each.name: each.default for each in options_of_loss(loss)} | options
         for loss, options in terms.items()

@@ -72,42 +72,48 @@ def resolve_device(kind: str = "auto", precision: str = "auto", devices: int = 1
 
 
 @contextmanager
-def sharing_cores(say: Callable[[str], None]) -> Iterator[None]:
+def sharing_cores(say: Callable[[str], None], kept: int | None = None) -> Iterator[None]:
     """Within the context, torch computes on half of its threads if half of the cores are busy now, and it is said.
 
     Threads wait for each other by spinning: two jobs on both of 2 cores are not half as fast each, but a twentieth.
     Where OMP_NUM_THREADS is set, and where the system does not say what its cores do, nothing changes.
+
+    Args:
+        say: prints a line.
+        kept: take so many threads, or as many as torch has, however busy the cores are: the last bits of a number
+            depend on them.
     """
     before = torch.get_num_threads()
-    if before > 1 and not threads_chosen() and _idle_cores() < before / 2:
-        torch.set_num_threads(before // 2)
-        say(f"the cores are busy: computing on {before // 2} of {before} threads (OMP_NUM_THREADS sets their number)")
+    if "OMP_NUM_THREADS" not in os.environ:
+        if kept is not None:
+            torch.set_num_threads(min(kept, before))
+        elif before > 1 and _idle_cores() < before / 2:
+            torch.set_num_threads(before // 2)
+            say(f"the cores are busy: computing on {before // 2} of {before} threads (OMP_NUM_THREADS=N takes N)")
     try:
         yield
     finally:
         torch.set_num_threads(before)
 
 
-def threads_chosen() -> bool:
-    """Whether the user chose how many threads torch computes on."""
-    return "OMP_NUM_THREADS" in os.environ
-
-
 def _idle_cores(seconds: float = 0.1) -> float:
-    """Return how many of this process's cores are idle now; all of them where Linux's /proc/stat is not there."""
+    """Return how many of this process's cores are idle now; infinitely many where the system does not say."""
 
-    def idle_seconds() -> float:
-        with open("/proc/stat") as file:
-            lines = [line.split() for line in file if line.startswith("cpu")]
+    def ticks() -> tuple[int, int]:
+        """Of this process's cores since the system started: all of them, and the idle ones."""
         mine = {f"cpu{number}" for number in os.sched_getaffinity(0)}
-        # idle, and waiting for a disk
-        return sum(int(line[4]) + int(line[5]) for line in lines if line[0] in mine) / os.sysconf("SC_CLK_TCK")
+        with open("/proc/stat") as file:
+            lines = [line.split() for line in file]
+        times = [[int(field) for field in line[1:]] for line in lines if line and line[0] in mine]
+        # the fourth field is of idle cores, the fifth of those that wait for a disk
+        return sum(map(sum, times)), sum(sum(each[3:5]) for each in times)
 
     try:
-        before, started = idle_seconds(), time.perf_counter()
+        before = ticks()
         time.sleep(seconds)
-        return (idle_seconds() - before) / (time.perf_counter() - started)
-    except (OSError, AttributeError):
+        every, idle = (late - early for late, early in zip(ticks(), before, strict=True))
+        return len(os.sched_getaffinity(0)) * idle / every if every > 0 else math.inf
+    except (OSError, AttributeError, ValueError):
         return math.inf
 
 

@@ -49,6 +49,12 @@ def write_json(path: str | Path, document: Any) -> None:
     write_atomically(path, lambda f: f.write((json.dumps(document, indent=1) + "\n").encode()))
 
 
+def holds_embeddings(path: str | Path) -> bool:
+    """Return whether a path is that of stored embeddings: by its ending, or of a folder by its files' endings."""
+    path = Path(path)
+    return path.suffix.lower() in (".npz", ".npy", ".parquet") or any(path.glob("*.parquet"))
+
+
 def save_state(path: str | Path, state: dict[str, Any]) -> None:
     """Write a run's state atomically."""
     import torch

@@ -15,7 +15,7 @@ from crossres.config.judging import EvaluateFaces
 from crossres.config.record import base_name
 from crossres.core.devices import Device
 from crossres.core.errors import CrossresError
-from crossres.core.files import write_atomically
+from crossres.core.files import holds_embeddings, write_atomically
 from crossres.core.progress import Progress
 from crossres.core.types import Float32s, Float64s
 from crossres.data.degradation import Degradation
@@ -29,7 +29,7 @@ from crossres.evaluation.verification import FARS, best_threshold, similarities,
 from crossres.models.cache import cached_outputs
 from crossres.models.encoder import Encoder
 from crossres.models.onnx_input import OnnxInput
-from crossres.models.teachers import StoredBackbone, is_stored, read_teacher, stored_outputs
+from crossres.models.teachers import StoredBackbone, read_teacher, stored_outputs
 from crossres.models.weights import weights_sha256
 
 #: Of the judged images and, if there are any, of those that choose the threshold.
@@ -75,7 +75,7 @@ def evaluate_faces(options: EvaluateFaces) -> dict[str, Any]:
 
 def _check_files(options: EvaluateFaces) -> None:
     """Refuse files that cannot be what they are given as."""
-    if is_stored(options.model):
+    if holds_embeddings(options.model):
         raise CrossresError(f"{options.model}: stored embeddings know no other images; give the model they come from")
     if options.scores and options.layout:
         raise CrossresError(f"--scores: {options.data} has its own gallery and probes, no pairs; leave it out")

@@ -110,12 +110,12 @@ class Loss(nn.Module, ABC):
 
     @abstractmethod
     def compute(self, teacher: Any, student: Any, label: Any, index: Any) -> Tensor:
-        """Return the loss; called in float32 outside autocast, with checked shapes."""
+        """Return the loss; called outside autocast, with checked shapes, in float32 where `_plain` keeps to that."""
 
 
 def _is_finite(tensor: Tensor) -> bool:
     # the sum is a tenth of the work, but that of large numbers may be infinite
-    return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
+    return bool(torch.isfinite(tensor.detach().sum(dtype=torch.float32))) or bool(torch.isfinite(tensor).all())
 
 
 def _tensors(given: Any) -> Sequence[Tensor]:

@@ -59,7 +59,7 @@ class CRRCDMaps(MapLoss):
         self.sizes = [(min(height, cells), min(width, cells)) for height, width in self.sizes]
         self.stages = [stage for stage, size in enumerate(self.sizes) if size != (1, 1)]
         if not self.stages:
-            raise ValueError("CRRCDMaps: every map is of one cell, expected larger ones; crrcd_images reads none")
+            raise ValueError("CRRCDMaps: every map is of one cell; take a larger lr_size or --method crrcd-images")
         self.same_class_negatives = same_class_negatives
         widths = [self.channels[stage] for stage in self.stages]
         self.projections = nn.ModuleList(nn.Conv2d(narrow, wide, 3, padding=1, bias=False) for wide, narrow in widths)

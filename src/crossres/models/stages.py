@@ -9,7 +9,7 @@ from crossres.losses.base import Shape
 from crossres.models.encoder import Encoder
 from crossres.models.foreign import evaluating
 
-WITHOUT = "choose losses that read embeddings (--method crrcd-images)"
+WITHOUT = "choose losses that read embeddings (of crossres distill --method crrcd-images)"
 
 
 def stage_paths(encoder: Encoder) -> list[str]:
@@ -25,6 +25,8 @@ def stage_paths(encoder: Encoder) -> list[str]:
         return list(own)
     modules = {path for path, _ in encoder.backbone.named_modules()}
     listed = getattr(encoder.backbone, "feature_info", None) or ()
+    if "NHWC" in str(getattr(encoder.backbone, "output_fmt", "")):
+        raise CrossresError(f"the maps of '{encoder.architecture.get('name')}' have their channels last; {WITHOUT}")
     if paths := [str(info["module"]) for info in listed if info.get("module") in modules]:
         return paths
     name = encoder.architecture.get("name", "the network")
@@ -68,5 +70,7 @@ def capture_maps(encoder: Encoder, paths: Sequence[str], size: int) -> list[Shap
     for path, maps in features.items():
         if maps.ndim != 4:
             shape = tuple(maps.shape)
-            raise CrossresError(f"stages: '{path}' returns {shape}, not a map (B, C, H, W); name a convolution")
+            raise CrossresError(
+                f"stages: '{path}' returns {shape}, not a map (B, C, H, W); name a convolution, or {WITHOUT}"
+            )
     return [(maps.shape[1], maps.shape[2], maps.shape[3]) for maps in features.values()]

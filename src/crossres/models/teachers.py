@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from crossres.core.errors import CrossresError, library_errors, one_line
+from crossres.core.files import holds_embeddings
 from crossres.data.images import ImageSet, by_name
 from crossres.data.shards import arrow
 from crossres.models.cache import TeacherCache
@@ -26,7 +27,7 @@ def read_teacher(path: str, onnx_input: OnnxInput, *, trust_code: bool = False) 
     """Read a teacher with `onnx_encoder`, `stored_encoder` or `from_pretrained`, by the path's ending."""
     if Path(path).suffix.lower() == ".onnx":
         return onnx_encoder(path, onnx_input)
-    if is_stored(path):
+    if holds_embeddings(path):
         return stored_encoder(path)
     return from_pretrained(path, trust_code=trust_code)
 
@@ -90,12 +91,6 @@ class StoredBackbone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:  # noqa: ARG002
         raise CrossresError(f"{self.path}: there are embeddings of the stored images only; leave teacher_cache on")
-
-
-def is_stored(path: str | Path) -> bool:
-    """Return whether `stored_encoder` reads a path: by its ending, or of a folder by its files' endings."""
-    path = Path(path)
-    return path.suffix.lower() in (".npz", ".npy", ".parquet") or any(path.glob("*.parquet"))
 
 
 def stored_encoder(path: str | Path) -> Encoder:

@@ -13,7 +13,6 @@ from torch import Tensor
 from crossres.config.experiment import Experiment
 from crossres.config.options import Train
 from crossres.config.record import sha256
-from crossres.core.devices import threads_chosen
 from crossres.core.errors import CrossresError, needs
 from crossres.core.files import save_state, write_atomically
 from crossres.core.progress import Progress
@@ -243,8 +242,6 @@ class TrainingLoop:
                     f"the {what} changed since the run began, so it cannot go on exactly; "
                     "use --overwrite or another --name"
                 )
-        if not threads_chosen():  # the last bits depend on them
-            torch.set_num_threads(state.get("threads", torch.get_num_threads()))
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         for name in PLAIN:

@@ -228,7 +228,7 @@ def _build_cache(
         if megabytes > config.images.memory_mb:
             progress.say(
                 f"the teacher's maps take {megabytes:,.0f} MB, more than images.memory_mb: computed at every step "
-                "instead (--method crrcd-images needs none)"
+                "instead (losses that read embeddings need none)"
             )
             return None
     return cached_outputs(

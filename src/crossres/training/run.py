@@ -70,7 +70,9 @@ def train(
         atexit.register(leave_group)
     progress = Progress(quiet=quiet or fabric.global_rank > 0)
     line = "stopped before the first step; give the same command again"
-    with sharing_cores(progress.say) if device.torch.type == "cpu" else nullcontext():
+    state = load_state(config.folder / "state.pt") if resume else {}
+    on_cpu = device.torch.type == "cpu"
+    with sharing_cores(progress.say, state.get("threads")) if on_cpu else nullcontext():
         try:
             run = prepare(config, task, fabric, device, progress, teacher)
             progress.close()
@@ -80,7 +82,7 @@ def train(
             line = f"stopped; go on with: {_how_to_resume(config)}"
             loop = TrainingLoop(run, fabric, progress)
             if resume:
-                loop.load(load_state(config.folder / "state.pt"))
+                loop.load(state)
             loop.train(config.folder / "state.pt")
             result = finish(loop, device) if fabric.global_rank == 0 else {}
         except KeyboardInterrupt:
