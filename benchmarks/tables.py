@@ -77,7 +77,8 @@ def comparison_of(recipe: Path) -> tuple[Grid, Comparison]:
 
 def has_results(recipe: Path) -> bool:
     """Whether a run of a grid is there."""
-    return any(grid_of(recipe).folder.glob("*.json"))
+    folder = grid_of(recipe).folder
+    return folder.is_dir() and bool(read_results(folder))
 
 
 def grid_table(recipe: Path, *, write: bool) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from crossres import read
 from crossres.commands.main import main
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
@@ -73,6 +74,23 @@ def test_a_student_knows_what_its_teachers_file_expects(tmp_path: Path, capsys: 
     assert known == judged("--gallery", teacher, *declared)[0]
     assert "is not the model that" in judged("--gallery", teacher, "--onnx_input.highest", 255)[1]
     assert "is not the model that" in judged("--gallery", other)[1]
+
+
+@pytest.mark.parametrize("kind", ["onnx", "stored"])
+def test_a_teacher_without_maps_teaches_by_default(kind: str, drawn: Path, tmp_path: Path) -> None:
+    teacher = tmp_path / "stored.npz"
+    if kind == "onnx":
+        teacher = file(tmp_path / "t.onnx")
+    else:
+        images = read(drawn, split="train")
+        values = np.random.default_rng(0).normal(size=(len(images), 5)).astype(np.float32)
+        np.savez(teacher, path=np.array([images.path(i) for i in range(len(images))]), embedding=values)
+    words = ["distill", drawn, "--teacher", teacher, "--hr_size", 16, "--lr_size", 8, "--model.name", "resnet8"]
+    words += ["--train.epochs", 1, "--train.batch_size", 24, "--runs", tmp_path, "--device", "cpu"]
+    words += ["--onnx_input.highest", 1] if kind == "onnx" else []
+    assert main([str(word) for word in words]) == 0
+    result = json.loads((tmp_path / "student" / "result.json").read_text())
+    assert result["method"] == "ce+crrcd_images"
 
 
 def test_what_the_file_decides_is_refused_as_an_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -73,6 +73,13 @@ RUNS: dict[str, list[str]] = {
         "--stages.teacher=layer1,layer2",
         "--stages.student=2,5",
     ],
+    "crrcd-maps": [
+        "--losses.crrcd_maps.weight=4",
+        "--losses.crrcd_maps.group=4",
+        "--stages.teacher=layer1,layer2",
+        "--stages.student=2,5",
+        "--augment.shift=1",
+    ],
     "margin-by-class": [
         "--losses.adaface.weight=1",
         "--losses.cosface.weight=1",
