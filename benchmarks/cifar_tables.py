@@ -161,7 +161,8 @@ def measured_methods(grids: Mapping[str, tuple[Grid, Comparison]], steps: Path) 
     about = (
         f"Top-1 in % on the test images of {some['dataset']}, mean over the seeds: {some['student']['name']}, "
         f"taught by {some['teacher']['name']} at {some['hr_size']}x{some['hr_size']}. Step: the time of one at "
-        f"{timed[0]['lr_size']}x{timed[0]['lr_size']}, in steps of labels alone ({timed[0]['machine']['processor']}). "
+        f"{timed[0]['lr_size']}x{timed[0]['lr_size']}, in steps of labels alone "
+        f"({timed[0]['machine']['processor']}). "
         "Weights are those shown: of crrcd and its forms chosen on validation images, of the others as published. "
         "docs/benchmark.md has tuned ones."
     )
