@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import crossres
 from crossres import CrossresError, Degradation, Encoder, Evaluate, EvaluateFaces, Transfer, build_encoder
@@ -44,6 +45,18 @@ def encoder() -> Encoder:
     made = build_encoder("resnet8", classes=("a", "b"), input_size=8)
     made.info = {"hr_size": 16, "lr_size": [4, 8], "degradation": {"kernel": "area"}, "test_fraction": 0.5}
     return made
+
+
+def test_a_judgement_splits_the_data_of_the_training_by_its_groups(encoder: Encoder, tmp_path: Path) -> None:
+    for number, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (48, 8, 8, 3), dtype=np.uint8)):
+        place = tmp_path / "tracks" / "ab"[number % 2] / f"{number // 8}_{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(place)
+    options = Evaluate(model="m", data=str(tmp_path / "tracks"))
+    encoder.info |= {"dataset": "tracks", "group": r"/(\d)_"}
+    assert len(set(read_split(options, "test", encoder).groups)) == 3
+    encoder.info["dataset"] = "others"
+    assert read_split(options, "test", encoder).groups is None
 
 
 @pytest.mark.parametrize(

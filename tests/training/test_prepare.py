@@ -37,6 +37,28 @@ def test_validation_comes_from_the_training_images_and_no_image_is_in_two_parts(
         assert sum(f"/{name}/" in path for path in paths["val"]) == 6
 
 
+def test_no_split_cuts_a_group(
+    make: Any, prepared: Any, drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from crossres.core.progress import Progress
+
+    shutil.copytree(drawn / "train", tmp_path / "tracks")  # bar/00.png to bar/23.png: ten images a track
+    config = make(data=str(tmp_path / "tracks"), teacher=None, losses=CE, images=Images(group=r"(\w+/\d)\d\.png$"))
+    run, _ = prepared(config)
+    groups = [set(getattr(run, part).images.groups) for part in ("train", "val", "test")]
+    assert all(groups)
+    assert len(set.union(*groups)) == sum(map(len, groups)) == 12
+    for path in (tmp_path / "tracks").glob("*/2*.png"):
+        path.unlink()  # of two tracks one is for the test
+    with pytest.raises(CrossresError, match=r"^tracks: no class has a second group to hold out for validation; "):
+        prepared(config)
+    both = make(teacher=None, losses=CE, train_val_fraction=0, images=Images(group=r"/(\w+)/\d"))
+    prepared(both, Progress())
+    assert (
+        "shapes: 4 of the groups are in the training and in the test images, first 'bar'" in capsys.readouterr().err
+    )
+
+
 def test_all_seeds_are_judged_on_the_same_degraded_images(make: Any, prepared: Any) -> None:
     common = {"degradation": Degradation(preset="realistic"), "losses": CE}
     one, other = (prepared(make(train_seed=seed, **common))[0] for seed in (0, 7))

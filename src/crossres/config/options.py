@@ -58,6 +58,9 @@ class Reading(Columns):
         root: folder of the torchvision data sets.
         memory_mb: most MiB of a split's decoded images to keep in memory; above it worker processes decode them at
             every epoch, and a teacher's larger feature maps are not cached but computed at every step.
+        group: which images belong together (the frames of a track, of a video, of a scene): a column of parquet
+            files, or a regular expression on the paths of files, whose first bracket names the group. No split that
+            is made has a group on both sides.
     """
 
     classes: list[str] | None = None
@@ -65,6 +68,7 @@ class Reading(Columns):
     download: bool = False
     root: str | None = None
     memory_mb: int = 4096
+    group: str | None = None
 
 
 @dataclass

@@ -17,6 +17,7 @@ Float64s = npt.NDArray[np.float64]
 Int64s = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 Pixels = npt.NDArray[np.uint8]
+Texts = npt.NDArray[np.str_]
 
 
 @dataclass

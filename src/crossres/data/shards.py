@@ -18,6 +18,7 @@ import numpy as np
 
 from crossres.core.errors import CrossresError, library_errors, nearest, needs
 from crossres.core.files import write_atomically
+from crossres.core.types import Texts
 from crossres.data.images import EncodedItems
 
 _NUMBERED = re.compile(r"^(?P<prefix>.*?)-(?P<number>\d+)-of-(?P<total>\d+)$")
@@ -178,6 +179,30 @@ def _picked(shards: Shards, requested: str | None, candidates: Sequence[str], wh
     if candidates:
         number, names = "several columns", f": {', '.join(candidates)}"
     raise CrossresError(f"{number} of {where} can be the {what}{names}; name one with {option}")
+
+
+def groups_in(shards: Shards, column: str) -> Texts:
+    """Return the group of each row, as text."""
+    if column not in shards.fields:
+        known = ", ".join(shards.fields)
+        raise CrossresError(f"images.group: {shards.paths[0].name} has no column '{column}', only {known}")
+    if content_of(shards.fields[column]) not in ("text", "integers"):
+        raise CrossresError(
+            f"images.group: column '{column}' is {shards.fields[column]}; expected integers or strings"
+        )
+    return np.array([str(value) for value in values_of(shards, column)])
+
+
+def values_of(shards: Shards, column: str) -> list[Any]:
+    """Return a column of all shards; refuse a row without a value."""
+    _, pq = arrow()
+    given: list[Any] = []
+    for path in shards.paths:
+        with reading(path):
+            given += pq.read_table(path, columns=[column]).column(0).to_pylist()
+    if missing := [row for row, value in enumerate(given) if value is None]:
+        raise CrossresError(f"{shards.where(missing[0])} has no '{column}' ({len(missing)} such rows)")
+    return given
 
 
 def content_of(kind: Any) -> str:

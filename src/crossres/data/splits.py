@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from crossres.core.errors import CrossresError
-from crossres.core.types import Int64s
+from crossres.core.types import Int64s, Texts
+from crossres.data.groups import hold_out_groups, joined_by_groups
 from crossres.data.images import ImageSet
 
 Split = Literal["train", "test", "all"]
@@ -21,7 +22,7 @@ class OwnSplits(CrossresError):
 
 
 def stratified_split(
-    labels: npt.ArrayLike, fraction: float, seed: int, file_names: Sequence[str] = ()
+    labels: npt.ArrayLike, fraction: float, seed: int, file_names: Sequence[str] = (), groups: Texts | None = None
 ) -> tuple[Int64s, Int64s]:
     """Split positions into kept and held out, class by class.
 
@@ -33,6 +34,7 @@ def stratified_split(
         fraction: share to hold out, between 0 and 1.
         seed: which split, 0 or above.
         file_names: of the samples; if given and all different, their hashes and not their positions decide.
+        groups: of the samples; if given, whole groups are held out, as `hold_out_groups` does.
 
     Returns:
         Kept and held-out positions, each ascending; together all of ``0 .. N - 1``.
@@ -42,6 +44,9 @@ def stratified_split(
     if seed < 0:
         raise CrossresError(f"the seed is {seed}; it should be 0 or above")
     values = np.asarray(labels, dtype=np.int64)
+    if groups is not None:
+        side = hold_out_groups(values, groups, fraction, seed)
+        return np.flatnonzero(~side), np.flatnonzero(side)
     by_name = 0 < len(values) == len(set(file_names))
     held = np.zeros(len(values), dtype=bool)
     by_class = np.argsort(values, kind="stable")
@@ -91,9 +96,10 @@ def split_by_seed(whole: ImageSet, split: Split, test_fraction: float, seed: int
         return whole
     require_classes(whole)
     names = [whole.path(i) for i in range(len(whole))]
-    kept, held = stratified_split(whole.labels, test_fraction, seed, names)
+    kept, held = stratified_split(whole.labels, test_fraction, seed, names, whole.groups)
     if split == "test" and not len(held):
-        reason = "no class has more than one image; add images or a test split"
+        what = "image" if whole.groups is None else "group"
+        reason = f"no class has more than one {what}; add {what}s or a test split"
         raise CrossresError(f"{whole.name} leaves nothing for a test split: {reason}")
     return whole.subset(kept if split == "train" else held)
 
@@ -105,7 +111,7 @@ def hold_out_people(
 
     Args:
         images: classes are people.
-        fraction: share of the people to hold out; 0 holds out none.
+        fraction: share of the people to hold out; 0 holds out none. Who shares a group with one of them goes along.
         seed: which split.
         option: name of the option that sets the share.
 
@@ -121,6 +127,11 @@ def hold_out_people(
     if not 2 <= count <= people - 2:
         raise CrossresError(f"{share}; at least two have to be held out and two left; change {option}")
     held = set(order[:count].tolist())
+    if images.groups is not None:
+        block = joined_by_groups(images.labels, images.groups, people)
+        held = set(np.flatnonzero(np.isin(block, block[order[:count]])).tolist())
+        if len(held) > people - 2:
+            raise CrossresError(f"{share}, but groups join {len(held)} of them; lower {option}")
     train, val = (
         images.of_classes([name for i, name in enumerate(images.classes) if (i in held) == chosen])
         for chosen in (False, True)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from crossres.config.experiment import Experiment
 from crossres.config.judging import Judgement
+from crossres.config.record import base_name
 from crossres.core.devices import Device, resolve_device
 from crossres.core.errors import CrossresError
 from crossres.core.types import Float32s, Outputs
@@ -70,8 +71,11 @@ def read_split(
         CrossresError: what `crossres.read` raises, or a class that is not there.
     """
     given = options.images
-    names = ("image_column", "label_column", "corrupt", "download", "memory_mb")
+    names = ("image_column", "label_column", "corrupt", "download", "memory_mb", "group")
     how: dict[str, Any] = {name: getattr(given, name) for name in names}
+    trained = encoder.info if encoder else {}
+    if trained.get("dataset") == base_name(options.data):  # or its test images would be split off in another way
+        how["group"] = given.group or trained.get("group")
     how |= {"test_fraction": held_out_share(options, encoder), "root": Path(given.root) if given.root else None}
     images = read(options.data, split=split, open_set=open_set, **how)
     return images if given.classes is None else images.of_classes(given.classes)

@@ -65,7 +65,7 @@ def transfer_encoder(
     """
     if train.classes != test.classes:
         raise CrossresError(f"{train.name}: the test images have other classes than the training images")
-    kept, held_out = stratified_split(train.labels, VAL_FRACTION, 0)
+    kept, held_out = stratified_split(train.labels, VAL_FRACTION, 0, groups=train.groups)
     if not len(held_out):
         raise CrossresError(f"{train.name}: too few training images to choose on; each class needs at least 2")
     builders = _classifiers(len(kept))

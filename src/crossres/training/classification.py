@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from crossres.core.errors import CrossresError
 from crossres.core.files import encode_bits
 from crossres.core.progress import Progress
+from crossres.data.groups import groups_in_both
 from crossres.data.images import ImageSet, left_out
 from crossres.data.loader import Loader
 from crossres.data.splits import SPLIT_SEED, require_classes, stratified_split
@@ -24,10 +26,17 @@ class Classification(Task):
     def images(self, progress: Progress) -> tuple[ImageSet, ImageSet | None, ImageSet]:
         train_set, test_set = read_split(self.config, "train"), read_split(self.config, "test")
         require_classes(train_set)
-        for line in left_out({"train": train_set, "test": test_set}):
-            progress.say(line)
+        for line in [*left_out({"train": train_set, "test": test_set}), groups_in_both(train_set, test_set)]:
+            if line:
+                progress.say(line)
         if self.config.train.val_fraction > 0:
-            kept, held_out = stratified_split(train_set.labels, self.config.train.val_fraction, SPLIT_SEED)
+            share, groups = self.config.train.val_fraction, train_set.groups
+            kept, held_out = stratified_split(train_set.labels, share, SPLIT_SEED, groups=groups)
+            if groups is not None and not len(held_out):
+                raise CrossresError(
+                    f"{train_set.name}: no class has a second group to hold out for validation; change images.group, "
+                    "or set train.val_fraction to 0"
+                )
             if len(held_out):
                 return train_set.subset(kept), train_set.subset(held_out), test_set
         return train_set, None, test_set

@@ -57,6 +57,7 @@ def finish(loop: TrainingLoop, device: Device) -> dict[str, Any]:
         "fit": config.images.fit,
         "seen": facts["seen"],
         "test_fraction": config.images.test_fraction,
+        "group": config.images.group,
         "val_fraction": config.train.val_fraction,
         "results": {
             **numbers,

@@ -1,0 +1,105 @@
+"""Images that belong together, such as the frames of a track: a split keeps each group on one side."""
+
+import re
+from collections import defaultdict
+from hashlib import sha256
+
+import numpy as np
+
+from crossres.core.errors import CrossresError
+from crossres.core.types import Bools, Int64s, Texts
+from crossres.data.images import ImageSet
+
+
+def groups_of_files(images: ImageSet, pattern: str) -> Texts:
+    """Return the group of each image: what a regular expression finds in its path, its first bracket if it has one.
+
+    Args:
+        images: files below a folder; a path has ``/`` between its parts.
+        pattern: as in ``'([^/]+)_[0-9]+[.]'``.
+
+    Raises:
+        CrossresError: not a regular expression, or a file it finds nothing in.
+    """
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise CrossresError(f"images.group: '{pattern}' is not a regular expression: {error}") from None
+    matches = [compiled.search(images.path(i)) for i in range(len(images))]
+    missed = [i for i, match in enumerate(matches) if match is None]
+    if missed:
+        count = f"{len(missed)} of {len(images)} such"
+        raise CrossresError(f"images.group: '{pattern}' finds nothing in {images.path(missed[0])} ({count})")
+    return np.array([match[1 if compiled.groups else 0] or "" for match in matches if match])
+
+
+def hold_out_groups(labels: Int64s, groups: Texts, fraction: float, seed: int) -> Bools:
+    """Choose whole groups to hold out, so that of each class about a share of its images is held out.
+
+    Groups are taken in an order that follows from their names and the seed, each if it brings the classes it holds
+    nearer to their share; every class keeps a group, and where it has a second one gives one.
+
+    Args:
+        labels: (N,).
+        groups: (N,); a group may hold several classes.
+        fraction: share to hold out, between 0 and 1.
+        seed: which split.
+
+    Returns:
+        Which images are held out, bool (N,).
+    """
+    names, member_of = np.unique(groups, return_inverse=True)
+    held = np.zeros(len(names), dtype=bool)
+    counts: list[dict[int, int]] = [defaultdict(int) for _ in names]
+    for group, label in zip(member_of.tolist(), labels.tolist(), strict=True):
+        counts[group][label] += 1
+    wanting = {label: fraction * count for label, count in zip(*np.unique(labels, return_counts=True), strict=True)}
+    left: dict[int, int] = defaultdict(int)
+    for of_group in counts:
+        for label in of_group:
+            left[label] += 1
+    given: set[int] = set()
+
+    def hold_out(group: int) -> None:
+        held[group] = True
+        for label, count in counts[group].items():
+            wanting[label] -= count
+            left[label] -= 1
+            given.add(label)
+
+    order = np.argsort([sha256(f"{seed} {name}".encode("utf-8", "surrogateescape")).hexdigest() for name in names])
+    for group in order.tolist():
+        nearer = sum(abs(wanting[label]) - abs(wanting[label] - count) for label, count in counts[group].items())
+        if nearer > 0 and all(left[label] > 1 for label in counts[group]):
+            hold_out(group)
+    # a class of few large groups: its smallest one
+    for label in sorted(left):
+        spare = [g for g in order.tolist() if label in counts[g] and all(left[other] > 1 for other in counts[g])]
+        if label not in given and spare:
+            hold_out(min(spare, key=lambda group: counts[group][label]))
+    return held[member_of]
+
+
+def joined_by_groups(labels: Int64s, groups: Texts, count: int) -> Int64s:
+    """Return a block of each of ``count`` labels, int64 (count,): labels with a group in common are of one block."""
+    _, member_of = np.unique(groups, return_inverse=True)
+    block = np.arange(count, dtype=np.int64)
+    while True:
+        least = np.full(member_of.max(initial=-1) + 1, count, dtype=np.int64)
+        np.minimum.at(least, member_of, block[labels])
+        joined = block.copy()
+        np.minimum.at(joined, labels, least[member_of])
+        if np.array_equal(joined, block):
+            return block
+        block = joined
+
+
+def groups_in_both(train: ImageSet, test: ImageSet) -> str | None:
+    """Return a warning of groups that are in both sets; None if there are none, or no groups."""
+    if train.groups is None or test.groups is None:
+        return None
+    both = np.intersect1d(train.groups, test.groups)
+    if not len(both):
+        return None
+    count = f"{len(both)} of the groups are in the training and in the test images, first '{both[0]}'"
+    return f"{train.name}: {count}: results will be too high, unless the splits name groups independently"
