@@ -9,7 +9,6 @@ from crossres.core.errors import CrossresError
 from crossres.data.images import ArrayItems, ImageSet
 from crossres.data.splits import (
     hold_out_people,
-    images_in_both,
     overlap,
     people_in_both,
     split_by_seed,
@@ -101,15 +100,6 @@ def test_numbers_may_be_counted_anew() -> None:
     assert count == 2
     assert line is not None
     assert line.endswith("first 0: results will be too high, unless the splits number people independently")
-
-
-def test_images_of_both_sets_are_known_by_their_pixels() -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), dtype=np.uint8)
-    train, test = (
-        ImageSet(ArrayItems(pixels[rows]), [0] * len(rows), ["?"], "set") for rows in ([0, 1, 2, 1], [3, 1, 5])
-    )
-    assert images_in_both(train, test) == [train.path(1), train.path(3)]
-    assert images_in_both(train, train.subset([])) == []
 
 
 def test_people_that_cannot_be_held_out() -> None:

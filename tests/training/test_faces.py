@@ -123,12 +123,12 @@ def test_images_without_names(
     assert result["images"] == {"train": 72, "val": 72, "test": 72}
     assert result["config"]["unlabelled"] == "crops"
     assert "val_auc_best" in result
-    assert result["images_in_both_last"] == 0
+    assert result["images_in_both"] == 0
     judged = sorted((crowd / "test").rglob("*.png"))[0]
     shutil.copy(judged, crops / "again.png")
     again = make(losses=COSINE, unlabelled=str(crops), train__epochs=1, name="again")
-    assert distill_faces(again, teacher=teacher)["images_in_both_last"] == 1
-    line = f"{crops}: 1 training images are test images too (first: again.png); results will be too high"
+    assert distill_faces(again, teacher=teacher)["images_in_both"] == 1
+    line = f"crops: 1 of the training images are test images too (first: {crops}/again.png): results will be too high"
     assert line in capsys.readouterr().err
     (crops / "again.png").unlink()
     for name in ("cosface", "ce"):
@@ -176,8 +176,9 @@ def test_people_in_training_and_test_are_reported_before_training(
     result = distill_faces(make(data=str(mixed), losses=COSINE, train__epochs=1), teacher=teacher)
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith(f"{mixed}: 1 people are in the training and in the test images, first p03: ")
-    assert lines[1].startswith("epoch 1/1  cosine ")
-    assert "train" not in lines[1]  # nothing is classified
+    assert lines[1].startswith("mixed: 6 of the training images are test images too (first: ")
+    assert lines[2].startswith("epoch 1/1  cosine ")
+    assert "train" not in lines[2]  # nothing is classified
     assert "faces: test pairs " in lines[-1]
     assert result["people_in_both_last"] == 1
 

@@ -59,6 +59,27 @@ def test_no_split_cuts_a_group(
     )
 
 
+def test_test_images_among_the_training_images_are_counted(
+    make: Any, prepared: Any, drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from crossres.core.progress import Progress
+
+    shutil.copytree(drawn, tmp_path / "set")
+    judged = sorted((tmp_path / "set" / "test" / "disc").iterdir())[:2]
+    for number, file in enumerate(judged):
+        Image.open(file).save(
+            tmp_path / "set" / "train" / "bar" / f"copy{number}.bmp"
+        )  # by its pixels, not its bytes
+    config = make(data=str(tmp_path / "set"), teacher=None, losses=CE, train_val_fraction=0)
+    run, _ = prepared(config, Progress())
+    assert run.facts["images_in_both"] == 2
+    first = tmp_path / "set" / "train" / "bar" / "copy0.bmp"
+    line = f"set: 2 of the training images are test images too (first: {first}): results will be too high."
+    assert line in capsys.readouterr().err
+    # images that are not in memory are not looked at
+    assert prepared(replace(config, images=Images(memory_mb=0, workers=0)))[0].facts["images_in_both"] is None
+
+
 def test_all_seeds_are_judged_on_the_same_degraded_images(make: Any, prepared: Any) -> None:
     common = {"degradation": Degradation(preset="realistic"), "losses": CE}
     one, other = (prepared(make(train_seed=seed, **common))[0] for seed in (0, 7))

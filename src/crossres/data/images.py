@@ -206,15 +206,6 @@ class ImageSet:
         results = self._each(lambda i: self._load(i).size, refuse=False)
         return [(i, str(result)) for i, result in enumerate(results) if isinstance(result, CrossresError)]
 
-    def pixel_digests(self) -> list[bytes]:
-        """Return the Sha256 of each image's size and pixels."""
-
-        def digest(i: int) -> bytes:
-            pixels = self.image(i)
-            return sha256(str(pixels.shape).encode() + pixels.tobytes()).digest()
-
-        return self._each(digest)
-
     def subset(self, indices: npt.ArrayLike) -> ImageSet:
         """Return the images at ``indices`` (positions or a boolean mask), in that order, sharing storage."""
         chosen = np.asarray(indices)

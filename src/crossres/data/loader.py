@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -88,6 +89,10 @@ class Loader:
     def steps(self) -> int:
         """Training steps per epoch; the incomplete last batch is left out."""
         return len(self.images) // self.batch_size
+
+    def digests(self) -> list[bytes]:
+        """Return the Sha256 of each decoded image at ``hr_size``; none where they are not all in memory."""
+        return [] if self._pixels is None else [sha256(image.numpy()).digest() for image in self._pixels.cpu()]
 
     def at(self, lr_size: Size, degradation: Degradation | None = None) -> Loader:
         """Return a loader of the same decoded images at another LR size, perhaps with another degradation."""

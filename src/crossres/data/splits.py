@@ -155,9 +155,3 @@ def overlap(train: ImageSet, test: ImageSet, name: str) -> tuple[int, str | None
     unless = ", unless the splits number people independently" if all(person.isdecimal() for person in both) else ""
     where = f"{name}: {len(both)} people are in the training and in the test images, first {both[0]}"
     return len(both), f"{where}: results will be too high{unless}"
-
-
-def images_in_both(train: ImageSet, test: ImageSet) -> list[str]:
-    """Return the names of the training images whose very pixels are among the test images."""
-    judged = set(test.pixel_digests())
-    return [train.path(i) for i, digest in enumerate(train.pixel_digests()) if digest in judged]

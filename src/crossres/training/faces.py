@@ -10,7 +10,7 @@ from crossres.data.faces import Pairs, draw_pairs, first_image_search, read_pair
 from crossres.data.images import ImageSet, left_out
 from crossres.data.loader import Loader
 from crossres.data.readers import read_unlabelled
-from crossres.data.splits import SPLIT_SEED, OwnSplits, hold_out_people, images_in_both, overlap
+from crossres.data.splits import SPLIT_SEED, OwnSplits, hold_out_people, overlap
 from crossres.evaluation.identification import identify
 from crossres.evaluation.prepare import Autocast, embeddings_of, read_split
 from crossres.evaluation.verification import best_threshold, similarities, verify
@@ -28,7 +28,6 @@ class FaceTask(Task):
     val_pairs: Pairs
     test_pairs: Pairs
     in_both = 0
-    images_in_both = 0
 
     def images(self, progress: Progress) -> tuple[ImageSet, ImageSet | None, ImageSet]:
         config, how, faces = self.config, self.config.images, self.config.faces
@@ -51,13 +50,6 @@ class FaceTask(Task):
         val_set: ImageSet | None = train_set
         if faces.unlabelled:
             train_set = read["unlabelled"]
-            shown = images_in_both(train_set, test_set)
-            self.images_in_both = len(shown)
-            if shown:
-                progress.say(
-                    f"{faces.unlabelled}: {len(shown)} training images are test images too (first: {shown[0]}); "
-                    "results will be too high. Remove them"
-                )
         else:
             train_set, val_set = hold_out_people(train_set, config.train.val_fraction, SPLIT_SEED)
         assert val_set is not None  # val_fraction is above 0
@@ -89,7 +81,6 @@ class FaceTask(Task):
             "eer": verified["eer"],
             "verification": verified,
             "people_in_both": self.in_both,
-            "images_in_both": self.images_in_both,
         }
         # a list of pairs can name images of people who have one each
         if test.images.class_counts.max() > 1:

@@ -85,6 +85,7 @@ def prepare(
     distiller, paths = build_distiller(config, teacher, student, train, fabric)
     cache = _build_cache(config, teacher, distiller, paths, train, device, progress)
     facts = {
+        "images_in_both": _count_copies(train, test, progress),
         **_facts(config, sets, test, device, teacher),
         "start_sha256": start_sha256,
         # an earlier version answered with those of the unmoved image
@@ -166,6 +167,18 @@ def build_loaders(
     judged = {**how, "seed": SPLIT_SEED}
     val = Loader(val_set, **judged) if val_set is not None and task.validates(progress) else None
     return train, val, Loader(test_set, **judged)
+
+
+def _count_copies(train: Loader, test: Loader, progress: Progress) -> int | None:
+    """Count the training images whose very pixels are among the test images; None where not all are in memory."""
+    if not (train.in_memory and test.in_memory):
+        return None
+    judged = set(test.digests())
+    copies = [i for i, digest in enumerate(train.digests()) if digest in judged]
+    if copies:
+        count, first = f"{len(copies)} of the training images are test images too", train.images.where(copies[0])
+        progress.say(f"{train.images.name}: {count} (first: {first}): results will be too high. Remove them")
+    return len(copies)
 
 
 def build_distiller(

@@ -35,7 +35,10 @@ def finish(loop: TrainingLoop, device: Device) -> dict[str, Any]:
     }
     document: dict[str, Any] = {
         **common,
-        **{key: facts[key] for key in ("images", "skipped", "start_sha256", "teacher_maps", "commit")},
+        **{
+            key: facts[key]
+            for key in ("images", "images_in_both", "skipped", "start_sha256", "teacher_maps", "commit")
+        },
         "name": config.name,
         "losses": config.terms,
         "student": {
