@@ -152,7 +152,7 @@ def _inputs(grid: Grid, run: GridRun) -> dict[str, Any]:
     inputs: dict[str, Any] = {what: _files_sha256(Path(path)) for what, path in paths.items() if path}
     if run.config.teacher_cache and any(reads(name) == "features" for name in run.config.terms):
         inputs["teacher_maps"] = "moved"  # an earlier version's did not follow the images
-    for part in ("transfer", *(["protocols"] if grid.protocols else [])):
+    for part in ("transfer", *(part for part in ("natural", "protocols") if getattr(grid, part))):
         inputs[part] = {
             name: {key: base_name(value) if key in FILES else value for key, value in options.items()}
             for name, options in getattr(grid, part).items()

@@ -23,8 +23,15 @@ VARIES = ("name", "lr_size", "losses", "method", "teacher")
 FILES = ("data", "pairs", "threshold_pairs", "gallery")
 #: The experiments a grid can be of.
 KINDS: dict[str, type[Distill | Faces]] = {"distill": Distill, "faces": Faces}
+#: Judgements of objects on data of their own.
+OF_DATA = ("transfer", "natural")
 #: What a run is judged by after its training: the keys of a grid and of its results.
-JUDGEMENTS: dict[str, type[Judgement]] = {"transfer": Transfer, "unseen": Evaluate, "protocols": EvaluateFaces}
+JUDGEMENTS: dict[str, type[Judgement]] = {
+    "transfer": Transfer,
+    "natural": Evaluate,
+    "unseen": Evaluate,
+    "protocols": EvaluateFaces,
+}
 
 
 @dataclass(kw_only=True)
@@ -47,6 +54,8 @@ class Grid:
         base: what all runs share: options of `Distill` or `Faces`, nested as in its YAML.
         transfer: by name, a data set that each student's embeddings are judged on after its run: ``{data: ...}``
             and the options of ``crossres transfer``; ``$NAME`` in a path is an environment variable.
+        natural: by name, a data set of the same classes whose images are small by nature, which each student is also
+            tested on, as they are: ``{data: ...}`` and the options of ``crossres evaluate``.
         unseen: by name, the options of a degradation that the student is also tested under.
         protocols: of faces, by name: each student is also judged by ``crossres faces evaluate`` with these options,
             ``{data: ...}`` among them; ``$NAME`` in a path is an environment variable.
@@ -66,6 +75,7 @@ class Grid:
     baseline: str = "ce"
     base: dict[str, Any] = field(default_factory=dict)
     transfer: dict[str, Any] = field(default_factory=dict)
+    natural: dict[str, Any] = field(default_factory=dict)
     unseen: dict[str, Any] = field(default_factory=dict)
     protocols: dict[str, Any] = field(default_factory=dict)
     out: str | None = None
@@ -105,7 +115,8 @@ def read_grid(path: str | Path, **overrides: str | None) -> Grid:
     try:
         grid = read(Grid, tree)
         _check(grid)
-        for options in (grid.base, *grid.pairs, *grid.transfer.values(), *grid.protocols.values()):
+        judged = (options for part in (*OF_DATA, "protocols") for options in getattr(grid, part).values())
+        for options in (grid.base, *grid.pairs, *judged):
             paths = {name: options[name] for name in (*FILES, *PATHS, "student") if name in options}
             options.update({name: os.path.expandvars(path) for name, path in paths.items() if isinstance(path, str)})
         grid.base.update({name: value for name, value in overrides.items() if value is not None})
@@ -139,7 +150,7 @@ def _check(grid: Grid) -> None:
             short = {"methods": isinstance(value, str), "degradations": value is None}.get(name)
             if not (isinstance(key, str) and (short or isinstance(value, dict))):
                 raise CrossresError(f"{name}.{key}: expected its options as 'key: value', got {value!r}")
-    for name in ("transfer", "unseen") if grid.task == "faces" else ("protocols",):
+    for name in (*OF_DATA, "unseen") if grid.task == "faces" else ("protocols",):
         if getattr(grid, name):
             raise CrossresError(f"{name}: does not apply to task {grid.task}; leave it out")
     for name in VARIES:
@@ -229,6 +240,7 @@ def judgements_of(grid: Grid, run: GridRun) -> Iterator[tuple[str, str, Judgemen
     own = {"data": config.data, "images": {each.name: getattr(config.images, each.name) for each in fields(Reading)}}
     trees: dict[str, dict[str, Any]] = {
         "transfer": grid.transfer,
+        "natural": {name: {"native": True} | options for name, options in grid.natural.items()},
         "unseen": {name: own | {"degradation": {"preset": "clean"} | kind} for name, kind in grid.unseen.items()},
         # all students of a grid are judged beside one gallery
         "protocols": {

@@ -125,24 +125,25 @@ def rank_table(scores: Sequence[MethodScore]) -> str:
 
 
 def transfer_table(results: Iterable[Document]) -> str:
-    """Return a Markdown table of what students are worth elsewhere: on other data, under unseen degradations.
+    """Return a Markdown table of what students are worth elsewhere: on other data, natural or degraded in other ways.
 
-    Linear probe and nearest neighbours for each data set, top-1 on the run's own test images and under each
-    degradation; of the weights that were best on validation. The best on its own test images comes first.
+    Linear probe and nearest neighbours for each data set, top-1 on the run's own test images, on natural ones and
+    under each degradation; of the weights that were best on validation. The best on its own test images comes first.
 
     Args:
-        results: ``result.json`` documents of a grid with ``transfer``, ``unseen`` or both.
+        results: ``result.json`` documents of a grid with ``transfer``, ``natural`` or ``unseen``.
     """
     ordered = sorted(results, key=lambda r: -r["top1_best_val"])
     sets = list(dict.fromkeys(name for r in ordered for name in r.get("transfer", {})))
-    kinds = list(dict.fromkeys(name for r in ordered for name in r.get("unseen", {}) if name != OTHER_SIZES))
+    kinds = dict.fromkeys((part, name) for part in ("natural", "unseen") for r in ordered for name in r.get(part, {}))
+    kinds.pop(("unseen", OTHER_SIZES), None)
     rows = []
     for r in ordered:
         judged = [r.get("transfer", {}).get(name, {}).get(key) for name in sets for key in ("probe_top1", "knn_top1")]
-        values = [*judged, r["top1_best_val"], *(r.get("unseen", {}).get(kind, {}).get("top1") for kind in kinds)]
+        values = [*judged, r["top1_best_val"], *(r.get(part, {}).get(name, {}).get("top1") for part, name in kinds)]
         rows.append([method_of(r), *("" if value is None else f"{value:.2f}" for value in values)])
     of_sets = [f"{name}, {how}" for name in sets for how in ("probe", "kNN")]
-    return table(["method", *of_sets, ordered[0]["dataset"], *kinds], rows)
+    return table(["method", *of_sets, ordered[0]["dataset"], *(name for _, name in kinds)], rows)
 
 
 def sizes_table(results: Iterable[Document]) -> str:
@@ -172,7 +173,8 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
     texts = {f"comparison.{ending}": render(scores, baseline) for ending, render in FORMATS.items()}
     words = [legend(scores, baseline), *sentences(scores, baseline), *comparison.left_out]
     texts |= {"comparison.txt": "\n".join(words), "ranks.md": rank_table(scores)}
-    judged = [r for r in comparison.results if (r.get("transfer") or r.get("unseen")) and "top1_best_val" in r]
+    parts = ("transfer", "natural", "unseen")
+    judged = [r for r in comparison.results if any(map(r.get, parts)) and "top1_best_val" in r]
     judged = [r for r in judged if r["seed"] == judged[0]["seed"]]
     texts["transfer.md"] = transfer_table(judged) if judged else ""
     texts["sizes.md"] = sizes_table(judged) if any(OTHER_SIZES in r.get("unseen", {}) for r in judged) else ""

@@ -54,6 +54,8 @@ def _show(result: dict[str, Any]) -> None:
         values = [f"{point['top1']:.2f}", *([f"{point['top5']:.2f}"] if top5 else [])]
         table.add_row(str(point["size"]), *values, style="bold" if point["size"] == result["lr_size"] else "")
     console.print(table)
+    if "discrepancy" in result:
+        console.print(_discrepancy(result["discrepancy"], result["lr_size"]))
     classes = result["classes"]
     mistakes = [
         (count, classes[true], classes[predicted])
@@ -63,3 +65,16 @@ def _show(result: dict[str, Any]) -> None:
     ]
     for count, name, other in sorted(mistakes, reverse=True)[:5]:
         console.print(f"{count:5} x {name} taken for {other}", markup=False)
+
+
+def _discrepancy(rows: list[dict[str, Any]], size: int | list[int]) -> Table:
+    """Lay out what is lost on images that are not as trained, at the size of the training."""
+    table = Table(
+        title=f"at {size if isinstance(size, int) else '-'.join(map(str, size))} pixels", title_justify="left"
+    )
+    for column in ("images", "number", "groups", "top-1 %", "lost", "95 % interval"):
+        table.add_column(column, justify="left" if column == "images" else "right")
+    for number, row in enumerate(rows):
+        lost = [f"{row['drop']:+.2f}", "{:+.2f} to {:+.2f}".format(*row["interval"])] if number else ["", ""]
+        table.add_row(row["name"], f"{row['images']:,}", f"{row['groups']:,}", f"{row['top1']:.2f}", *lost)
+    return table

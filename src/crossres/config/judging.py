@@ -41,18 +41,22 @@ class Evaluate(Judgement):
         split: split to judge; all of a source without any.
         sizes: sides of the curve in pixels; some around that of the training if left out.
         native: the images are small already, do not shrink them; they are judged as they are.
+        natural: data sets of the same classes whose images are small by nature; they are judged as they are, and what
+            is lost on each is said beside what is lost under other degradations, with its interval.
         png: draw the curve and the confusion matrix into this file.
     """
 
     command: ClassVar[str] = "crossres evaluate"
     first: ClassVar[tuple[str, ...]] = (
-        *("model", "data", "split", "sizes", "native", "png", "device", "images.label_column", "degradation.preset"),
+        *("model", "data", "split", "sizes", "native", "natural", "png", "device", "images.label_column"),
+        "degradation.preset",
     )
     example: ClassVar[str] = "crossres evaluate runs/student photos --sizes 4,8,16 --png curve.png"
 
     split: Split = "test"
     sizes: list[int] = field(default_factory=list)
     native: bool = False
+    natural: list[str] = field(default_factory=list)
     png: str | None = None
 
 

@@ -4,15 +4,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from crossres.config.judging import Evaluate
 from crossres.config.record import base_name
 from crossres.core.devices import Device
 from crossres.core.errors import CrossresError
 from crossres.data.images import ImageSet, left_out
 from crossres.evaluation.accuracy import confusion_matrix, measure
+from crossres.evaluation.classes import labels_of
+from crossres.evaluation.discrepancy import discrepancy
 from crossres.evaluation.prepare import CPU, check, device_of, kept, loader_of, logits_of, note, read_split, sizes_of
 from crossres.models.encoder import Encoder
 from crossres.models.pretrained import from_pretrained
@@ -38,6 +37,8 @@ def evaluate(options: Evaluate) -> dict[str, Any]:
     note(*left_out({options.split: images}))
     result = {"model": base_name(options.model), **evaluate_encoder(encoder, images, options, device)}
     result["precision"] = device.precision
+    if options.natural:
+        result["discrepancy"] = discrepancy(encoder, images, options, device)
     if result["enlarged"]:
         shrinks = result["lr_size"] != result["hr_size"] and not options.native
         note(
@@ -73,7 +74,7 @@ def evaluate_encoder(encoder: Encoder, images: ImageSet, options: Evaluate, devi
     Raises:
         CrossresError: a class the encoder does not know, or a size larger than HR.
     """
-    label = _labels(encoder, images).to(device.torch)
+    label = labels_of(encoder, images).to(device.torch)
     hr_size, low, high = sizes_of(encoder)
     sizes = _sizes(options, hr_size, low, high)
     loader = loader_of(options, encoder, images, device, native=options.native)
@@ -98,17 +99,6 @@ def evaluate_encoder(encoder: Encoder, images: ImageSet, options: Evaluate, devi
         "confusion": confusion_matrix(logits.argmax(1), label, len(encoder.classes)).tolist(),
         "curve": curve,
     }
-
-
-def _labels(encoder: Encoder, images: ImageSet) -> Tensor:
-    """Return the encoder's class of each image, (N,)."""
-    unknown = [name for name in images.classes if name not in encoder.classes]
-    if unknown:
-        raise CrossresError(
-            f"{images.name}: class '{unknown[0]}' is unknown to the model ({len(unknown)} of {len(images.classes)} "
-            f"classes are); it knows {', '.join(encoder.classes[:5])}{'...' if len(encoder.classes) > 5 else ''}"
-        )
-    return torch.tensor([encoder.classes.index(name) for name in images.classes])[torch.from_numpy(images.labels)]
 
 
 def _sizes(options: Evaluate, hr_size: int, low: int, high: int) -> Sequence[int]:

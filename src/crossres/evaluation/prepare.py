@@ -46,8 +46,8 @@ def check(options: Judgement) -> None:
                 raise CrossresError(f"--{name}: {value} is below {LOWEST[name]}")
             if name in SHARES and not 0 < value < 1:  # NaN neither
                 raise CrossresError(f"--{name}: {value:g} is not between 0 and 1")
-    for name in ("sizes", "degradation"):
-        if getattr(options, "native", False) and getattr(options, name):
+    for name in ("sizes", "degradation", "natural"):
+        if getattr(options, "native", False) and getattr(options, name, None):
             raise CrossresError(f"--{name}: cannot be combined with native images (--native, --layout)")
 
 

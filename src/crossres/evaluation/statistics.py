@@ -8,9 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from crossres.core.errors import CrossresError
+from crossres.core.types import Float64s
 
 #: Resamples of a bootstrap.
 RESAMPLES = 9999
+#: Resamples of groups of images.
+DRAWS = 2000
 #: With fewer false positives expected than this, a rate of them is not known well.
 FEW = 10
 #: Points of a drawn curve, evenly on a logarithmic axis; the rates of the table are added.
@@ -63,6 +66,27 @@ def interval(measured: Sequence[Sequence[float]]) -> list[list[float]]:
     """Return the 95 % interval, [low, high], of each number of a bootstrap's resamples (R, numbers)."""
     ends: list[list[float]] = np.quantile(measured, [0.025, 0.975], axis=0).T.tolist()
     return ends
+
+
+def resampled_shares(right: npt.ArrayLike, groups: npt.ArrayLike | None, seed: int = 0) -> Float64s:
+    """Return the share of right answers, 0..1, in each of `DRAWS` resamples of whole groups, float64 (DRAWS,).
+
+    Args:
+        right: bool (N,), whether each image is right.
+        groups: (N,), what each image belongs to, such as a track: its images are not independent; None if they are.
+        seed: of the resampling; with one seed, two results on the same images are resampled alike.
+
+    Source: Davison & Hinkley, Bootstrap Methods and their Application (1997), section 3.8.
+    """
+    correct = np.asarray(right, dtype=np.float64)
+    _, member_of = np.unique(np.arange(len(correct)) if groups is None else groups, return_inverse=True)
+    hits, sizes = np.bincount(member_of, correct), np.bincount(member_of).astype(np.float64)
+    rng = np.random.default_rng(seed)
+    shares = np.empty(DRAWS)
+    for i in range(DRAWS):
+        drawn = rng.integers(len(sizes), size=len(sizes))
+        shares[i] = hits[drawn].sum() / sizes[drawn].sum()
+    return shares
 
 
 def wilson(right: int, count: int) -> tuple[float, float]:

@@ -1,0 +1,76 @@
+"""What a model loses on images that are not what its training made them."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from crossres.config.judging import Evaluate
+from crossres.core.devices import Device
+from crossres.core.types import Float64s
+from crossres.data.degradation import Degradation
+from crossres.data.images import ImageSet
+from crossres.data.splits import OwnSplits
+from crossres.evaluation.accuracy import right_at_k
+from crossres.evaluation.classes import labels_of
+from crossres.evaluation.prepare import degradation_of, loader_of, logits_of, read_split
+from crossres.evaluation.statistics import resampled_shares
+from crossres.models.encoder import Encoder
+
+#: Degradations that a model is judged under beside its own, but for its own.
+OTHERS = {"blur, noise, JPEG": Degradation(preset="realistic"), "nearest": Degradation(kernel="nearest")}
+#: Name of the images that are degraded as in the training.
+MATCHED = "as trained"
+
+
+def discrepancy(encoder: Encoder, images: ImageSet, options: Evaluate, device: Device) -> list[dict[str, Any]]:
+    """Judge an encoder on test images as its training made them, and on others.
+
+    Args:
+        encoder: with classes; ``encoder.info`` says hr_size, lr_size, degradation and fit.
+        images: high-resolution images, which are degraded.
+        options: ``natural`` names the sets of images that are small by nature.
+        device: where it runs, in which precision.
+
+    Returns:
+        ``[{name, images, groups, top1, drop, interval}]``: first the images as trained, whose drop is 0, then each of
+        ``options.natural``, then the same images under `OTHERS`; top1 in percent, drop from the first in points with
+        its 95 % bootstrap interval [low, high] over groups of images (over images where there are none).
+
+    Raises:
+        CrossresError: no such set, or a class the encoder does not know.
+    """
+    rows: list[dict[str, Any]] = []
+    first: Float64s | None = None
+    for name, judged, how, native in _sets(encoder, images, options):
+        loader = loader_of(how, encoder, judged, device, native=native)
+        logits = logits_of(encoder.to(device.torch), loader, device.autocast)
+        right = right_at_k(logits, labels_of(encoder, judged).to(device.torch)).cpu().numpy()
+        # the same seed for the same images: their difference is then of pairs
+        shares = 100 * resampled_shares(right, judged.groups, seed=int(native))
+        top1 = 100 * float(right.mean())
+        first = shares if first is None else first
+        drop = rows[0]["top1"] - top1 if rows else 0.0
+        groups = len(judged) if judged.groups is None else len(np.unique(judged.groups))
+        ends: list[float] = np.quantile(first - shares, [0.025, 0.975]).tolist()
+        rows.append(
+            {"name": name, "images": len(judged), "groups": groups, "top1": top1, "drop": drop, "interval": ends}
+        )
+    return rows
+
+
+def _sets(encoder: Encoder, images: ImageSet, options: Evaluate) -> Iterator[tuple[str, ImageSet, Evaluate, bool]]:
+    """Yield name, images, how they are degraded, and whether they are small by nature."""
+    yield MATCHED, images, options, False
+    for data in options.natural:
+        how = replace(options, data=data)
+        try:
+            natural = read_split(how, "all", encoder)
+        except OwnSplits:
+            natural = read_split(how, options.split, encoder)
+        yield natural.name, natural, how, True
+    own = degradation_of(options, encoder).resolved()
+    for name, degradation in OTHERS.items():
+        if degradation.resolved() != own:
+            yield name, images, replace(options, degradation=degradation), False

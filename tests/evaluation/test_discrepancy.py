@@ -1,0 +1,98 @@
+"""What a model loses on images that are not as trained: natural ones, other degradations, intervals over groups."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from crossres import CrossresError, Evaluate, evaluate, read
+from crossres.commands.main import main
+from crossres.config import options as parts
+from crossres.evaluation.statistics import resampled_shares
+
+GROUP = r"(\w+/\d)\d\.png$"
+
+
+@pytest.fixture(scope="module")
+def student(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a student of labels alone at 8 x 8."""
+    from crossres import Distill, Model, Train, distill
+
+    runs = tmp_path_factory.mktemp("discrepancy")
+    config = Distill(
+        data=str(drawn),
+        runs=str(runs),
+        hr_size=16,
+        lr_size=8,
+        model=Model(name="resnet8"),
+        device="cpu",
+        train=Train(epochs=3, batch_size=24),
+        precision="float32",
+    )
+    distill(config, quiet=True)
+    return config.folder
+
+
+@pytest.fixture
+def far(drawn: Path, tmp_path: Path) -> Path:
+    """The test images as another camera would give them: 8 x 8, bright, in a folder without splits."""
+    images = read(drawn, split="test")
+    for i in range(len(images)):
+        place = tmp_path / "far" / images.path(i).removeprefix("test/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        small = Image.fromarray(images.image(i)).resize((8, 8), Image.Resampling.BOX)
+        small.point(lambda value: 128 + value // 2).save(place)
+    return tmp_path / "far"
+
+
+def test_natural_images_and_other_degradations_beside_those_as_trained(
+    student: Path, drawn: Path, far: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = Evaluate(model=str(student), data=str(drawn), natural=[str(far)], images=parts.TestImages(group=GROUP))
+    result = evaluate(options)
+    first, *others = result["discrepancy"]
+    assert (first["name"], first["images"], first["groups"], first["drop"]) == ("as trained", 40, 4, 0)
+    assert first["top1"] == result["top1"]
+    assert [row["name"] for row in others] == ["far", "blur, noise, JPEG", "nearest"]
+    for row in others:
+        assert row["drop"] == pytest.approx(first["top1"] - row["top1"])
+        assert row["interval"][0] <= row["drop"] <= row["interval"][1]
+    alone = evaluate(Evaluate(model=str(student), data=str(far), native=True, split="all"))
+    assert others[0]["top1"] == alone["top1"]
+    words = [str(student), str(drawn), "--natural", str(far), "--images.group", GROUP]
+    assert main(["evaluate", *words]) == 0
+    printed = capsys.readouterr().out
+    assert f"{others[0]['drop']:+.2f}" in printed
+    assert "95 % interval" in printed
+
+
+def test_what_cannot_be_judged_is_refused(student: Path, drawn: Path, far: Path) -> None:
+    def line(**options: Any) -> str:
+        with pytest.raises(CrossresError) as caught:
+            evaluate(Evaluate(model=str(student), data=str(drawn), **options))
+        return str(caught.value)
+
+    assert line(natural=["nowhere"]).startswith("there is no data set 'nowhere'")
+    (far / "ghost").mkdir()
+    Image.new("RGB", (8, 8)).save(far / "ghost" / "00.png")
+    assert line(natural=[str(far)]).startswith("far: class 'ghost' is unknown to the model")
+    assert "cannot be combined with native images" in line(natural=[str(far)], native=True)
+
+
+def test_resampled_groups_vary_more_than_resampled_images() -> None:
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(60), 20)
+    right = np.repeat(rng.random(60) < 0.7, 20)  # a track is all right or all wrong
+    of_groups, of_images = resampled_shares(right, groups), resampled_shares(right, None)
+    share = right.mean()
+    assert of_groups.mean() == pytest.approx(share, abs=0.01)
+    # the standard errors of 60 and of 1,200 independent tests
+    assert of_groups.std() == pytest.approx(np.sqrt(share * (1 - share) / 60), rel=0.1)
+    assert of_images.std() == pytest.approx(np.sqrt(share * (1 - share) / 1200), rel=0.1)
+    # two results on the same images are resampled alike
+    assert (resampled_shares(~right, groups) == pytest.approx(1 - of_groups)) is True
+    assert not np.array_equal(of_groups, resampled_shares(right, groups, seed=1))
