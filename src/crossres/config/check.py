@@ -28,6 +28,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "hr_size": (1, 1e5),
     "model.input_size": (1, 1e5),
     "model.embedding_dim": (1, 1e6),
+    "natural_share": (0.001, 0.999),
     "val_pairs": (20, 1e7),
 }
 

@@ -156,17 +156,26 @@ class Teach(Experiment):
 
 @dataclass(kw_only=True)
 class Distill(Distillation, Experiment):
-    """Train a student that reads low-resolution images, from a teacher or from labels alone."""
+    """Train a student that reads low-resolution images, from a teacher or from labels alone.
+
+    Args:
+        natural: images of the same classes that are small by nature, such as the student's own camera gives, to train
+            on beside those that are shrunk. Of each the teacher sees a high-resolution image of the same group
+            (images.group), or of the same class where there are no groups.
+        natural_share: share of each batch that they fill.
+    """
 
     command: ClassVar[str] = "crossres distill"
     first: ClassVar[tuple[str, ...]] = (
         *("data", "teacher", "lr_size", "method", "name", "hr_size", "device", "degradation.preset"),
         *("model.name", "model.weights", "train.epochs", "train.batch_size", "train.learning_rate", "train.seed"),
-        *("images.label_column", "images.test_fraction"),
+        *("images.label_column", "images.test_fraction", "natural"),
     )
     example: ClassVar[str] = "crossres distill photos --teacher runs/teacher --lr_size 8 --name student"
 
     name: str = "student"
+    natural: str | None = None
+    natural_share: float = 0.5
 
     @property
     def default_method(self) -> str:

@@ -84,11 +84,14 @@ class Loader:
         self.label = torch.from_numpy(self.images.labels).to(self.device)
         self.in_memory = n * 3 * self.hr_size**2 <= self.memory_mb * 2**20
         self._pixels = self.images.pixels(self.hr_size, self.fit).to(self.device) if self.in_memory else None
+        #: training steps per epoch; the incomplete last batch is left out
+        self.steps = n // self.batch_size
 
     @property
-    def steps(self) -> int:
-        """Training steps per epoch; the incomplete last batch is left out."""
-        return len(self.images) // self.batch_size
+    def own_rows(self) -> slice:
+        """This process's share of a training batch."""
+        share = -(-self.batch_size // self.world_size)
+        return slice(self.rank * share, min((self.rank + 1) * share, self.batch_size))
 
     def digests(self) -> list[bytes]:
         """Return the Sha256 of each decoded image at ``hr_size``; none where they are not all in memory."""
@@ -100,6 +103,12 @@ class Loader:
         other.lr_size, other.degradation = lr_size, degradation or self.degradation
         return other
 
+    def in_steps(self, steps: int, batch_size: int) -> Loader:
+        """Return a loader of the same decoded images in so many training batches; too few of them come again."""
+        other = copy(self)
+        other.steps, other.batch_size = steps, batch_size
+        return other
+
     def epoch(self, epoch: int, *, hr: bool = False) -> Iterator[Batch]:
         """Yield the training batches of one epoch: shuffled, augmented, this process's share of each.
 
@@ -107,7 +116,7 @@ class Loader:
             epoch: number of the epoch; the same number gives the same batches.
             hr: whether ``batch.hr`` is needed.
         """
-        generator = _generator(self.seed, epoch)
+        generator = generator_of(self.seed, epoch)
         n = self.steps * self.batch_size
         order = self._order(n, generator)
         shift = torch.randint(-self.shift, self.shift + 1, (n, 2), generator=generator)
@@ -117,9 +126,8 @@ class Loader:
         colour = 1 + self.colour * (2 * torch.rand(n, 3, generator=generator) - 1) if self.colour else None
         moved = shift if self.shift or self.flip else None
         place = _place_of(self.hr_size, flip, shift if self.shift else None, zoom)
-        share = -(-self.batch_size // self.world_size)
-        first, last = self.rank * share, min((self.rank + 1) * share, self.batch_size)
-        rows = [slice(start + first, start + last) for start in range(0, n, self.batch_size)]
+        own = self.own_rows
+        rows = [slice(start + own.start, start + own.stop) for start in range(0, n, self.batch_size)]
         return self._batches(
             rows, draws, hr, order=order, flip=flip, shift=moved, zoom=zoom, colour=colour, place=place
         )
@@ -128,7 +136,9 @@ class Loader:
         """Return the positions (n,) of an epoch's images."""
         each = self.images_per_class
         if not each:
-            return torch.randperm(len(self.images), generator=generator)[:n]
+            whole = len(self.images)
+            rounds = [torch.randperm(whole, generator=generator) for _ in range(-(-n // whole))]
+            return torch.cat(rounds)[:n] if rounds else torch.empty(0, dtype=torch.long)
         label = torch.from_numpy(self.images.labels)
         mixed = torch.randperm(len(label), generator=generator)
         by_class = mixed[torch.argsort(label[mixed], stable=True)]
@@ -166,13 +176,18 @@ class Loader:
             hr: whether ``batch.hr`` is needed.
             batch_size: images per batch; the training's if left out.
         """
-        draws = draw(len(self.images), self.lr_size, self.degradation, _generator(self.seed, -1))
+        draws = draw(len(self.images), self.lr_size, self.degradation, generator_of(self.seed, -1))
         order = torch.arange(len(self.images))
         order = order if positions is None else order[list(positions)]
         size = batch_size or self.batch_size
         rows = [slice(start, start + size) for start in range(0, len(order), size)]
         flips, still = torch.full((len(order),), flip), torch.zeros(len(order), 2, dtype=torch.long)
         return self._batches(rows, draws.rows(order), hr, order=order, flip=flips, shift=still if flip else None)
+
+    def unshifted(self, positions: Tensor, view: Tensor) -> Tensor:
+        """Return the HR images at some positions (B,) in their ``view`` (B,), float32 (B, 3, hr_size, hr_size)."""
+        (pixels,) = self._decoded([positions])
+        return torch.where(view.bool()[:, None, None, None], pixels.flip(-1), pixels).float().mul_(1 / 255)
 
     def _batches(self, rows: list[slice], draws: Draws, hr: bool, **drawn: Tensor | None) -> Iterator[Batch]:
         """Yield a batch for each of ``rows`` of what is drawn; what is None is not changed."""
@@ -300,6 +315,7 @@ def _mirror(position: Tensor, size: int) -> Tensor:
     return (size - 1) - ((size - 1) - position.abs()).abs()
 
 
-def _generator(seed: int, epoch: int) -> torch.Generator:
+def generator_of(seed: int, epoch: int) -> torch.Generator:
+    """Return the generator of what is random in an epoch."""
     # two plain numbers into one seed, so that epoch 1 of seed 0 is not epoch 0 of seed 1
     return torch.Generator().manual_seed((seed * 1_000_003 + epoch + 1) % 2**63)

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from crossres.config.judging import Evaluate
+from crossres.config.record import base_name
 from crossres.core.devices import Device
+from crossres.core.errors import CrossresError
 from crossres.core.types import Float64s
 from crossres.data.degradation import Degradation
 from crossres.data.images import ImageSet
@@ -39,7 +41,7 @@ def discrepancy(encoder: Encoder, images: ImageSet, options: Evaluate, device: D
         its 95 % bootstrap interval [low, high] over groups of images (over images where there are none).
 
     Raises:
-        CrossresError: no such set, or a class the encoder does not know.
+        CrossresError: no such set, one that was trained on, or a class the encoder does not know.
     """
     rows: list[dict[str, Any]] = []
     first: Float64s | None = None
@@ -64,12 +66,13 @@ def _sets(encoder: Encoder, images: ImageSet, options: Evaluate) -> Iterator[tup
     """Yield name, images, how they are degraded, and whether they are small by nature."""
     yield MATCHED, images, options, False
     for data in options.natural:
-        how = replace(options, data=data)
         try:
-            natural = read_split(how, "all", encoder)
+            natural = read_split(options, "all", encoder, data=data)
+            if encoder.info.get("natural") == base_name(data):
+                raise CrossresError(f"{natural.name}: the model was trained on these images; give others")
         except OwnSplits:
-            natural = read_split(how, options.split, encoder)
-        yield natural.name, natural, how, True
+            natural = read_split(options, options.split, encoder, data=data)
+        yield natural.name, natural, options, True
     own = degradation_of(options, encoder).resolved()
     for name, degradation in OTHERS.items():
         if degradation.resolved() != own:

@@ -57,7 +57,12 @@ def device_of(options: Judgement, encoder: Encoder) -> Device:
 
 
 def read_split(
-    options: Judgement | Experiment, split: Split, encoder: Encoder | None = None, *, open_set: bool = False
+    options: Judgement | Experiment,
+    split: Split,
+    encoder: Encoder | None = None,
+    *,
+    data: str | None = None,
+    open_set: bool = False,
 ) -> ImageSet:
     """Read a split of the images, with the classes that the options name.
 
@@ -65,19 +70,23 @@ def read_split(
         options: of the judgement or the training.
         split: which.
         encoder: its training says how a source without splits is split, if a judgement's options do not.
+        data: another source than that of the options.
         open_set: the test split has classes of its own.
 
     Raises:
         CrossresError: what `crossres.read` raises, or a class that is not there.
     """
-    given = options.images
+    given, source = options.images, data or options.data
     names = ("image_column", "label_column", "corrupt", "download", "memory_mb", "group")
     how: dict[str, Any] = {name: getattr(given, name) for name in names}
     trained = encoder.info if encoder else {}
-    if trained.get("dataset") == base_name(options.data):  # or its test images would be split off in another way
+    if base_name(source) in (
+        trained.get("dataset"),
+        trained.get("natural"),
+    ):  # or its test images would be split off in another way
         how["group"] = given.group or trained.get("group")
     how |= {"test_fraction": held_out_share(options, encoder), "root": Path(given.root) if given.root else None}
-    images = read(options.data, split=split, open_set=open_set, **how)
+    images = read(source, split=split, open_set=open_set, **how)
     return images if given.classes is None else images.of_classes(given.classes)
 
 

@@ -109,7 +109,7 @@ class FinishedRun:
             if not config.faces:
                 return FaceTest(read_split(config, "test"))
             task = FaceTask(config)
-            _, val, images = task.images(self.shared.progress)
+            _, val, images, *_ = task.images(self.shared.progress)
             search = first_image_search(images) if images.class_counts.max() > 1 else None
             chooser = (val, task.val_pairs) if val and task.val_pairs else None
             return FaceTest(images, task.test_pairs, search, chooser)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from crossres.config.experiment import Distill
 from crossres.core.errors import CrossresError
 from crossres.core.files import encode_bits
 from crossres.core.progress import Progress
@@ -14,7 +15,8 @@ from crossres.evaluation.accuracy import measure, right_at_k
 from crossres.evaluation.prepare import Autocast, logits_of, read_split
 from crossres.losses.options import reads
 from crossres.models.encoder import Encoder
-from crossres.training.task import Task
+from crossres.training.natural import with_natural
+from crossres.training.task import ImageSets, Task
 
 
 class Classification(Task):
@@ -23,12 +25,13 @@ class Classification(Task):
     chosen_by = "val_top1"
     compared_by = "top1"
 
-    def images(self, progress: Progress) -> tuple[ImageSet, ImageSet | None, ImageSet]:
+    def images(self, progress: Progress) -> ImageSets:
         train_set, test_set = read_split(self.config, "train"), read_split(self.config, "test")
         require_classes(train_set)
         for line in [*left_out({"train": train_set, "test": test_set}), groups_in_both(train_set, test_set)]:
             if line:
                 progress.say(line)
+        sets = ImageSets(train_set, None, test_set)
         if self.config.train.val_fraction > 0:
             share, groups = self.config.train.val_fraction, train_set.groups
             kept, held_out = stratified_split(train_set.labels, share, SPLIT_SEED, groups=groups)
@@ -38,8 +41,10 @@ class Classification(Task):
                     "or set train.val_fraction to 0"
                 )
             if len(held_out):
-                return train_set.subset(kept), train_set.subset(held_out), test_set
-        return train_set, None, test_set
+                sets = ImageSets(train_set.subset(kept), train_set.subset(held_out), test_set)
+        if isinstance(self.config, Distill) and self.config.natural:
+            return with_natural(sets, self.config, progress)
+        return sets
 
     def classes(self, train: ImageSet) -> Sequence[str]:
         return train.classes

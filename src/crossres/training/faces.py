@@ -16,7 +16,7 @@ from crossres.evaluation.prepare import Autocast, embeddings_of, read_split
 from crossres.evaluation.verification import best_threshold, similarities, verify
 from crossres.losses.options import needs_label, reads
 from crossres.models.encoder import Encoder
-from crossres.training.task import Task
+from crossres.training.task import ImageSets, Task
 
 
 class FaceTask(Task):
@@ -29,7 +29,7 @@ class FaceTask(Task):
     test_pairs: Pairs
     in_both = 0
 
-    def images(self, progress: Progress) -> tuple[ImageSet, ImageSet | None, ImageSet]:
+    def images(self, progress: Progress) -> ImageSets:
         config, how, faces = self.config, self.config.images, self.config.faces
         assert faces is not None
         if how.classes is not None:
@@ -58,7 +58,7 @@ class FaceTask(Task):
             self.test_pairs = read_pairs(faces.pairs, test_set)
         else:
             self.test_pairs = draw_pairs(test_set, faces.val_pairs, SPLIT_SEED)
-        return train_set, val_set, test_set
+        return ImageSets(train_set, val_set, test_set)
 
     def classes(self, train: ImageSet) -> Sequence[str]:
         return train.classes if any(reads(name) == "logits" for name in self.config.terms) else ()

@@ -132,7 +132,8 @@ class TrainingLoop:
     def _teacher_outputs(self, batch: Batch, live: bool) -> Outputs | None:
         run = self.run
         if run.cache is not None:
-            return run.cache(batch.index, batch.view, batch.place)
+            source = batch.index if batch.source is None else batch.source
+            return run.cache(source, batch.view, batch.place)
         if not live or run.teacher is None or batch.hr is None:
             return None
         with torch.no_grad(), self.fabric.autocast():

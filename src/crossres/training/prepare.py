@@ -11,7 +11,8 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from crossres.config.experiment import Experiment
+from crossres.config.experiment import Distill, Experiment
+from crossres.config.record import base_name
 from crossres.core.devices import Device, commit
 from crossres.core.errors import CrossresError, one_line
 from crossres.core.progress import Progress
@@ -19,6 +20,7 @@ from crossres.data.decode import extremes
 from crossres.data.degradation import Degradation, Size, check_size
 from crossres.data.images import ImageSet
 from crossres.data.loader import Loader
+from crossres.data.natural import NaturalPairs
 from crossres.data.splits import SPLIT_SEED
 from crossres.losses.base import Shape
 from crossres.losses.maps import MapLoss
@@ -32,10 +34,8 @@ from crossres.models.teachers import StoredBackbone, stored_outputs
 from crossres.models.weights import weights_sha256
 from crossres.training.distiller import Distiller, build_losses
 from crossres.training.networks import build_student, build_teacher, check_networks, own_size, placed
-from crossres.training.task import PreparedRun, Task
+from crossres.training.task import ImageSets, PreparedRun, Task
 
-#: Of training, of validation and of test.
-ImageSets = tuple[ImageSet, ImageSet | None, ImageSet]
 #: hr_size of images that differ in size, where none is chosen.
 MIXED = 32
 #: hr_size above which a note warns that it is slow, where none was chosen.
@@ -70,19 +70,21 @@ def prepare(
     # names and folders first: reading the images may take minutes
     teacher = check_networks(config, teacher)
     sets, hr_size, lr_size = read_images(config, task, teacher, progress)
-    classes = task.classes(sets[0])
-    teacher = build_teacher(config, teacher, sets[0], classes, hr_size, progress)
+    classes = task.classes(sets.train)
+    teacher = build_teacher(config, teacher, sets.train, classes, hr_size, progress)
     if teacher is not None:
         teacher = placed(teacher, device, config.train.channels_last)
-    train, val, test = build_loaders(config, task, sets, (hr_size, lr_size), fabric, device, progress)
+    train, natural, val, test = build_loaders(config, task, sets, (hr_size, lr_size), fabric, device, progress)
+    pairs = NaturalPairs(train, natural, config.natural_share) if natural and isinstance(config, Distill) else None
 
     torch.manual_seed(config.train.seed)
-    student = build_student(config, sets[0], classes, hr_size, lr_size)
+    student = build_student(config, sets.train, classes, hr_size, lr_size)
     # of a student that starts from weights or from a file
     start_sha256 = weights_sha256(student) if config.model.weights or config.model.name.startswith(ONNX) else None
     student = placed(student, device, config.train.channels_last)
     _check_batch(student, train)
-    distiller, paths = build_distiller(config, teacher, student, train, fabric)
+    label = (pairs or train).label
+    distiller, paths = build_distiller(config, teacher, student, train, label, fabric)
     cache = _build_cache(config, teacher, distiller, paths, train, device, progress)
     facts = {
         "images_in_both": _count_copies(train, test, progress),
@@ -91,7 +93,7 @@ def prepare(
         # an earlier version answered with those of the unmoved image
         "teacher_maps": "moved" if cache is not None and cache.features else None,
     }
-    return PreparedRun(config, task, student, teacher, cache, distiller, train, val, test, facts)
+    return PreparedRun(config, task, student, teacher, cache, distiller, pairs or train, val, test, facts)
 
 
 def read_images(
@@ -103,7 +105,7 @@ def read_images(
         CrossresError: too few images, or a low resolution above the high one.
     """
     sets = task.images(progress)
-    train = sets[0]
+    train = sets.train
     if len(train) < 2:
         raise CrossresError(f"{config.data}: {len(train)} training image; training needs at least 2")
     chosen = config.hr_size or (teacher and (teacher.info.get("hr_size") or teacher.input_size))
@@ -126,13 +128,13 @@ def build_loaders(
     fabric: Fabric,
     device: Device,
     progress: Progress,
-) -> tuple[Loader, Loader | None, Loader]:
-    """Decode the images; return the batches of training, augmented, of validation and of test.
+) -> tuple[Loader, Loader | None, Loader | None, Loader]:
+    """Decode the images; return the batches of training, augmented, of natural ones, of validation and of test.
 
     Raises:
         CrossresError: images that cannot be decoded, or a batch that does not divide over the processes.
     """
-    images, val_set, test_set = sets
+    images = sets.train
     how: dict[str, Any] = {
         "hr_size": sizes[0],
         "lr_size": sizes[1],
@@ -143,15 +145,13 @@ def build_loaders(
         "workers": config.images.workers,
         "degradation": config.distillation.degradation if config.distillation else Degradation(),
     }
-    train = Loader(
-        images,
+    trains = {
         **asdict(config.augment),
-        images_per_class=config.train.images_per_class,
-        rank=fabric.global_rank,
-        world_size=fabric.world_size,
-        seed=config.train.seed,
-        **how,
-    )
+        "rank": fabric.global_rank,
+        "world_size": fabric.world_size,
+        "seed": config.train.seed,
+    }
+    train = Loader(images, images_per_class=config.train.images_per_class, **{**how, **trains})
     # decoding has measured them; of a larger set every header would have to be read
     few, side = images.enlarged(train.hr_size, train.fit) if train.in_memory else 0, train.hr_size
     if few:
@@ -165,8 +165,16 @@ def build_loaders(
         )
     # the degradation's draws on the judged images are the same for every training seed, as in `evaluate`
     judged = {**how, "seed": SPLIT_SEED}
-    val = Loader(val_set, **judged) if val_set is not None and task.validates(progress) else None
-    return train, val, Loader(test_set, **judged)
+    # natural ones are read at the LR size and shifted by as much of it
+    _, high = check_size(sizes[1])
+    by_nature = {"hr_size": high, "degradation": Degradation()}
+    natural = val = None
+    if sets.natural is not None:
+        shift = round(config.augment.shift * high / sizes[0])
+        natural = Loader(sets.natural, **{**how, **trains, **by_nature, "shift": shift})
+    if sets.val is not None and task.validates(progress):
+        val = Loader(sets.val, **(judged | by_nature if sets.natural_val else judged))
+    return train, natural, val, Loader(sets.test, **judged)
 
 
 def _count_copies(train: Loader, test: Loader, progress: Progress) -> int | None:
@@ -182,9 +190,12 @@ def _count_copies(train: Loader, test: Loader, progress: Progress) -> int | None
 
 
 def build_distiller(
-    config: Experiment, teacher: Encoder | None, student: Encoder, train: Loader, fabric: Fabric
+    config: Experiment, teacher: Encoder | None, student: Encoder, train: Loader, label: Tensor, fabric: Fabric
 ) -> tuple[Distiller, list[str]]:
-    """Return student and losses as one module, and the paths of the teacher's maps that losses compare."""
+    """Return student and losses as one module, and the paths of the teacher's maps that losses compare.
+
+    ``label`` is that of every training image, int64 (N,).
+    """
     terms = config.terms
     maps: tuple[list[Shape], list[Shape]] = ([], [])
     paths: list[str] = []
@@ -195,7 +206,7 @@ def build_distiller(
         maps = capture_maps(teacher, paths, train.hr_size), capture_maps(student, students, read_size)
     losses = build_losses(terms, teacher, student, maps)
     for loss in losses.values():
-        loss.to(train.device).prepare(train.label)
+        loss.to(train.device).prepare(label)
 
     def gather(part: Tensor) -> Tensor:
         whole = fabric.all_gather(part, sync_grads=part.requires_grad)  # in the order of the ranks
@@ -274,8 +285,8 @@ def _facts(
     config: Experiment, sets: ImageSets, judged: Loader, device: Device, teacher: Encoder | None
 ) -> dict[str, Any]:
     """Return what a run's result and its model say of where they come from."""
-    train, _, test = sets
-    named = dict(zip(("train", "val", "test"), sets, strict=True))
+    train, test = sets.train, sets.test
+    named = {name: images for name, images in sets._asdict().items() if isinstance(images, ImageSet)}
     # the training images at low resolution: a gate compares later images with their extremes
     drawn = np.random.default_rng(SPLIT_SEED).permutation(len(train))[:SAMPLED]
     # read as the judged images are
@@ -285,8 +296,9 @@ def _facts(
         "hr_size": judged.hr_size,
         "lr_size": judged.lr_size,
         "teacher": None,
-        "images": {part: len(images or ()) for part, images in named.items()},
-        "data_sha256": {part: images.fingerprint for part, images in named.items() if images is not None},
+        "images": {"val": 0} | {part: len(images) for part, images in named.items()},
+        "natural": base_name(config.natural) if isinstance(config, Distill) and config.natural else None,
+        "data_sha256": {part: images.fingerprint for part, images in named.items()},
         "skipped": {"train": train.skipped, "test": test.skipped},
         "seen": extremes((255 * batch.lr).round().byte().permute(0, 2, 3, 1).cpu().numpy() for batch in batches),
         "precision": device.precision,

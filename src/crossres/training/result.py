@@ -35,10 +35,8 @@ def finish(loop: TrainingLoop, device: Device) -> dict[str, Any]:
     }
     document: dict[str, Any] = {
         **common,
-        **{
-            key: facts[key]
-            for key in ("images", "images_in_both", "skipped", "start_sha256", "teacher_maps", "commit")
-        },
+        **{key: facts[key] for key in ("images", "images_in_both", "skipped", "start_sha256", "teacher_maps")},
+        "commit": facts["commit"],
         "name": config.name,
         "losses": config.terms,
         "student": {
@@ -61,6 +59,7 @@ def finish(loop: TrainingLoop, device: Device) -> dict[str, Any]:
         "seen": facts["seen"],
         "test_fraction": config.images.test_fraction,
         "group": config.images.group,
+        "natural": facts["natural"],
         "val_fraction": config.train.val_fraction,
         "results": {
             **numbers,

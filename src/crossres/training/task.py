@@ -3,16 +3,27 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from crossres.config.experiment import Experiment
 from crossres.core.progress import Progress
 from crossres.data.images import ImageSet
 from crossres.data.loader import Loader
+from crossres.data.natural import NaturalPairs
 from crossres.evaluation.prepare import Autocast
 from crossres.models.cache import TeacherCache
 from crossres.models.encoder import Encoder
 from crossres.training.distiller import Distiller
+
+
+class ImageSets(NamedTuple):
+    """The images of a run."""
+
+    train: ImageSet
+    val: ImageSet | None  #: held out to choose the epoch
+    test: ImageSet
+    natural: ImageSet | None = None  #: trained on beside, small by nature
+    natural_val: bool = False  #: whether those of ``val`` are small by nature, too
 
 
 class Task(ABC):
@@ -28,7 +39,7 @@ class Task(ABC):
         self.config = config
 
     @abstractmethod
-    def images(self, progress: Progress) -> tuple[ImageSet, ImageSet | None, ImageSet]:
+    def images(self, progress: Progress) -> ImageSets:
         """Read the training images, those held out to choose the epoch, and those of the test."""
 
     @abstractmethod
@@ -62,7 +73,7 @@ class PreparedRun:
     teacher: Encoder | None
     cache: TeacherCache | None
     distiller: Distiller
-    train: Loader
+    train: Loader | NaturalPairs
     val: Loader | None
     test: Loader
     facts: dict[str, Any]

@@ -1,0 +1,122 @@
+"""A student trained on natural images beside shrunk ones."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from crossres import CrossresError, Distill, Evaluate, distill, evaluate, read
+from crossres.config.options import Augment, Images, Model, Train
+
+GROUP = r"(\w+/\d\d?)\d\.png$"  # ten images each
+
+
+@pytest.fixture(scope="module")
+def shapes(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The drawn images; the test images are of groups of their own."""
+    folder = shutil.copytree(drawn, tmp_path_factory.mktemp("grouped") / "shapes")
+    for file in sorted((folder / "test").glob("*/*.png")):
+        file.rename(file.with_name(f"5{file.name[1:]}"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def camera(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The training images as another camera gives them: bright, 8 x 8, in a folder without splits."""
+    folder = tmp_path_factory.mktemp("camera") / "far"
+    images = read(shapes, split="train")
+    for i in range(len(images)):
+        place = folder / images.path(i).removeprefix("train/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        small = Image.fromarray(images.image(i)).resize((8, 8), Image.Resampling.BOX)
+        small.point(lambda value: 128 + value // 2).save(place)
+    return folder
+
+
+def config(shapes: Path, camera: Path, teacher: Path | None, runs: Path, **options: Any) -> Distill:
+    settings: dict[str, Any] = {
+        "data": str(shapes),
+        "natural": str(camera),
+        "teacher": str(teacher) if teacher else None,
+        "runs": str(runs),
+        "lr_size": 8,
+        "hr_size": 16,
+        "model": Model(name="resnet8"),
+        "augment": Augment(shift=0, flip=False),
+        "images": Images(group=GROUP),
+        "train": Train(epochs=1, batch_size=16, val_fraction=0.3),
+        "precision": "float32",
+        "device": "cpu",
+    }
+    return Distill(**(settings | options))
+
+
+def test_a_run_with_natural_images(
+    shapes: Path, camera: Path, drawn_teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = config(shapes, camera, drawn_teacher, tmp_path)
+    result = distill(run)
+    lines = capsys.readouterr().err
+    # of three groups of each class one is held out in both sets
+    assert result["images"]["natural"] + result["images"]["val"] == 96
+    assert result["images"]["natural"] == result["images"]["train"]
+    count = result["images"]["natural"]
+    assert f"far: {count} natural images fill 50% of each batch; {96 - count} of held-out groups choose" in lines
+    assert result["config"]["natural"] == "far"
+    with pytest.raises(CrossresError, match=r"^far: the model was trained on these images; give others$"):
+        evaluate(Evaluate(model=str(run.folder), data=str(shapes), natural=[str(camera)]))
+
+
+def test_a_stored_and_a_live_teacher_see_the_same_images(
+    shapes: Path, camera: Path, drawn_teacher: Path, tmp_path: Path
+) -> None:
+    for name, cached in (("stored", True), ("live", False)):
+        one_step = Train(epochs=1, batch_size=124, val_fraction=0.3)
+        distill(config(shapes, camera, drawn_teacher, tmp_path, name=name, teacher_cache=cached, train=one_step))
+    first, second = (json.loads((tmp_path / n / "metrics.jsonl").read_text()) for n in ("stored", "live"))
+    for name, value in first["losses"].items():
+        assert value == pytest.approx(second["losses"][name], rel=2e-3), name  # stored maps are float16
+
+
+def test_a_resumed_run_asks_for_the_same_natural_images(shapes: Path, camera: Path, tmp_path: Path) -> None:
+    own = shutil.copytree(camera, tmp_path / "far")
+    run = config(shapes, own, None, tmp_path, train=Train(epochs=2, batch_size=16, val_fraction=0.3))
+    whole = distill(run)
+    for name in ("result.json", "model"):
+        path = run.folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    Image.new("RGB", (9, 9)).save(next(own.glob("bar/*1.png")))
+    with pytest.raises(CrossresError, match=r"^the (natural|val) images changed since the run began"):
+        distill(run, resume=True)
+    assert whole["images"]["natural"] > 0
+
+
+def test_natural_images_that_cannot_be_paired(
+    shapes: Path, camera: Path, drawn_teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def line(**options: Any) -> str:
+        with pytest.raises(CrossresError) as caught:
+            distill(config(shapes, camera, drawn_teacher, tmp_path, **options))
+        return str(caught.value)
+
+    # the groups of folders of another name are others
+    other = shutil.copytree(camera, tmp_path / "other")
+    for folder in list(other.iterdir()):
+        for file in list(folder.glob("*.png")):
+            file.rename(folder / f"9{file.name}")
+    assert line(natural=str(other)) == "other: no natural image is left to train on; check images.group"
+    assert "other: 96 natural images left out, of a group without an HR image" in capsys.readouterr().err
+    # labels alone need no partner
+    assert distill(config(shapes, other, None, tmp_path, name="labels"))["images"]["natural"] == 96
+    ghost = shutil.copytree(camera, tmp_path / "ghosts")
+    (ghost / "bar").rename(ghost / "ghost")
+    assert line(natural=str(ghost)) == "ghosts: class 'ghost' is not among those of shapes"
+    assert line(natural_share=1.0) == "natural_share: 1 is outside 0.001..0.999"
+    # without groups they are paired by class, and a share of each class is held out
+    plain = distill(config(shapes, camera, drawn_teacher, tmp_path, name="plain", images=Images()))
+    assert plain["images"]["natural"] == 68
