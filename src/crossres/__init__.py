@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from crossres.bench.bench import run_bench
     from crossres.config.deployment import Embed, Enroll, Export, Identify, Predict, Verify
     from crossres.config.experiment import Distill, Faces, Teach
-    from crossres.config.judging import Bench, Evaluate, EvaluateFaces, Report, Transfer
+    from crossres.config.judging import Bench, Evaluate, EvaluateFaces, Match, Report, Transfer
     from crossres.config.options import Augment, Columns, Images, Model, Stages, TestImages, Train
     from crossres.core.errors import CrossresError
     from crossres.data.degradation import Degradation
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from crossres.deploy.recognizer import Recognizer
     from crossres.evaluation.classification import evaluate
     from crossres.evaluation.faces import evaluate_faces
+    from crossres.evaluation.matching import match
     from crossres.evaluation.transfer import transfer
     from crossres.models.encoder import Encoder, build_encoder, wrap
     from crossres.models.onnx_input import OnnxInput
@@ -32,7 +33,7 @@ __version__ = "0.1.0"
 _HOME = {
     **dict.fromkeys(("Embed", "Enroll", "Export", "Identify", "Predict", "Verify"), "config.deployment"),
     **dict.fromkeys(("Distill", "Faces", "Teach"), "config.experiment"),
-    **dict.fromkeys(("Bench", "Evaluate", "EvaluateFaces", "Report", "Transfer"), "config.judging"),
+    **dict.fromkeys(("Bench", "Evaluate", "EvaluateFaces", "Match", "Report", "Transfer"), "config.judging"),
     **dict.fromkeys(("Augment", "Columns", "Images", "Model", "Stages", "TestImages", "Train"), "config.options"),
     "CrossresError": "core.errors",
     "Degradation": "data.degradation",
@@ -44,6 +45,7 @@ _HOME = {
     "Recognizer": "deploy.recognizer",
     "evaluate": "evaluation.classification",
     "evaluate_faces": "evaluation.faces",
+    "match": "evaluation.matching",
     "transfer": "evaluation.transfer",
     **dict.fromkeys(("Encoder", "build_encoder", "wrap"), "models.encoder"),
     "OnnxInput": "models.onnx_input",
@@ -56,10 +58,11 @@ _HOME = {
 # fmt: off
 __all__ = [
     "Augment", "Bench", "Columns", "CrossresError", "Degradation", "Distill", "Embed", "Encoder", "Enroll",
-    "Evaluate", "EvaluateFaces", "Export", "Faces", "Gallery", "Identify", "Images", "Model", "OnnxInput",
+    "Evaluate", "EvaluateFaces", "Export", "Faces", "Gallery", "Identify", "Images", "Match", "Model", "OnnxInput",
     "Predict", "Recognizer", "Report", "Stages", "Teach", "TestImages", "Train", "Transfer", "Verify",
     "build_encoder", "distill", "distill_faces", "embed", "enroll", "evaluate", "evaluate_faces", "export",
-    "identify", "load", "predict", "read", "run_bench", "teach", "transfer", "verify", "wrap", "write_report",
+    "identify", "load", "match", "predict", "read", "run_bench", "teach", "transfer", "verify", "wrap",
+    "write_report",
 ]
 # fmt: on
 

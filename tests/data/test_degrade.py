@@ -8,7 +8,8 @@ from PIL import Image
 
 from crossres.core.errors import CrossresError
 from crossres.data.degradation import Degradation
-from crossres.data.degrade import degrade, draw, jpeg
+from crossres.data.degrade import degrade, draw, recoloured
+from crossres.data.jpeg import jpeg
 
 PILLOW = {
     "area": Image.Resampling.BOX,
@@ -223,3 +224,19 @@ def test_jpeg_of_saturated_colours_is_clamped_as_a_decoder_does():
 def test_wrong_sizes(size, words):
     with pytest.raises(CrossresError, match=words):
         degrade(torch.zeros(1, 3, 32, 32), size)
+
+
+@pytest.mark.parametrize("size", [8, (5, 8)])
+def test_colours_change_before_all_else(size):
+    images = as_tensor(photos()) * 0.5 + 0.2
+    degradation = Degradation(brightness=(0.7, 1.2), contrast=(0.8, 1.2), saturation=(0.2, 1.4), noise=(0.01, 0.02))
+    draws = draw(len(images), size, degradation, torch.Generator().manual_seed(0))
+    changed = degrade(images, size, degradation, draws=draws)
+    plain = degrade(recoloured(images, draws.colour), size, Degradation(noise=(0.01, 0.02)), draws=draws)
+    assert torch.equal(changed, plain)
+    for limits, factor in zip(((0.7, 1.2), (0.8, 1.2), (0.2, 1.4)), draws.colour.T, strict=True):
+        assert limits[0] <= factor.min() < factor.max() <= limits[1]
+    # the other draws are those of a degradation without colours
+    others = draw(len(images), size, Degradation(noise=(0.01, 0.02)), torch.Generator().manual_seed(0))
+    assert torch.equal(draws.noise, others.noise)
+    assert torch.equal(draws.seed, others.seed)

@@ -12,9 +12,9 @@ from PIL import Image
 
 from crossres import CrossresError, Degradation, read
 from crossres.core.types import Batch
-from crossres.data.degrade import degrade
+from crossres.data.degrade import degrade, recoloured
 from crossres.data.images import ArrayItems, ImageSet
-from crossres.data.loader import Loader, recoloured, shift_and_flip, zoomed
+from crossres.data.loader import Loader, shift_and_flip, zoomed
 
 SIDE, COUNT = 16, 23
 KERNELS = ["area", "bilinear", "bicubic", "lanczos", "nearest"]

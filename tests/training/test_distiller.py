@@ -12,6 +12,7 @@ from crossres import CrossresError
 from crossres.core.types import Outputs
 from crossres.losses import CE, CRD, CRRCD, KD, Loss
 from crossres.models.encoder import Encoder, build_encoder
+from crossres.models.stages import capture_maps
 from crossres.training.distiller import Distiller, LossError, build_losses
 
 CLASSES = ("a", "b", "c")
@@ -212,6 +213,22 @@ def test_a_gather_joins_whatever_the_losses_read() -> None:
         torch.testing.assert_close(term, whole[name])
     torch.testing.assert_close(own, logits[half])
     assert next(rest, None) is None
+
+
+def test_maps_are_compared_of_the_images_that_the_teacher_saw_itself() -> None:
+    teacher, student = encoder(0).eval(), encoder(1)
+    hr, lr, label, index = batch()
+    stages = ["layer2", "layer3"]
+    maps = capture_maps(teacher, stages, 16), capture_maps(student, stages, 8)
+    losses = build_losses({"fitnet": {}, "crrcd_images": {}}, teacher, student, maps)
+    distiller = Distiller(student, losses, dict.fromkeys(losses, 1.0))
+    aligned = torch.tensor([True, False, True, True, False, False, True])
+    terms, _ = distiller(lr, teacher(hr), label, index, aligned)
+    of_teacher, outputs = teacher(hr), student(lr)
+    pairs = [[maps[aligned] for maps in o.features.values()] for o in (of_teacher, outputs)]
+    assert torch.equal(terms["fitnet"], losses["fitnet"](*pairs, label[aligned], index[aligned]))
+    whole = losses["crrcd_images"](of_teacher.embedding, outputs.embedding, label, index)
+    assert torch.equal(terms["crrcd_images"], whole)
 
 
 @pytest.mark.parametrize(

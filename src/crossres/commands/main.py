@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "methods": ("judging", "Methods", "methods"),
     "evaluate": ("judging", "Evaluate", "evaluate"),
     "transfer": ("judging", "Transfer", "transfer"),
+    "match": ("judging", "Match", "match"),
     "bench": ("judging", "Bench", "bench"),
     "report": ("judging", "Report", "report"),
     "export": ("deployment", "Export", "export"),

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from crossres.config.options import Device, Precision, SavedModel, TestImages
+from crossres.config.options import Device, ImageColumn, Precision, SavedModel, TestImages
 from crossres.data.degradation import Degradation
 from crossres.models.onnx_input import OnnxInput
 
@@ -67,6 +67,35 @@ class Transfer(Judgement):
     command: ClassVar[str] = "crossres transfer"
     first: ClassVar[tuple[str, ...]] = ("model", "data", "device", "images.label_column", "degradation.preset")
     example: ClassVar[str] = "crossres transfer runs/student other-photos"
+
+
+@dataclass(kw_only=True)
+class Match(ImageColumn):
+    """Estimate how a camera degrades: from HR images and unlabelled crops that it gave, into options for distill.
+
+    Args:
+        hr: high-resolution images of the same kind of objects: a folder with images anywhere below it, or parquet
+            files.
+        crops: the camera's crops, read alike; 20 at least, a thousand are used.
+        out: file of the options; a picture of real beside simulated crops is written beside it.
+        lr_size: side that the crops are read at, or [smallest, largest]; their own sides if left out.
+        hr_size: side that the HR images are read at; their own where they share one, else 64.
+        fit: how an image that is not square is fitted: crop its centre, squash it, or pad it with black.
+        seed: random seed.
+    """
+
+    command: ClassVar[str] = "crossres match"
+    positional: ClassVar[tuple[str, ...]] = ("hr", "crops")
+    returns_document: ClassVar[bool] = True
+    example: ClassVar[str] = "crossres match photos camera-crops --out camera.yaml"
+
+    hr: str
+    crops: str
+    out: str = "camera.yaml"
+    lr_size: int | tuple[int, int] | None = None
+    hr_size: int | None = None
+    fit: Literal["crop", "squash", "pad"] = "crop"
+    seed: int = 0
 
 
 @dataclass(kw_only=True)

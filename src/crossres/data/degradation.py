@@ -10,6 +10,8 @@ from crossres.core.errors import CrossresError
 Kernel = Literal["area", "bilinear", "bicubic", "lanczos", "nearest"]
 Size = int | tuple[int, int]
 Range = tuple[float, float]
+#: Factors of a degradation, in the order in which they are applied.
+COLOURS = ("brightness", "contrast", "saturation")
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,9 @@ class Degradation:
         blur: range of the Gaussian blur's sigma, in LR pixels, drawn per sample; by preset if left out.
         noise: range of the Gaussian noise's standard deviation, in 0..1 of full scale; by preset if left out.
         jpeg: range of the JPEG quality, 1..100 (no chroma subsampling); [0,0] = no JPEG; by preset if left out.
+        brightness: range of the factor of all values, before all else; [1,1] if left out, as for the next two.
+        contrast: range of the factor of each value's distance to the image's mean.
+        saturation: range of the factor of each pixel's distance to its luminance.
     """
 
     preset: Literal["clean", "realistic"] = "clean"
@@ -29,9 +34,12 @@ class Degradation:
     blur: Range | None = None
     noise: Range | None = None
     jpeg: Range | None = None
+    brightness: Range | None = None
+    contrast: Range | None = None
+    saturation: Range | None = None
 
     def __post_init__(self) -> None:
-        for name, highest in (("blur", 16.0), ("noise", 1.0), ("jpeg", 100.0)):
+        for name, highest in (("blur", 16.0), ("noise", 1.0), ("jpeg", 100.0), *((name, 10.0) for name in COLOURS)):
             if (given := getattr(self, name)) is not None:
                 low, high = given
                 if not 0 <= low <= high <= highest:
@@ -44,7 +52,16 @@ class Degradation:
         """Return the same degradation with every range filled in from its preset."""
         off, realistic = (0.0, 0.0), self.preset == "realistic"
         blur, noise, jpeg = ((0.1, 0.7), (0.0, 0.04), (40.0, 95.0)) if realistic else (off, off, off)
-        return replace(self, blur=self.blur or blur, noise=self.noise or noise, jpeg=self.jpeg or jpeg)
+        same = (1.0, 1.0)
+        return replace(
+            self,
+            blur=self.blur or blur,
+            noise=self.noise or noise,
+            jpeg=self.jpeg or jpeg,
+            brightness=self.brightness or same,
+            contrast=self.contrast or same,
+            saturation=self.saturation or same,
+        )
 
 
 def check_size(size: Size, hr_size: int | None = None) -> tuple[int, int]:

@@ -14,17 +14,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from crossres.data.degradation import Degradation, Kernel, Range, Size, check_size
+from crossres.data.degradation import COLOURS, Degradation, Kernel, Range, Size, check_size
+from crossres.data.jpeg import jpeg
 
 
 class Draws(NamedTuple):
-    """What is random in a degradation: tensors (B,), a value for each sample."""
+    """What is random in a degradation: tensors (B,) but for the last, a value for each sample."""
 
     size: Tensor  # side of its LR image, in pixels
     blur: Tensor  # sigma of its Gaussian blur, in LR pixels
     noise: Tensor  # standard deviation of its noise, in 0..1 of full scale
     quality: Tensor  # of its JPEG, 1..100
     seed: Tensor  # of its noise, int64
+    colour: Tensor  # its factors of brightness, contrast and saturation, (B, 3)
 
     def rows(self, rows: slice | Tensor) -> Draws:
         """Return the draws of some of the samples."""
@@ -50,7 +52,9 @@ def draw(n: int, size: Size, degradation: Degradation, generator: torch.Generato
     seed = torch.arange(n)
     if ranges.noise and ranges.noise[1] > 0:
         seed += torch.randint(2**62, (1,), generator=generator)
-    return Draws(sizes, uniform(ranges.blur), uniform(ranges.noise), uniform(ranges.jpeg), seed)
+    blur, noise, quality = uniform(ranges.blur), uniform(ranges.noise), uniform(ranges.jpeg)
+    colour = torch.stack([uniform(getattr(ranges, name)) for name in COLOURS], dim=1)
+    return Draws(sizes, blur, noise, quality, seed, colour)
 
 
 def degrade(
@@ -83,6 +87,8 @@ def degrade(
     ranges = degradation.resolved()
     draws = (draws or draw(len(hr), size, degradation, generator)).to(hr.device)
     images = hr.float()
+    if any(getattr(ranges, name) != (1.0, 1.0) for name in COLOURS):
+        images = recoloured(images, draws.colour)  # linear but for the clamping, so that it may come before
     if (low, ranges.blur) == (high, (0.0, 0.0)):
         rows, columns = (resize_matrix(side, high, degradation.kernel, hr.device) for side in (height, width))
         lr = F.linear(F.linear(images, columns).transpose(-1, -2), rows).transpose(-1, -2).contiguous()
@@ -97,6 +103,25 @@ def degrade(
         lr = jpeg(lr if low == high else _edges_repeated(lr, draws.size), draws.quality)
     lr = lr.mul_(255).round_().div_(255)
     return lr if low == high else _enlarged(lr, low, draws.size)
+
+
+def recoloured(images: Tensor, factor: Tensor) -> Tensor:
+    """Change the brightness, contrast and saturation of each image (float, (B, 3, H, W), 0..1), in this order.
+
+    ``factor`` (B, 3) is that of the values, of their distance to the image's mean and of that to each pixel's
+    luminance (ITU-R BT.601).
+    """
+    brightness, contrast, saturation = factor.to(images.dtype)[:, :, None].unbind(1)
+    # all three are linear: one product of matrices is several times as fast as a pass each
+    luminance = images.new_zeros(3, 3)
+    for channel, share in enumerate((0.299, 0.587, 0.114)):  # unlike a copy from the host, no wait
+        luminance[:, channel] = share
+    itself = torch.eye(3, dtype=images.dtype, device=images.device)
+    mixed = saturation[..., None] * itself + (1 - saturation[..., None]) * luminance
+    mean = images.mean((1, 2, 3))[:, None]
+    offset = brightness * (1 - contrast) * mean
+    changed = torch.baddbmm(offset[..., None], (brightness * contrast)[..., None] * mixed, images.flatten(2))
+    return changed.clamp_(0, 1).view_as(images)
 
 
 def _normal(seed: Tensor, shape: torch.Size) -> Tensor:
@@ -194,47 +219,3 @@ def _enlarged(images: Tensor, low: int, size: Tensor) -> Tensor:
     table = [F.pad(resize_matrix(own, high, "bicubic", images.device), (0, high - own)) for own in sizes]
     matrices = torch.stack(table)[size - low][:, None]
     return (matrices @ images @ matrices.transpose(-1, -2)).clamp_(0, 1)
-
-
-# Annex K of the JPEG standard (ITU-T T.81): luminance and chrominance quantisation at quality 50.
-_LUMINANCE = """16 11 10 16 24 40 51 61 12 12 14 19 26 58 60 55 14 13 16 24 40 57 69 56 14 17 22 29 51 87 80 62
-18 22 37 56 68 109 103 77 24 35 55 64 81 104 113 92 49 64 78 87 103 121 120 101 72 92 95 98 112 100 103 99"""
-_CHROMINANCE = """17 18 24 47 99 99 99 99 18 21 26 66 99 99 99 99 24 26 56 99 99 99 99 99 47 66 99 99 99 99 99 99
-99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99"""
-
-
-@lru_cache(maxsize=8)
-def _jpeg_constants(device: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the 8-point DCT (8, 8), the quantisation tables (3, 8, 8), RGB -> YCbCr (3, 3) and its inverse."""
-    n = torch.arange(8, dtype=torch.float64)
-    dct = torch.cos((2 * n + 1) * n[:, None] * torch.pi / 16) * 0.5
-    dct[0] /= 2**0.5
-    luminance, chrominance = (
-        torch.tensor([float(v) for v in table.split()]).view(8, 8) for table in (_LUMINANCE, _CHROMINANCE)
-    )
-    colour = torch.tensor([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
-    tables = torch.stack([luminance, chrominance, chrominance])
-    return dct.float().to(device), tables.to(device), colour.to(device), torch.linalg.inv(colour).to(device)
-
-
-def jpeg(images: Tensor, quality: Tensor) -> Tensor:
-    """Send RGB images, float (B, 3, H, W) in 0..1, through baseline JPEG (ITU-T T.81) without chroma subsampling.
-
-    ``quality`` (B,), 1..100, scales the quantisation tables as in the IJG library.
-    """
-    dct, tables, colour, back = _jpeg_constants(str(images.device))
-    height, width = images.shape[-2:]
-    padded = F.pad(images.float() * 255, (0, -width % 8, 0, -height % 8), mode="replicate")
-    ycc = torch.einsum("cd,bdhw->bchw", colour, padded).round()
-    ycc[:, 0] -= 128
-    shape = (len(ycc), 3, ycc.shape[2] // 8, 8, ycc.shape[3] // 8, 8)
-    blocks = ycc.reshape(shape).transpose(3, 4)  # (B, 3, rows, columns, 8, 8)
-    scale = torch.where(quality < 50, 5000 / quality.clamp(min=1), 200 - 2 * quality).floor()[:, None, None, None]
-    table = ((tables * scale + 50) / 100).floor().clamp(1, 255)[:, :, None, None]
-    coefficients = torch.round(dct @ blocks @ dct.T / table) * table
-    decoded = (dct.T @ coefficients @ dct).transpose(3, 4).flatten(4, 5).flatten(2, 3)
-    decoded[:, 0] += 128
-    # a decoder keeps all three planes in 8 bits; chroma is centred on 0 here
-    decoded = torch.cat([decoded[:, :1].clamp(0, 255), decoded[:, 1:].clamp(-128, 127)], dim=1).round()
-    rgb = torch.einsum("cd,bdhw->bchw", back, decoded)
-    return (rgb[..., :height, :width] / 255).clamp(0, 1)

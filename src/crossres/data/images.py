@@ -193,13 +193,24 @@ class ImageSet:
         self._sides = np.array(self._each(decode)).reshape(-1, 2)
         return torch.from_numpy(out)
 
-    def enlarged(self, size: int, fit: Fit = "crop") -> int:
-        """Count the images that ``fit`` to ``size`` enlarges: free after `pixels`, else from every image's header."""
-        check_fit(size, fit)
+    def sides(self) -> Int64s:
+        """Return width and height of each image, int64 (N, 2): free after `pixels`, else from its header."""
         if self._sides is None:
             self._sides = np.array(self._each(lambda i: self._load(i, lambda image: image.size))).reshape(-1, 2)
-        decisive = self._sides.max(axis=1) if fit == "pad" else self._sides.min(axis=1)
+        return self._sides
+
+    def enlarged(self, size: int, fit: Fit = "crop") -> int:
+        """Count the images that ``fit`` to ``size`` enlarges."""
+        check_fit(size, fit)
+        decisive = self.sides().max(axis=1) if fit == "pad" else self.sides().min(axis=1)
         return int((decisive < size).sum())
+
+    def qualities(self) -> list[int]:
+        """Return the JPEG quality of each image whose file tells it, by its luminance table."""
+        from crossres.data.jpeg import quality_of  # loads torch
+
+        tables = self._each(lambda i: self._load(i, lambda image: getattr(image, "quantization", {}).get(0)))
+        return [quality_of(table) for table in tables if table]
 
     def corrupt(self) -> list[tuple[int, str]]:
         """Decode everything once; return position and reason of each image that cannot be read."""

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from crossres.core.errors import CrossresError
 from crossres.core.types import Batch
 from crossres.data.degradation import Degradation, Size
-from crossres.data.degrade import Draws, degrade, draw
+from crossres.data.degrade import Draws, degrade, draw, recoloured
 
 if TYPE_CHECKING:
     from crossres.data.decode import Fit
@@ -290,25 +290,6 @@ def zoomed(images: Tensor, factor: Tensor) -> Tensor:
     turn = torch.zeros(len(images), 2, 3, device=images.device)
     turn[:, 0, 0] = turn[:, 1, 1] = 1 / factor
     return resampled(images, turn)
-
-
-def recoloured(images: Tensor, factor: Tensor) -> Tensor:
-    """Change the brightness, contrast and saturation of each image (float, (B, 3, H, W), 0..1), in this order.
-
-    ``factor`` (B, 3) is that of the values, of their distance to the image's mean and of that to each pixel's
-    luminance (ITU-R BT.601).
-    """
-    brightness, contrast, saturation = factor.to(images.dtype)[:, :, None].unbind(1)
-    # all three are linear: one product of matrices is several times as fast as a pass each
-    luminance = images.new_zeros(3, 3)
-    for channel, share in enumerate((0.299, 0.587, 0.114)):  # unlike a copy from the host, no wait
-        luminance[:, channel] = share
-    itself = torch.eye(3, dtype=images.dtype, device=images.device)
-    mixed = saturation[..., None] * itself + (1 - saturation[..., None]) * luminance
-    mean = images.mean((1, 2, 3))[:, None]
-    offset = brightness * (1 - contrast) * mean
-    changed = torch.baddbmm(offset[..., None], (brightness * contrast)[..., None] * mixed, images.flatten(2))
-    return changed.clamp_(0, 1).view_as(images)
 
 
 def _mirror(position: Tensor, size: int) -> Tensor:

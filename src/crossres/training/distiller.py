@@ -71,7 +71,7 @@ class Distiller(nn.Module):
         return [n for n, loss in self.losses.items() if isinstance(loss, Loss) and self.progress < loss.pretrain]
 
     def forward(
-        self, lr: Tensor, teacher: Outputs | None, label: Tensor, index: Tensor
+        self, lr: Tensor, teacher: Outputs | None, label: Tensor, index: Tensor, aligned: Tensor | None = None
     ) -> tuple[dict[str, Tensor], Tensor | None]:
         """Return the loss terms, each times its weight, by name, and the student's logits (B, classes).
 
@@ -80,6 +80,8 @@ class Distiller(nn.Module):
             teacher: the teacher's outputs of the same views; None where no loss reads them.
             label: (B,).
             index: (B,), positions in the training set.
+            aligned: bool (B,), whether the teacher saw the very image, where not of all: losses on maps compare no
+                other, as their cells do not lie on one another.
 
         Raises:
             LossError: a loss refused its input.
@@ -90,14 +92,17 @@ class Distiller(nn.Module):
             outputs = _gathered(outputs, self.gather)
             teacher = _gathered(teacher, self.gather) if teacher is not None else None
             label, index = self.gather(label), self.gather(index)
+            aligned = None if aligned is None else self.gather(aligned)
+        rows = None if aligned is None else aligned.nonzero().flatten()
         terms = {}
         alone = self._pretraining()
         for name, loss in self.losses.items():
             assert isinstance(loss, Loss)
             loss.pretraining = name in alone
-            of_teacher = _read(teacher, loss) if teacher is not None and loss.needs_teacher else None
+            of_teacher = _read(teacher, loss, rows) if teacher is not None and loss.needs_teacher else None
+            own = rows if loss.reads == "features" and rows is not None else slice(None)
             try:
-                term = loss(of_teacher, _read(outputs, loss), label, index)
+                term = loss(of_teacher, _read(outputs, loss, rows), label[own], index[own])
             except ValueError as error:
                 raise LossError(name, str(error)) from error
             # a term that waits for another's pretraining counts 0: under DDP every parameter needs its gradient
@@ -111,9 +116,11 @@ class Distiller(nn.Module):
         return self.weights[name] * left * risen
 
 
-def _read(outputs: Outputs, loss: Loss) -> Any:
-    """Return what a loss reads: a tensor, or the list of maps."""
-    return list(outputs.features.values()) if loss.reads == "features" else getattr(outputs, loss.reads)
+def _read(outputs: Outputs, loss: Loss, rows: Tensor | None) -> Any:
+    """Return what a loss reads: a tensor, or the list of maps, of some rows if not of all."""
+    if loss.reads != "features":
+        return getattr(outputs, loss.reads)
+    return [maps if rows is None else maps[rows] for maps in outputs.features.values()]
 
 
 def _gathered(outputs: Outputs, gather: Gather) -> Outputs:

@@ -149,7 +149,8 @@ class TrainingLoop:
         self, batch: Batch, teacher: Outputs | None, earlier: dict[str, Tensor]
     ) -> tuple[dict[str, Tensor], Tensor | None]:
         try:
-            return self.module(batch.lr, teacher, batch.label, batch.index)  # type: ignore[no-any-return]
+            aligned = None if batch.source is None else batch.source == batch.index
+            return self.module(batch.lr, teacher, batch.label, batch.index, aligned)  # type: ignore[no-any-return]
         except LossError as error:
             if earlier and "student" in error.reason and "NaN" in error.reason:
                 # the step before broke the weights, not the loss that is the first to read what they give

@@ -1,0 +1,207 @@
+"""Estimating a camera: the degradation that makes high-resolution images look like its crops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from crossres.core.types import Bools, Float64s
+from crossres.data.degradation import Degradation, Kernel, Size
+from crossres.data.degrade import degrade
+from crossres.evaluation.crop_features import crop_features
+
+#: What is estimated, each within bounds; a blur in LR pixels, JPEG of 100 leaves nearly all.
+BOUNDS = {
+    "blur": (0.0, 1.6),
+    "noise": (0.0, 0.12),
+    "jpeg": (10.0, 100.0),
+    "brightness": (0.4, 1.8),
+    "contrast": (0.3, 1.8),
+    "saturation": (0.1, 2.0),
+}
+#: JPEG quality from which on nothing but rounding is left of it.
+LOSSLESS = 99.5
+#: A camera that only shrinks.
+NEUTRAL = {"blur": 0.0, "noise": 0.0, "jpeg": 100.0, "brightness": 1.0, "contrast": 1.0, "saturation": 1.0}
+KERNELS: tuple[Kernel, ...] = get_args(Kernel)
+JPEG = list(BOUNDS).index("jpeg")
+LOW, HIGH = (np.array([limits[end] for limits in BOUNDS.values()]) for end in (0, 1))
+#: Steps of the derivatives, as shares of the bounds.
+STEP = np.array([0.02, 0.02, 0.05, 0.01, 0.02, 0.02])
+#: Random cameras of the first guess, and the images that each is tried on.
+CAMERAS, EACH = 150, 150
+#: Most Gauss-Newton steps of each kernel, the share of its distance that one has to win for another, how far beyond
+#: the best one's distance a kernel is given up after two, and how far beyond its start it is not tried.
+STEPS, WORTH, GIVEN_UP, HOPELESS = 5, 0.05, 3.0, 30.0
+#: What a moment may differ by in a camera of another kind, in standard deviations of an image's: strict, tolerant.
+TOLERANCES = (0.03, 0.3)
+#: Smallest spread of a feature, and the standard deviations beyond which it counts no more.
+FLOOR, FARTHEST = 0.01, 3.0
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A kernel and a value for each of `BOUNDS`; those that are left out change nothing."""
+
+    kernel: Kernel
+    values: Mapping[str, float] = field(default_factory=lambda: dict(NEUTRAL))
+    distance: float | None = None  #: between the moments of crops and simulated crops, in standard errors, squared
+
+    def degradation(self, spreads: Mapping[str, float] | None = None) -> Degradation:
+        """Return the degradation, with ranges that reach a share of each value to both sides, named by ``spreads``.
+
+        JPEG's is a share of the quality's distance to the nearer end, 0 or 100; that of 100 is none.
+        """
+        ranges: dict[str, Any] = {}
+        for name, value in self.values.items():
+            low, high = BOUNDS[name]
+            reach = (spreads or {}).get(name, 0.0) * (min(value, 100 - value) if name == "jpeg" else value)
+            ranges[name] = (max(low, value - reach), min(high, value + reach))
+        if self.values["jpeg"] >= LOSSLESS:
+            ranges["jpeg"] = (0.0, 0.0)
+        return Degradation(kernel=self.kernel, **ranges)
+
+
+def estimate_cameras(
+    hr: Tensor, crops: Tensor, size: Size, *, jpeg: float | None = None, seed: int = 0
+) -> list[Camera]:
+    """Estimate how crops come from images like the high-resolution ones, by simulated moments (McFadden 1989).
+
+    The moments are means and mean squares of `crop_features`. A kernel regression over random cameras guesses; then
+    Gauss-Newton steps on the distance of the moments, in standard errors, from every kernel.
+
+    Args:
+        hr: float (N, 3, H, H) in 0..1: other images of the same kind.
+        crops: float (M, 3, s, s) in 0..1; s is ``size`` or its upper end.
+        size: LR size at which the crops are read, or their range.
+        jpeg: the crops' JPEG quality where files say it; None to estimate it.
+        seed: of everything random.
+
+    Returns:
+        An estimate for each of `TOLERANCES`. The strict one is best where the crops come from such a camera; where
+        they come otherwise, the tolerant one is not led astray by what no such camera does.
+    """
+    moments = _Moments(crops, len(hr), size, hr, seed)
+    # with JPEG and without are two families: coefficients that are exactly 0 lie far from all that are not
+    starts = {each: _guess(moments, seed, jpeg=each) for each in ((True, False) if jpeg is None else (True,))}
+    if jpeg is not None:
+        starts[True][JPEG] = (jpeg - LOW[JPEG]) / (HIGH[JPEG] - LOW[JPEG])
+    cameras = []
+    for tolerance in TOLERANCES:
+        moments.tolerate(tolerance)
+        kinds = [(kernel, compressed) for kernel in KERNELS for compressed in starts]
+        first = {kind: float((moments.residual(kind[0], starts[kind[1]]) ** 2).sum()) for kind in kinds}
+        ends: dict[tuple[Kernel, bool], tuple[float, Float64s]] = {}
+        # the likelier ones first, so that the others are given up early
+        for kernel, compressed in sorted(kinds, key=lambda kind: first[kind]):
+            least = min((distance for distance, _ in ends.values()), default=np.inf)
+            if first[kernel, compressed] > HOPELESS * min(first.values()):
+                continue
+            free = np.ones(len(BOUNDS), dtype=bool)
+            free[JPEG] = compressed and jpeg is None
+            residual = partial(moments.residual, kernel)
+            ends[kernel, compressed] = _descend(residual, starts[compressed], free, least)
+        best = min(ends, key=lambda kind: ends[kind][0])
+        values = dict(zip(BOUNDS, (LOW + ends[best][1] * (HIGH - LOW)).tolist(), strict=True))
+        cameras.append(Camera(best[0], values, ends[best][0]))
+    return cameras
+
+
+class _Moments:
+    """The moments of simulated crops against those of the real ones."""
+
+    def __init__(self, crops: Tensor, count: int, size: Size, hr: Tensor, seed: int) -> None:
+        from sklearn.covariance import ledoit_wolf
+
+        features = crop_features(crops)
+        self.mean, self.spread = features.mean(0), features.std(0) + FLOOR
+        real = self._of(features)
+        self.real = real.mean(0)
+        self.covariance = ledoit_wolf(real)[0] * (1 / len(real) + 1 / count)
+        self.tolerate(TOLERANCES[0])
+        self.hr, self.size, self.seed = hr, size, seed
+
+    def tolerate(self, tolerance: float) -> None:
+        """Weigh the moments so that a difference of ``tolerance`` is one standard error more."""
+        covariance = self.covariance + tolerance**2 * np.eye(len(self.covariance))
+        self.whiten = np.linalg.cholesky(np.linalg.inv(covariance)).T
+
+    def _of(self, features: Float64s) -> Float64s:
+        scaled = ((features - self.mean) / self.spread).clip(-FARTHEST, FARTHEST)
+        return np.concatenate([scaled, scaled**2], 1)
+
+    def residual(self, kernel: Kernel, unit: Float64s) -> Float64s:
+        """Return the real less the simulated moments in standard errors; the random draws are the same each time."""
+        simulated = simulate(self.hr, self.size, unit, kernel, self.seed)
+        residual: Float64s = self.whiten @ (self.real - self._of(crop_features(simulated)).mean(0))
+        return residual
+
+    def summary(self, crops: Tensor) -> Float64s:
+        """Return the moments of some crops."""
+        moments: Float64s = self._of(crop_features(crops)).mean(0)
+        return moments
+
+
+def simulate(hr: Tensor, size: Size, unit: Float64s, kernel: Kernel, seed: int) -> Tensor:
+    """Return the crops of a camera whose values are ``unit`` (6,), as shares of `BOUNDS`."""
+    values = dict(zip(BOUNDS, (LOW + unit.clip(0, 1) * (HIGH - LOW)).tolist(), strict=True))
+    degradation = Camera(kernel, values).degradation()
+    return degrade(hr, size, degradation, torch.Generator().manual_seed(seed))
+
+
+def _guess(moments: _Moments, seed: int, *, jpeg: bool) -> Float64s:
+    """Return values, as shares of `BOUNDS`, by regression from the moments of random cameras with or without JPEG."""
+    from sklearn.kernel_ridge import KernelRidge
+    from sklearn.preprocessing import StandardScaler
+
+    rng = np.random.default_rng(seed)
+    units = rng.uniform(size=(CAMERAS, len(BOUNDS)))
+    units[:, JPEG] = units[:, JPEG] * 0.98 if jpeg else 1.0
+    seen = []
+    for number, unit in enumerate(units):
+        images = moments.hr[rng.permutation(len(moments.hr))[:EACH]]
+        kernel = KERNELS[number % len(KERNELS)]
+        seen.append(moments.summary(simulate(images, moments.size, unit, kernel, seed + number)))
+    scaler = StandardScaler().fit(seen)
+    regression = KernelRidge(kernel="rbf", alpha=0.01, gamma=0.001).fit(scaler.transform(seen), units)
+    guess: Float64s = regression.predict(scaler.transform(moments.real[None]))[0].clip(0.01, 0.98)
+    if not jpeg:
+        guess[JPEG] = 1.0
+    return guess
+
+
+def _descend(
+    residual: Callable[[Float64s], Float64s], start: Float64s, free: Bools, least: float
+) -> tuple[float, Float64s]:
+    """Return the least squared residual and where it is, by damped Gauss-Newton steps within 0..1."""
+    unit, here = start, residual(start)
+    for taken in range(STEPS):
+        before = here @ here
+        slopes = []
+        for which in np.flatnonzero(free):
+            step = STEP[which] if unit[which] + STEP[which] <= 1 else -STEP[which]
+            moved = unit.copy()
+            moved[which] += step
+            slopes.append((residual(moved) - here) / step)
+        slope = np.stack(slopes, 1)
+        damping = 2.0
+        while damping < 1e5:
+            system = np.vstack([slope, damping * np.eye(slope.shape[1])])
+            change = np.linalg.lstsq(system, np.concatenate([-here, np.zeros(slope.shape[1])]), rcond=None)[0]
+            tried = unit.copy()
+            tried[free] = (unit[free] + change.clip(-0.3, 0.3)).clip(0, 1)
+            there = residual(tried)
+            if there @ there < here @ here:
+                unit, here = tried, there
+                break
+            damping *= 10
+        distance = here @ here
+        if distance > (1 - WORTH) * before or (taken > 0 and distance > GIVEN_UP * least):
+            break
+    return float(here @ here), unit

@@ -1,0 +1,164 @@
+"""`crossres match`: a camera's degradation from its crops, as options that `crossres distill` takes."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor
+
+from crossres.config.judging import Match
+from crossres.config.record import base_name
+from crossres.core.errors import CrossresError
+from crossres.core.files import write_atomically
+from crossres.data.degradation import Degradation, Size, check_size
+from crossres.data.degrade import degrade
+from crossres.data.images import ImageSet, left_out
+from crossres.data.readers import read_unlabelled
+from crossres.evaluation.camera import BOUNDS, KERNELS, Camera, estimate_cameras
+from crossres.evaluation.crop_features import SMALLEST, crop_features
+from crossres.evaluation.prepare import note
+
+#: Fewest crops that say something, and the most that are read, as of the HR images.
+FEWEST, MOST = 20, 1000
+#: Standard deviation of an image's grey values, 0..255, below which there is nothing to see.
+FLAT = 1.0
+#: What the ranges that are written reach beyond the estimate, as a share of it.
+SPREADS = {"blur": 0.2, "noise": 0.2, "jpeg": 0.2, "brightness": 0.05, "contrast": 0.05, "saturation": 0.05}
+#: Trees of the classifier that tells real from simulated crops.
+TREES = 150
+#: HR size of images that differ in size, where none is chosen.
+MIXED = 64
+#: Images of each row of the picture.
+SHOWN = 12
+#: Share of the crops' own sizes and qualities that are cut off at either end.
+TAIL = 0.05
+
+
+def match(options: Match) -> dict[str, Any]:
+    """Estimate a camera, as ``crossres match`` does; notes go to stderr.
+
+    Of the estimates, and of cameras that only shrink, the one is taken whose crops a classifier tells least from the
+    real ones. Writes ``options.out`` and, beside it, a picture of real and of simulated crops.
+
+    Returns:
+        ``{hr, crops, images, hr_size, lr_size, kernel, jpeg_from_files, degradation, auc_before, auc_after, out,
+        png}`` and the estimates by name; the AUC is that of the classifier, 0.5 where it cannot tell them apart: of
+        crops that are only shrunk (bicubic), and of those that are matched.
+
+    Raises:
+        CrossresError: too few images, crops all alike or too small, or HR images that are smaller than the crops.
+    """
+    hr_set, crop_set = (_some(source, options) for source in (options.hr, options.crops))
+    size, hr_size = _sizes(hr_set, crop_set, options)
+    _, high = check_size(size, hr_size)
+    hr, crops = hr_set.pixels(hr_size, options.fit).float() / 255, crop_set.pixels(high, options.fit).float() / 255
+    _refuse_alike(crops, crop_set)
+    qualities = crop_set.qualities()
+    # most files say it; the ranges that are written are the files' own
+    known = np.quantile(qualities, [TAIL, 0.5, 1 - TAIL]).tolist() if 2 * len(qualities) > len(crop_set) else None
+    cameras = estimate_cameras(hr, crops, size, jpeg=known and known[1], seed=options.seed)
+    files: dict[str, Any] = {"jpeg": (known[0], known[2])} if known else {}
+    tried = []
+    for camera in (*cameras, *map(Camera, KERNELS)):
+        how = replace(camera.degradation(), **files)
+        simulated = degrade(hr, size, how, torch.Generator().manual_seed(options.seed))
+        tried.append((_told_apart(crops, simulated, options.seed), camera, simulated))
+    auc, camera, matched = min(tried, key=lambda one: one[0])
+    degradation = replace(camera.degradation(SPREADS), **files)
+    shrunk = degrade(hr, size)
+    out = Path(options.out)
+    picture = out.with_suffix(".png")
+    _write(out, size, hr_size, degradation)
+    _draw(picture, {f"real, {high} pixels": crops, "HR": hr, "HR, matched": matched, "HR, shrunk": shrunk})
+    return {
+        "hr": base_name(options.hr),
+        "crops": base_name(options.crops),
+        "images": {"hr": len(hr), "crops": len(crops)},
+        "hr_size": hr_size,
+        "lr_size": size if isinstance(size, int) else list(size),
+        "kernel": camera.kernel,
+        **camera.values,
+        "jpeg_from_files": known is not None,
+        "degradation": asdict(degradation),
+        "auc_before": _told_apart(crops, shrunk, options.seed),
+        "auc_after": auc,
+        "out": str(out),
+        "png": str(picture),
+    }
+
+
+def _some(source: str, options: Match) -> ImageSet:
+    """Read images without labels, at most `MOST` of them drawn by the seed."""
+    images = read_unlabelled(source, image_column=options.image_column, corrupt="skip")
+    note(*left_out({"all": images}))
+    if len(images) < FEWEST:
+        raise CrossresError(f"{source}: {len(images)} images; an estimate needs at least {FEWEST}")
+    chosen = np.random.default_rng(options.seed).permutation(len(images))[:MOST]
+    return images.subset(np.sort(chosen))
+
+
+def _sizes(hr: ImageSet, crops: ImageSet, options: Match) -> tuple[Size, int]:
+    """Return LR and HR size: those of the options, else the images' own."""
+    sides, own = crops.sides().min(1), hr.sides().min(1)
+    size = options.lr_size
+    if size is None:
+        low, high = (round(end) for end in np.quantile(sides, [TAIL, 1 - TAIL]).tolist())
+        size = low if low == high else (low, high)
+    hr_size = options.hr_size or (int(own[0]) if (own == own[0]).all() else MIXED)
+    low, high = check_size(size)
+    if low < SMALLEST:
+        raise CrossresError(f"lr_size {low}: a crop of fewer than {SMALLEST} pixels says nothing of its camera")
+    if high > hr_size or np.median(own) < high:
+        raise CrossresError(
+            f"{options.hr}: HR images of {int(np.median(own))} pixels are smaller than the crops' {high}; "
+            "give larger ones, or a smaller --lr_size"
+        )
+    return size, hr_size
+
+
+def _refuse_alike(crops: Tensor, images: ImageSet) -> None:
+    values = 255 * crops.flatten(1)
+    if float((values - values.mean(0)).std()) < FLAT:
+        raise CrossresError(f"{images.name}: the crops are all alike; give crops of different scenes")
+    if float(values.std(1).median()) < FLAT:
+        raise CrossresError(f"{images.name}: most crops are of one colour; there is nothing to estimate from")
+
+
+def _told_apart(real: Tensor, simulated: Tensor, seed: int) -> float:
+    """Return the AUC of a random forest on `crop_features` that tells crops apart, by its trees' unseen images."""
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.metrics import roc_auc_score
+
+    features = np.concatenate([crop_features(real), crop_features(simulated)])
+    label = np.repeat([1, 0], [len(real), len(simulated)])
+    forest = RandomForestClassifier(TREES, class_weight="balanced", oob_score=True, random_state=seed, n_jobs=1)
+    forest.fit(features, label)
+    return float(roc_auc_score(label, forest.oob_decision_function_[:, 1]))
+
+
+def _write(path: Path, size: Size, hr_size: int, degradation: Degradation) -> None:
+    """Write the options as YAML."""
+    ranges = {name: [round(end, 4) for end in getattr(degradation, name)] for name in BOUNDS}
+    tree = {
+        "hr_size": hr_size,
+        "lr_size": size if isinstance(size, int) else list(size),
+        "degradation": {"kernel": degradation.kernel, **ranges},
+    }
+    text = f"# estimated by crossres match; crossres distill --config {path.name} takes it\n"
+    text += yaml.safe_dump(tree, sort_keys=False, default_flow_style=None)
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def _draw(path: Path, rows: dict[str, Tensor]) -> None:
+    """Draw the first images of each row; simulated ones lie below the HR image they come from."""
+    from crossres.evaluation.figures import png
+
+    with png(path, (SHOWN * 0.8 + 1.8, len(rows) * 0.85)) as figure:
+        for axes, (name, images) in zip(figure.subplots(len(rows), 1), rows.items(), strict=True):
+            axes.imshow(torch.cat([*images[:SHOWN]], 2).permute(1, 2, 0).numpy(), interpolation="nearest")
+            axes.set_ylabel(name, rotation=0, ha="right", va="center")
+            axes.set(xticks=[], yticks=[])
+            axes.grid(visible=False)

@@ -1,0 +1,120 @@
+"""`crossres match`: what a simulated camera did is found again, and written as options that distill takes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from crossres import CrossresError, Degradation, Distill, Match, match
+from crossres.commands.main import main
+from crossres.config.reading import read
+from crossres.data.degrade import degrade
+from crossres.data.jpeg import quality_of
+
+COUNT = 250
+CAMERA = {"kernel": "bicubic", "blur": 0.6, "noise": 0.03, "brightness": 0.8, "contrast": 1.2, "saturation": 0.7}
+
+
+def textures(seed: int) -> torch.Tensor:
+    """Images with the spectrum of photos (amplitude falls as 1 / frequency), in colours: float (COUNT, 3, 32, 32)."""
+    rng = np.random.default_rng(seed)
+    radius = np.hypot(*np.meshgrid(np.fft.fftfreq(32), np.fft.fftfreq(32))) + 1 / 32
+    noise = np.fft.fft2(rng.normal(size=(COUNT, 3, 32, 32)) * rng.uniform(0.5, 1.5, (COUNT, 3, 1, 1)))
+    images = np.fft.ifft2(noise / radius).real
+    grey = images.mean(1, keepdims=True)
+    images = 0.45 + 0.2 * (0.8 * grey + 0.4 * images) / images.std() + rng.normal(0, 0.08, (COUNT, 3, 1, 1))
+    return torch.from_numpy(images.clip(0, 1)).float()
+
+
+def saved(images: torch.Tensor, folder: Path, **options: Any) -> Path:
+    folder.mkdir()
+    ending = "jpg" if options else "png"
+    for number, image in enumerate((images * 255).round().byte().permute(0, 2, 3, 1).numpy()):
+        Image.fromarray(image).save(folder / f"{number:03}.{ending}", **options)
+    return folder
+
+
+def shot(seed: int, **options: Any) -> torch.Tensor:
+    """Crops of other scenes by one camera."""
+    ranges = {name: value if isinstance(value, str) else (value, value) for name, value in options.items()}
+    return degrade(textures(seed), 16, Degradation(**ranges), torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved(textures(0), tmp_path_factory.mktemp("match") / "photos")
+
+
+@pytest.fixture(scope="module")
+def matched(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("matched")
+    crops = saved(shot(1, **CAMERA), folder / "crops")
+    return folder, match(Match(hr=str(photos), crops=str(crops), out=str(folder / "camera.yaml")))
+
+
+def test_a_simulated_camera_is_found_again(matched: tuple[Path, dict[str, Any]]) -> None:
+    _, result = matched
+    assert (result["hr_size"], result["lr_size"], result["images"]) == (32, 16, {"hr": COUNT, "crops": COUNT})
+    for name in ("blur", "noise", "brightness", "contrast", "saturation"):
+        assert result[name] == pytest.approx(CAMERA[name], rel=0.2), name
+    assert result["jpeg"] > 95
+    assert result["auc_before"] > 0.95
+    assert result["auc_after"] < 0.65
+
+
+def test_its_file_is_what_distill_takes(matched: tuple[Path, dict[str, Any]]) -> None:
+    folder, result = matched
+    tree = yaml.safe_load((folder / "camera.yaml").read_text())
+    config = read(Distill, tree, {"data": "digits"})
+    assert (config.hr_size, config.lr_size) == (32, 16)
+    low, high = config.degradation.blur or (0, 0)
+    assert low < result["blur"] < high
+    assert Image.open(folder / "camera.png").size > (500, 200)
+
+
+def test_jpeg_is_read_from_files(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    crops = saved(shot(2, blur=0.3), tmp_path / "crops", quality=60, subsampling=0)
+    out = tmp_path / "camera.yaml"
+    assert main(["match", str(photos), str(crops), "--out", str(out), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["jpeg"], result["jpeg_from_files"]) == (60, True)
+    assert result["degradation"]["jpeg"] == [60, 60]
+    assert result["blur"] == pytest.approx(0.3, rel=0.25)
+
+
+@pytest.mark.parametrize("quality", [5, 30, 50, 75, 95, 100])
+def test_the_quality_of_a_file(quality: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    Image.new("RGB", (8, 8)).save(path, quality=quality)
+    assert quality_of(Image.open(path).quantization[0]) == quality
+
+
+def test_what_says_nothing_of_a_camera_is_refused(photos: Path, tmp_path: Path) -> None:
+    def line(crops: Path, **options: Any) -> str:
+        with pytest.raises(CrossresError) as caught:
+            match(Match(hr=options.pop("hr", str(photos)), crops=str(crops), out=str(tmp_path / "o.yaml"), **options))
+        return str(caught.value)
+
+    small = shot(3, blur=0.3)[:30]
+    (tmp_path / "empty").mkdir()
+    assert "empty" in line(tmp_path / "empty")
+    one = saved(small[:1], tmp_path / "one")
+    assert line(one) == f"{one}: 1 images; an estimate needs at least 20"
+    alike = saved(small[:1].expand(30, -1, -1, -1), tmp_path / "alike")
+    assert line(alike) == "alike: the crops are all alike; give crops of different scenes"
+    flat = saved(torch.linspace(0, 1, 30)[:, None, None, None].expand(-1, 3, 16, 16), tmp_path / "flat")
+    assert line(flat) == "flat: most crops are of one colour; there is nothing to estimate from"
+    crops = saved(small, tmp_path / "crops")
+    assert line(photos, hr=str(crops)) == (
+        f"{crops}: HR images of 16 pixels are smaller than the crops' 32; give larger ones, or a smaller --lr_size"
+    )
+    assert line(crops, lr_size=3).startswith("lr_size 3: a crop of fewer than 4 pixels")
+    assert line(crops, hr_size=8).startswith(f"{photos}: HR images")
+    assert not (tmp_path / "o.yaml").exists()
