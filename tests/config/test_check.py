@@ -59,7 +59,7 @@ def test_ranges(option: str, value: Any, line: str) -> None:
     assert refusal(Teach, {option: value}).startswith(line)
 
 
-@pytest.mark.parametrize("option", [name for name in RANGES if name != "val_pairs"])
+@pytest.mark.parametrize("option", [name for name in RANGES if name not in ("val_pairs", "natural_share")])
 def test_both_ends_of_a_range_are_allowed_and_nothing_beyond(option: str) -> None:
     low, high = RANGES[option]
     whole = isinstance(low, int) and high >= 1e4
@@ -89,6 +89,11 @@ def test_both_ends_of_a_range_are_allowed_and_nothing_beyond(option: str) -> Non
 )
 def test_of_a_distillation(tree: dict[str, Any], line: str) -> None:
     assert refusal(Distill, {"teacher": "t", **tree}).startswith(line)
+
+
+def test_of_natural_images() -> None:
+    for share in (0.0, 1.0):
+        assert refusal(Distill, {"natural_share": share}) == f"natural_share: {share:g} is outside 0.001..0.999"
 
 
 def test_of_faces() -> None:

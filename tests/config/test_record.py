@@ -64,7 +64,8 @@ def test_the_hash_is_of_what_decides_the_numbers() -> None:
         if option in ("name", "runs", "cache_dir", "images.root"):
             continue
         group, _, key = option.rpartition(".")
-        other = (0.5, 0.75) if option.startswith("degradation.") and key in ("blur", "noise") else changed(value)
+        ranges = option.startswith("degradation.") and key not in ("preset", "kernel")
+        other = (0.5, 0.75) if ranges else changed(value)
         if option == "degradation.jpeg":
             other = (20.0, 30.0)
         part = replace(getattr(base, group), **{key: other}) if group else other

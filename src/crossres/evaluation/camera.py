@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, get_args
@@ -27,6 +28,10 @@ BOUNDS = {
 }
 #: JPEG quality from which on nothing but rounding is left of it.
 LOSSLESS = 99.5
+#: A kernel, and whether JPEG follows.
+Kind = tuple[Kernel, bool]
+#: The distance that is left, and the values, as shares of `BOUNDS`.
+End = tuple[float, Float64s]
 #: A camera that only shrinks.
 NEUTRAL = {"blur": 0.0, "noise": 0.0, "jpeg": 100.0, "brightness": 1.0, "contrast": 1.0, "saturation": 1.0}
 KERNELS: tuple[Kernel, ...] = get_args(Kernel)
@@ -36,6 +41,8 @@ LOW, HIGH = (np.array([limits[end] for limits in BOUNDS.values()]) for end in (0
 STEP = np.array([0.02, 0.02, 0.05, 0.01, 0.02, 0.02])
 #: Random cameras of the first guess, and the images that each is tried on.
 CAMERAS, EACH = 150, 150
+#: Images on which the kernels are compared; the best two are on all.
+FEW = 400
 #: Most Gauss-Newton steps of each kernel, the share of its distance that one has to win for another, how far beyond
 #: the best one's distance a kernel is given up after two, and how far beyond its start it is not tried.
 STEPS, WORTH, GIVEN_UP, HOPELESS = 5, 0.05, 3.0, 30.0
@@ -87,26 +94,19 @@ def estimate_cameras(
         An estimate for each of `TOLERANCES`. The strict one is best where the crops come from such a camera; where
         they come otherwise, the tolerant one is not led astray by what no such camera does.
     """
-    moments = _Moments(crops, len(hr), size, hr, seed)
+    moments = _Moments(crops, hr, size, seed)
     # with JPEG and without are two families: coefficients that are exactly 0 lie far from all that are not
     starts = {each: _guess(moments, seed, jpeg=each) for each in ((True, False) if jpeg is None else (True,))}
     if jpeg is not None:
         starts[True][JPEG] = (jpeg - LOW[JPEG]) / (HIGH[JPEG] - LOW[JPEG])
+    kinds = {(kernel, compressed): start for kernel in KERNELS for compressed, start in starts.items()}
     cameras = []
     for tolerance in TOLERANCES:
-        moments.tolerate(tolerance)
-        kinds = [(kernel, compressed) for kernel in KERNELS for compressed in starts]
-        first = {kind: float((moments.residual(kind[0], starts[kind[1]]) ** 2).sum()) for kind in kinds}
-        ends: dict[tuple[Kernel, bool], tuple[float, Float64s]] = {}
-        # the likelier ones first, so that the others are given up early
-        for kernel, compressed in sorted(kinds, key=lambda kind: first[kind]):
-            least = min((distance for distance, _ in ends.values()), default=np.inf)
-            if first[kernel, compressed] > HOPELESS * min(first.values()):
-                continue
-            free = np.ones(len(BOUNDS), dtype=bool)
-            free[JPEG] = compressed and jpeg is None
-            residual = partial(moments.residual, kernel)
-            ends[kernel, compressed] = _descend(residual, starts[compressed], free, least)
+        few, every = (moments.weighed(tolerance, count) for count in (FEW, len(hr)))
+        ends = _descend_all(few, kinds, jpeg is None)
+        # the best two again, on all images
+        likely = sorted(ends, key=lambda kind: ends[kind][0])[:2]
+        ends = _descend_all(every, {kind: ends[kind][1] for kind in likely}, jpeg is None)
         best = min(ends, key=lambda kind: ends[kind][0])
         values = dict(zip(BOUNDS, (LOW + ends[best][1] * (HIGH - LOW)).tolist(), strict=True))
         cameras.append(Camera(best[0], values, ends[best][0]))
@@ -116,21 +116,23 @@ def estimate_cameras(
 class _Moments:
     """The moments of simulated crops against those of the real ones."""
 
-    def __init__(self, crops: Tensor, count: int, size: Size, hr: Tensor, seed: int) -> None:
+    def __init__(self, crops: Tensor, hr: Tensor, size: Size, seed: int) -> None:
         from sklearn.covariance import ledoit_wolf
 
         features = crop_features(crops)
         self.mean, self.spread = features.mean(0), features.std(0) + FLOOR
         real = self._of(features)
-        self.real = real.mean(0)
-        self.covariance = ledoit_wolf(real)[0] * (1 / len(real) + 1 / count)
-        self.tolerate(TOLERANCES[0])
+        self.real, self.count, self.covariance = real.mean(0), len(real), ledoit_wolf(real)[0]
         self.hr, self.size, self.seed = hr, size, seed
+        self.whiten = np.eye(len(self.real))
 
-    def tolerate(self, tolerance: float) -> None:
-        """Weigh the moments so that a difference of ``tolerance`` is one standard error more."""
-        covariance = self.covariance + tolerance**2 * np.eye(len(self.covariance))
-        self.whiten = np.linalg.cholesky(np.linalg.inv(covariance)).T
+    def weighed(self, tolerance: float, count: int) -> _Moments:
+        """Return them in standard errors of ``count`` images, to which ``tolerance`` is added as one more."""
+        other = copy(self)
+        other.hr = self.hr[:count]
+        covariance = self.covariance * (1 / self.count + 1 / len(other.hr)) + tolerance**2 * np.eye(len(self.real))
+        other.whiten = np.linalg.cholesky(np.linalg.inv(covariance)).T
+        return other
 
     def _of(self, features: Float64s) -> Float64s:
         scaled = ((features - self.mean) / self.spread).clip(-FARTHEST, FARTHEST)
@@ -174,6 +176,20 @@ def _guess(moments: _Moments, seed: int, *, jpeg: bool) -> Float64s:
     if not jpeg:
         guess[JPEG] = 1.0
     return guess
+
+
+def _descend_all(moments: _Moments, starts: Mapping[Kind, Float64s], free: bool) -> dict[Kind, End]:
+    """Return distance and place that each start leads to, but for hopeless ones; ``free``: JPEG is not known."""
+    first = {kind: float((moments.residual(kind[0], start) ** 2).sum()) for kind, start in starts.items()}
+    ends: dict[Kind, End] = {}
+    # the likelier ones first, so that the others are given up early
+    for kind in sorted(starts, key=lambda kind: first[kind]):
+        least = min((distance for distance, _ in ends.values()), default=np.inf)
+        if first[kind] <= HOPELESS * min(first.values()):
+            moving = np.ones(len(BOUNDS), dtype=bool)
+            moving[JPEG] = free and kind[1]
+            ends[kind] = _descend(partial(moments.residual, kind[0]), starts[kind], moving, least)
+    return ends
 
 
 def _descend(

@@ -65,7 +65,7 @@ def match(options: Match) -> dict[str, Any]:
     for camera in (*cameras, *map(Camera, KERNELS)):
         how = replace(camera.degradation(), **files)
         simulated = degrade(hr, size, how, torch.Generator().manual_seed(options.seed))
-        tried.append((_told_apart(crops, simulated, options.seed), camera, simulated))
+        tried.append((_separability(crops, simulated, options.seed), camera, simulated))
     auc, camera, matched = min(tried, key=lambda one: one[0])
     degradation = replace(camera.degradation(SPREADS), **files)
     shrunk = degrade(hr, size)
@@ -83,7 +83,7 @@ def match(options: Match) -> dict[str, Any]:
         **camera.values,
         "jpeg_from_files": known is not None,
         "degradation": asdict(degradation),
-        "auc_before": _told_apart(crops, shrunk, options.seed),
+        "auc_before": _separability(crops, shrunk, options.seed),
         "auc_after": auc,
         "out": str(out),
         "png": str(picture),
@@ -127,7 +127,7 @@ def _refuse_alike(crops: Tensor, images: ImageSet) -> None:
         raise CrossresError(f"{images.name}: most crops are of one colour; there is nothing to estimate from")
 
 
-def _told_apart(real: Tensor, simulated: Tensor, seed: int) -> float:
+def _separability(real: Tensor, simulated: Tensor, seed: int) -> float:
     """Return the AUC of a random forest on `crop_features` that tells crops apart, by its trees' unseen images."""
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.metrics import roc_auc_score
