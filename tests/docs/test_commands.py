@@ -167,6 +167,22 @@ def test_faces(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert Path("faces.png").stat().st_size
 
 
+def test_cameras(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number, path in enumerate(sorted((drawn / "train").glob("*/*.png"))):
+        for folder, side in (("crops", 16), ("photos", 16), ("camera-crops", 8)):
+            place = Path(folder) / path.parent.name / f"track{number // 4}_{number % 4}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            Image.open(path).resize((side, side), Image.Resampling.BOX).save(place)
+    call(["teach", "photos", "--model.name", "resnet8"])
+    call(["distill", "crops", "--model.name", "resnet8", "--lr_size", "8"])
+    for words in commands(ROOT / "docs" / "cameras.md"):
+        call(words)
+    assert yaml.safe_load(Path("camera.yaml").read_text())["lr_size"] == 8
+    assert Path("camera.png").stat().st_size
+    assert json.loads(Path("runs/natural/result.json").read_text())["images"]["natural"]
+
+
 def test_benchmark(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("crops", "other-crops"):

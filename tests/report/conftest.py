@@ -69,7 +69,7 @@ def page_of(tmp_path: Path) -> Callable[..., Page]:
 
     def write(*runs: Path, **options: Any) -> Page:
         out = tmp_path / "page.html"
-        chosen = {name: value if isinstance(value, int) else str(value) for name, value in options.items()}
+        chosen = {name: value if isinstance(value, (int, list)) else str(value) for name, value in options.items()}
         size = write_report(Report(runs=[str(run) for run in runs], out=str(out), **chosen))
         assert size == out.stat().st_size
         return Page(out)

@@ -55,6 +55,22 @@ def test_a_page_of_one_run(
     assert "prefers-color-scheme: dark" in page.source
 
 
+def test_images_of_another_camera(
+    runs: Path, people: Path, drawn: Path, page_of: Callable[..., Any], refused: Refused, tmp_path: Path
+) -> None:
+    far = shutil.copytree(drawn / "test", tmp_path / "far")
+    line = "natural is for classifiers, and some of the runs are of faces; leave it out"
+    assert refused("report", people / "tiny", "--natural", far) == line
+    page = page_of(runs / "taught", natural=[str(far)], images=0)
+    assert "Other cameras" in page.text["h3"]
+    rows = page.texts("th")
+    assert all(name in rows for name in ("as trained", "far", "blur, noise, JPEG", "nearest"))
+    # of each of the four classes the test image, as trained, and the other camera's
+    assert page.names.count("article") == 4
+    assert page.text["figcaption"].count("far") == page.text["figcaption"].count("as trained 8x8") == 4
+    assert "Other cameras" not in page_of(runs / "taught").text["h3"]
+
+
 def test_runs_side_by_side(runs: Path, drawn_teacher: Path, page_of: Callable[..., Any], tmp_path: Path) -> None:
     twin = tmp_path / "taught"
     shutil.copytree(runs / "alone", twin)

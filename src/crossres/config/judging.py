@@ -183,6 +183,7 @@ class Report:
         out: file of the page.
         teacher: a saved model to compare with; each run's own teacher if left out.
         gallery: another model for the HR side of faces, such as the teacher.
+        natural: data sets of the same classes whose images are small by nature; what is lost on them is shown.
         images: worst errors shown of a run; fewer of many runs.
         device: auto takes a GPU where there is one.
         trust_code: import the code that a saved model names for its network.
@@ -197,6 +198,7 @@ class Report:
     out: str = "report.html"
     teacher: str | None = None
     gallery: str | None = None
+    natural: list[str] = field(default_factory=list)
     images: int = 12
     device: Device = "auto"
     trust_code: bool = False

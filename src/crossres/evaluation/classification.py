@@ -11,7 +11,7 @@ from crossres.core.errors import CrossresError
 from crossres.data.images import ImageSet, left_out
 from crossres.evaluation.accuracy import confusion_matrix, measure
 from crossres.evaluation.classes import labels_of
-from crossres.evaluation.discrepancy import discrepancy
+from crossres.evaluation.discrepancy import discrepancy, natural_sets
 from crossres.evaluation.prepare import CPU, check, device_of, kept, loader_of, logits_of, note, read_split, sizes_of
 from crossres.models.encoder import Encoder
 from crossres.models.pretrained import from_pretrained
@@ -38,7 +38,7 @@ def evaluate(options: Evaluate) -> dict[str, Any]:
     result = {"model": base_name(options.model), **evaluate_encoder(encoder, images, options, device)}
     result["precision"] = device.precision
     if options.natural:
-        result["discrepancy"] = discrepancy(encoder, images, options, device)
+        result["discrepancy"] = discrepancy(encoder, images, natural_sets(encoder, options), options, device)
     if result["enlarged"]:
         shrinks = result["lr_size"] != result["hr_size"] and not options.native
         note(

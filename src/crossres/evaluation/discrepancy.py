@@ -1,6 +1,6 @@
 """What a model loses on images that are not what its training made them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,26 +26,46 @@ OTHERS = {"blur, noise, JPEG": Degradation(preset="realistic"), "nearest": Degra
 MATCHED = "as trained"
 
 
-def discrepancy(encoder: Encoder, images: ImageSet, options: Evaluate, device: Device) -> list[dict[str, Any]]:
+def natural_sets(encoder: Encoder, options: Evaluate) -> list[ImageSet]:
+    """Read the sets that ``options.natural`` names: all of each, or the split of the options where it has splits.
+
+    Raises:
+        CrossresError: no such set, or one that was trained on.
+    """
+    sets = []
+    for data in options.natural:
+        try:
+            sets.append(read_split(options, "all", encoder, data=data))
+            if encoder.info.get("natural") == base_name(data):
+                raise CrossresError(f"{sets[-1].name}: the model was trained on these images; give others")
+        except OwnSplits:
+            sets.append(read_split(options, options.split, encoder, data=data))
+    return sets
+
+
+def discrepancy(
+    encoder: Encoder, images: ImageSet, natural: Sequence[ImageSet], options: Evaluate, device: Device
+) -> list[dict[str, Any]]:
     """Judge an encoder on test images as its training made them, and on others.
 
     Args:
         encoder: with classes; ``encoder.info`` says hr_size, lr_size, degradation and fit.
         images: high-resolution images, which are degraded.
-        options: ``natural`` names the sets of images that are small by nature.
+        natural: sets of images that are small by nature.
+        options: another degradation than the training's, and the memory for decoded images.
         device: where it runs, in which precision.
 
     Returns:
         ``[{name, images, groups, top1, drop, interval}]``: first the images as trained, whose drop is 0, then each of
-        ``options.natural``, then the same images under `OTHERS`; top1 in percent, drop from the first in points with
-        its 95 % bootstrap interval [low, high] over groups of images (over images where there are none).
+        the natural sets, then the same images under `OTHERS`; top1 in percent, drop from the first in points with its
+        95 % bootstrap interval [low, high] over groups of images (over images where there are none).
 
     Raises:
-        CrossresError: no such set, one that was trained on, or a class the encoder does not know.
+        CrossresError: a class the encoder does not know.
     """
     rows: list[dict[str, Any]] = []
     first: Float64s | None = None
-    for name, judged, how, native in _sets(encoder, images, options):
+    for name, judged, how, native in _sets(encoder, images, natural, options):
         loader = loader_of(how, encoder, judged, device, native=native)
         logits = logits_of(encoder.to(device.torch), loader, device.autocast)
         right = right_at_k(logits, labels_of(encoder, judged).to(device.torch)).cpu().numpy()
@@ -62,17 +82,12 @@ def discrepancy(encoder: Encoder, images: ImageSet, options: Evaluate, device: D
     return rows
 
 
-def _sets(encoder: Encoder, images: ImageSet, options: Evaluate) -> Iterator[tuple[str, ImageSet, Evaluate, bool]]:
+def _sets(
+    encoder: Encoder, images: ImageSet, natural: Sequence[ImageSet], options: Evaluate
+) -> Iterator[tuple[str, ImageSet, Evaluate, bool]]:
     """Yield name, images, how they are degraded, and whether they are small by nature."""
     yield MATCHED, images, options, False
-    for data in options.natural:
-        try:
-            natural = read_split(options, "all", encoder, data=data)
-            if encoder.info.get("natural") == base_name(data):
-                raise CrossresError(f"{natural.name}: the model was trained on these images; give others")
-        except OwnSplits:
-            natural = read_split(options, options.split, encoder, data=data)
-        yield natural.name, natural, options, True
+    yield from ((each.name, each, options, True) for each in natural)
     own = degradation_of(options, encoder).resolved()
     for name, degradation in OTHERS.items():
         if degradation.resolved() != own:

@@ -17,6 +17,7 @@ from crossres.core.progress import Progress
 from crossres.evaluation.figures import Curve
 from crossres.models.teachers import StoredBackbone
 from crossres.report import parts
+from crossres.report.cameras import other_cameras
 from crossres.report.content import FinishedRun, Shared
 from crossres.report.page import Block, Cell, Drawing, Section, Table, draw_curves, signs, write_page
 from crossres.report.space import Agreement, embeddings
@@ -43,6 +44,8 @@ def write_report(options: Report) -> int:
         runs.append(FinishedRun(folder, place.name if names.count(place.name) == 1 else str(folder), shared))
     if options.gallery and all(run.document["compared_by"] != "accuracy" for run in runs):
         raise CrossresError("gallery is for face encoders, and none of the runs is one; leave it out")
+    if options.natural and any(run.document["compared_by"] == "accuracy" for run in runs):
+        raise CrossresError("natural is for classifiers, and some of the runs are of faces; leave it out")
     chapters = []
     for number, run in enumerate(runs, 1):
         shared.progress.say(f"run {number} of {len(runs)}: {run.name}")
@@ -89,6 +92,7 @@ def judge(run: FinishedRun) -> Chapter:
         Block("Results", table=judged.results, drawings=[resolution, *judged.drawings], note=judged.note),
         parts.learning(run),
         *judged.blocks,
+        other_cameras(run) if run.document["compared_by"] != "accuracy" else None,
         spaces,
         parts.speed(efforts, run),
     ]

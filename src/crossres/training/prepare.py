@@ -296,7 +296,7 @@ def _facts(
         "hr_size": judged.hr_size,
         "lr_size": judged.lr_size,
         "teacher": None,
-        "images": {"val": 0} | {part: len(images) for part, images in named.items()},
+        "images": {part: len(named.get(part, ())) for part in ("train", "val", "test", *named)},
         "natural": base_name(config.natural) if isinstance(config, Distill) and config.natural else None,
         "data_sha256": {part: images.fingerprint for part, images in named.items()},
         "skipped": {"train": train.skipped, "test": test.skipped},
