@@ -74,6 +74,12 @@ def test_a_result_has_its_judgements_and_is_not_done_again(benched: tuple[Path, 
     done.write_text(json.dumps(document))
     run_bench(written(grid), say=lines.append)
     assert lines[1:] == ["shapes: 1 runs, 1 of them done"]
+    # before a degradation had colours
+    for name in ("brightness", "contrast", "saturation"):
+        del document["unseen"]["harsh"]["degradation"][name]
+    done.write_text(json.dumps(document))
+    run_bench(written(grid), say=lines.append)
+    assert lines[2:] == ["shapes: 1 runs, 1 of them done"]
     done.write_bytes(before[0])
 
 

@@ -73,7 +73,7 @@ def test_its_file_is_what_distill_takes(matched: tuple[Path, dict[str, Any]]) ->
     folder, result = matched
     tree = yaml.safe_load((folder / "camera.yaml").read_text())
     config = read(Distill, tree, {"data": "digits"})
-    assert (config.hr_size, config.lr_size) == (32, 16)
+    assert (config.hr_size, config.lr_size, config.images.fit) == (None, 16, "crop")
     low, high = config.degradation.blur or (0, 0)
     assert low < result["blur"] < high
     assert Image.open(folder / "camera.png").size > (500, 200)
@@ -104,7 +104,7 @@ def test_what_says_nothing_of_a_camera_is_refused(photos: Path, tmp_path: Path) 
 
     small = shot(3, blur=0.3)[:30]
     (tmp_path / "empty").mkdir()
-    assert "empty" in line(tmp_path / "empty")
+    assert line(tmp_path / "empty").startswith(f"{tmp_path / 'empty'} ")
     one = saved(small[:1], tmp_path / "one")
     assert line(one) == f"{one}: 1 images; an estimate needs at least 20"
     alike = saved(small[:1].expand(30, -1, -1, -1), tmp_path / "alike")
@@ -116,5 +116,8 @@ def test_what_says_nothing_of_a_camera_is_refused(photos: Path, tmp_path: Path) 
         f"{crops}: HR images of 16 pixels are smaller than the crops' 32; give larger ones, or a smaller --lr_size"
     )
     assert line(crops, lr_size=3).startswith("lr_size 3: a crop of fewer than 4 pixels")
-    assert line(crops, hr_size=8).startswith(f"{photos}: HR images")
+    assert line(crops, hr_size=8) == "lr_size 16 is larger than hr_size 8; choose lr_size <= 8"
+    assert line(crops, seed=-1) == "seed: -1 is too small"
+    with pytest.raises(CrossresError, match=r"^out: .*/o\.png is not a YAML file; name one, such as camera\.yaml$"):
+        match(Match(hr=str(photos), crops=str(crops), out=str(tmp_path / "o.png")))
     assert not (tmp_path / "o.yaml").exists()

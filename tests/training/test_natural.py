@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from crossres import CrossresError, Distill, Evaluate, distill, evaluate, read
+from crossres.config import options as parts
 from crossres.config.options import Augment, Images, Model, Train
 
 GROUP = r"(\w+/\d\d?)\d\.png$"  # ten images each
@@ -62,14 +64,20 @@ def test_a_run_with_natural_images(
     run = config(shapes, camera, drawn_teacher, tmp_path)
     result = distill(run)
     lines = capsys.readouterr().err
-    # of three groups of each class one is held out in both sets
-    assert result["images"]["natural"] + result["images"]["val"] == 96
-    assert result["images"]["natural"] == result["images"]["train"]
-    count = result["images"]["natural"]
-    assert f"far: {count} natural images fill 50% of each batch; {96 - count} of held-out groups choose" in lines
+    # the camera's groups are split into training and test, and HR images of those that are tested are left out
+    tested = 96 - len(read(camera, split="train", group=GROUP))
+    assert 0 < tested < 48
+    assert re.search(r"^shapes: \d+ training images left out: far tests their groups$", lines, re.M)
+    counts = result["images"]
+    assert counts["natural"] + counts["val"] + tested == 96
+    assert counts["natural"] == counts["train"]
+    assert f"far: {counts['natural']} natural images fill 50% of each batch; {counts['val']} held out with" in lines
     assert result["config"]["natural"] == "far"
-    with pytest.raises(CrossresError, match=r"^far: the model was trained on these images; give others$"):
-        evaluate(Evaluate(model=str(run.folder), data=str(shapes), natural=[str(camera)]))
+    # what was held out is what it is judged on
+    judged = evaluate(
+        Evaluate(model=str(run.folder), data=str(shapes), natural=[str(camera)], images=parts.TestImages(group=GROUP))
+    )
+    assert judged["discrepancy"][1]["images"] == tested
 
 
 def test_a_stored_and_a_live_teacher_see_the_same_images(
@@ -104,19 +112,22 @@ def test_natural_images_that_cannot_be_paired(
             distill(config(shapes, camera, drawn_teacher, tmp_path, **options))
         return str(caught.value)
 
-    # the groups of folders of another name are others
+    # those of groups that no HR image has are paired by class
     other = shutil.copytree(camera, tmp_path / "other")
-    for folder in list(other.iterdir()):
-        for file in list(folder.glob("*.png")):
-            file.rename(folder / f"9{file.name}")
+    for file in sorted(other.glob("*/*.png")):
+        file.rename(file.with_name(f"9{file.name}"))
+    assert distill(config(shapes, other, drawn_teacher, tmp_path, name="others"))["images"]["natural"] > 48
+    # those of the test's groups are left out
+    for file in sorted(other.glob("*/*.png")):
+        file.rename(file.with_name(f"5{file.name[2:]}"))
     assert line(natural=str(other)) == "other: no natural image is left to train on; check images.group"
-    assert "other: 96 natural images left out, of a group without an HR image" in capsys.readouterr().err
-    # labels alone need no partner
-    assert distill(config(shapes, other, None, tmp_path, name="labels"))["images"]["natural"] == 96
+    assert "natural images left out: their groups are of the test" in capsys.readouterr().err
     ghost = shutil.copytree(camera, tmp_path / "ghosts")
     (ghost / "bar").rename(ghost / "ghost")
-    assert line(natural=str(ghost)) == "ghosts: class 'ghost' is not among those of shapes"
+    assert line(natural=str(ghost)) == "ghosts: class 'ghost' has no HR image in shapes to learn from"
     assert line(natural_share=1.0) == "natural_share: 1 is outside 0.001..0.999"
     # without groups they are paired by class, and a share of each class is held out
     plain = distill(config(shapes, camera, drawn_teacher, tmp_path, name="plain", images=Images()))
-    assert plain["images"]["natural"] == 68
+    assert plain["images"]["natural"] + plain["images"]["val"] == 96 - 4 * 5
+    line_of_both = line(train=Train(batch_size=16, images_per_class=2))
+    assert line_of_both.startswith("train.images_per_class: natural images are drawn whatever their class")

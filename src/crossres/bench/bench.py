@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from crossres.config.record import base_name, sha256
 from crossres.core.errors import CrossresError, needs
 from crossres.core.files import write_json
 from crossres.core.progress import Overview
+from crossres.data.degradation import Degradation
 from crossres.data.readers import SOURCES
 from crossres.losses.options import reads
 
@@ -125,10 +125,10 @@ def _done(grid: Grid, run: GridRun) -> dict[str, Any] | None:
         judged = document.get(part, {}).get(name)
         if judged is None:
             return None
-        if isinstance(options, Evaluate) and options.degradation is not None:
-            degradation = json.loads(json.dumps(asdict(options.degradation.resolved())))
-            if judged["degradation"] != degradation:
-                return None
+        given = options.degradation if isinstance(options, Evaluate) else None
+        # a parameter that came later had its default
+        if given is not None and Degradation(**judged["degradation"]).resolved() != given.resolved():
+            return None
     return document
 
 

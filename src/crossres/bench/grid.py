@@ -240,7 +240,7 @@ def judgements_of(grid: Grid, run: GridRun) -> Iterator[tuple[str, str, Judgemen
     own = {"data": config.data, "images": {each.name: getattr(config.images, each.name) for each in fields(Reading)}}
     trees: dict[str, dict[str, Any]] = {
         "transfer": grid.transfer,
-        "natural": {name: {"native": True} | options for name, options in grid.natural.items()},
+        "natural": {name: options | {"native": True} for name, options in grid.natural.items()},
         "unseen": {name: own | {"degradation": {"preset": "clean"} | kind} for name, kind in grid.unseen.items()},
         # all students of a grid are judged beside one gallery
         "protocols": {

@@ -79,7 +79,7 @@ class Match(ImageColumn):
         crops: the camera's crops, read alike; 20 at least, a thousand are used.
         out: file of the options; a picture of real beside simulated crops is written beside it.
         lr_size: side that the crops are read at, or [smallest, largest]; their own sides if left out.
-        hr_size: side that the HR images are read at; their own where they share one, else 64.
+        hr_size: side that the HR images are read at; their own, but at most four times lr_size, if left out.
         fit: how an image that is not square is fitted: crop its centre, squash it, or pad it with black.
         seed: random seed.
     """

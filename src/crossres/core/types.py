@@ -32,7 +32,8 @@ class Batch:
         view: which fixed view the images belong to, int64 (B,): 0 as stored, 1 flipped left to right.
         place: where each point lies in that view, float32 (B, 2, 3), the affine map of ``torch``'s ``affine_grid``
             (from -1, the left or upper border, to 1); None where no image is shifted or zoomed.
-        source: position of the image that the teacher sees, int64 (B,), where it is another one; None elsewhere.
+        aligned: whether the teacher sees the very image, bool (B,), or another one, whose position ``index`` then is;
+            None where it always does.
     """
 
     hr: Tensor | None
@@ -41,7 +42,7 @@ class Batch:
     index: Tensor
     view: Tensor
     place: Tensor | None = None
-    source: Tensor | None = None
+    aligned: Tensor | None = None
 
 
 @dataclass

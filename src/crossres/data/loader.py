@@ -184,10 +184,10 @@ class Loader:
         flips, still = torch.full((len(order),), flip), torch.zeros(len(order), 2, dtype=torch.long)
         return self._batches(rows, draws.rows(order), hr, order=order, flip=flips, shift=still if flip else None)
 
-    def unshifted(self, positions: Tensor, view: Tensor) -> Tensor:
-        """Return the HR images at some positions (B,) in their ``view`` (B,), float32 (B, 3, hr_size, hr_size)."""
-        (pixels,) = self._decoded([positions])
-        return torch.where(view.bool()[:, None, None, None], pixels.flip(-1), pixels).float().mul_(1 / 255)
+    def unshifted(self, batches: list[Tensor]) -> Iterator[Tensor]:
+        """Yield the HR images at some positions (B,) as stored, float32 (B, 3, hr_size, hr_size), batch by batch."""
+        for pixels in self._decoded(batches):
+            yield pixels.float().mul_(1 / 255)
 
     def _batches(self, rows: list[slice], draws: Draws, hr: bool, **drawn: Tensor | None) -> Iterator[Batch]:
         """Yield a batch for each of ``rows`` of what is drawn; what is None is not changed."""

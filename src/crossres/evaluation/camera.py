@@ -69,7 +69,7 @@ class Camera:
         for name, value in self.values.items():
             low, high = BOUNDS[name]
             reach = (spreads or {}).get(name, 0.0) * (min(value, 100 - value) if name == "jpeg" else value)
-            ranges[name] = (max(low, value - reach), min(high, value + reach))
+            ranges[name] = (min(value, max(low, value - reach)), max(value, min(high, value + reach)))
         if self.values["jpeg"] >= LOSSLESS:
             ranges["jpeg"] = (0.0, 0.0)
         return Degradation(kernel=self.kernel, **ranges)

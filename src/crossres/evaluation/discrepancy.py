@@ -9,7 +9,6 @@ import numpy as np
 from crossres.config.judging import Evaluate
 from crossres.config.record import base_name
 from crossres.core.devices import Device
-from crossres.core.errors import CrossresError
 from crossres.core.types import Float64s
 from crossres.data.degradation import Degradation
 from crossres.data.images import ImageSet
@@ -27,17 +26,18 @@ MATCHED = "as trained"
 
 
 def natural_sets(encoder: Encoder, options: Evaluate) -> list[ImageSet]:
-    """Read the sets that ``options.natural`` names: all of each, or the split of the options where it has splits.
+    """Read the sets that ``options.natural`` names: all of each; the split of the options where it has splits.
+
+    Of a set without splits that was trained on, the share that was held out is read.
 
     Raises:
-        CrossresError: no such set, or one that was trained on.
+        CrossresError: no such set.
     """
     sets = []
     for data in options.natural:
+        trained = base_name(data) in (encoder.info.get("dataset"), encoder.info.get("natural"))
         try:
-            sets.append(read_split(options, "all", encoder, data=data))
-            if encoder.info.get("natural") == base_name(data):
-                raise CrossresError(f"{sets[-1].name}: the model was trained on these images; give others")
+            sets.append(read_split(options, "test" if trained else "all", encoder, data=data))
         except OwnSplits:
             sets.append(read_split(options, options.split, encoder, data=data))
     return sets
@@ -86,7 +86,8 @@ def _sets(
     encoder: Encoder, images: ImageSet, natural: Sequence[ImageSet], options: Evaluate
 ) -> Iterator[tuple[str, ImageSet, Evaluate, bool]]:
     """Yield name, images, how they are degraded, and whether they are small by nature."""
-    yield MATCHED, images, options, False
+    given = options.degradation
+    yield MATCHED if given is None else "as given", images, options, False
     yield from ((each.name, each, options, True) for each in natural)
     own = degradation_of(options, encoder).resolved()
     for name, degradation in OTHERS.items():

@@ -9,13 +9,14 @@ import torch
 import yaml
 from torch import Tensor
 
+from crossres import __version__
 from crossres.config.judging import Match
 from crossres.config.record import base_name
-from crossres.core.errors import CrossresError
+from crossres.core.errors import CrossresError, needs
 from crossres.core.files import write_atomically
 from crossres.data.degradation import Degradation, Size, check_size
 from crossres.data.degrade import degrade
-from crossres.data.images import ImageSet, left_out
+from crossres.data.images import ImageSet
 from crossres.data.readers import read_unlabelled
 from crossres.evaluation.camera import BOUNDS, KERNELS, Camera, estimate_cameras
 from crossres.evaluation.crop_features import SMALLEST, crop_features
@@ -29,8 +30,8 @@ FLAT = 1.0
 SPREADS = {"blur": 0.2, "noise": 0.2, "jpeg": 0.2, "brightness": 0.05, "contrast": 0.05, "saturation": 0.05}
 #: Trees of the classifier that tells real from simulated crops.
 TREES = 150
-#: HR size of images that differ in size, where none is chosen.
-MIXED = 64
+#: Largest HR size where none is chosen, as a multiple of the LR size.
+FINEST = 4
 #: Images of each row of the picture.
 SHOWN = 12
 #: Share of the crops' own sizes and qualities that are cut off at either end.
@@ -51,9 +52,10 @@ def match(options: Match) -> dict[str, Any]:
     Raises:
         CrossresError: too few images, crops all alike or too small, or HR images that are smaller than the crops.
     """
+    _check(options)
     hr_set, crop_set = (_some(source, options) for source in (options.hr, options.crops))
     size, hr_size = _sizes(hr_set, crop_set, options)
-    _, high = check_size(size, hr_size)
+    _, high = check_size(size)
     hr, crops = hr_set.pixels(hr_size, options.fit).float() / 255, crop_set.pixels(high, options.fit).float() / 255
     _refuse_alike(crops, crop_set)
     qualities = crop_set.qualities()
@@ -67,11 +69,11 @@ def match(options: Match) -> dict[str, Any]:
         simulated = degrade(hr, size, how, torch.Generator().manual_seed(options.seed))
         tried.append((_separability(crops, simulated, options.seed), camera, simulated))
     auc, camera, matched = min(tried, key=lambda one: one[0])
-    degradation = replace(camera.degradation(SPREADS), **files)
+    degradation = replace(camera.degradation(None if camera.distance is None else SPREADS), **files)
     shrunk = degrade(hr, size)
     out = Path(options.out)
     picture = out.with_suffix(".png")
-    _write(out, size, hr_size, degradation)
+    _write(out, size, options.fit, degradation)
     _draw(picture, {f"real, {high} pixels": crops, "HR": hr, "HR, matched": matched, "HR, shrunk": shrunk})
     return {
         "hr": base_name(options.hr),
@@ -81,6 +83,7 @@ def match(options: Match) -> dict[str, Any]:
         "lr_size": size if isinstance(size, int) else list(size),
         "kernel": camera.kernel,
         **camera.values,
+        **({"jpeg": known[1]} if known else {}),
         "jpeg_from_files": known is not None,
         "degradation": asdict(degradation),
         "auc_before": _separability(crops, shrunk, options.seed),
@@ -90,14 +93,28 @@ def match(options: Match) -> dict[str, Any]:
     }
 
 
+def _check(options: Match) -> None:
+    with needs("crossres match", "bench"):
+        import sklearn  # noqa: F401
+    out = Path(options.out)
+    if out.suffix not in (".yaml", ".yml") or out.is_dir():
+        raise CrossresError(f"out: {out} is not a YAML file; name one, such as camera.yaml")
+    for name, value in (("hr_size", options.hr_size), ("seed", options.seed + 1)):
+        if value is not None and value < 1:
+            raise CrossresError(f"{name}: {getattr(options, name)} is too small")
+
+
 def _some(source: str, options: Match) -> ImageSet:
-    """Read images without labels, at most `MOST` of them drawn by the seed."""
-    images = read_unlabelled(source, image_column=options.image_column, corrupt="skip")
-    note(*left_out({"all": images}))
-    if len(images) < FEWEST:
-        raise CrossresError(f"{source}: {len(images)} images; an estimate needs at least {FEWEST}")
-    chosen = np.random.default_rng(options.seed).permutation(len(images))[:MOST]
-    return images.subset(np.sort(chosen))
+    """Read images without labels, at most `MOST` of them drawn by the seed; those that are corrupt are left out."""
+    images = read_unlabelled(source, image_column=options.image_column)
+    drawn = images.subset(np.sort(np.random.default_rng(options.seed).permutation(len(images))[:MOST]))
+    corrupt = [i for i, _ in drawn.corrupt()]
+    if corrupt:
+        note(f"{images.name}: {len(corrupt)} unreadable images left out, first {drawn.where(corrupt[0])}")
+        drawn = drawn.subset(np.setdiff1d(np.arange(len(drawn)), corrupt))
+    if len(drawn) < FEWEST:
+        raise CrossresError(f"{source}: {len(drawn)} images; an estimate needs at least {FEWEST}")
+    return drawn
 
 
 def _sizes(hr: ImageSet, crops: ImageSet, options: Match) -> tuple[Size, int]:
@@ -107,11 +124,14 @@ def _sizes(hr: ImageSet, crops: ImageSet, options: Match) -> tuple[Size, int]:
     if size is None:
         low, high = (round(end) for end in np.quantile(sides, [TAIL, 1 - TAIL]).tolist())
         size = low if low == high else (low, high)
-    hr_size = options.hr_size or (int(own[0]) if (own == own[0]).all() else MIXED)
     low, high = check_size(size)
     if low < SMALLEST:
         raise CrossresError(f"lr_size {low}: a crop of fewer than {SMALLEST} pixels says nothing of its camera")
-    if high > hr_size or np.median(own) < high:
+    if options.hr_size is not None:
+        check_size(high, options.hr_size)
+    # finer ones would cost memory and time, and tell no more
+    hr_size = options.hr_size or min(FINEST * high, max(high, int(np.median(own))))
+    if np.median(own) < high:
         raise CrossresError(
             f"{options.hr}: HR images of {int(np.median(own))} pixels are smaller than the crops' {high}; "
             "give larger ones, or a smaller --lr_size"
@@ -139,15 +159,15 @@ def _separability(real: Tensor, simulated: Tensor, seed: int) -> float:
     return float(roc_auc_score(label, forest.oob_decision_function_[:, 1]))
 
 
-def _write(path: Path, size: Size, hr_size: int, degradation: Degradation) -> None:
+def _write(path: Path, size: Size, fit: str, degradation: Degradation) -> None:
     """Write the options as YAML."""
-    ranges = {name: [round(end, 4) for end in getattr(degradation, name)] for name in BOUNDS}
+    ranges = {name: [round(end, 4) for end in getattr(degradation.resolved(), name)] for name in BOUNDS}
     tree = {
-        "hr_size": hr_size,
         "lr_size": size if isinstance(size, int) else list(size),
+        "images": {"fit": fit},
         "degradation": {"kernel": degradation.kernel, **ranges},
     }
-    text = f"# estimated by crossres match; crossres distill --config {path.name} takes it\n"
+    text = f"# estimated by crossres match {__version__}; crossres distill --config {path.name} takes it\n"
     text += yaml.safe_dump(tree, sort_keys=False, default_flow_style=None)
     write_atomically(path, lambda file: file.write(text.encode()))
 

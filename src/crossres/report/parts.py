@@ -16,6 +16,7 @@ from crossres.config.record import to_yaml
 from crossres.core.devices import Device, machine
 from crossres.core.progress import clock
 from crossres.core.types import Outputs
+from crossres.data.degradation import COLOURS
 from crossres.evaluation.figures import Curve
 from crossres.models.encoder import Encoder
 from crossres.report.content import FinishedRun
@@ -64,7 +65,8 @@ def trained(run: FinishedRun) -> Block:
     """Say what was trained, on what, how and where."""
     document, train, degradation = run.document, run.config.train, run.degradation.resolved()
     ranges = {"blur": degradation.blur, "noise": degradation.noise, "JPEG": degradation.jpeg}
-    drawn = [f"{name} {r[0]:g} to {r[1]:g}" for name, r in ranges.items() if r and r != (0.0, 0.0)]
+    ranges |= {name: getattr(degradation, name) for name in COLOURS}
+    drawn = [f"{name} {r[0]:g} to {r[1]:g}" for name, r in ranges.items() if r not in (None, (0.0, 0.0), (1.0, 1.0))]
     losses = [
         f"{options.get('weight', 1):g} {name}{' (decays)' * bool(options.get('decay'))}"
         for name, options in document["losses"].items()

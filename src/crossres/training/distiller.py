@@ -93,7 +93,8 @@ class Distiller(nn.Module):
             teacher = _gathered(teacher, self.gather) if teacher is not None else None
             label, index = self.gather(label), self.gather(index)
             aligned = None if aligned is None else self.gather(aligned)
-        rows = None if aligned is None else aligned.nonzero().flatten()
+        maps = any(loss.reads == "features" for loss in self.losses.values())
+        rows = aligned.nonzero().flatten() if aligned is not None and maps else None  # waits for a GPU
         terms = {}
         alone = self._pretraining()
         for name, loss in self.losses.items():

@@ -132,8 +132,7 @@ class TrainingLoop:
     def _teacher_outputs(self, batch: Batch, live: bool) -> Outputs | None:
         run = self.run
         if run.cache is not None:
-            source = batch.index if batch.source is None else batch.source
-            return run.cache(source, batch.view, batch.place)
+            return run.cache(batch.index, batch.view, batch.place)
         if not live or run.teacher is None or batch.hr is None:
             return None
         with torch.no_grad(), self.fabric.autocast():
@@ -149,8 +148,7 @@ class TrainingLoop:
         self, batch: Batch, teacher: Outputs | None, earlier: dict[str, Tensor]
     ) -> tuple[dict[str, Tensor], Tensor | None]:
         try:
-            aligned = None if batch.source is None else batch.source == batch.index
-            return self.module(batch.lr, teacher, batch.label, batch.index, aligned)  # type: ignore[no-any-return]
+            return self.module(batch.lr, teacher, batch.label, batch.index, batch.aligned)  # type: ignore[no-any-return]
         except LossError as error:
             if earlier and "student" in error.reason and "NaN" in error.reason:
                 # the step before broke the weights, not the loss that is the first to read what they give

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from crossres.data.decode import extremes
 from crossres.data.degradation import Degradation, Size, check_size
 from crossres.data.images import ImageSet
 from crossres.data.loader import Loader
-from crossres.data.natural import NaturalPairs
+from crossres.data.natural import APART, NaturalPairs
 from crossres.data.splits import SPLIT_SEED
 from crossres.losses.base import Shape
 from crossres.losses.maps import MapLoss
@@ -83,12 +84,11 @@ def prepare(
     start_sha256 = weights_sha256(student) if config.model.weights or config.model.name.startswith(ONNX) else None
     student = placed(student, device, config.train.channels_last)
     _check_batch(student, train)
-    label = (pairs or train).label
-    distiller, paths = build_distiller(config, teacher, student, train, label, fabric)
+    distiller, paths = build_distiller(config, teacher, student, train, fabric)
     cache = _build_cache(config, teacher, distiller, paths, train, device, progress)
     facts = {
         "images_in_both": _count_copies(train, test, progress),
-        **_facts(config, sets, test, device, teacher),
+        **_facts(config, sets, test, natural, device, teacher),
         "start_sha256": start_sha256,
         # an earlier version answered with those of the unmoved image
         "teacher_maps": "moved" if cache is not None and cache.features else None,
@@ -171,9 +171,10 @@ def build_loaders(
     natural = val = None
     if sets.natural is not None:
         shift = round(config.augment.shift * high / sizes[0])
-        natural = Loader(sets.natural, **{**how, **trains, **by_nature, "shift": shift})
+        seed = config.train.seed + APART
+        natural = Loader(sets.natural, **{**how, **trains, **by_nature, "shift": shift, "seed": seed})
     if sets.val is not None and task.validates(progress):
-        val = Loader(sets.val, **(judged | by_nature if sets.natural_val else judged))
+        val = Loader(sets.val, **(judged | by_nature | {"lr_size": high} if sets.natural_val else judged))
     return train, natural, val, Loader(sets.test, **judged)
 
 
@@ -190,12 +191,9 @@ def _count_copies(train: Loader, test: Loader, progress: Progress) -> int | None
 
 
 def build_distiller(
-    config: Experiment, teacher: Encoder | None, student: Encoder, train: Loader, label: Tensor, fabric: Fabric
+    config: Experiment, teacher: Encoder | None, student: Encoder, train: Loader, fabric: Fabric
 ) -> tuple[Distiller, list[str]]:
-    """Return student and losses as one module, and the paths of the teacher's maps that losses compare.
-
-    ``label`` is that of every training image, int64 (N,).
-    """
+    """Return student and losses as one module, and the paths of the teacher's maps that losses compare."""
     terms = config.terms
     maps: tuple[list[Shape], list[Shape]] = ([], [])
     paths: list[str] = []
@@ -206,7 +204,7 @@ def build_distiller(
         maps = capture_maps(teacher, paths, train.hr_size), capture_maps(student, students, read_size)
     losses = build_losses(terms, teacher, student, maps)
     for loss in losses.values():
-        loss.to(train.device).prepare(label)
+        loss.to(train.device).prepare(train.label)
 
     def gather(part: Tensor) -> Tensor:
         whole = fabric.all_gather(part, sync_grads=part.requires_grad)  # in the order of the ranks
@@ -282,15 +280,23 @@ def _check_batch(student: Encoder, train: Loader) -> None:
 
 
 def _facts(
-    config: Experiment, sets: ImageSets, judged: Loader, device: Device, teacher: Encoder | None
+    config: Experiment,
+    sets: ImageSets,
+    judged: Loader,
+    natural: Loader | None,
+    device: Device,
+    teacher: Encoder | None,
 ) -> dict[str, Any]:
     """Return what a run's result and its model say of where they come from."""
-    train, test = sets.train, sets.test
+    train = sets.train
     named = {name: images for name, images in sets._asdict().items() if isinstance(images, ImageSet)}
     # the training images at low resolution: a gate compares later images with their extremes
     drawn = np.random.default_rng(SPLIT_SEED).permutation(len(train))[:SAMPLED]
     # read as the judged images are
     batches = replace(judged, images=train.subset(np.sort(drawn)), batch_size=config.train.batch_size).ordered()
+    if natural is not None:
+        drawn = np.random.default_rng(SPLIT_SEED).permutation(len(natural.images))[:SAMPLED]
+        batches = chain(batches, natural.ordered(np.sort(drawn).tolist()))
     facts: dict[str, Any] = {
         "task": config.command.removeprefix("crossres "),
         "hr_size": judged.hr_size,
@@ -299,7 +305,7 @@ def _facts(
         "images": {part: len(named.get(part, ())) for part in ("train", "val", "test", *named)},
         "natural": base_name(config.natural) if isinstance(config, Distill) and config.natural else None,
         "data_sha256": {part: images.fingerprint for part, images in named.items()},
-        "skipped": {"train": train.skipped, "test": test.skipped},
+        "skipped": {part: images.skipped for part, images in named.items() if part != "val"},
         "seen": extremes((255 * batch.lr).round().byte().permute(0, 2, 3, 1).cpu().numpy() for batch in batches),
         "precision": device.precision,
         # now, not when the run ends: by then the checkout may have moved on
