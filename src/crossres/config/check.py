@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from crossres.config.experiment import IN_MEMORY, Distill, Experiment
+from crossres.config.experiment import IN_MEMORY, Experiment
 from crossres.config.record import PATHS
 from crossres.config.schema import TERM
 from crossres.core.errors import CrossresError, demand_utf8
@@ -44,8 +44,6 @@ def check(config: Experiment) -> None:
     _demand_within("train.images_per_class", config.train.images_per_class, 0, config.train.batch_size)
     for fraction in config.train.milestones:
         _demand_within("train.milestones", fraction, 0, 1)
-    if isinstance(config, Distill) and config.natural and config.train.images_per_class:
-        raise CrossresError("train.images_per_class: natural images are drawn whatever their class; leave one out")
     if config.faces:
         # people held out choose the threshold that the test is judged at
         _demand_within("train.val_fraction", config.train.val_fraction, 0.001, 0.9)

@@ -160,8 +160,8 @@ class Distill(Distillation, Experiment):
 
     Args:
         natural: images of the same classes that are small by nature, such as the student's own camera gives, to train
-            on beside those that are shrunk. Of each the teacher sees an HR image of the same group (images.group),
-            or of the same class where there are no groups.
+            on beside those that are shrunk. Of each the teacher sees an HR image of its group (images.group), or of
+            its class where there is none.
         natural_share: share of each batch that they fill.
     """
 

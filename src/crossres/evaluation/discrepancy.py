@@ -11,11 +11,11 @@ from crossres.config.record import base_name
 from crossres.core.devices import Device
 from crossres.core.types import Float64s
 from crossres.data.degradation import Degradation
-from crossres.data.images import ImageSet
+from crossres.data.images import ImageSet, left_out
 from crossres.data.splits import OwnSplits
 from crossres.evaluation.accuracy import right_at_k
 from crossres.evaluation.classes import labels_of
-from crossres.evaluation.prepare import degradation_of, loader_of, logits_of, read_split
+from crossres.evaluation.prepare import degradation_of, loader_of, logits_of, note, read_split
 from crossres.evaluation.statistics import resampled_shares
 from crossres.models.encoder import Encoder
 
@@ -40,6 +40,7 @@ def natural_sets(encoder: Encoder, options: Evaluate) -> list[ImageSet]:
             sets.append(read_split(options, "test" if trained else "all", encoder, data=data))
         except OwnSplits:
             sets.append(read_split(options, options.split, encoder, data=data))
+        note(*left_out({options.split: sets[-1]}))
     return sets
 
 

@@ -92,7 +92,7 @@ class Distiller(nn.Module):
             outputs = _gathered(outputs, self.gather)
             teacher = _gathered(teacher, self.gather) if teacher is not None else None
             label, index = self.gather(label), self.gather(index)
-            aligned = None if aligned is None else self.gather(aligned)
+            aligned = None if aligned is None else self.gather(aligned.byte()).bool()
         maps = any(loss.reads == "features" for loss in self.losses.values())
         rows = aligned.nonzero().flatten() if aligned is not None and maps else None  # waits for a GPU
         terms = {}

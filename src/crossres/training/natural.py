@@ -24,9 +24,10 @@ def with_natural(sets: ImageSets, config: Distill, progress: Progress) -> ImageS
         progress: says how many images are left out, and why.
 
     Raises:
-        CrossresError: no such images, a class without an HR image, or no image left.
+        CrossresError: no such images, a class without an HR image, no image left, or batches drawn by class.
     """
-    assert config.natural is not None
+    if config.train.images_per_class:
+        raise CrossresError("train.images_per_class: natural images are drawn whatever their class; leave one out")
     natural = read_split(config, "train", data=config.natural)
     for line in left_out({"train": natural}):
         progress.say(line)
