@@ -1,7 +1,6 @@
 """What a model loses on images that are not what its training made them."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,10 +11,11 @@ from crossres.core.devices import Device
 from crossres.core.types import Float64s
 from crossres.data.degradation import Degradation
 from crossres.data.images import ImageSet, left_out
+from crossres.data.loader import Loader
 from crossres.data.splits import OwnSplits
 from crossres.evaluation.accuracy import right_at_k
 from crossres.evaluation.classes import labels_of
-from crossres.evaluation.prepare import degradation_of, loader_of, logits_of, note, read_split
+from crossres.evaluation.prepare import loader_of, logits_of, note, read_split
 from crossres.evaluation.statistics import resampled_shares
 from crossres.models.encoder import Encoder
 
@@ -66,12 +66,12 @@ def discrepancy(
     """
     rows: list[dict[str, Any]] = []
     first: Float64s | None = None
-    for name, judged, how, native in _sets(encoder, images, natural, options):
-        loader = loader_of(how, encoder, judged, device, native=native)
+    for name, loader in _loaders(encoder, images, natural, options, device):
+        judged = loader.images
         logits = logits_of(encoder.to(device.torch), loader, device.autocast)
         right = right_at_k(logits, labels_of(encoder, judged).to(device.torch)).cpu().numpy()
         # the same seed for the same images: their difference is then of pairs
-        shares = 100 * resampled_shares(right, judged.groups, seed=int(native))
+        shares = 100 * resampled_shares(right, judged.groups, seed=int(judged is not images))
         top1 = 100 * float(right.mean())
         first = shares if first is None else first
         drop = rows[0]["top1"] - top1 if rows else 0.0
@@ -83,14 +83,13 @@ def discrepancy(
     return rows
 
 
-def _sets(
-    encoder: Encoder, images: ImageSet, natural: Sequence[ImageSet], options: Evaluate
-) -> Iterator[tuple[str, ImageSet, Evaluate, bool]]:
-    """Yield name, images, how they are degraded, and whether they are small by nature."""
-    given = options.degradation
-    yield MATCHED if given is None else "as given", images, options, False
-    yield from ((each.name, each, options, True) for each in natural)
-    own = degradation_of(options, encoder).resolved()
+def _loaders(
+    encoder: Encoder, images: ImageSet, natural: Sequence[ImageSet], options: Evaluate, device: Device
+) -> Iterator[tuple[str, Loader]]:
+    """Yield a name and the batches of each set of images."""
+    own = loader_of(options, encoder, images, device)
+    yield MATCHED if options.degradation is None else "as given", own
+    yield from ((each.name, loader_of(options, encoder, each, device, native=True)) for each in natural)
     for name, degradation in OTHERS.items():
-        if degradation.resolved() != own:
-            yield name, images, replace(options, degradation=degradation), False
+        if degradation.resolved() != own.degradation.resolved():
+            yield name, own.at(own.lr_size, degradation)

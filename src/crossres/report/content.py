@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 
-from crossres.config.experiment import IN_MEMORY, Experiment
+from crossres.config.experiment import IN_MEMORY, Distill, Experiment
 from crossres.config.judging import Evaluate, Report
 from crossres.config.options import TestImages
 from crossres.config.reading import read_run
@@ -161,7 +161,9 @@ class FinishedRun:
 
         def read() -> Encoder:
             if plain:
-                images = TASKS[config.task](config).images(shared.progress)[0]
+                # the teacher learned from no natural images
+                own = replace(config, natural=None) if isinstance(config, Distill) else config
+                images = TASKS[config.task](own).images(shared.progress).train
                 teacher = build_teacher(config, None, images, images.classes, self.hr_size, shared.progress)
                 assert teacher is not None
             else:
