@@ -15,6 +15,7 @@ from crossres.config.options import Augment, Device, Images, Model, Precision, S
 from crossres.core.files import holds_embeddings
 from crossres.data.degradation import Degradation
 from crossres.models.onnx_input import OnnxInput
+from crossres.models.ready import READY
 
 #: Stands in a config for a teacher that was handed over in Python.
 IN_MEMORY = "(in memory)"
@@ -97,7 +98,8 @@ class Distillation:
 
     Args:
         teacher: a trained run's or model's folder, a Hub name, an ONNX file, or stored embeddings; these are .npz or
-            .parquet with path and embedding, or .npy with the paths in a .txt. Left out: labels alone.
+            .parquet with path and embedding, or .npy with the paths in a .txt; or efficientnet-lite0 to 2, trained on
+            ImageNet, in an extra. Left out: labels alone.
         teacher_name: architecture of a teacher that is a plain checkpoint (.pt, .pth or .safetensors, its classes
             in the order of the data's), named as in model.name; left out for a saved model.
         onnx_input: what ONNX files (the teacher, or a student that starts from one) expect of their input.
@@ -181,9 +183,10 @@ class Distill(Distillation, Experiment):
     def default_method(self) -> str:
         if not self.teacher:
             return "labels"
-        # networks of the user's own, whose stages are not known, and files that give embeddings alone
+        # networks of the user's own or of others, whose stages are not known, and files that give embeddings alone
         own = self.teacher == IN_MEMORY or (":" in self.model.name and not self.model.name.startswith("timm:"))
-        without_maps = own or self.teacher.lower().endswith(".onnx") or holds_embeddings(self.teacher)
+        other = self.teacher in READY or self.teacher.lower().endswith(".onnx")
+        without_maps = own or other or holds_embeddings(self.teacher)
         return "crrcd-images" if without_maps else "crrcd"
 
 

@@ -21,10 +21,13 @@ from crossres.models.encoder import Encoder
 from crossres.models.onnx_encoder import onnx_encoder
 from crossres.models.onnx_input import OnnxInput
 from crossres.models.pretrained import from_pretrained
+from crossres.models.ready import READY, ready_encoder
 
 
 def read_teacher(path: str, onnx_input: OnnxInput, *, trust_code: bool = False) -> Encoder:
-    """Read a teacher with `onnx_encoder`, `stored_encoder` or `from_pretrained`, by the path's ending."""
+    """Read a teacher that is in `READY`, an ONNX file, stored embeddings or a saved model, by its name."""
+    if path in READY:
+        return ready_encoder(path)
     if Path(path).suffix.lower() == ".onnx":
         return onnx_encoder(path, onnx_input)
     if holds_embeddings(path):

@@ -27,6 +27,7 @@ from crossres.evaluation.prepare import batch_outputs, degradation_of, loader_of
 from crossres.models.encoder import Encoder
 from crossres.models.onnx_input import OnnxInput
 from crossres.models.pretrained import from_pretrained
+from crossres.models.ready import READY
 from crossres.models.teachers import StoredBackbone, frozen_teacher, read_teacher, stored_outputs
 from crossres.models.weights import weights_sha256
 from crossres.training.faces import FaceTask
@@ -142,7 +143,7 @@ class FinishedRun:
         path, plain = distillation.teacher, distillation.teacher_name
         if path == IN_MEMORY:
             reason = "came from Python and was not saved"
-        elif not Path(path).exists():
+        elif path not in READY and not Path(path).exists():
             reason = f"is not at {path}"
         else:
             try:

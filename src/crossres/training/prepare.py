@@ -108,7 +108,9 @@ def read_images(
     train = sets.train
     if len(train) < 2:
         raise CrossresError(f"{config.data}: {len(train)} training image; training needs at least 2")
-    chosen = config.hr_size or (teacher and (teacher.info.get("hr_size") or teacher.input_size))
+    chosen = config.hr_size
+    if teacher is not None and not chosen and not teacher.info.get("enlarges"):
+        chosen = teacher.info.get("hr_size") or teacher.input_size
     own = None if chosen else own_size(train)
     hr_size: int = chosen or own or MIXED
     if not chosen and not own:
