@@ -73,7 +73,7 @@ def resolve_device(kind: str = "auto", precision: str = "auto", devices: int = 1
 
 @contextmanager
 def sharing_cores(say: Callable[[str], None], kept: int | None = None) -> Iterator[None]:
-    """Within the context, torch computes on half of its threads if half of the cores are busy now, and it is said.
+    """Within the context, torch uses half of its threads if half of the cores are busy now; a line says so.
 
     Threads wait for each other by spinning: two jobs on both of 2 cores are not half as fast each, but a twentieth.
     Where OMP_NUM_THREADS is set, and where the system does not say what its cores do, nothing changes.
