@@ -101,7 +101,8 @@ def summary_table(
     for name in (ENLARGED, *methods, *copies):
         rows = [column.get(name, ([], []))[0] for column in columns]
         cells = [_spread([MEASURES["accuracy"](row) for row in of_one]) if of_one else "" for of_one in rows]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        if any(cells):  # a method of the grid that is still to be run has none
+            lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -199,7 +199,7 @@ def realistic_table() -> str:
     grid = {
         (r["lr_size"], r["seed"]): r["protocols"][GALLERY]
         for r in read_results(grid_of(FACES).folder)
-        if method_of(r) == "crrcd + cosface"
+        if method_of(r) == "crrcd-paper + cosface"
     }
     read = {path.stem: json.loads(path.read_text()) for path in FACE_REALISTIC.glob("*.json")}
     teacher = json.loads(FACE_TEACHER.read_text())
@@ -210,11 +210,11 @@ def realistic_table() -> str:
                 **{("clean", size): teacher for size in sizes},
                 **{("realistic", size): read["teacher"] for size in sizes},
             },
-            "crrcd + cosface, trained on clean images of the size": {
+            "crrcd-paper + cosface, trained on clean images of the size": {
                 **{("clean", size): grid[size, 0] for size in sizes},
                 **{("realistic", size): read[f"clean-{size}"] for size in sizes},
             },
-            "crrcd + cosface, trained on realistic ones of 8x8 to 16x16": {
+            "crrcd-paper + cosface, trained on realistic ones of 8x8 to 16x16": {
                 **{("clean", size): read["realistic-on-clean"] for size in sizes},
                 **{("realistic", size): read["realistic"] for size in sizes},
             },
