@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from crossres.bench.bench import run_bench
     from crossres.config.deployment import Embed, Enroll, Export, Identify, Predict, Verify
-    from crossres.config.experiment import Distill, Faces, Teach
+    from crossres.config.experiment import Adapt, Distill, Faces, Teach
     from crossres.config.judging import Bench, Evaluate, EvaluateFaces, Match, Report, Transfer
     from crossres.config.options import Augment, Columns, Images, Model, Stages, TestImages, Train
     from crossres.core.errors import CrossresError
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from crossres.models.onnx_input import OnnxInput
     from crossres.models.pretrained import from_pretrained as load
     from crossres.report.report import write_report
+    from crossres.training.adapt import adapt
     from crossres.training.run import distill, distill_faces, teach
 
 __version__ = "0.1.0"
@@ -32,7 +33,7 @@ __version__ = "0.1.0"
 # Looked up at first use: `import crossres` and `crossres --help` load none of the heavy packages.
 _HOME = {
     **dict.fromkeys(("Embed", "Enroll", "Export", "Identify", "Predict", "Verify"), "config.deployment"),
-    **dict.fromkeys(("Distill", "Faces", "Teach"), "config.experiment"),
+    **dict.fromkeys(("Adapt", "Distill", "Faces", "Teach"), "config.experiment"),
     **dict.fromkeys(("Bench", "Evaluate", "EvaluateFaces", "Match", "Report", "Transfer"), "config.judging"),
     **dict.fromkeys(("Augment", "Columns", "Images", "Model", "Stages", "TestImages", "Train"), "config.options"),
     "CrossresError": "core.errors",
@@ -52,15 +53,16 @@ _HOME = {
     "load": "models.pretrained",
     "run_bench": "bench.bench",
     "write_report": "report.report",
+    "adapt": "training.adapt",
     **dict.fromkeys(("distill", "distill_faces", "teach"), "training.run"),
 }
 
 # fmt: off
 __all__ = [
-    "Augment", "Bench", "Columns", "CrossresError", "Degradation", "Distill", "Embed", "Encoder", "Enroll",
+    "Adapt", "Augment", "Bench", "Columns", "CrossresError", "Degradation", "Distill", "Embed", "Encoder", "Enroll",
     "Evaluate", "EvaluateFaces", "Export", "Faces", "Gallery", "Identify", "Images", "Match", "Model", "OnnxInput",
     "Predict", "Recognizer", "Report", "Stages", "Teach", "TestImages", "Train", "Transfer", "Verify",
-    "build_encoder", "distill", "distill_faces", "embed", "enroll", "evaluate", "evaluate_faces", "export",
+    "adapt", "build_encoder", "distill", "distill_faces", "embed", "enroll", "evaluate", "evaluate_faces", "export",
     "identify", "load", "match", "predict", "read", "run_bench", "teach", "transfer", "verify", "wrap",
     "write_report",
 ]

@@ -9,7 +9,11 @@ from crossres.data.degradation import Degradation, check_size
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"blur": (2, 1)}, {"noise": (0, 3)}, {"jpeg": (0, 50)}, {"jpeg": (-1, 50)}, {"contrast": (0, 11)}]
+    "wrong",
+    [
+        *({"blur": (2, 1)}, {"noise": (0, 3)}, {"jpeg": (0, 50)}, {"jpeg": (-1, 50)}, {"contrast": (0, 11)}),
+        *({"share": 0.0}, {"share": 1.5}),
+    ],
 )
 def test_wrong_parameters(wrong):
     with pytest.raises(CrossresError, match=f"degradation.{next(iter(wrong))}"):

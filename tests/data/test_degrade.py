@@ -240,3 +240,16 @@ def test_colours_change_before_all_else(size):
     others = draw(len(images), size, Degradation(noise=(0.01, 0.02)), torch.Generator().manual_seed(0))
     assert torch.equal(draws.noise, others.noise)
     assert torch.equal(draws.seed, others.seed)
+
+
+@pytest.mark.parametrize("size", [8, (6, 12)])
+def test_a_share_is_degraded_and_the_rest_only_shrunk(size):
+    hr = torch.rand(400, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    some = Degradation(blur=(0.5, 0.5), noise=(0.1, 0.1), jpeg=(20, 20), saturation=(0.2, 0.2), share=0.25)
+    draws = draw(400, size, some, torch.Generator().manual_seed(1))
+    plain = draws.quality == 0
+    assert plain.double().mean().item() == pytest.approx(0.75, abs=0.07)
+    mixed = degrade(hr, size, some, draws=draws)
+    shrunk = degrade(hr, size, draws=draws)
+    assert (mixed[plain] - shrunk[plain]).abs().max() <= 1.01 / 255
+    assert (mixed[~plain] - shrunk[~plain]).abs().amax((1, 2, 3)).min() > 0.05

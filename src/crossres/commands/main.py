@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "evaluate": ("judging", "Evaluate", "evaluate"),
     "transfer": ("judging", "Transfer", "transfer"),
     "match": ("judging", "Match", "match"),
+    "adapt": ("experiment", "Adapt", "adapt"),
     "bench": ("judging", "Bench", "bench"),
     "report": ("judging", "Report", "report"),
     "export": ("deployment", "Export", "export"),

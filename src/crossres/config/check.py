@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from crossres.config.experiment import IN_MEMORY, Experiment
+from crossres.config.experiment import IN_MEMORY, Distill, Experiment
 from crossres.config.record import PATHS
 from crossres.config.schema import TERM
 from crossres.core.errors import CrossresError, demand_utf8
@@ -52,6 +52,8 @@ def check(config: Experiment) -> None:
         check_size(distillation.lr_size, config.hr_size)
         if distillation.teacher_name and distillation.teacher in (None, IN_MEMORY):
             raise CrossresError("teacher_name names the architecture of a plain checkpoint: give its file as teacher")
+    if isinstance(config, Distill) and config.natural_labels and not config.natural:
+        raise CrossresError("natural_labels names a student that labels natural images; give --natural, too")
     for name in (*PATHS, "name", "model.weights"):
         demand_utf8(name, _value(config, name) or "")
     if config.name in ("", ".", "..") or "/" in config.name:

@@ -165,6 +165,8 @@ class Distill(Distillation, Experiment):
             on beside those that are shrunk. Of each the teacher sees an HR image of its group (images.group), or of
             its class where there is none.
         natural_share: share of each batch that they fill.
+        natural_labels: a trained student that labels them: no labels of their own are read, and those that it is not
+            sure of are left out. See crossres adapt.
     """
 
     command: ClassVar[str] = "crossres distill"
@@ -178,6 +180,7 @@ class Distill(Distillation, Experiment):
     name: str = "student"
     natural: str | None = None
     natural_share: float = 0.5
+    natural_labels: str | None = None
 
     @property
     def default_method(self) -> str:
@@ -188,6 +191,36 @@ class Distill(Distillation, Experiment):
         other = self.teacher in READY or self.teacher.lower().endswith(".onnx")
         without_maps = own or other or holds_embeddings(self.teacher)
         return "crrcd-images" if without_maps else "crrcd"
+
+
+@dataclass(kw_only=True)
+class Adapt:
+    """Adapt a trained student to a camera, from its crops without labels: train it on, into a run of its own.
+
+    The student labels the crops that it is sure of, and learns from them beside its own training images: the teacher
+    sees an image of each crop's class.
+
+    Args:
+        run: folder of the student's run; its data and its teacher have to be where they were.
+        crops: the camera's crops: a folder with images anywhere below it, or parquet files; all of them are read.
+        name: of the adapted run, which is written beside the student's; NAME-adapted if left out.
+        labelled: crops of the camera that have labels, of the student's classes: they compare both students, and an
+            adapted one that is worse on them is not kept.
+        epochs: of the training.
+        learning_rate: the highest of the training.
+    """
+
+    command: ClassVar[str] = "crossres adapt"
+    positional: ClassVar[tuple[str, ...]] = ("run", "crops")
+    returns_document: ClassVar[bool] = True
+    example: ClassVar[str] = "crossres adapt runs/student camera-crops"
+
+    run: str
+    crops: str
+    name: str | None = None
+    labelled: str | None = None
+    epochs: int = 10
+    learning_rate: float = 0.03
 
 
 @dataclass(kw_only=True)

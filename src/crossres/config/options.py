@@ -3,7 +3,7 @@
 The help of an option is its text below ``Args:`` in the docstring of its class or of a base.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import ClassVar, Literal
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -96,6 +96,11 @@ class Images(Reading):
     test_fraction: float = 0.2
     fit: Literal["crop", "squash", "pad"] = "crop"
     workers: int = 2
+
+
+def as_trained(images: Images) -> TestImages:
+    """Return how a training read its images, for a judgement of others."""
+    return TestImages(**{each.name: getattr(images, each.name) for each in fields(Reading)})
 
 
 @dataclass

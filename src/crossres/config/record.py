@@ -12,7 +12,7 @@ from crossres.config.experiment import Experiment
 from crossres.models.onnx_input import ONNX
 
 #: Options of an experiment that are paths, where it has them; a model's name and weights may be further ones.
-PATHS = ("data", "natural", "unlabelled", "teacher", "pairs", "cache_dir", "runs")
+PATHS = ("data", "natural", "natural_labels", "unlabelled", "teacher", "pairs", "cache_dir", "runs")
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -27,6 +27,7 @@ class Degradation:
         brightness: range of the factor of all values, before all else; [1,1] if left out, as for the next two.
         contrast: range of the factor of each value's distance to the image's mean.
         saturation: range of the factor of each pixel's distance to its luminance.
+        share: of the samples that all this is done to, above 0 and at most 1; the others are only shrunk.
     """
 
     preset: Literal["clean", "realistic"] = "clean"
@@ -37,6 +38,7 @@ class Degradation:
     brightness: Range | None = None
     contrast: Range | None = None
     saturation: Range | None = None
+    share: float = 1.0
 
     def __post_init__(self) -> None:
         for name, highest in (("blur", 16.0), ("noise", 1.0), ("jpeg", 100.0), *((name, 10.0) for name in COLOURS)):
@@ -47,6 +49,8 @@ class Degradation:
                 object.__setattr__(self, name, (float(low), float(high)))
         if self.jpeg and self.jpeg != (0.0, 0.0) and self.jpeg[0] < 1:
             raise CrossresError(f"degradation.jpeg: quality starts at 1, got {self.jpeg}; [0, 0] turns JPEG off")
+        if not 0 < self.share <= 1:
+            raise CrossresError(f"degradation.share: expected a share above 0 and at most 1, got {self.share:g}")
 
     def resolved(self) -> Degradation:
         """Return the same degradation with every range filled in from its preset."""

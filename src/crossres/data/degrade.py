@@ -24,7 +24,7 @@ class Draws(NamedTuple):
     size: Tensor  # side of its LR image, in pixels
     blur: Tensor  # sigma of its Gaussian blur, in LR pixels
     noise: Tensor  # standard deviation of its noise, in 0..1 of full scale
-    quality: Tensor  # of its JPEG, 1..100
+    quality: Tensor  # of its JPEG, 1..100, or 0 for none
     seed: Tensor  # of its noise, int64
     colour: Tensor  # its factors of brightness, contrast and saturation, (B, 3)
 
@@ -54,6 +54,10 @@ def draw(n: int, size: Size, degradation: Degradation, generator: torch.Generato
         seed += torch.randint(2**62, (1,), generator=generator)
     blur, noise, quality = uniform(ranges.blur), uniform(ranges.noise), uniform(ranges.jpeg)
     colour = torch.stack([uniform(getattr(ranges, name)) for name in COLOURS], dim=1)
+    if degradation.share < 1:
+        plain = torch.rand(n, generator=generator) >= degradation.share
+        for values, neutral in ((blur, 0.0), (noise, 0.0), (quality, 0.0), (colour, 1.0)):
+            values[plain] = neutral
     return Draws(sizes, blur, noise, quality, seed, colour)
 
 
@@ -100,7 +104,8 @@ def degrade(
         lr = lr + _normal(draws.seed, lr.shape[1:]) * draws.noise[:, None, None, None]
     lr = lr.clamp_(0, 1)
     if ranges.jpeg != (0.0, 0.0):
-        lr = jpeg(lr if low == high else _edges_repeated(lr, draws.size), draws.quality)
+        whole = lr if low == high else _edges_repeated(lr, draws.size)
+        lr = torch.where(draws.quality[:, None, None, None] > 0, jpeg(whole, draws.quality), lr)
     lr = lr.mul_(255).round_().div_(255)
     return lr if low == high else _enlarged(lr, low, draws.size)
 

@@ -1,10 +1,10 @@
 """What a classifier loses on images of other cameras, and how these look beside those it was trained on."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 
-from crossres.config.options import Reading, TestImages
+from crossres.config.options import as_trained
 from crossres.data.images import ImageSet
 from crossres.evaluation.discrepancy import discrepancy, natural_sets
 from crossres.evaluation.prepare import loader_of
@@ -23,8 +23,7 @@ def other_cameras(run: FinishedRun) -> Block | None:
     """
     if not run.shared.options.natural:
         return None
-    reading = TestImages(**{each.name: getattr(run.config.images, each.name) for each in fields(Reading)})
-    options = replace(run.judgement, natural=run.shared.options.natural, images=reading)
+    options = replace(run.judgement, natural=run.shared.options.natural, images=as_trained(run.config.images))
     sets = natural_sets(run.student, options)
     rows: list[tuple[str, list[Cell]]] = []
     for row in discrepancy(run.student, run.test.images, sets, options, run.device):

@@ -1,15 +1,27 @@
 """Natural images beside those that are shrunk: which of them are trained on, and which choose the epoch."""
 
+from typing import Any
+
 import numpy as np
+import torch
 
 from crossres.config.experiment import Distill
+from crossres.config.record import base_name
+from crossres.core.devices import resolve_device
 from crossres.core.errors import CrossresError
 from crossres.core.progress import Progress
+from crossres.data.degradation import check_size
 from crossres.data.images import ImageSet, left_out
+from crossres.data.loader import Loader
 from crossres.data.natural import shares_group
+from crossres.data.readers import read_unlabelled
 from crossres.data.splits import SPLIT_SEED, stratified_split
-from crossres.evaluation.prepare import read_split
+from crossres.evaluation.prepare import logits_of, read_split
+from crossres.models.pretrained import from_pretrained
 from crossres.training.task import ImageSets
+
+#: Confidence from which on the class that a student gives a crop is taken for its label.
+SURE = 0.8
 
 
 def with_natural(sets: ImageSets, config: Distill, progress: Progress) -> ImageSets:
@@ -28,11 +40,15 @@ def with_natural(sets: ImageSets, config: Distill, progress: Progress) -> ImageS
     """
     if config.train.images_per_class:
         raise CrossresError("train.images_per_class: natural images are drawn whatever their class; leave one out")
-    natural = read_split(config, "train", data=config.natural)
-    for line in left_out({"train": natural}):
-        progress.say(line)
-    train = _without_tested(sets.train, config, progress)
-    natural = _in_classes_of(train, natural)
+    train = sets.train
+    if config.natural_labels:
+        natural = _in_classes_of(train, _labelled(config, progress))
+    else:
+        natural = read_split(config, "train", data=config.natural)
+        for line in left_out({"train": natural}):
+            progress.say(line)
+        train = _without_tested(train, config, progress)
+        natural = _in_classes_of(train, natural)
     if natural.groups is not None:
         held = shares_group(natural, sets.val)
         tested = shares_group(natural, sets.test) & ~held
@@ -40,7 +56,7 @@ def with_natural(sets: ImageSets, config: Distill, progress: Progress) -> ImageS
             progress.say(f"{natural.name}: {tested.sum()} natural images left out: their groups are of the test")
     else:
         tested = held = np.zeros(len(natural), dtype=bool)
-        if config.train.val_fraction > 0:
+        if config.train.val_fraction > 0 and not config.natural_labels:  # own answers cannot tell a better epoch
             held[stratified_split(natural.labels, config.train.val_fraction, SPLIT_SEED)[1]] = True
     trained = natural.subset(~(held | tested))
     if not len(trained):
@@ -52,6 +68,41 @@ def with_natural(sets: ImageSets, config: Distill, progress: Progress) -> ImageS
     progress.say(f"{natural.name}: {len(trained)} natural images fill {share}{chooses if held.any() else ''}")
     val = natural.subset(held) if held.any() else sets.val
     return ImageSets(train, val, sets.test, trained, natural_val=bool(held.any()))
+
+
+def _labelled(config: Distill, progress: Progress) -> ImageSet:
+    """Read crops without labels and give each the class that ``config.natural_labels`` is sure of (Lee 2013).
+
+    The others are left out.
+
+    Raises:
+        CrossresError: no such student or crops, or crops that it is sure to be all of one class.
+    """
+    assert config.natural
+    assert config.natural_labels
+    encoder = from_pretrained(config.natural_labels, trust_code=config.trust_code)
+    if not encoder.classes:
+        raise CrossresError(f"natural_labels: {config.natural_labels} has no classes to label by")
+    given = config.images
+    how: Any = {"image_column": given.image_column, "corrupt": given.corrupt, "memory_mb": given.memory_mb}
+    crops = read_unlabelled(config.natural, **how)
+    device = resolve_device(config.device, config.precision)
+    _, high = check_size(config.lr_size)
+    loader = Loader(crops, hr_size=high, lr_size=high, fit=given.fit, device=device.torch)
+    shares = torch.softmax(logits_of(encoder.to(device.torch), loader, device.autocast), 1).cpu()
+    confidence, label = (part.numpy() for part in shares.max(1))
+    sure = confidence >= SURE
+    seen = np.unique(label[sure])
+    known = f"{base_name(config.natural_labels)} is sure of {sure.sum():,} of {len(crops):,} crops"
+    if len(seen) < 2:
+        raise CrossresError(f"{crops.name}: {known}, all of one class or none; label some of them")
+    progress.say(
+        f"{crops.name}: {known}, of {len(seen)} of its {len(encoder.classes)} classes; these are their labels"
+    )
+    labelled = crops.subset(sure)
+    labelled.labels, labelled.classes = label[sure].astype(np.int64), list(encoder.classes)
+    labelled.groups = None
+    return labelled
 
 
 def _without_tested(train: ImageSet, config: Distill, progress: Progress) -> ImageSet:
