@@ -203,6 +203,13 @@ def test_jpeg_agrees_with_pillow(quality, size):
     assert (ours - as_tensor(images)).abs().mean() > 0.2 / 255  # it does something
 
 
+@pytest.mark.parametrize(("grey", "right"), [(129, 130), (127, 126), (130, 130)])
+def test_jpeg_rounds_ties_as_libjpeg_does(grey, right):
+    image = np.full((1, 8, 8, 3), grey, np.uint8)
+    assert through_file(image, 50).mul(255).round().unique().tolist() == [right]
+    assert jpeg(as_tensor(image), torch.tensor([50.0])).mul(255).round().unique().tolist() == [right]
+
+
 def test_jpeg_of_saturated_colours_is_clamped_as_a_decoder_does():
     rng = np.random.default_rng(0)
     images = (rng.integers(0, 2, (64, 8, 8, 3)) * 255).astype(np.uint8)

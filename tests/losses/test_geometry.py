@@ -132,6 +132,22 @@ def test_equal_embeddings_and_a_batch_of_one_are_finite(loss, size: int) -> None
     assert student.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("apart", [0.0, 1e-3])
+@pytest.mark.parametrize("loss", [RKD(64, 128), HORKD(64, 128)])
+def test_equal_embeddings_have_no_gradient_of_rounding(loss, apart: float) -> None:
+    torch.manual_seed(7)
+    teacher, student = torch.randn(8, 64), torch.randn(8, 128)
+    student[1] = student[0] + apart * torch.randn(128)
+    grads = []
+    for dtype in (torch.float32, torch.float64):
+        given = student.detach().to(dtype, copy=True).requires_grad_()
+        loss.compute(teacher.to(dtype), given, None, None).backward()
+        grads.append(given.grad.double())
+    assert (grads[0] - grads[1]).norm() < 1e-3 * grads[1].norm()
+    if not apart and isinstance(loss, RKD):
+        assert grads[0].norm().item() == pytest.approx(0.101, abs=0.001)
+
+
 LABEL = torch.tensor([0, 1, 0, 2, 1, 0])
 
 

@@ -342,6 +342,15 @@ def test_black_images_and_a_batch_of_one_are_finite(kind: type[MapLoss]) -> None
     assert all(x.grad is None or x.grad.isfinite().all() for x in student)
 
 
+@pytest.mark.parametrize("kind", [AT, SP, NST])
+def test_a_factor_of_the_maps_changes_nothing(kind: type[MapLoss]) -> None:
+    torch.manual_seed(0)
+    teacher, student = ([torch.randn(6, *shape) for shape in shapes] for shapes in (TEACHER, STUDENT))
+    loss = kind(TEACHER, STUDENT)
+    faint = [0.01 * maps for maps in student]
+    assert loss(teacher, faint).item() == pytest.approx(loss(teacher, student).item(), rel=1e-4)
+
+
 def test_teacher_maps_may_come_averaged_to_a_size_between() -> None:
     """As its cache keeps them, for losses of the same run that compare them at other sizes."""
     shapes = [(3, 2, 2), (4, 1, 1)]

@@ -33,7 +33,7 @@ def naive(loss, student, label, mean=None, deviation=None):
     weights = loss.prototypes.double()
     lengths = [float(e.detach().norm()) for e in student]
     now = sum(lengths) / SIZE
-    spread = math.sqrt(sum((x - now) ** 2 for x in lengths) / SIZE)
+    spread = math.sqrt(sum((x - now) ** 2 for x in lengths) / (SIZE - 1))
     keep = 0 if mean is None else getattr(loss, "momentum", 0)
     mean = keep * (mean or 0) + (1 - keep) * now
     deviation = keep * (deviation or 0) + (1 - keep) * spread

@@ -22,12 +22,6 @@ from crossres.core.types import Bools
 Document = Mapping[str, Any]
 Documents = Sequence[Document]
 
-#: Two-sided 95 % quantile of Student's t for 1, 2, ... degrees of freedom; beyond the table the normal's.
-_T95 = (
-    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
-    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
-    *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
-)
 #: Options that a method is made of.
 _METHOD = ("losses", "teacher", "teacher_name", "teacher_cache", "teacher_views", "onnx_input", "stages")
 
@@ -112,8 +106,9 @@ def paired_gain(results: Documents, baseline: Documents, key: str = "top1_last")
         return float("nan"), None
     if len(gains) < 2:
         return gains[0], None
-    quantile = _T95[len(gains) - 2] if len(gains) - 2 < len(_T95) else 1.96
-    half = quantile * stdev(gains) / sqrt(len(gains))
+    from scipy.stats import t
+
+    half = float(t.ppf(0.975, len(gains) - 1)) * stdev(gains) / sqrt(len(gains))
     right = [] if key.startswith("val_") else right_answers(pairs)
     if right:
         of_images = np.mean([ours.astype(float) - theirs for ours, theirs in right], axis=0)

@@ -62,7 +62,8 @@ def jpeg(images: Tensor, quality: Tensor) -> Tensor:
     blocks = blocks_of(ycc)
     scale = torch.where(quality < 50, 5000 / quality.clamp(min=1), 200 - 2 * quality).floor()[:, None, None, None]
     table = ((tables * scale + 50) / 100).floor().clamp(1, 255)[:, :, None, None]
-    coefficients = torch.round(dct @ blocks @ dct.T / table) * table
+    steps = dct @ blocks @ dct.T / table
+    coefficients = steps.sign() * (steps.abs() + 0.5).floor() * table  # libjpeg rounds a tie away from 0
     decoded = (dct.T @ coefficients @ dct).transpose(3, 4).flatten(4, 5).flatten(2, 3)
     decoded[:, 0] += 128
     # a decoder keeps all three planes in 8 bits; chroma is centred on 0 here

@@ -16,8 +16,8 @@ class AdaFace(MarginHead):
         \hat n_i = \mathrm{clip}\Big( \frac{|e_i| - \mu}{\sigma / h}, -1, 1 \Big), \quad
         z_{iy_i} = \cos\big(\theta_{iy_i} - m \hat n_i\big) - m (\hat n_i + 1)
 
-    :math:`\mu` and :math:`\sigma` are running means of the lengths' mean and standard deviation in a batch; no
-    gradient flows through :math:`\hat n`, and the angle stays inside :math:`0..\pi`. The rest is
+    :math:`\mu` and :math:`\sigma` are running means of the lengths' mean and standard deviation (over n - 1) in a
+    batch; no gradient flows through :math:`\hat n`, and the angle stays inside :math:`0..\pi`. The rest is
     :class:`MarginHead`'s: softmax over the scaled cosines to a prototype for each identity.
 
     Args:
@@ -50,7 +50,7 @@ class AdaFace(MarginHead):
 
     def with_margin(self, cosine: Tensor, length: Tensor) -> Tensor:
         length = length.detach().clamp(1e-3, 100)
-        mean, deviation = length.mean(), length.std(correction=0)
+        mean, deviation = length.mean(), length.std(correction=min(1, len(length) - 1))
         known, kept = self.deviation >= 0, self.momentum if self.training else 1.0
         mean = torch.where(known, torch.lerp(mean, self.mean, kept), mean)
         deviation = torch.where(known, torch.lerp(deviation, self.deviation, kept), deviation)

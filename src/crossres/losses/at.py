@@ -1,9 +1,9 @@
 """Attention transfer."""
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from crossres.losses.base import demand
-from crossres.losses.geometry import unit
 from crossres.losses.maps import MapLoss, Maps, Shapes
 
 
@@ -29,6 +29,7 @@ class AT(MapLoss):
     def compute(self, teacher: Maps, student: Maps, label: Tensor | None, index: Tensor | None) -> Tensor:
         loss = student[0].new_zeros(())
         for pair in zip(teacher, student, strict=True):
-            t, s = (unit(maps.abs().pow(self.power).mean(1).flatten(1)) for maps in pair)
+            # not `unit`, whose floor would meet powers: the loss should not change with a factor of the maps
+            t, s = (F.normalize(maps.abs().pow(self.power).mean(1).flatten(1)) for maps in pair)
             loss = loss + (t - s).square().mean()
         return loss

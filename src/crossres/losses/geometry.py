@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 # Below this length a vector is not stretched to 1: a difference of two equal embeddings is rounding noise.
-# Below this distance two embeddings count as equal.
 SMALL = 1e-4
+# Below this share of the mean distance two embeddings count as equal.
+EQUAL = 1e-5
 # Added to a variance, as batch norm does.
 EPSILON = 1e-5
 
@@ -60,25 +61,20 @@ def mean_cosine(a: Tensor, b: Tensor) -> Tensor:
 
 def distances(embedding: Tensor) -> Tensor:
     """Return (B, B) Euclidean distances in units of their mean over the pairs that differ."""
-    lengths = _lengths(embedding)
-    apart = len(embedding) * (len(embedding) - 1)
-    return lengths / (lengths.sum() / max(1, apart)).clamp(min=1e-6)
+    _, lengths = _apart(embedding)
+    pairs = len(embedding) * (len(embedding) - 1)
+    return lengths / (lengths.sum() / max(1, pairs)).clamp(min=1e-6)
 
 
 def angles(embedding: Tensor) -> Tensor:
     """Return (B, B, B): cosines of the angles at j between i and k, in the order j, i, k.
 
-    From the inner products alone, ``<e_i - e_j, e_k - e_j> = g_ik - g_ij - g_jk + g_jj``, so that no tensor of
-    B x B x width is made. Where two embeddings are equal the cosine is 0.
+    Where two embeddings are equal the cosine is 0.
     """
-    # the angles do not change, but the products lose fewer digits
-    embedding = embedding - embedding.mean(0)
-    inner = embedding @ embedding.T
-    own = inner.diagonal()
-    lengths = _lengths(embedding)
-    inverse = torch.where(lengths > SMALL, 1 / lengths.clamp(min=SMALL), 0.0)
-    towards = inner - own  # (i, j): g_ij - g_jj
-    return (inner[None] - towards.T[:, :, None] - inner[:, None, :]) * (inverse[:, :, None] * inverse[:, None, :])
+    apart, lengths = _apart(embedding)
+    differ = lengths > EQUAL * lengths.detach().mean()
+    direction = apart * torch.where(differ, 1 / torch.where(differ, lengths, 1.0), 0.0)[..., None]
+    return direction @ direction.transpose(1, 2)
 
 
 def unlike(teacher: Tensor, student: Tensor, pair: float, triplet: float) -> Tensor:
@@ -91,8 +87,12 @@ def unlike(teacher: Tensor, student: Tensor, pair: float, triplet: float) -> Ten
     return loss
 
 
-def _lengths(embedding: Tensor) -> Tensor:
-    squares = embedding.square().sum(1)
-    squared = (squares[:, None] + squares - 2 * embedding @ embedding.T).clamp(min=1e-12)
-    # rounding leaves a little on the diagonal
-    return squared.sqrt() * ~torch.eye(len(embedding), dtype=torch.bool, device=embedding.device)
+def _apart(embedding: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the differences (B, B, width), ``e_i - e_j`` in the order j, i, and their lengths (B, B).
+
+    From the differences themselves: from inner products, rounding leaves a length between equal embeddings.
+    """
+    apart = embedding - embedding[:, None]
+    squared = apart.square().sum(-1)
+    differ = squared > 0
+    return apart, torch.where(differ, torch.where(differ, squared, 1.0).sqrt(), 0.0)

@@ -1,8 +1,8 @@
 """Similarity-preserving distillation."""
 
+import torch.nn.functional as F
 from torch import Tensor
 
-from crossres.losses.geometry import unit
 from crossres.losses.maps import MapLoss, Maps
 
 
@@ -17,4 +17,4 @@ class SP(MapLoss):
 
     def compute(self, teacher: Maps, student: Maps, label: Tensor | None, index: Tensor | None) -> Tensor:
         t, s = teacher[-1].flatten(1), student[-1].flatten(1)
-        return (unit(t @ t.T) - unit(s @ s.T)).square().mean()
+        return (F.normalize(t @ t.T) - F.normalize(s @ s.T)).square().mean()
