@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from crossres.core.errors import CrossresError
 from crossres.deploy.facts import Facts
@@ -59,6 +59,7 @@ HOSTILE = [
     (np.zeros((4, 4, 3), np.float32), "float32"),
     (np.zeros((0, 4, 3), np.uint8), "empty or too large"),
     (3.5, "it is float"),
+    (io.StringIO("text"), "it is open as text"),
 ]
 
 
@@ -69,6 +70,16 @@ def test_hostile_photos_are_refused_in_a_line(source: object, why: str) -> None:
     assert why in str(raised.value)
     assert "\n" not in str(raised.value)
     assert MAX_PIXELS < 40_000 * 40_000
+
+
+def test_sound_pixels_beside_what_nobody_needs() -> None:
+    pixels = noise(12, 12)
+    text = PngImagePlugin.PngInfo()
+    text.add_text("parameters", "a" * 3_000_000, zip=True)
+    assert np.array_equal(read_photo(encoded(pixels, pnginfo=text)), pixels)
+    file, phone = io.BytesIO(), Image.fromarray(noise(16, 16))  # with a smaller second picture
+    phone.save(file, "MPO", save_all=True, append_images=[phone.resize((8, 8))], quality=95)
+    assert read_photo(file.getvalue()).shape == (16, 16, 3)
 
 
 def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:

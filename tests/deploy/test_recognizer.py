@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -57,13 +59,28 @@ def test_the_same_photo_as_path_bytes_pillow_and_pixels(both: tuple[Recognizer, 
         path.read_bytes(),
         Image.open(path),
         pixels,
-        np.dstack([pixels, np.full((16, 16), 255)]),
+        np.dstack([pixels, np.full((16, 16, 1), 255, np.uint8)]),
+        memoryview(path.read_bytes()),
+        io.BytesIO(path.read_bytes()),
     ]
-    given[-1] = given[-1].astype(np.uint8)
     answers = both[1].predict(given)
-    assert [answer.name for answer in answers] == [str(path)] * 2 + [f"image {i}" for i in range(2, 6)]
+    assert [answer.name for answer in answers] == [str(path)] * 2 + [f"image {i}" for i in range(2, 8)]
     assert len({answer.embedding.tobytes() for answer in answers}) == 1
+    with path.open("rb") as file:
+        for source in (file, memoryview(path.read_bytes()), pixels):
+            (alone,) = both[1].predict(source)
+            assert alone.embedding.tobytes() == answers[0].embedding.tobytes()
     assert [answer.name for answer in both[1].predict(tmp_path)] == [str(path)]
+
+
+def test_a_pickled_one_answers_alike(both: tuple[Recognizer, Recognizer], student: Path, onnx_file: Path) -> None:
+    photo = RNG.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    for path in (student, onnx_file):
+        recognizer = Recognizer.load(path)
+        again = pickle.loads(pickle.dumps(recognizer))
+        assert again.predict(photo)[0].embedding.tobytes() == recognizer.predict(photo)[0].embedding.tobytes()
+    with pytest.raises(pickle.PicklingError, match="load it in each process"):
+        pickle.dumps(Recognizer(both[1]._engine, "here"))
 
 
 def test_it_sees_what_training_showed(student: Path, drawn: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Literal, get_args
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from crossres.core.errors import CrossresError, nearest, one_line
 from crossres.core.types import Float64s, Pixels
@@ -19,6 +19,8 @@ Fit = Literal["crop", "squash", "pad"]
 
 #: The decoders that may run on a user's bytes: the raster formats the readers look for, and no others.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+#: Pillow refuses a PNG with more text than this, as of editors and image generators, whose pixels are sound.
+PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY)
 #: Grey values, 0..1, that count as black and as white.
 BLACK, WHITE = 0.02, 0.98
 

@@ -13,7 +13,7 @@ from crossres.data.images import ImageSet
 from crossres.data.splits import Split, name_bytes, require_own_split
 
 #: How the name of an image file ends, in lower case.
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 _TEST_FOLDERS = ("test", "val", "validation")  # the first one present is the test split
 
 

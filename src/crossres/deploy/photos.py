@@ -3,7 +3,7 @@
 import io
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from crossres.data.folder import IMAGE_SUFFIXES, files_below
 from crossres.deploy.facts import Facts
 
 #: What a photo may be given as.
-Source = str | Path | bytes | Image.Image | npt.NDArray[Any]
+Source = str | Path | bytes | bytearray | memoryview | IO[bytes] | Image.Image | npt.NDArray[Any]
 
 #: Pixels of the largest image that is decoded; its header says them before.
 MAX_PIXELS = 50_000_000
@@ -32,7 +32,7 @@ FINER = 8
 def read_photo(source: Source, name: str = "") -> Pixels:
     """Return a photo as uint8 (H, W, 3) RGB; errors call it by its name, or its path.
 
-    It may be a path, the bytes of a file, a Pillow image, or pixels: uint8 (H, W), (H, W, 3) or (H, W, 4).
+    It may be a path, an open file or its bytes, a Pillow image, or pixels: uint8 (H, W), (H, W, 3) or (H, W, 4).
     CrossresError: not an image, a damaged or animated one, more than `MAX_PIXELS` pixels, or another type.
     """
     name = name or (str(source) if isinstance(source, (str, Path)) else "image")
@@ -60,10 +60,12 @@ def _stream(source: Any, name: str) -> io.BytesIO:
                 source = file.read(MAX_BYTES + 1)
         except OSError as error:
             raise CrossresError(f"{name}: {error.strerror}") from None
+    elif callable(getattr(source, "read", None)):
+        source = source.read(MAX_BYTES + 1)
     if not isinstance(source, (bytes, bytearray, memoryview)):
-        kind = type(source).__name__
-        raise CrossresError(f"{name} is {kind}; give a path, the bytes of a file, a Pillow image or an array")
-    if len(source) > MAX_BYTES:
+        kind = "open as text" if isinstance(source, str) else type(source).__name__
+        raise CrossresError(f"{name} is {kind}; give a path, an open file or its bytes, a Pillow image or an array")
+    if memoryview(source).nbytes > MAX_BYTES:
         raise CrossresError(f"{name}: the file is larger than {MAX_BYTES // 2**20} MB; shrink the image")
     return io.BytesIO(source)
 
@@ -73,8 +75,9 @@ def _decoded(image: Image.Image, name: str) -> Pixels:
     if width * height > MAX_PIXELS:
         pixels = f"{width}x{height} pixels are more than {MAX_PIXELS // 10**6} million"
         raise CrossresError(f"{name}: {pixels}; crop or shrink it")
-    if getattr(image, "n_frames", 1) > 1:
-        raise CrossresError(f"{name}: holds {image.n_frames} frames; give one of them as an image")  # type: ignore[attr-defined]
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":  # a phone's JPEG with a second picture: the first one is the photo
+        raise CrossresError(f"{name}: holds {frames} frames; give one of them as an image")
     return np.asarray(to_rgb(image))
 
 
@@ -128,8 +131,9 @@ def named(images: Source | Iterable[Source]) -> Iterator[tuple[str, Source]]:
     A folder without any image among several sources is itself yielded: `read_photo` says what is wrong with it. A
     single one is a CrossresError.
     """
-    # of an array, (N, H, W, 3) are several
-    single = isinstance(images, (str, Path, bytes, bytearray, Image.Image)) or getattr(images, "ndim", 4) < 4
+    # of an array, (N, H, W, 3) are several; a file would else be its lines, and what cannot be counted is one, too
+    one = isinstance(images, (str, Path, bytes, bytearray, memoryview, Image.Image)) or hasattr(images, "read")
+    single = one or not hasattr(images, "__iter__") or getattr(images, "ndim", 4) < 4
     sources: Iterable[Any] = [images] if single else images  # type: ignore[assignment]
     for number, source in enumerate(sources):
         is_path = isinstance(source, (str, Path))

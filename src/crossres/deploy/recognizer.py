@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import pickle
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -120,6 +122,7 @@ class Recognizer:
 
     def __init__(self, engine: Engine, source: str) -> None:
         self._engine = engine
+        self._load: Callable[[], Recognizer] | None = None
         self.facts = engine.facts
         self.source = source
         self.digest = engine.digest
@@ -140,13 +143,24 @@ class Recognizer:
         Raises:
             CrossresError: nothing there, a broken file, or a package that is missing.
         """
+        engine: Engine | None = None
         if Path(path).suffix.lower() == ".onnx" or Path(path).is_file():
             session = open_session(path, threads)
             if FACTS in session.get_modelmeta().custom_metadata_map:
-                return cls(OnnxEngine(path, threads, session), str(path))
-        from crossres.deploy.deployed import TorchEngine
+                engine = OnnxEngine(path, threads, session)
+        if engine is None:
+            from crossres.deploy.deployed import TorchEngine
 
-        return cls(TorchEngine(path, trust_code=trust_code, onnx_input=onnx_input), str(path))
+            engine = TorchEngine(path, trust_code=trust_code, onnx_input=onnx_input)
+        loaded = cls(engine, str(path))
+        loaded._load = partial(cls.load, path, threads=threads, trust_code=trust_code, onnx_input=onnx_input)
+        return loaded
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle where it was loaded from, not the network: what unpickles it opens the file again."""
+        if self._load is None:
+            raise pickle.PicklingError("this Recognizer was not loaded from a file; load it in each process")
+        return self._load, ()
 
     def predict(self, images: Source | Iterable[Source], *, batch_size: int = 64) -> list[Answer]:
         """Answer for every photo, in order; see `stream`."""
@@ -158,8 +172,8 @@ class Recognizer:
         A photo that cannot be read has an `Answer` with ``error`` in its place.
 
         Args:
-            images: a path, a folder, bytes of a file, a Pillow image, uint8 pixels (H, W, 3) or (N, H, W, 3), or
-                several of them.
+            images: a path, a folder, an open file or its bytes, a Pillow image, uint8 pixels (H, W, 3) or
+                (N, H, W, 3), or several of them.
             batch_size: photos that are run together, where their sizes agree.
 
         Raises:
