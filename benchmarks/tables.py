@@ -293,7 +293,7 @@ def all_tables(*, write: bool) -> dict[str, str]:
     for recipe in GRIDS:
         tables[recipe.stem] = grid_table(recipe, write=write)
         results = comparison_of(recipe)[1].results if has_results(recipe) else []
-        if judged := [r for r in results if r.get("transfer") and r["seed"] == 0]:
+        if judged := [r for r in results if r.get("transfer")]:
             tables[f"{recipe.stem}-transfer"] = transfer_table(judged)
             tables[f"{recipe.stem}-sizes"] = sizes_table(judged)
     return tables | {recipe.stem: validation_table(recipe) for recipe in CHOOSING}

@@ -34,7 +34,7 @@ def benched(
     folder = tmp_path_factory.mktemp("benched")
     grid = shapes_grid(folder)
     grid["transfer"] = {"again": {"data": str(drawn), "images": {"label_column": "label"}}}
-    grid["natural"] = {"small": {"data": str(drawn), "split": "test"}}
+    grid["natural"] = {"small": {"data": str(drawn)}}
     grid["unseen"] = {"harsh": {"preset": "realistic", "kernel": "area"}}
     run_bench(written(grid), say=lambda _: None)
     return folder, grid
@@ -57,12 +57,12 @@ def test_a_result_has_its_judgements_and_is_not_done_again(benched: tuple[Path, 
     document = json.loads(done.read_text())
     assert document["grid"]["method"] == "ce"
     assert set(document["grid"]["inputs"]) == {"data", "transfer", "natural"}
-    assert document["natural"]["small"].keys() == {"dataset", "images", "top1", "top5"}
+    assert document["natural"]["small"].keys() == {"name", "images", "groups", "top1", "drop", "interval"}
     assert document["transfer"]["again"]["classes"] == 4
     assert document["unseen"]["harsh"]["degradation"]["preset"] == "realistic"
     assert set(document["unseen"]["harsh"]) == {"degradation", "top1", "top5", "curve"}
     elsewhere = (folder / "results" / "transfer.md").read_text()
-    assert elsewhere.startswith("| method | again, probe | again, kNN | shapes | small | harsh |")
+    assert elsewhere.startswith("| setting | method | again, probe | again, kNN | shapes | small | harsh |")
     assert f"| ce | {document['transfer']['again']['probe_top1']:.2f} |" in elsewhere
     before = (done.read_bytes(), done.stat().st_mtime_ns)
     lines: list[str] = []

@@ -136,12 +136,12 @@ def test_what_a_run_is_judged_by(grid: dict[str, Any], tmp_path: Path, monkeypat
     monkeypatch.setenv("ELSEWHERE", str(tmp_path))
     grid["base"] |= {"device": "cpu", "images": {"label_column": "fine", "classes": ["bar", "disc"]}}
     grid["transfer"] = {"other": {"data": "$ELSEWHERE/x", "images": {"label_column": "label"}}}
-    grid["natural"] = {"far": {"data": "$ELSEWHERE/far", "split": "all"}}
+    grid["natural"] = {"far": {"data": "$ELSEWHERE/far"}}
     grid["unseen"] = {"hard": {"kernel": "area", "blur": [1, 1]}}
     parsed = read_grid(written(grid, tmp_path))
     (_, _, transfer), (_, _, natural), (part, name, unseen) = judgements_of(parsed, next(runs_of(parsed)))
     assert isinstance(natural, Evaluate)
-    assert (natural.data, natural.split, natural.native) == (f"{tmp_path}/far", "all", True)
+    assert natural.natural == [f"{tmp_path}/far"]
     model = str(tmp_path / "runs/shapes/resnet8-8x8-ce-seed0/model")
     assert isinstance(transfer, Transfer)
     assert (transfer.model, transfer.data, transfer.device) == (model, f"{tmp_path}/x", "cpu")

@@ -50,12 +50,24 @@ def test_what_students_are_worth_elsewhere() -> None:
         },
     ]
     assert transfer_table(judged).splitlines() == [
-        "| method | digits, probe | digits, kNN | crops | nearest |",
-        "|---|---|---|---|---|",
-        "| kd | 80.00 | 70.00 | 49.00 |  |",
-        "| ce |  |  | 39.00 | 30.00 |",
+        "| setting | method | digits, probe | digits, kNN | crops | nearest |",
+        "|---|---|---|---|---|---|",
+        "| resnet8 8x8 | kd | 80.00 | 70.00 | 49.00 |  |",
+        "| resnet8 8x8 | ce |  |  | 39.00 | 30.00 |",
     ]
-    assert sizes_table(judged).splitlines()[::2] == ["| method | 4x4 | 8x8 |", "| kd | 5.00 | 9.00 |"]
+    assert sizes_table(judged).splitlines()[::2] == [
+        "| setting | method | 4x4 | 8x8 |",
+        "| resnet8 8x8 | kd | 5.00 | 9.00 |",
+    ]
+    far = {"natural": {"far": {"top1": 20.0}}}
+    seeds = [
+        *(result("ce", seed, 16 + seed) | {"dataset": "crops"} | far for seed in (0, 2)),
+        result("ce", 0, 10, size=16) | {"dataset": "crops", "natural": {"far": {"top1": 15.0}}},
+    ]
+    assert transfer_table(seeds).splitlines()[2:] == [
+        "| resnet8 8x8 | ce | 41.50 ± 3.54 | 20.00 ± 0.00 |",
+        "| resnet8 16x16 | ce | 24.00 | 15.00 |",
+    ]
 
 
 def test_sizes_are_in_order() -> None:

@@ -86,7 +86,8 @@ def test_jpeg_is_read_from_files(photos: Path, tmp_path: Path, capsys: pytest.Ca
     result = json.loads(capsys.readouterr().out)
     assert (result["jpeg"], result["jpeg_from_files"]) == (60, True)
     assert result["degradation"]["jpeg"] == [60, 60]
-    assert result["blur"] == pytest.approx(0.3, rel=0.25)
+    assert result["blur"] == pytest.approx(0.3, abs=0.15)  # another kernel makes up for some of it
+    assert result["auc_after"] < 0.6
 
 
 @pytest.mark.parametrize("quality", [5, 30, 50, 75, 95, 100])
@@ -106,7 +107,7 @@ def test_what_says_nothing_of_a_camera_is_refused(photos: Path, tmp_path: Path) 
     (tmp_path / "empty").mkdir()
     assert line(tmp_path / "empty").startswith(f"{tmp_path / 'empty'} ")
     one = saved(small[:1], tmp_path / "one")
-    assert line(one) == f"{one}: 1 images; an estimate needs at least 20"
+    assert line(one) == f"{one}: 1 image; an estimate needs at least 20"
     alike = saved(small[:1].expand(30, -1, -1, -1), tmp_path / "alike")
     assert line(alike) == "alike: the crops are all alike; give crops of different scenes"
     flat = saved(torch.linspace(0, 1, 30)[:, None, None, None].expand(-1, 3, 16, 16), tmp_path / "flat")

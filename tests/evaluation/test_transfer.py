@@ -68,7 +68,7 @@ def test_another_degradation_gives_other_embeddings(encoder: Encoder) -> None:
 
 
 def test_what_cannot_be_judged_is_said_in_one_line(encoder: Encoder) -> None:
-    with pytest.raises(CrossresError, match=r"^colours: too few training images to choose on; each class needs"):
+    with pytest.raises(CrossresError, match=r"^colours: too few images to choose on; a class needs"):
         transfer(encoder, coloured([1, 1, 1], 0), coloured([3, 3, 3], 1))
     other = coloured([3, 3, 3], 1)
     other.classes = ["r", "g", "c"]

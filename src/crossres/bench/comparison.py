@@ -117,11 +117,11 @@ def compare_folder(folder: Path, baseline: str, costs: Costs | None = None) -> C
     baseline of its setting is left out.
     """
     results = read_results(folder)
-    base = {_setting(result): result for result in results if method_of(result) == baseline}
+    base = {setting_of(result): result for result in results if method_of(result) == baseline}
     kept: list[Document] = []
     left_out = []
     for result in results:
-        other = base.get(_setting(result))
+        other = base.get(setting_of(result))
         if unlike := differences(result, other) if other else []:
             left_out.append(f"{result['name']}: left out, as it differs from {baseline} in {', '.join(unlike)}.")
         else:
@@ -142,7 +142,7 @@ def compare_methods(results: Documents, baseline: str = "ce", costs: Costs | Non
     """
     settings: dict[tuple[str, str], dict[str, list[Document]]] = defaultdict(lambda: defaultdict(list))
     for result in results:
-        settings[_setting(result)][method_of(result)].append(result)
+        settings[setting_of(result)][method_of(result)].append(result)
     scores = []
     for setting, tried in settings.items():
         methods = {method: best_factor(members) for method, members in tried.items()}
@@ -202,7 +202,7 @@ def _score(
     )
 
 
-def _setting(result: Document) -> tuple[str, str]:
+def setting_of(result: Document) -> tuple[str, str]:
     """Return the setting without and with its size."""
     size, place = result["lr_size"], result.get("grid", {})
     lr = f"{size}x{size}" if isinstance(size, int) else "-".join(f"{side}x{side}" for side in size)

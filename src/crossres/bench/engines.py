@@ -23,7 +23,7 @@ from crossres.core.progress import Overview
 #: Runs as they end, each with its result or ``{name, error}``.
 Ends = Iterator[tuple[GridRun, dict[str, Any]]]
 #: What a result keeps of a judgement; all of the others.
-KEPT = {"unseen": ("degradation", "top1", "top5", "curve"), "natural": ("dataset", "images", "top1", "top5")}
+KEPT = {"unseen": ("degradation", "top1", "top5", "curve")}
 #: Seconds between two looks at the runs' logs.
 LOOK_EVERY = 2.0
 
@@ -105,6 +105,8 @@ def _carry_out(
         for part, name, options in judgements_of(grid, run):
             where = f"{part}.{name}: "
             judged = json.loads(command(options, "--json"))
+            if part == "natural":
+                judged = judged["discrepancy"][1]  # after the images as trained
             if part in KEPT:
                 judged = {key: judged[key] for key in KEPT[part]}
             document.setdefault(part, {})[name] = judged

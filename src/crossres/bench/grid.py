@@ -55,7 +55,7 @@ class Grid:
         transfer: by name, a data set that each student's embeddings are judged on after its run: ``{data: ...}``
             and the options of ``crossres transfer``; ``$NAME`` in a path is an environment variable.
         natural: by name, a data set of the same classes whose images are small by nature, which each student is also
-            tested on, as they are: ``{data: ...}`` and the options of ``crossres evaluate``.
+            tested on, as they are: ``{data: ...}``, read as the base's ``images`` say.
         unseen: by name, the options of a degradation that the student is also tested under.
         protocols: of faces, by name: each student is also judged by ``crossres faces evaluate`` with these options,
             ``{data: ...}`` among them; ``$NAME`` in a path is an environment variable.
@@ -150,6 +150,9 @@ def _check(grid: Grid) -> None:
             short = {"methods": isinstance(value, str), "degradations": value is None}.get(name)
             if not (isinstance(key, str) and (short or isinstance(value, dict))):
                 raise CrossresError(f"{name}.{key}: expected its options as 'key: value', got {value!r}")
+    for name, options in grid.natural.items():
+        if options.keys() != {"data"}:
+            raise CrossresError(f"natural.{name}: expected 'data: FOLDER' alone, got {', '.join(options)}")
     for name in (*OF_DATA, "unseen") if grid.task == "faces" else ("protocols",):
         if getattr(grid, name):
             raise CrossresError(f"{name}: does not apply to task {grid.task}; leave it out")
@@ -240,7 +243,7 @@ def judgements_of(grid: Grid, run: GridRun) -> Iterator[tuple[str, str, Judgemen
     own = {"data": config.data, "images": {each.name: getattr(config.images, each.name) for each in fields(Reading)}}
     trees: dict[str, dict[str, Any]] = {
         "transfer": grid.transfer,
-        "natural": {name: options | {"native": True} for name, options in grid.natural.items()},
+        "natural": {name: own | {"natural": [options["data"]]} for name, options in grid.natural.items()},
         "unseen": {name: own | {"degradation": {"preset": "clean"} | kind} for name, kind in grid.unseen.items()},
         # all students of a grid are judged beside one gallery
         "protocols": {

@@ -4,8 +4,9 @@ import csv
 import io
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from statistics import mean, stdev
 
-from crossres.bench.comparison import MEASURES, Comparison, MethodScore, probability, ranks, sentences
+from crossres.bench.comparison import MEASURES, Comparison, MethodScore, probability, ranks, sentences, setting_of
 from crossres.bench.results import Document, method_of
 from crossres.core.files import write_atomically
 from crossres.evaluation.statistics import mean_ranks
@@ -128,44 +129,77 @@ def transfer_table(results: Iterable[Document]) -> str:
     """Return a Markdown table of what students are worth elsewhere: on other data, natural or degraded in other ways.
 
     Linear probe and nearest neighbours for each data set, top-1 on the run's own test images, on natural ones and
-    under each degradation; of the weights that were best on validation. The best on its own test images comes first.
+    under each degradation; of the weights that were best on validation, mean ± standard deviation over the seeds. In
+    each setting the best on its own test images comes first.
 
     Args:
         results: ``result.json`` documents of a grid with ``transfer``, ``natural`` or ``unseen``.
     """
-    ordered = sorted(results, key=lambda r: -r["top1_best_val"])
-    sets = list(dict.fromkeys(name for r in ordered for name in r.get("transfer", {})))
-    kinds = dict.fromkeys((part, name) for part in ("natural", "unseen") for r in ordered for name in r.get(part, {}))
+    documents = list(results)
+    sets = list(dict.fromkeys(name for r in documents for name in r.get("transfer", {})))
+    parts = ("natural", "unseen")
+    kinds = dict.fromkeys((part, name) for part in parts for r in documents for name in r.get(part, {}))
     kinds.pop(("unseen", OTHER_SIZES), None)
-    rows = []
-    for r in ordered:
-        judged = [r.get("transfer", {}).get(name, {}).get(key) for name in sets for key in ("probe_top1", "knn_top1")]
-        values = [*judged, r["top1_best_val"], *(r.get(part, {}).get(name, {}).get("top1") for part, name in kinds)]
-        rows.append([method_of(r), *("" if value is None else f"{value:.2f}" for value in values)])
+    values = [("transfer", name, key) for name in sets for key in ("probe_top1", "knn_top1")]
+    values += [("", "", "top1_best_val"), *((*kind, "top1") for kind in kinds)]
+
+    def value(result: Document, part: str, name: str, key: str) -> float | None:
+        judged = result.get(part, {}).get(name, {}) if part else result
+        return judged.get(key)
+
+    rows = [
+        [*row, *(spread([v for r in seeds if (v := value(r, *what)) is not None]) for what in values)]
+        for row, seeds in _by_setting(documents)
+    ]
     of_sets = [f"{name}, {how}" for name in sets for how in ("probe", "kNN")]
-    return table(["method", *of_sets, ordered[0]["dataset"], *(name for _, name in kinds)], rows)
+    return table(["setting", "method", *of_sets, documents[0]["dataset"], *(name for _, name in kinds)], rows)
 
 
 def sizes_table(results: Iterable[Document]) -> str:
     """Return a Markdown table of students on test images of other sizes than they were trained on.
 
+    Rows are those of `transfer_table`.
+
     Args:
         results: ``result.json`` documents of a grid with an ``unseen`` called "other sizes"; others are left out.
     """
-    ordered = sorted((r for r in results if OTHER_SIZES in r.get("unseen", {})), key=lambda r: -r["top1_best_val"])
-    curves = [{point["size"]: f"{point['top1']:.2f}" for point in r["unseen"][OTHER_SIZES]["curve"]} for r in ordered]
-    sizes = sorted({size for curve in curves for size in curve})
+    documents = [r for r in results if OTHER_SIZES in r.get("unseen", {})]
+
+    def curve(result: Document) -> dict[int, float]:
+        return {point["size"]: point["top1"] for point in result["unseen"][OTHER_SIZES]["curve"]}
+
+    sizes = sorted({size for r in documents for size in curve(r)})
     rows = [
-        [method_of(r), *(curve.get(size, "") for size in sizes)] for r, curve in zip(ordered, curves, strict=True)
+        [*row, *(spread([at[size] for r in seeds if size in (at := curve(r))]) for size in sizes)]
+        for row, seeds in _by_setting(documents)
     ]
-    return table(["method", *(f"{size}x{size}" for size in sizes)], rows)
+    return table(["setting", "method", *(f"{size}x{size}" for size in sizes)], rows)
+
+
+def spread(values: Sequence[float]) -> str:
+    """Return mean ± standard deviation of several numbers, one number as it is, nothing of none."""
+    if not values:
+        return ""
+    return f"{mean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
+
+
+def _by_setting(results: Sequence[Document]) -> list[tuple[tuple[str, str], list[Document]]]:
+    """Return setting and method with their seeds' results; in each setting the best on its own test images first."""
+    groups: dict[tuple[str, str], list[Document]] = {}
+    for result in results:
+        groups.setdefault((setting_of(result)[1], method_of(result)), []).append(result)
+    settings = list(dict.fromkeys(setting for setting, _ in groups))
+    return sorted(
+        groups.items(),
+        key=lambda item: (settings.index(item[0][0]), -mean(r["top1_best_val"] for r in item[1])),
+    )
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> None:
     """Write ``comparison.md``, ``.tex``, ``.csv``, what they say in words (``.txt``) and the figures into a folder.
 
     Beside them ``ranks.md`` of several settings, ``transfer.md`` and ``sizes.md`` of students that were judged
-    elsewhere (of one seed).
+    elsewhere.
     """
     from crossres.bench.figures import draw_comparison
 
@@ -175,7 +209,6 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
     texts |= {"comparison.txt": "\n".join(words), "ranks.md": rank_table(scores)}
     parts = ("transfer", "natural", "unseen")
     judged = [r for r in comparison.results if any(map(r.get, parts)) and "top1_best_val" in r]
-    judged = [r for r in judged if r["seed"] == judged[0]["seed"]]
     texts["transfer.md"] = transfer_table(judged) if judged else ""
     texts["sizes.md"] = sizes_table(judged) if any(OTHER_SIZES in r.get("unseen", {}) for r in judged) else ""
     for name, text in texts.items():

@@ -9,7 +9,9 @@ def run(options: Adapt, request: Request) -> None:
     """Train on; print what changed."""
     from crossres.training.adapt import adapt
 
-    result = adapt(options, overwrite=request.overwrite)
+    result = adapt(options)
+    if not result:  # another process of the run prints it
+        return
     if request.json:
         show_json(result)
         return

@@ -26,11 +26,12 @@ def groups_of_files(images: ImageSet, pattern: str) -> Texts:
     except re.error as error:
         raise CrossresError(f"images.group: '{pattern}' is not a regular expression: {error}") from None
     matches = [compiled.search(images.path(i)) for i in range(len(images))]
-    missed = [i for i, match in enumerate(matches) if match is None]
+    names = [match[1 if compiled.groups else 0] if match else None for match in matches]
+    missed = [i for i, name in enumerate(names) if not name]
     if missed:
         count = f"{len(missed)} of {len(images)} such"
         raise CrossresError(f"images.group: '{pattern}' finds nothing in {images.path(missed[0])} ({count})")
-    return np.array([match[1 if compiled.groups else 0] or "" for match in matches if match])
+    return np.array(names)
 
 
 def hold_out_groups(labels: Int64s, groups: Texts, fraction: float, seed: int) -> Bools:

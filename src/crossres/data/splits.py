@@ -21,6 +21,10 @@ class OwnSplits(CrossresError):
     """Raised where all of a source is requested that comes in splits."""
 
 
+class NoTestSplit(CrossresError):
+    """Raised where a source without splits has no image to spare for a test."""
+
+
 def stratified_split(
     labels: npt.ArrayLike, fraction: float, seed: int, file_names: Sequence[str] = (), groups: Texts | None = None
 ) -> tuple[Int64s, Int64s]:
@@ -100,7 +104,7 @@ def split_by_seed(whole: ImageSet, split: Split, test_fraction: float, seed: int
     if split == "test" and not len(held):
         what = "image" if whole.groups is None else "group"
         reason = f"no class has more than one {what}; add {what}s or a test split"
-        raise CrossresError(f"{whole.name} leaves nothing for a test split: {reason}")
+        raise NoTestSplit(f"{whole.name} leaves nothing for a test split: {reason}")
     return whole.subset(kept if split == "train" else held)
 
 

@@ -59,24 +59,29 @@ def discrepancy(
     Returns:
         ``[{name, images, groups, top1, drop, interval}]``: first the images as trained, whose drop is 0, then each of
         the natural sets, then the same images under `OTHERS`; top1 in percent, drop from the first in points with its
-        95 % bootstrap interval [low, high] over groups of images (over images where there are none).
+        95 % bootstrap interval [low, high] over groups of images (over images where there are none; None of a set of
+        one group). A group that both have is drawn for both.
 
     Raises:
         CrossresError: a class the encoder does not know.
     """
     rows: list[dict[str, Any]] = []
     first: Float64s | None = None
+    named = [each.groups for each in (images, *natural) if each.groups is not None]
+    among = np.concatenate(named) if named else None
     for name, loader in _loaders(encoder, images, natural, options, device):
         judged = loader.images
         logits = logits_of(encoder.to(device.torch), loader, device.autocast)
         right = right_at_k(logits, labels_of(encoder, judged).to(device.torch)).cpu().numpy()
-        # the same seed for the same images: their difference is then of pairs
-        shares = 100 * resampled_shares(right, judged.groups, seed=int(judged is not images))
+        # the same draws for the same images, or groups of them: their difference is then of pairs
+        grouped = judged.groups is not None
+        seed = int(judged is not images and not grouped)
+        shares = 100 * resampled_shares(right, judged.groups, among if grouped else None, seed)
         top1 = 100 * float(right.mean())
         first = shares if first is None else first
         drop = rows[0]["top1"] - top1 if rows else 0.0
         groups = len(judged) if judged.groups is None else len(np.unique(judged.groups))
-        ends: list[float] = np.quantile(first - shares, [0.025, 0.975]).tolist()
+        ends = None if groups == 1 else np.nanquantile(first - shares, [0.025, 0.975]).tolist()
         rows.append(
             {"name": name, "images": len(judged), "groups": groups, "top1": top1, "drop": drop, "interval": ends}
         )

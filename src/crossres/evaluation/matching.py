@@ -24,6 +24,8 @@ from crossres.evaluation.prepare import note
 
 #: Fewest crops that say something, and the most that are read, as of the HR images.
 FEWEST, MOST = 20, 1000
+#: Values of the HR images together at most: larger images are fewer.
+VALUES = 2**28
 #: Standard deviation of an image's grey values, 0..255, below which there is nothing to see.
 FLAT = 1.0
 #: What the ranges that are written reach beyond the estimate, as a share of it.
@@ -56,11 +58,13 @@ def match(options: Match) -> dict[str, Any]:
     hr_set, crop_set = (_some(source, options) for source in (options.hr, options.crops))
     size, hr_size = _sizes(hr_set, crop_set, options)
     _, high = check_size(size)
+    hr_set = _drawn(hr_set, max(FEWEST, VALUES // (3 * hr_size**2)), options.seed)
     hr, crops = hr_set.pixels(hr_size, options.fit).float() / 255, crop_set.pixels(high, options.fit).float() / 255
     _refuse_alike(crops, crop_set)
     qualities = crop_set.qualities()
     # most files say it; the ranges that are written are the files' own
-    known = np.quantile(qualities, [TAIL, 0.5, 1 - TAIL]).tolist() if 2 * len(qualities) > len(crop_set) else None
+    stated = 2 * len(qualities) > len(crop_set) and options.lr_size is None  # read at another size they say nothing
+    known = np.quantile(qualities, [TAIL, 0.5, 1 - TAIL]).tolist() if stated else None
     cameras = estimate_cameras(hr, crops, size, jpeg=known and known[1], seed=options.seed)
     files: dict[str, Any] = {"jpeg": (known[0], known[2])} if known else {}
     tried = []
@@ -68,9 +72,12 @@ def match(options: Match) -> dict[str, Any]:
         how = replace(camera.degradation(), **files)
         simulated = degrade(hr, size, how, torch.Generator().manual_seed(options.seed))
         tried.append((_separability(crops, simulated, options.seed), camera, simulated))
-    auc, camera, matched = min(tried, key=lambda one: one[0])
+    _, camera, matched = min(tried, key=lambda one: one[0])
     degradation = replace(camera.degradation(None if camera.distance is None else SPREADS), **files)
     shrunk = degrade(hr, size)
+    # drawn anew: the AUC that chose the camera is the least of several
+    exact = replace(camera.degradation(), **files)
+    fresh = degrade(hr, size, exact, torch.Generator().manual_seed(options.seed + 1))
     out = Path(options.out)
     picture = out.with_suffix(".png")
     _write(out, size, options.fit, degradation)
@@ -87,7 +94,7 @@ def match(options: Match) -> dict[str, Any]:
         "jpeg_from_files": known is not None,
         "degradation": asdict(degradation),
         "auc_before": _separability(crops, shrunk, options.seed),
-        "auc_after": auc,
+        "auc_after": _separability(crops, fresh, options.seed + 1),
         "out": str(out),
         "png": str(picture),
     }
@@ -107,19 +114,25 @@ def _check(options: Match) -> None:
 def _some(source: str, options: Match) -> ImageSet:
     """Read images without labels, at most `MOST` of them drawn by the seed; those that are corrupt are left out."""
     images = read_unlabelled(source, image_column=options.image_column)
-    drawn = images.subset(np.sort(np.random.default_rng(options.seed).permutation(len(images))[:MOST]))
+    drawn = _drawn(images, MOST, options.seed)
     corrupt = [i for i, _ in drawn.corrupt()]
     if corrupt:
         note(f"{images.name}: {len(corrupt)} unreadable images left out, first {drawn.where(corrupt[0])}")
         drawn = drawn.subset(np.setdiff1d(np.arange(len(drawn)), corrupt))
     if len(drawn) < FEWEST:
-        raise CrossresError(f"{source}: {len(drawn)} images; an estimate needs at least {FEWEST}")
+        count = "1 image" if len(drawn) == 1 else f"{len(drawn)} images"
+        raise CrossresError(f"{source}: {count}; an estimate needs at least {FEWEST}")
     return drawn
+
+
+def _drawn(images: ImageSet, most: int, seed: int) -> ImageSet:
+    """Return so many of the images, drawn by the seed, in their order."""
+    return images.subset(np.sort(np.random.default_rng(seed).permutation(len(images))[:most]))
 
 
 def _sizes(hr: ImageSet, crops: ImageSet, options: Match) -> tuple[Size, int]:
     """Return LR and HR size: those of the options, else the images' own."""
-    sides, own = crops.sides().min(1), hr.sides().min(1)
+    sides, own = (images.sides().max(1) if options.fit == "pad" else images.sides().min(1) for images in (crops, hr))
     size = options.lr_size
     if size is None:
         low, high = (round(end) for end in np.quantile(sides, [TAIL, 1 - TAIL]).tolist())

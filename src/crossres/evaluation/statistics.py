@@ -68,24 +68,33 @@ def interval(measured: Sequence[Sequence[float]]) -> list[list[float]]:
     return ends
 
 
-def resampled_shares(right: npt.ArrayLike, groups: npt.ArrayLike | None, seed: int = 0) -> Float64s:
+def resampled_shares(
+    right: npt.ArrayLike, groups: npt.ArrayLike | None, among: npt.ArrayLike | None = None, seed: int = 0
+) -> Float64s:
     """Return the share of right answers, 0..1, in each of `DRAWS` resamples of whole groups, float64 (DRAWS,).
+
+    NaN where a resample has none of the images.
 
     Args:
         right: bool (N,), whether each image is right.
         groups: (N,), what each image belongs to, such as a track: its images are not independent; None if they are.
-        seed: of the resampling; with one seed, two results on the same images are resampled alike.
+        among: (G,), all groups that are drawn from, those of other images too; those of these images if left out.
+        seed: of the resampling; with one seed, results of images of the same groups are resampled alike.
 
     Source: Davison & Hinkley, Bootstrap Methods and their Application (1997), section 3.8.
     """
     correct = np.asarray(right, dtype=np.float64)
-    _, member_of = np.unique(np.arange(len(correct)) if groups is None else groups, return_inverse=True)
-    hits, sizes = np.bincount(member_of, correct), np.bincount(member_of).astype(np.float64)
+    own = np.arange(len(correct)) if groups is None else np.asarray(groups)
+    names = np.unique(own if among is None else among)
+    member_of = np.searchsorted(names, own)
+    hits = np.bincount(member_of, correct, len(names))
+    sizes = np.bincount(member_of, minlength=len(names)).astype(np.float64)
     rng = np.random.default_rng(seed)
     shares = np.empty(DRAWS)
     for i in range(DRAWS):
         drawn = rng.integers(len(sizes), size=len(sizes))
-        shares[i] = hits[drawn].sum() / sizes[drawn].sum()
+        count = sizes[drawn].sum()
+        shares[i] = hits[drawn].sum() / count if count else np.nan
     return shares
 
 

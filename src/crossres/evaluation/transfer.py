@@ -67,7 +67,8 @@ def transfer_encoder(
         raise CrossresError(f"{train.name}: the test images have other classes than the training images")
     kept, held_out = stratified_split(train.labels, VAL_FRACTION, 0, groups=train.groups)
     if not len(held_out):
-        raise CrossresError(f"{train.name}: too few training images to choose on; each class needs at least 2")
+        what = "images" if train.groups is None else "groups"
+        raise CrossresError(f"{train.name}: too few {what} to choose on; a class needs at least 2")
     builders = _classifiers(len(kept))
     encoder = encoder.to(device.torch)
     loader, of_test = (loader_of(options, encoder, images, device) for images in (train, test))

@@ -27,8 +27,8 @@ def other_cameras(run: FinishedRun) -> Block | None:
     sets = natural_sets(run.student, options)
     rows: list[tuple[str, list[Cell]]] = []
     for row in discrepancy(run.student, run.test.images, sets, options, run.device):
-        low, high = row["interval"]
-        lost = Cell(f"{row['drop']:+.2f}", f"{low:+.2f} to {high:+.2f}") if rows else Cell("")
+        ends = "{:+.2f} to {:+.2f}".format(*row["interval"]) if row["interval"] else "one group"
+        lost = Cell(f"{row['drop']:+.2f}", ends) if rows else Cell("")
         counts = [Cell(f"{row[name]:,}") for name in ("images", "groups")]
         rows.append((row["name"], [*counts, Cell(f"{row['top1']:.2f} %"), lost]))
     note = (

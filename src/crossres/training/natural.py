@@ -15,7 +15,7 @@ from crossres.data.images import ImageSet, left_out
 from crossres.data.loader import Loader
 from crossres.data.natural import shares_group
 from crossres.data.readers import read_unlabelled
-from crossres.data.splits import SPLIT_SEED, stratified_split
+from crossres.data.splits import SPLIT_SEED, NoTestSplit, stratified_split
 from crossres.evaluation.prepare import logits_of, read_split
 from crossres.models.pretrained import from_pretrained
 from crossres.training.task import ImageSets
@@ -111,7 +111,7 @@ def _without_tested(train: ImageSet, config: Distill, progress: Progress) -> Ima
         return train
     try:
         test = read_split(config, "test", data=config.natural)
-    except CrossresError:  # it has no image to spare for a test
+    except NoTestSplit:
         return train
     tested = shares_group(train, test)
     if tested.any():

@@ -169,14 +169,14 @@ def build_loaders(
     judged = {**how, "seed": SPLIT_SEED}
     # natural ones are read at the LR size and shifted by as much of it
     _, high = check_size(sizes[1])
-    by_nature = {"hr_size": high, "degradation": Degradation()}
+    by_nature = {"hr_size": high, "lr_size": high, "degradation": Degradation()}
     natural = val = None
     if sets.natural is not None:
         shift = round(config.augment.shift * high / sizes[0])
         seed = config.train.seed + APART
         natural = Loader(sets.natural, **{**how, **trains, **by_nature, "shift": shift, "seed": seed})
     if sets.val is not None and task.validates(progress):
-        val = Loader(sets.val, **(judged | by_nature | {"lr_size": high} if sets.natural_val else judged))
+        val = Loader(sets.val, **(judged | by_nature if sets.natural_val else judged))
     return train, natural, val, Loader(sets.test, **judged)
 
 
@@ -281,6 +281,13 @@ def _check_batch(student: Encoder, train: Loader) -> None:
         ) from None
 
 
+def _natural_of(config: Experiment) -> str | None:
+    """Return the name of the natural set that the training kept a share of for testing; of crops it takes all."""
+    if not isinstance(config, Distill) or not config.natural or config.natural_labels:
+        return None
+    return base_name(config.natural)
+
+
 def _facts(
     config: Experiment,
     sets: ImageSets,
@@ -305,7 +312,7 @@ def _facts(
         "lr_size": judged.lr_size,
         "teacher": None,
         "images": {part: len(named.get(part, ())) for part in ("train", "val", "test", *named)},
-        "natural": base_name(config.natural) if isinstance(config, Distill) and config.natural else None,
+        "natural": _natural_of(config),
         "data_sha256": {part: images.fingerprint for part, images in named.items()},
         "skipped": {part: images.skipped for part, images in named.items() if part != "val"},
         "seen": extremes((255 * batch.lr).round().byte().permute(0, 2, 3, 1).cpu().numpy() for batch in batches),

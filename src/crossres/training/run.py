@@ -204,4 +204,6 @@ def _begin_folder(config: Experiment, overwrite: bool) -> None:
 def _how_to_resume(config: Experiment) -> str:
     if config.distillation and config.distillation.teacher == IN_MEMORY:
         return f"crossres.{'distill_faces' if config.faces else 'distill'}(config, teacher=..., resume=True)"
+    if isinstance(config, Distill) and config.natural_labels:
+        return "the same command"
     return f"{config.command} --resume {shlex.quote(str(config.folder))}"
