@@ -91,7 +91,7 @@ class Step:
 
     def __call__(self) -> tuple[float, float]:
         """Run a step as the training loop does; return the milliseconds of all of it and of its data part."""
-        with fast_weight_gradients(self.distiller.student):
+        with fast_weight_gradients(self.distiller):
             return self._step()
 
     def _step(self) -> tuple[float, float]:

@@ -54,14 +54,14 @@ def cpuinfo(monkeypatch: pytest.MonkeyPatch, text: str | None) -> None:
     monkeypatch.setattr(builtins, "open", fake)
 
 
-def shared(kept: int | None = None) -> tuple[int, list[str]]:
-    """The number of threads that a job takes where torch has 4, and what is said."""
+def shared(kept: int | None = None, given: int = 4) -> tuple[int, list[str]]:
+    """The number of threads that a job takes where torch has as many as are given, and what is said."""
     own, lines = torch.get_num_threads(), list[str]()
-    torch.set_num_threads(4)
+    torch.set_num_threads(given)
     try:
         with sharing_cores(lines.append, kept):
             threads = torch.get_num_threads()
-        assert torch.get_num_threads() == 4
+        assert torch.get_num_threads() == given
     finally:
         torch.set_num_threads(own)
     return threads, lines
@@ -78,7 +78,7 @@ ONE_FREE = STAT.format(110, 100, 100, 100, 110)
     ("looks", "threads"),
     [
         ([START, FREE], 4),
-        ([START, ONE_FREE], 2),  # 1 of 2 cores for 4 threads
+        ([START, ONE_FREE], 2),  # 1 of 2 cores
         ([START, BUSY], 2),
         ([START, START], 4),  # a system that counts nothing
         (["cpu 1 2 3 4 5\n"] * 2, 4),
@@ -93,12 +93,25 @@ def test_a_job_beside_others_computes_on_half_of_the_threads(
     assert shared() == (threads, [busy] if threads == 2 else [])
 
 
+def test_two_threads_beside_a_job_on_one_of_two_cores(proc_stat: Any) -> None:
+    proc_stat(START, ONE_FREE)
+    assert shared(given=2)[0] == 1
+    proc_stat(START, FREE)
+    assert shared(given=2)[0] == 2
+
+
 def test_threads_that_are_chosen_or_kept_stay(proc_stat: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     proc_stat(START, BUSY)
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
     assert shared() == (4, [])
     assert shared(kept=1) == (4, [])
     monkeypatch.delenv("OMP_NUM_THREADS")
+    threads, (line,) = shared(kept=3)
+    assert (threads, line) == (
+        3,
+        "the cores are busy, and a resumed run keeps its 3 threads: beside other jobs it is slow",
+    )
+    proc_stat(START, FREE)
     assert shared(kept=3) == (3, [])
     assert shared(kept=32) == (4, [])
 

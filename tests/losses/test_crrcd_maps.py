@@ -63,8 +63,8 @@ def naive(loss: CRRCDMaps, teacher, student, label, index, side: int) -> torch.T
             u, v = mean[i] - z[i, :, p], mean[k] - projected[k, :, q]
             return (u @ v) / torch.sqrt((u @ u) * (v @ v)) / loss.tau
 
-        group = loss.group if 0 < loss.group < B else B
-        groups = B // group
+        groups = max(1, B // loss.group) if loss.group else 1
+        group = B // groups
         grouped = groups * group
         for i in range(B):
             for p in range(cells):

@@ -9,11 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from crossres import CrossresError, Distill, Evaluate, distill, evaluate, read
 from crossres.config import options as parts
 from crossres.config.options import Augment, Images, Model, Train
+from crossres.config.reading import from_config
+from crossres.core.progress import Progress
+from crossres.evaluation.prepare import CPU
+from crossres.training.classification import Classification
+from crossres.training.prepare import build_loaders
+from crossres.training.run import fabric_of
 
 GROUP = r"(\w+/\d\d?)\d\.png$"  # ten images each
 
@@ -89,6 +96,38 @@ def test_a_stored_and_a_live_teacher_see_the_same_images(
     first, second = (json.loads((tmp_path / n / "metrics.jsonl").read_text()) for n in ("stored", "live"))
     for name, value in first["losses"].items():
         assert value == pytest.approx(second["losses"][name], rel=2e-3), name  # stored maps are float16
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    shapes: Path, camera: Path, drawn_teacher: Path, tmp_path: Path, runs: Any, pause: Any
+) -> None:
+    losses = {"ce": {"weight": 1.0}, "crrcd_images": {"weight": 4.0}, "crrcd_maps": {"weight": 4.0}, **pause.losses}
+    options: dict[str, Any] = {"losses": losses, "train": Train(epochs=2, batch_size=16, val_fraction=0.3)}
+    straight, broken = (
+        config(shapes, camera, drawn_teacher, tmp_path, name=name, **options) for name in ("whole", "broken")
+    )
+    counts = distill(straight, quiet=True)["images"]
+    pause.after((counts["train"] + counts["natural"]) // 16 + 2)
+    with pytest.raises(KeyboardInterrupt):
+        distill(broken, quiet=True)
+    torch.rand(3)
+    distill(broken, resume=True, quiet=True)
+    runs.same_runs(straight.folder, broken.folder)
+
+
+def test_crops_at_a_range_of_sizes_stay_as_they_are(shapes: Path, camera: Path, tmp_path: Path) -> None:
+    """Only the shrunk images are of the sizes between; crops and validation are read at the largest."""
+    run = from_config(config(shapes, camera, None, tmp_path, lr_size=(4, 8)))
+    task = Classification(run)
+    progress, fabric = Progress(quiet=True), fabric_of(run, CPU)
+    sets = task.images(progress)
+    _, natural, val, test = build_loaders(run, task, sets, (16, (4, 8)), fabric, CPU, progress)
+    assert natural is not None
+    assert val is not None
+    assert (natural.lr_size, val.lr_size, test.lr_size) == (8, 8, (4, 8))
+    batch = next(iter(natural.epoch(0)))
+    stored = natural.images.pixels(8).float() / 255
+    assert torch.equal(batch.lr, stored[batch.index])
 
 
 def test_a_resumed_run_asks_for_the_same_natural_images(shapes: Path, camera: Path, tmp_path: Path) -> None:

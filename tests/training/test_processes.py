@@ -73,7 +73,8 @@ RUNS: dict[str, list[str]] = {
         "--stages.teacher=layer1,layer2",
         "--stages.student=2,5",
     ],
-    "crrcd-maps": [
+    "crrcd-of-images-and-maps": [
+        "--losses.crrcd_images.weight=4",
         "--losses.crrcd_maps.weight=4",
         "--losses.crrcd_maps.group=4",
         "--stages.teacher=layer1,layer2",

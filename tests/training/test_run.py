@@ -78,6 +78,10 @@ RESUMED: dict[str, dict[str, Any]] = {
         # of 3 epochs ft's stage ends in the second, ab's at its end
         "losses": {**CE, "ft": {"weight": 1.0, "pretrain": 0.5}, "ab": {"weight": 1.0, "pretrain": 0.6}},
     },
+    "crrcd of images and cells, maps that follow the view": {
+        "losses": {**CE, "crrcd_images": {"weight": 4.0}, "crrcd_maps": {"weight": 4.0, "group": 4}},
+        "augment": Augment(shift=2, flip=True, zoom=0.1),
+    },
     "step, ema, live teacher, no momentum, no flip": {
         "losses": {**CE, **CRD},
         "train_schedule": "step",

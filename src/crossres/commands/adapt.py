@@ -6,7 +6,7 @@ from crossres.config.experiment import Adapt
 
 
 def run(options: Adapt, request: Request) -> None:
-    """Train on; print what changed."""
+    """Train again; print what changed."""
     from crossres.training.adapt import adapt
 
     result = adapt(options)
@@ -17,5 +17,5 @@ def run(options: Adapt, request: Request) -> None:
         return
     rows = {"test images as trained": result["test"], "labelled crops": result["labelled"]}
     lines = [f"  {name:23}  {row[0]:.2f} % before, {row[1]:.2f} % after" for name, row in rows.items() if row]
-    head = f"{result['run']}, trained on with {result['crops']:,} crops"
+    head = f"{result['run']}, trained again with {result['crops']:,} crops"
     show("\n".join([head, *lines, f"the adapted student: {result['adapted']}"]))

@@ -195,10 +195,10 @@ class Distill(Distillation, Experiment):
 
 @dataclass(kw_only=True)
 class Adapt:
-    """Adapt a trained student to a camera, from its crops without labels: train it on, into a run of its own.
+    """Adapt a student to a camera, from its crops without labels: train it again with them, into a run of its own.
 
-    The student labels the crops that it is sure of, and learns from them beside its own training images: the teacher
-    sees an image of each crop's class.
+    The trained student labels the crops that it is sure of; a new one learns from them and from the run's own images,
+    under the run's options. Of each crop the teacher sees an image of its class.
 
     Args:
         run: folder of the student's run; its data and its teacher have to be where they were.
@@ -206,8 +206,6 @@ class Adapt:
         name: of the adapted run, which is written beside the student's; NAME-adapted if left out.
         labelled: crops of the camera that have labels, of the student's classes: they compare both students, and an
             adapted one that is worse on them is not kept.
-        epochs: of the training.
-        learning_rate: the highest of the training.
     """
 
     command: ClassVar[str] = "crossres adapt"
@@ -219,8 +217,6 @@ class Adapt:
     crops: str
     name: str | None = None
     labelled: str | None = None
-    epochs: int = 10
-    learning_rate: float = 0.03
 
 
 @dataclass(kw_only=True)

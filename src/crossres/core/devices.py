@@ -1,6 +1,5 @@
 """Which device, how many, and in which precision."""
 
-import math
 import os
 import platform
 import subprocess
@@ -71,12 +70,17 @@ def resolve_device(kind: str = "auto", precision: str = "auto", devices: int = 1
     return Device(place, precision, local, max(1, world // local))
 
 
+#: Share of idle cores below which another job is there: at half of them, with something for the clock's ticks.
+IDLE = 0.6
+
+
 @contextmanager
 def sharing_cores(say: Callable[[str], None], kept: int | None = None) -> Iterator[None]:
-    """Within the context, torch uses half of its threads if half of the cores are busy now; a line says so.
+    """Within the context, torch uses half of its threads if about half of the cores are busy now; a line says so.
 
-    Threads wait for each other by spinning: two jobs on both of 2 cores are not half as fast each, but a twentieth.
-    Where OMP_NUM_THREADS is set, and where the system does not say what its cores do, nothing changes.
+    Threads wait for each other by spinning: two jobs on the same cores are much less than half as fast each. A job
+    that begins later still slows this one. Where OMP_NUM_THREADS is set, and where the system does not say what its
+    cores do, nothing changes.
 
     Args:
         say: prints a line.
@@ -85,19 +89,21 @@ def sharing_cores(say: Callable[[str], None], kept: int | None = None) -> Iterat
     """
     before = torch.get_num_threads()
     if "OMP_NUM_THREADS" not in os.environ:
-        if kept is not None:
-            torch.set_num_threads(min(kept, before))
-        elif before > 1 and _idle_cores() < before / 2:
-            torch.set_num_threads(before // 2)
-            say(f"the cores are busy: computing on {before // 2} of {before} threads (OMP_NUM_THREADS=N takes N)")
+        busy = before > 1 and _idle_share() < IDLE
+        threads = min(kept, before) if kept is not None else before // 2 if busy else before
+        torch.set_num_threads(threads)
+        if busy and kept is not None and threads > before // 2:
+            say(f"the cores are busy, and a resumed run keeps its {threads} threads: beside other jobs it is slow")
+        elif busy:
+            say(f"the cores are busy: computing on {threads} of {before} threads (OMP_NUM_THREADS=N takes N)")
     try:
         yield
     finally:
         torch.set_num_threads(before)
 
 
-def _idle_cores(seconds: float = 0.1) -> float:
-    """Return how many of this process's cores are idle now; infinitely many where the system does not say."""
+def _idle_share(seconds: float = 0.1) -> float:
+    """Return the share of this process's cores that is idle now; 1 where the system does not say."""
 
     def ticks() -> tuple[int, int]:
         """Of this process's cores since the system started: all of them, and the idle ones."""
@@ -112,9 +118,9 @@ def _idle_cores(seconds: float = 0.1) -> float:
         before = ticks()
         time.sleep(seconds)
         every, idle = (late - early for late, early in zip(ticks(), before, strict=True))
-        return len(os.sched_getaffinity(0)) * idle / every if every > 0 else math.inf
+        return idle / every if every > 0 else 1.0
     except (OSError, AttributeError, ValueError):
-        return math.inf
+        return 1.0
 
 
 def fast_bfloat16(kind: str) -> bool:

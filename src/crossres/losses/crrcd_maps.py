@@ -34,8 +34,8 @@ class CRRCDMaps(MapLoss):
     Args:
         tau: temperature, above 0.
         cells: largest side of the grid of cells, from 2; a larger map is averaged over it.
-        group: images of a group, from 2; 0, or more than the batch holds, makes one of all. What is left of a batch
-            beyond whole groups is contrasted inside the image alone.
+        group: least images of a group, from 2; 0, or more than the batch holds, makes one of all. What is left of a
+            batch beyond groups of one size is contrasted inside the image alone.
         same_class_negatives: whether images of i's class may be negatives. Without labels all images may.
 
     Raises:
@@ -70,8 +70,8 @@ class CRRCDMaps(MapLoss):
 
     def compute(self, teacher: Maps, student: Maps, label: Tensor | None, index: Tensor | None) -> Tensor:
         size, device = len(student[0]), student[0].device
-        group = self.group if 0 < self.group < size else size
-        groups = size // group
+        groups = max(1, size // self.group) if self.group else 1
+        group = size // groups
         _, others = different(student[0], None if self.same_class_negatives else label, index)
         # image i is of group i % groups, since those of a class may lie side by side; (groups, group, group)
         others = others[: groups * group, : groups * group].view(group, groups, group, groups)

@@ -1,4 +1,4 @@
-"""`crossres adapt`: a trained student goes on with its camera's crops, which it labels by itself."""
+"""`crossres adapt`: a student is trained again with its camera's crops, which it labelled itself."""
 
 import shutil
 from dataclasses import replace
@@ -22,10 +22,11 @@ from crossres.training.run import train
 
 
 def adapt(options: Adapt, *, quiet: bool = False) -> dict[str, Any]:
-    """Train a student on, beside its own images, on crops without labels; the student itself stays as it is.
+    """Train a student again, on crops without labels beside its own images; the student itself stays as it is.
 
-    Pseudo-labels (Lee 2013) of natural pairs (`crossres.data.natural.NaturalPairs`), under the student's own losses.
-    An adaptation that was stopped goes on where it was.
+    The student labels the crops that it is sure of, a new one learns from them as natural pairs
+    (`crossres.data.natural.NaturalPairs`) under the same options (self-training: Lee 2013; Xie et al. 2020, where the
+    new student starts anew, too). An adaptation that was stopped goes on where it was.
 
     Returns:
         ``{run, adapted, crops, test, labelled}``: name of the student's run, folder of the adapted one, number of
@@ -39,15 +40,13 @@ def adapt(options: Adapt, *, quiet: bool = False) -> dict[str, Any]:
     own = read_run(folder)
     if not isinstance(own, Distill):
         raise CrossresError(f"{options.run} is a run of {own.command}; adapt takes one of crossres distill")
-    if own.natural:
+    if own.natural and not own.natural_labels:
         raise CrossresError(f"{options.run} learned from natural images, which adapt would drop; adapt another run")
     config = replace(
         own,
         name=options.name or f"{own.name}-adapted",
         natural=options.crops,
         natural_labels=options.run,
-        model=replace(own.model, weights=str(folder / "model")),
-        train=replace(own.train, epochs=options.epochs, learning_rate=options.learning_rate),
     )
     student = from_pretrained(options.run, trust_code=own.trust_code)
     how = Evaluate(

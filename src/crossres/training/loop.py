@@ -74,7 +74,7 @@ class TrainingLoop:
             started = time.perf_counter()
             # also the losses' own draws (anchors) then depend on (seed, epoch) alone
             torch.manual_seed((self.run.config.train.seed * 1_000_003 + self.epoch + 1) % 2**63)
-            with fast_weight_gradients(self.run.student):
+            with fast_weight_gradients(self.run.distiller):
                 row = self._one_epoch()
             self._refuse_bad_weights(row["losses"])
             row["seconds"] = time.perf_counter() - started
