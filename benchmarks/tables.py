@@ -17,7 +17,7 @@ from cifar_tables import measured_methods, sensitivity_table, students_table, te
 from deploy_tables import exports_table, gallery_table
 from face_tables import GALLERY, degraded_table, faces_costs, protocols_table, summary_table
 
-from crossres.bench.comparison import Comparison, Costs, MethodScore, compare_folder, ranks
+from crossres.bench.comparison import Comparison, Costs, MethodScore, best_factor, compare_folder, ranks
 from crossres.bench.grid import Grid, read_grid
 from crossres.bench.results import method_of, paired_gain, read_results
 from crossres.bench.tables import (
@@ -103,12 +103,30 @@ def grid_table(recipe: Path, *, write: bool) -> str:
         f"{counts['test']:,} test images; {some['epochs']} epochs; teacher {taught}. {legend(rows, grid.baseline)}",
         markdown(rows, grid.baseline),
         *ranks_of_ours(rows),
+        *chosen_on_validation(grid, comparison),
     ]
     order = ranks(rows)
     if len({row.setting for row in rows}) > 1 and order:
         listed = ", ".join(f"{method} {rank:.1f}" for method, rank in order.items())
         parts.append(f"Mean rank over the settings (1 is best): {listed}.")
     return "\n\n".join(parts)
+
+
+def chosen_on_validation(grid: Grid, comparison: Comparison) -> Iterator[str]:
+    """A sentence of a grid that tries factors: what the chosen one of each method came to on validation images."""
+    if len(grid.factors) < 2:
+        return
+    tried: dict[str, list[dict[str, Any]]] = {}
+    for result in comparison.results:
+        tried.setdefault(method_of(result), []).append(dict(result))
+    best = {method: best_factor(members) for method, members in tried.items()}
+    chosen = {method: mean(r["val_top1_last"] for r in members) for method, members in best.items()}
+    of_factor = {method: members[0]["grid"].get("factor") for method, members in best.items()}
+    listed = ", ".join(
+        f"{method} {top1:.2f}" + (f" (times {of_factor[method]:g})" if of_factor[method] else "")
+        for method, top1 in sorted(chosen.items(), key=lambda item: -item[1])
+    )
+    yield f"On the validation images, which chose each weight, with the factor that won: {listed}."
 
 
 def ranks_of_ours(rows: Sequence[MethodScore]) -> Iterator[str]:
@@ -243,7 +261,20 @@ def steps_table(path: Path) -> str:
         for row in rows
     ]
     heads = ["LR size", "method", "step, ms", "ratio to ce", "data + augmentation + degradation"]
-    return text + table(heads, lines)
+    return f"{text}{table(heads, lines)}\n\n{beside(path.with_name('beside.json'))}"
+
+
+def beside(path: Path) -> str:
+    """What two trainings on the same cores do to each other."""
+    measured = json.loads(path.read_text())
+    kinds = "; ".join(
+        f"{name} {kind['steps_per_second']:.1f} (worst step {max(kind['worst_ms']) / 1e3:.1f} s)"
+        for name, kind in measured["kinds"].items()
+    )
+    return (
+        f"Trainings side by side on {measured['cores']} cores, steps of all together a second (`benchmarks/beside.py`): "
+        f"{kinds}. A training that begins later slows one that has all threads already."
+    )
 
 
 #: Seconds a bare step of resnet8x4 is expected to take on a GPU: some 300 kernels whose launch takes 6 microseconds.

@@ -100,20 +100,18 @@ def test_two_threads_beside_a_job_on_one_of_two_cores(proc_stat: Any) -> None:
     assert shared(given=2)[0] == 2
 
 
-def test_threads_that_are_chosen_or_kept_stay(proc_stat: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_that_are_chosen_stay(proc_stat: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     proc_stat(START, BUSY)
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
     assert shared() == (4, [])
     assert shared(kept=1) == (4, [])
-    monkeypatch.delenv("OMP_NUM_THREADS")
-    threads, (line,) = shared(kept=3)
-    assert (threads, line) == (
-        3,
-        "the cores are busy, and a resumed run keeps its 3 threads: beside other jobs it is slow",
-    )
-    proc_stat(START, FREE)
-    assert shared(kept=3) == (3, [])
-    assert shared(kept=32) == (4, [])
+
+
+@pytest.mark.parametrize(("now", "kept", "threads", "slow"), [(FREE, 3, 3, 0), (FREE, 32, 4, 0), (BUSY, 3, 3, 1)])
+def test_a_resumed_run_keeps_its_threads(proc_stat: Any, now: str, kept: int, threads: int, slow: int) -> None:
+    proc_stat(START, now)
+    line = "the cores are busy, and a resumed run keeps its 3 threads: beside other jobs it is slow"
+    assert shared(kept) == (threads, slow * [line])
 
 
 def test_cpu() -> None:

@@ -11,6 +11,7 @@ from crossres.bench.results import (
     Documents,
     differences,
     method_of,
+    of_unmoved_maps,
     paired_by_seed,
     paired_gain,
     read_results,
@@ -114,7 +115,8 @@ def compare_folder(folder: Path, baseline: str, costs: Costs | None = None) -> C
     """Compare the methods whose results lie in a folder; grids that write into one folder are one comparison.
 
     A folder may hold runs of a grid that has been changed since, whose baseline was run anew: what differs from the
-    baseline of its setting is left out.
+    baseline of its setting is left out. So are losses on maps of an earlier version, whose stored maps did not follow
+    the images.
     """
     results = read_results(folder)
     base = {setting_of(result): result for result in results if method_of(result) == baseline}
@@ -122,6 +124,9 @@ def compare_folder(folder: Path, baseline: str, costs: Costs | None = None) -> C
     left_out = []
     for result in results:
         other = base.get(setting_of(result))
+        if of_unmoved_maps(result):
+            left_out.append(f"{result['name']}: left out, as its teacher's maps did not follow the images.")
+            continue
         if unlike := differences(result, other) if other else []:
             left_out.append(f"{result['name']}: left out, as it differs from {baseline} in {', '.join(unlike)}.")
         else:

@@ -17,6 +17,8 @@ from crossres.config.record import to_dict
 from crossres.core.errors import CrossresError
 from crossres.core.files import decode_bits
 from crossres.core.types import Bools
+from crossres.losses import LOSSES
+from crossres.losses.options import reads
 
 #: What a run wrote as ``result.json``; ``{name, error}`` where it failed.
 Document = Mapping[str, Any]
@@ -59,6 +61,12 @@ def tests_of(result: Document) -> int | None:
     """Return how many images or pairs a run was tested on; None where its document does not say."""
     count: int | None = result.get("tests_last") or result.get("images", {}).get("test")
     return count
+
+
+def of_unmoved_maps(result: Document) -> bool:
+    """Whether a run of losses on maps read stored maps of unshifted images, as an earlier version's did."""
+    stored = result.get("config", {}).get("teacher_cache", True) and "teacher_maps" not in result
+    return stored and any(reads(name) == "features" for name in result.get("losses", {}) if name in LOSSES)
 
 
 def right_answers(pairs: Sequence[tuple[Document, Document]]) -> list[tuple[Bools, Bools]]:

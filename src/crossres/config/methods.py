@@ -1,7 +1,8 @@
 """The methods by name: the losses of each with the weights that the tables use.
 
 `crossres distill --method NAME` trains one, grids name them, and single options stay settable over them
-(``--losses.crrcd_maps.tau 0.2``). Weights without a comment are as published; all are for 8x8 and 16x16 images.
+(``--losses.crrcd_maps.tau 0.2``). Weights of crrcd are ours; others without a comment are as published. All are for
+8x8 and 16x16 images.
 """
 
 from typing import Any
@@ -49,19 +50,19 @@ METHODS: dict[str, Losses] = {
 }
 
 _NAMES: Losses = {"cosface": {"weight": 0.2, "scale": 30.0}}
-_PAPER: dict[str, Any] = {"weight": 1.0, "critic": "softmax", "depth": 1}
+_PAPER_FACES: dict[str, Any] = {"weight": 1.0, "critic": "softmax", "depth": 1}
 
 #: Of faces; those without cosface train without names. Teachers of faces seldom have known maps: crrcd is of images.
 FACE_METHODS: dict[str, Losses] = {
     "cosine": {"cosine": {"weight": 8.0}},
     "cosface": {"cosface": {"weight": 1.0, "scale": 30.0}},  # names alone
     "crrcd": {"crrcd_images": {**BETWEEN_IMAGES["crrcd_images"], "same_class_negatives": True}},
-    "crrcd-paper": {"crrcd": {**_PAPER, "same_class_negatives": True}},
+    "crrcd-paper": {"crrcd": {**_PAPER_FACES, "same_class_negatives": True}},
     "crd": {"crd": {"weight": 1.0, "same_class_negatives": True}},
     "similarity": {"similarity": {"weight": 4.0}},
     "crrcd+cosface": {**BETWEEN_IMAGES, **_NAMES},
-    "crrcd-paper+cosface": {"crrcd": _PAPER, **_NAMES},
+    "crrcd-paper+cosface": {"crrcd": _PAPER_FACES, **_NAMES},
     "cosine+cosface": {"cosine": {"weight": 8.0}, **_NAMES},
     "cosine+crrcd+cosface": {"cosine": {"weight": 8.0}, **BETWEEN_IMAGES, **_NAMES},
-    "cosine+crrcd-paper+cosface": {"cosine": {"weight": 8.0}, "crrcd": _PAPER, **_NAMES},
+    "cosine+crrcd-paper+cosface": {"cosine": {"weight": 8.0}, "crrcd": _PAPER_FACES, **_NAMES},
 }

@@ -27,6 +27,10 @@ class CRRCD(RelationalLoss):
     global generator; the teacher's module has one first layer for both embeddings, the cross-resolution
     module one for each; no layer has a bias; the mean runs over the pairs; every default below.
 
+    One formula, three structures: this is the paper's, with both relations learned. `CRRCDImages` takes the same
+    pairs of images with the teacher's relation as it is, in its own standardised space; `CRRCDMaps` takes the cells
+    of an image's maps as samples, each related to their mean. ``--method crrcd`` is of the latter two.
+
     Args:
         tau: temperature of the critic, above 0.
         width: width of a relation.

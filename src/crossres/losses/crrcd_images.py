@@ -21,7 +21,7 @@ class CRRCDImages(Loss):
         L = \operatorname{mean}_{ij} \Big[
             - \log \frac{h(u_{ij}, v_{ij})}{h(u_{ij}, v_{ij}) + \sum_k h(u_{ij}, v_{ik})} \Big]
 
-    `CRRCD` learns both relation modules, and the teacher's then gives way to the student. Here the teacher's side
+    `CRRCD` learns both relation modules, so that the teacher's may give way to the student. Here the teacher's side
     has no weights: all that is learned is B, a linear layer. The same over the cells of a map is `CRRCDMaps`.
 
     Args:

@@ -1,0 +1,80 @@
+"""What a training on a CPU costs beside another one: two on all threads each, two that look at the cores first.
+
+    python benchmarks/beside.py
+
+Each trains resnet8x4 on 8x8 images from labels alone for some seconds; nothing else should run.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crossres.core.files import write_json
+
+SECONDS = 20.0
+#: What each job is given: with OMP_NUM_THREADS the threads stay, without it a job looks at the cores.
+KINDS = {"alone": (1, True), "two, all threads each": (2, True), "two that look first": (2, False)}
+
+
+def job(seconds: float) -> None:
+    """Train for so many seconds; print the milliseconds of each step as JSON."""
+    from steps import BATCH, CLASSES, IMAGES, Step
+
+    from crossres.config.experiment import Distill
+    from crossres.config.reading import read
+    from crossres.core.devices import sharing_cores
+    from crossres.data.images import ArrayItems, ImageSet
+
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8)
+    images = ImageSet(ArrayItems(pixels), np.arange(IMAGES) % len(CLASSES), CLASSES, "noise")
+    with sharing_cores(lambda line: print(line, file=sys.stderr)):
+        step = Step("resnet8x4", 8, read(Distill, {"method": "labels", "lr_size": 8}), images)
+        step()
+        end, times = time.perf_counter() + seconds, []
+        while time.perf_counter() < end:
+            times.append(step()[0])
+    print(json.dumps({"batch": BATCH, "times": times}))
+
+
+def measure(jobs: int, fixed: bool) -> dict[str, Any]:
+    """Run jobs side by side, the second one second after the first; return what a step of each took."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(os.cpu_count())} if fixed else dict(os.environ)
+    if not fixed:
+        environment.pop("OMP_NUM_THREADS", None)
+    running = []
+    for _ in range(jobs):
+        command = [sys.executable, __file__, "--job", str(SECONDS)]
+        running.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
+        time.sleep(SECONDS / 4)
+    times = [json.loads(process.communicate()[0])["times"] for process in running]
+    return {
+        "jobs": jobs,
+        "median_ms": [round(float(np.median(each)), 1) for each in times],
+        "worst_ms": [round(max(each), 1) for each in times],
+        "steps_per_second": round(sum(1e3 * len(each) / sum(each) for each in times), 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("results/bench/beside.json"), help="where it is written")
+    parser.add_argument("--job", type=float, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.job:
+        job(chosen.job)
+        return
+    result = {name: measure(*kind) for name, kind in KINDS.items()}
+    write_json(chosen.out, {"cores": os.cpu_count(), "kinds": result})
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
