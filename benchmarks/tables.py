@@ -272,7 +272,7 @@ def beside(path: Path) -> str:
         for name, kind in measured["kinds"].items()
     )
     return (
-        f"Trainings side by side on {measured['cores']} cores, steps of all together a second (`benchmarks/beside.py`): "
+        f"Side by side on {measured['cores']} cores, steps of all together a second (`benchmarks/beside.py`): "
         f"{kinds}. A training that begins later slows one that has all threads already."
     )
 
