@@ -15,7 +15,8 @@ from pathlib import Path
 from crossres.config.experiment import Teach
 from crossres.config.judging import Evaluate
 from crossres.config.options import Reading
-from crossres.config.reading import load_yaml, read
+from crossres.config.reading import read
+from crossres.config.yaml_file import load_yaml
 from crossres.core.files import write_json
 from crossres.evaluation.classification import evaluate
 from crossres.models.pretrained import from_pretrained, save_pretrained

@@ -20,9 +20,10 @@ from crossres.config.check import RANGES
 from crossres.config.deployment import Enroll, Identify, Predict, Verify
 from crossres.config.experiment import Experiment
 from crossres.config.judging import Demo, Evaluate, Info
-from crossres.config.reading import load_yaml, read
+from crossres.config.reading import read
 from crossres.config.record import to_dict, to_yaml
 from crossres.config.schema import Option, options_of, parts
+from crossres.config.yaml_file import load_yaml
 
 Refused = Callable[..., str]
 
@@ -36,6 +37,7 @@ VALUES: dict[str, Any] = {
     "teacher_name": "resnet20",
     "degradation.noise": (0.25, 0.5),
     "degradation.jpeg": (20.0, 30.5),
+    "degradation.share": 0.5,
     "train.milestones": [0.25, 0.5],
     "hr_size": 40,
 }
@@ -96,6 +98,8 @@ def companions(kind: type[Any], name: str) -> dict[str, Any]:
     more = required(kind)
     if issubclass(kind, Experiment) and name in ("teacher_name", "method") and "teacher" in options_of(kind):
         more["teacher"] = "t"
+    if name == "natural_labels":
+        more["natural"] = "crops"
     return {key: value for key, value in more.items() if key != name}
 
 

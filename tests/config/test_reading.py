@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import MISSING, replace
 from pathlib import Path
@@ -14,9 +15,10 @@ from crossres.commands.main import main
 from crossres.config.deployment import Enroll, Predict
 from crossres.config.judging import Evaluate, EvaluateFaces
 from crossres.config.options import Augment, Images, Model, Train
-from crossres.config.reading import from_config, load_yaml, of_run, options_of_loss, read, read_run
+from crossres.config.reading import from_config, of_run, options_of_loss, read, read_run
 from crossres.config.record import to_yaml
 from crossres.config.schema import options_of
+from crossres.config.yaml_file import load_yaml
 from crossres.data.degradation import Degradation
 from crossres.losses import LOSSES
 from crossres.losses.options import needs_teacher
@@ -346,6 +348,42 @@ def test_a_file_that_cannot_be_read(
     assert refused("distill", "--config", path).startswith(line)
     Path("bytes.yaml").write_bytes(b"\xff\xfe\xff")
     assert refused("distill", "--config", "bytes.yaml").startswith("cannot read bytes.yaml: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (
+            "train: {epochs: 2}\nname: x\ntrain: {batch_size: 16}\n",
+            "'train' stands twice, in lines 1 and 3; keep one",
+        ),
+        ("train: {epochs: 1,\n  epochs: 2}\n", "'epochs' stands twice, in lines 1 and 2; keep one of them"),
+        ("&a\ntrain: *a\n", "line 1: an alias of what it stands in has no end"),
+        ("losses: &a\n  kd: *a\n", "line 1: an alias of what it stands in has no end"),
+        ("train: " + "[" * 500 + "]" * 500, "nested in more than 30 levels"),
+        ("a0: &a0 [1, 1]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 40)), "more than"),
+        (f"train: {{seed: {'9' * 5000}}}", "not YAML: Exceeds the limit"),
+        ("name: " + "x" * 5_000_000, "larger than 4 MB"),
+        ("train: {milestones: null}", "train.milestones: expected a list such as [a, b] of a number, got None"),
+    ],
+    ids=range(9),
+)
+def test_what_only_a_mistake_or_an_attack_writes(refused: Refused, text: str, line: str, tmp_path: Path) -> None:
+    file = tmp_path / "options.yaml"
+    file.write_text(text)
+    started = time.perf_counter()
+    assert refused("distill", "--config", str(file)).startswith(f"{file}: {line}")
+    assert time.perf_counter() - started < 3
+
+
+def test_thousands_of_class_names_are_read_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "options.yaml"
+    file.write_text(f"images: {{classes: [{', '.join(f'class {i}' for i in range(4000))}]}}\n")
+    started = time.perf_counter()
+    classes = read(Teach, load_yaml(file)).images.classes
+    assert time.perf_counter() - started < 3
+    assert classes is not None
+    assert classes[-1] == "class 3999"
 
 
 def test_an_empty_file_has_the_defaults(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -64,10 +64,9 @@ def test_the_hash_is_of_what_decides_the_numbers() -> None:
         if option in ("name", "runs", "cache_dir", "images.root"):
             continue
         group, _, key = option.rpartition(".")
-        ranges = option.startswith("degradation.") and key not in ("preset", "kernel")
+        ranges = option.startswith("degradation.") and key not in ("preset", "kernel", "share")
         other = (0.5, 0.75) if ranges else changed(value)
-        if option == "degradation.jpeg":
-            other = (20.0, 30.0)
+        other = {"degradation.jpeg": (20.0, 30.0), "degradation.share": 0.5}.get(option, other)
         part = replace(getattr(base, group), **{key: other}) if group else other
         seen.add(sha256(replace(base, **{group or key: part})))
     assert len(seen) == 1 + len(list(options(base))) - 4

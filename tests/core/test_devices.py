@@ -110,7 +110,7 @@ def test_threads_that_are_chosen_stay(proc_stat: Any, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(("now", "kept", "threads", "slow"), [(FREE, 3, 3, 0), (FREE, 32, 4, 0), (BUSY, 3, 3, 1)])
 def test_a_resumed_run_keeps_its_threads(proc_stat: Any, now: str, kept: int, threads: int, slow: int) -> None:
     proc_stat(START, now)
-    line = "the cores are busy, and a resumed run keeps its 3 threads: beside other jobs it is slow"
+    line = "the cores are busy, and a resumed run keeps its 3 threads: slow beside other jobs"
     assert shared(kept) == (threads, slow * [line])
 
 

@@ -13,7 +13,8 @@ import pytest
 from crossres.bench.grid import read_grid
 from crossres.commands.main import main
 from crossres.config.experiment import Distill, Faces, Teach
-from crossres.config.reading import load_yaml, read
+from crossres.config.reading import read
+from crossres.config.yaml_file import load_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 

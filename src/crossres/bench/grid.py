@@ -11,8 +11,9 @@ from typing import Any, ClassVar, Literal
 from crossres.config.experiment import Distill, Faces
 from crossres.config.judging import Evaluate, EvaluateFaces, Judgement, Transfer
 from crossres.config.options import Reading
-from crossres.config.reading import load_yaml, read
+from crossres.config.reading import read
 from crossres.config.record import PATHS, base_name, network_name
+from crossres.config.yaml_file import load_yaml
 from crossres.core.errors import CrossresError
 from crossres.evaluation.prepare import check
 from crossres.losses.options import needs_teacher

@@ -129,8 +129,9 @@ def _run(words: list[str]) -> int:
 
 
 def _call(kind: type[Any], request: Any, module: str) -> int:
-    from crossres.config.reading import load_yaml, of_run, read
+    from crossres.config.reading import of_run, read
     from crossres.config.record import to_yaml
+    from crossres.config.yaml_file import load_yaml
 
     if request.resume:
         options = of_run(kind, request.resume)

@@ -55,7 +55,10 @@ def check(config: Experiment) -> None:
     if isinstance(config, Distill) and config.natural_labels and not config.natural:
         raise CrossresError("natural_labels names a student that labels natural images; give --natural, too")
     for name in (*PATHS, "name", "model.weights"):
-        demand_utf8(name, _value(config, name) or "")
+        value = _value(config, name)
+        demand_utf8(name, value or "")
+        if value == "" and name != "name":
+            raise CrossresError(f"{name}: is empty; leave it out, or name one")
     if config.name in ("", ".", "..") or "/" in config.name:
         raise CrossresError(f"name: '{config.name}' is not a folder's name; the run is written to RUNS/NAME")
     _check_losses(config)

@@ -7,7 +7,6 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from crossres.config.check import check
@@ -16,7 +15,8 @@ from crossres.config.methods import Losses
 from crossres.config.old import upgraded
 from crossres.config.record import to_dict
 from crossres.config.schema import TERM, Option, options_of, parts
-from crossres.core.errors import CrossresError, nearest, one_line
+from crossres.config.yaml_file import load_yaml
+from crossres.core.errors import CrossresError, nearest
 from crossres.losses import LOSSES
 from crossres.losses.options import loss_options, needs_teacher
 
@@ -140,12 +140,22 @@ def typed(option: Option, value: Any, name: str | None = None) -> Any:
         # a,b is short for [a,b], and a alone for [a] where nothing but a list is meant
         only_lists = all(get_origin(each) is list or each is NoneType for each in kinds)
         given = [each.strip() for each in value.split(",")] if only_lists or "," in value else value
+    if isinstance(given, list) and any(_is_list_of(each, given) for each in kinds):
+        return list(given)  # thousands of class names would take the parser a minute
     try:
+        if value is None and NoneType not in kinds and Any not in kinds:
+            raise TypeError
         return _parser(option.type).parse_object({"value": given}).value
     except (ArgumentError, TypeError):
         pass
     expected = " or ".join(map(str, option.choices)) if option.choices else _name(option.type)
     raise CrossresError(f"{name or option.name}: expected {expected}, got {value!r}")
+
+
+def _is_list_of(hint: Any, values: list[Any]) -> bool:
+    """Whether values are of a plain list's type already."""
+    [inside] = get_args(hint) if get_origin(hint) is list else [None]
+    return inside in (str, int, float) and all(type(value) is inside for value in values)
 
 
 def _name(hint: Any) -> str:
@@ -211,25 +221,6 @@ def _losses(config: Experiment, given: Flat, over: Flat, *, named_all: bool) -> 
         for loss, options in terms.items()
         if options["weight"]
     }
-
-
-def load_yaml(path: str | Path) -> dict[str, Any]:
-    """Read a YAML file of options.
-
-    Raises:
-        CrossresError: no such file, not YAML, or not options.
-    """
-    try:
-        tree = yaml.safe_load(Path(path).read_text())
-    except FileNotFoundError:
-        raise CrossresError(f"no such file: {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise CrossresError(f"cannot read {path}: {error}") from None
-    except yaml.YAMLError as error:
-        raise CrossresError(f"{path}: not YAML: {one_line(error)}") from None
-    if not isinstance(tree or {}, dict):
-        raise CrossresError(f"{path}: holds no options; write them as 'key: value'")
-    return tree or {}
 
 
 def of_run(kind: type[Kind], folder: str | Path) -> Kind:

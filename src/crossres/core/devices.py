@@ -64,6 +64,8 @@ def resolve_device(kind: str = "auto", precision: str = "auto", devices: int = 1
     world = int(os.environ.get("WORLD_SIZE", local))
     if kind == "cuda" and local > torch.cuda.device_count():
         raise CrossresError(f"train.devices {local}: torch finds {torch.cuda.device_count()} GPUs here")
+    if kind == "cpu" and devices > 8 * (os.cpu_count() or 1):
+        raise CrossresError(f"train.devices {devices}: this machine has {os.cpu_count()} cores")
     place = torch.device(kind, int(os.environ.get("LOCAL_RANK", 0))) if kind == "cuda" else torch.device("cpu")
     if precision == "auto":
         precision = "bfloat16" if fast_bfloat16(kind) else "float32"
@@ -89,13 +91,14 @@ def sharing_cores(say: Callable[[str], None], kept: int | None = None) -> Iterat
     """
     before = torch.get_num_threads()
     if "OMP_NUM_THREADS" not in os.environ:
-        busy = before > 1 and _idle_share() < IDLE
-        threads = min(kept, before) if kept is not None else before // 2 if busy else before
+        threads, half = before if kept is None else min(kept, before), before // 2
+        if threads > half > 0 and _idle_share() < IDLE:
+            if kept is None:
+                threads = half
+                say(f"the cores are busy: computing on {half} of {before} threads (OMP_NUM_THREADS=N takes N)")
+            else:
+                say(f"the cores are busy, and a resumed run keeps its {threads} threads: slow beside other jobs")
         torch.set_num_threads(threads)
-        if busy and kept is not None and threads > before // 2:
-            say(f"the cores are busy, and a resumed run keeps its {threads} threads: beside other jobs it is slow")
-        elif busy:
-            say(f"the cores are busy: computing on {threads} of {before} threads (OMP_NUM_THREADS=N takes N)")
     try:
         yield
     finally:
