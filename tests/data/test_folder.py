@@ -55,7 +55,7 @@ def test_given_splits(tmp_path: Path, name: str) -> None:
 def test_test_is_preferred_to_val_unless_it_has_no_classes(tmp_path: Path) -> None:
     fill(tmp_path, train__a=2, train__b=2, val__a=1, test=3)
     assert paths(read(tmp_path, split="test")) == ["val/a/0.png"]
-    assert read(tmp_path, split="train").ignored == []
+    assert read(tmp_path, split="train").ignored == [f"{tmp_path}/test/"]
     fill(tmp_path, test__b=1)
     assert paths(read(tmp_path, split="test")) == ["test/b/0.png"]
     assert read(tmp_path, split="train").ignored == [f"{tmp_path}/val/"]
@@ -96,6 +96,60 @@ def test_all_of_a_folder_without_splits(tmp_path: Path) -> None:
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     fill(tmp_path, train=2, bus=2)
     assert read(tmp_path, split="train").classes == ["bus", "train"]
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [("Training", "Testing"), ("TRAIN", "Test"), ("train", "valid"), ("train", "dev"), ("Train", "eval")],
+)
+def test_splits_by_other_words(tmp_path: Path, train: str, test: str) -> None:
+    fill(tmp_path, **{f"{train}__a": 2, f"{train}__b": 2, f"{test}__a": 1})
+    assert read(tmp_path, split="train").class_counts.tolist() == [2, 2]
+    assert paths(read(tmp_path, split="test")) == [f"{test}/a/0.png"]
+
+
+def test_a_folder_that_may_be_a_class_or_a_split_is_refused(tmp_path: Path) -> None:
+    fails(
+        fill(tmp_path / "flat", train=2, test=2), "holds test and train with images but no class folders in them: if"
+    )
+    both = fill(tmp_path / "both", train__a=2, train__b=1, ant=2, bee=1)
+    fails(both, "holds train with class folders and, beside them, ant and bee with images: if the former are splits")
+    fails(
+        fill(tmp_path / "two", train__a=1, Training__a=1), "holds Training and train, two training splits: keep one"
+    )
+    fails(fill(tmp_path / "lone", test__a=2, test__b=2), "holds test but no train: keep one folder called train")
+    # folders without images are neither
+    (fill(tmp_path / "notes", train__a=2, train__b=2) / "labels").mkdir()
+    assert read(tmp_path / "notes", split="train").ignored == [f"{tmp_path}/notes/labels/"]
+
+
+def test_loose_images_sidecars_and_links(tmp_path: Path) -> None:
+    fill(tmp_path / "a set", train__ant=2, train__bee=2, train=1, **{"train__ant__@eaDir": 2, "test__ant": 1})
+    fill(tmp_path / "more", **{".": 2})
+    (tmp_path / "a set" / "train" / "bee" / "more").symlink_to(tmp_path / "more")
+    (tmp_path / "a set" / "train" / "bee" / "up").symlink_to(tmp_path / "a set" / "train" / "bee")
+    images = read(tmp_path / "a set", split="train")
+    assert images.classes == ["ant", "bee"]
+    assert images.class_counts.tolist() == [2, 4]
+    assert paths(images)[-2:] == ["train/bee/more/0.png", "train/bee/more/1.png"]
+    folder = tmp_path / "a set" / "train"
+    assert images.ignored == [f"{folder}/0.png", f"{folder}/ant/@eaDir"]
+
+
+def test_names_of_two_spellings_and_names_that_cannot_be_seen(tmp_path: Path) -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    fill(tmp_path / "two", **{f"train__{composed}": 2, "train__bee": 1, f"test__{decomposed}": 1})
+    assert read(tmp_path / "two", split="test").labels.tolist() == [1]
+    fill(tmp_path / "two", **{f"train__{decomposed}": 1})
+    assert read(tmp_path / "two", split="train").class_counts.tolist() == [1, 3]
+    for number, name in enumerate(("red\u00a0ant", "red\nant", "ant\u200b")):
+        fails(fill(tmp_path / f"{number}", **{name: 1, "bee": 1}), "has characters that nobody sees; rename it")
+
+
+def test_images_of_another_ending_are_named(tmp_path: Path) -> None:
+    fill(tmp_path, a=1, b=0)
+    (tmp_path / "b" / "0.heic").write_bytes(b"x")
+    fails(tmp_path, r"class folder .*b holds no images \(1 such; it has files that end in .heic\): fill it")
 
 
 def test_only_images_count(tmp_path: Path) -> None:

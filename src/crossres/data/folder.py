@@ -1,6 +1,7 @@
 """Image files in class folders."""
 
 import os
+import unicodedata
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -10,11 +11,12 @@ from PIL import Image
 from crossres.core.errors import CrossresError, demand_utf8
 from crossres.data.decode import FORMATS
 from crossres.data.images import ImageSet
-from crossres.data.splits import Split, name_bytes, require_own_split
+from crossres.data.splits import SPLIT_WORDS, Split, name_bytes, require_own_split
 
 #: How the name of an image file ends, in lower case.
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-_TEST_FOLDERS = ("test", "val", "validation")  # the first one present is the test split
+#: Folders that file servers and photo programs put beside one's own. Those that begin with a dot are hidden anyway.
+SIDECARS = {"@eadir", "#recycle", "@recycle", "__macosx", "$recycle.bin", "system volume information"}
 
 
 @dataclass(eq=False, repr=False)
@@ -47,32 +49,34 @@ class FileItems:
 def read_folder(root: Path, split: Split, open_set: bool) -> tuple[ImageSet, bool]:
     """Read a split of a folder of class folders, or all of it where it does not come in splits; return which, too.
 
-    ``root/train`` counts as a split if it holds folders and no images (with images it is a class called
-    train). Its partner is the first of test, val, validation that holds class folders; a second one is not
-    read, as validation images are taken from train.
+    A folder whose name says so (`SPLIT_WORDS`, in capitals or not) and that holds folders is a split; one that holds
+    images is a class of that name, if it stands beside other classes. The first of test, testing, val, ... is the
+    test split; the others are not read, as validation images are taken from train.
 
     Raises:
-        CrossresError: no images, an empty class folder, fewer than two classes, or a test class that
+        CrossresError: no images, an empty class folder, a folder that may be a class or a split, or a test class that
             train does not have.
     """
-    train = root / "train"
-    classes = _folders_in(train)
-    if not classes or _images_in(train):
-        return _read_classes(root, root, _folders_in(root)), True
-    tests = [root / name for name in _TEST_FOLDERS if _folders_in(root / name)]
+    train, tests, others = _layout(root)
+    if train is None:
+        return _read_classes(root, root, _classes_in(root)), True
+    classes = _classes_in(train)
     if not tests:
-        return _read_classes(train, root, classes), True
+        images = _read_classes(train, root, classes)
+        images.ignored = [*others, *images.ignored]
+        return images, True
     require_own_split(split, root)
     if split == "train":
         images = _read_classes(train, root, classes)
-        images.ignored = [*(f"{folder}/" for folder in tests[1:]), *images.ignored]
+        images.ignored = [*(f"{folder}/" for folder in tests[1:]), *others, *images.ignored]
         return images, False
-    present = _folders_in(tests[0])
-    unknown = sorted(set(present) - set(classes))
+    present = _classes_in(tests[0])
+    unknown = sorted(present.keys() - classes.keys())
     if unknown and not open_set:
         lacking = f"{tests[0]} has the class '{unknown[0]}', which {train} does not have ({len(unknown)} such)"
         raise CrossresError(f"{lacking}: rename or remove its folder, or add training images")
-    return _read_classes(tests[0], root, present if open_set else classes), False
+    judged = present if open_set else {name: present.get(name, []) for name in classes}
+    return _read_classes(tests[0], root, judged), False
 
 
 def read_loose(root: Path) -> tuple[FileItems, list[str]]:
@@ -84,32 +88,84 @@ def read_loose(root: Path) -> tuple[FileItems, list[str]]:
 
 
 def files_below(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Return the images in a folder and below it, and the other files; hidden ones are left out.
+    """Return the images in a folder and below it, and the other files, with folders of `SIDECARS` that hold images.
 
-    Both are sorted by their parts, so that positions are the same on every machine.
+    Linked folders are read, each once; hidden files and folders are left out. Both are sorted by their parts, so that
+    positions are the same on every machine.
     """
     files: list[Path] = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if name[0] != "."]
-        files += [Path(parent, name) for name in names if name[0] != "."]
+    sidecars: list[Path] = []
+    seen: set[str] = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        place = os.path.realpath(parent)
+        if place in seen:  # a link to a folder that was read, perhaps to one that holds it
+            folders[:] = []
+            continue
+        seen.add(place)
+        own = Path(parent)
+        sidecars += [own / name for name in folders if name.lower() in SIDECARS and images_in(own / name)]
+        folders[:] = sorted(name for name in folders if _is_own(name))
+        files += [own / name for name in names if name[0] != "."]
     files.sort(key=lambda file: file.parts)
-    return [file for file in files if _is_image(file.name)], [file for file in files if not _is_image(file.name)]
+    images = [file for file in files if _is_image(file.name)]
+    return images, [*sorted(sidecars), *(file for file in files if not _is_image(file.name))]
 
 
-def _read_classes(folder: Path, root: Path, classes: list[str]) -> ImageSet:
-    """Read ``folder/<class>/**`` for those of ``classes`` that are there; paths are kept relative to root."""
+def _layout(root: Path) -> tuple[Path | None, list[Path], list[str]]:
+    """Return the train folder (None: ``root`` holds the classes), the test folders, best first, and what is left out.
+
+    Raises:
+        CrossresError: a folder that may be a class or a split; both readings are named.
+    """
+    named: dict[str, list[Path]] = {}
+    plain = []
+    for name in folders_in(root):
+        word = name.lower()
+        if word in SPLIT_WORDS and folders_in(root / name):
+            named.setdefault(word, []).append(root / name)
+        else:
+            plain.append(root / name)
+    trains = [folder for word, folders in named.items() if SPLIT_WORDS[word] == "train" for folder in folders]
+    tests = [folder for word in SPLIT_WORDS if SPLIT_WORDS[word] != "train" for folder in named.get(word, [])]
+    flat = [folder for folder in plain if folder.name.lower() in SPLIT_WORDS]
+    if not named:
+        if flat and len(flat) == len(plain) > 1:
+            raise CrossresError(
+                f"{root} holds {_listed(flat)} with images but no class folders in them: if they are splits, put the "
+                "images of each class into a folder named after it; if they are classes, rename them"
+            )
+        return None, [], []
+    if len(trains) != 1:
+        what = f"{_listed(trains)}, two training splits" if trains else f"{_listed(tests)} but no train"
+        raise CrossresError(f"{root} holds {what}: keep one folder called train, or rename what is a class")
+    # of a split only, or of nothing to train on
+    classes = [folder for folder in plain if folder not in flat and any(files_below(folder)[0])]
+    if classes:
+        raise CrossresError(
+            f"{root} holds {_listed([*trains, *tests])} with class folders and, beside them, {_listed(classes)} with "
+            "images: if the former are splits, move the latter into them or away; if they are classes, rename them"
+        )
+    loose = [str(file) for file in images_in(root)]
+    return trains[0], tests, [*(f"{folder}/" for folder in plain), *loose]
+
+
+def _listed(folders: list[Path]) -> str:
+    names = [folder.name for folder in folders]
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _read_classes(folder: Path, root: Path, classes: dict[str, list[str]]) -> ImageSet:
+    """Read ``folder/<class>/**`` for the folders of each class; paths are kept relative to root."""
     if not classes:
-        loose = len(_images_in(folder))
+        loose = len(images_in(folder))
         content = f"{loose} images but no class folders" if loose else "no class folders and no images"
         raise CrossresError(f"{folder} holds {content}: put the images of each class into a folder named after it")
-    for name in classes:
-        demand_utf8(f"the class folder in {folder}", name)
     paths: list[str] = []
     labels: list[int] = []
     empty: list[Path] = []
-    ignored: list[str] = []
-    for label, name in enumerate(classes):
-        if (folder / name).is_dir():
+    ignored = [str(file) for file in images_in(folder)]
+    for label, folders in enumerate(classes.values()):
+        for name in folders:
             images, others = files_below(folder / name)
             ignored += [str(file) for file in others]
             empty += [] if images else [folder / name]
@@ -118,8 +174,11 @@ def _read_classes(folder: Path, root: Path, classes: list[str]) -> ImageSet:
     if not paths:
         raise _no_images(folder)
     if empty:
-        raise CrossresError(f"class folder {empty[0]} holds no images ({len(empty)} such): fill it or remove it")
-    read = ImageSet(FileItems(root, paths), labels, classes, root.resolve().name)
+        endings = sorted({file.suffix for file in files_below(empty[0])[1] if file.suffix})
+        inside = f"; it has files that end in {', '.join(endings[:5])}" if endings else ""
+        count = f"({len(empty)} such{inside})"
+        raise CrossresError(f"class folder {empty[0]} holds no images {count}: fill it or remove it")
+    read = ImageSet(FileItems(root, paths), labels, list(classes), root.resolve().name)
     read.ignored = ignored
     return read
 
@@ -128,14 +187,27 @@ def _no_images(folder: Path) -> CrossresError:
     return CrossresError(f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)})")
 
 
-def _folders_in(folder: Path) -> list[str]:
+def _classes_in(folder: Path) -> dict[str, list[str]]:
+    """Return the folders of each class: names that differ in Unicode's normalisation alone are one class."""
+    classes: dict[str, list[str]] = {}
+    for name in folders_in(folder):
+        demand_utf8(f"the class folder in {folder}", name)
+        classes.setdefault(unicodedata.normalize("NFC", name), []).append(name)
+    return dict(sorted(classes.items()))
+
+
+def folders_in(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
+    return sorted(entry.name for entry in folder.iterdir() if _is_own(entry.name) and entry.is_dir())
 
 
-def _images_in(folder: Path) -> list[Path]:
-    return [entry for entry in folder.iterdir() if entry.is_file() and _is_image(entry.name)]
+def images_in(folder: Path) -> list[Path]:
+    return sorted(entry for entry in folder.iterdir() if _is_image(entry.name) and entry.is_file())
+
+
+def _is_own(name: str) -> bool:
+    return name[0] != "." and name.lower() not in SIDECARS
 
 
 def _is_image(name: str) -> bool:

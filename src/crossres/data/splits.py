@@ -17,6 +17,14 @@ Split = Literal["train", "test", "all"]
 SPLIT_SEED = 0
 
 
+#: What a folder or a shard that is a split is called, in lower case; of test splits the first that is there counts.
+SPLIT_WORDS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys(("val", "validation", "valid", "dev", "eval", "evaluation"), "val"),
+}
+
+
 class OwnSplits(CrossresError):
     """Raised where all of a source is requested that comes in splits."""
 
