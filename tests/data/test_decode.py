@@ -53,10 +53,10 @@ def test_palette(tmp_path: Path) -> None:
 
 def test_palette_transparency_goes_over_black(tmp_path: Path) -> None:
     image = Image.new("P", (2, 1))
-    image.putpalette([200, 100, 50, 10, 20, 30])
+    image.putpalette([200, 100, 50, 110, 120, 130])
     image.putpixel((1, 0), 1)
     decoded = stored(tmp_path / "a.png", image, transparency=0)
-    assert decoded[0].tolist() == [[0, 0, 0], [10, 20, 30]]
+    assert decoded[0].tolist() == [[0, 0, 0], [110, 120, 130]]
 
 
 def test_alpha_goes_over_black(tmp_path: Path) -> None:
@@ -67,6 +67,14 @@ def test_alpha_goes_over_black(tmp_path: Path) -> None:
     np.testing.assert_allclose(decoded[0, 2], [100, 50, 25], atol=1)
 
 
+def test_dark_drawings_go_over_white(tmp_path: Path) -> None:
+    pixels = np.zeros((8, 8, 4), np.uint8)
+    pixels[2:4, :, 3] = 255
+    decoded = stored(tmp_path / "a.png", Image.fromarray(pixels))
+    assert decoded[2:4].max() == 0
+    assert decoded[4:].min() == 255
+
+
 def test_grey_with_alpha(tmp_path: Path) -> None:
     pixels = np.array([[[200, 255], [200, 0]]], np.uint8)
     decoded = stored(tmp_path / "a.png", Image.fromarray(pixels, "LA"))
@@ -74,9 +82,9 @@ def test_grey_with_alpha(tmp_path: Path) -> None:
 
 
 def test_rgb_with_one_transparent_colour(tmp_path: Path) -> None:
-    pixels = np.array([[[9, 8, 7], [1, 2, 3]]], np.uint8)
+    pixels = np.array([[[9, 8, 7], [101, 102, 103]]], np.uint8)
     decoded = stored(tmp_path / "a.png", Image.fromarray(pixels), transparency=(9, 8, 7))
-    assert decoded[0].tolist() == [[0, 0, 0], [1, 2, 3]]
+    assert decoded[0].tolist() == [[0, 0, 0], [101, 102, 103]]
 
 
 def test_cmyk(tmp_path: Path) -> None:
@@ -91,6 +99,13 @@ def test_cmyk(tmp_path: Path) -> None:
 def test_sixteen_bits_keep_the_high_byte(tmp_path: Path, suffix: str) -> None:
     deep = Image.fromarray(GREY.astype(np.uint16) * 257)
     np.testing.assert_array_equal(stored(tmp_path / f"a.{suffix}", deep)[..., 0], GREY)
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_the_bits_of_a_sensor_are_those_of_the_largest_value(tmp_path: Path, bits: int) -> None:
+    deep = (np.arange(256, dtype=np.uint16).reshape(16, 16) << (bits - 8)) + 2 ** (bits - 8) - 1
+    decoded = stored(tmp_path / "a.png", Image.fromarray(deep))
+    assert decoded[..., 0].ravel().tolist() == list(range(256))
 
 
 def test_mode_i_keeps_the_high_byte() -> None:

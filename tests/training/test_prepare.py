@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 
 from crossres import Augment, CrossresError, Degradation, Distill, Images, Model, Teach, distill, load, read
+from crossres.core.progress import Progress
 from crossres.data.degrade import degrade
 
 CE = {"ce": {"weight": 1.0}}
@@ -264,3 +267,18 @@ def test_maps_that_would_fill_the_memory_are_computed_at_every_step(
     run, _ = prepared(replace(config, images=Images(memory_mb=0, workers=0)), Progress())
     assert run.cache is None
     assert "more than images.memory_mb: computed at every step instead" in capsys.readouterr().err
+
+
+def test_what_the_images_are_taken_for(
+    prepared: Any, drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(drawn, tmp_path / "narrow")
+    files = sorted((folder / "train" / "bar").glob("*.png"))
+    for file in files:
+        values = np.asarray(Image.open(file).convert("L")).astype(np.uint16)
+        Image.fromarray(51_000 + 4 * values).save(file)
+    prepared(Teach(data=str(folder), model=Model(name="resnet8"), hr_size=16), Progress())
+    said = capsys.readouterr().err
+    assert f"{folder}: 4 classes: bar, cross, disc, frame; train 88, val 8, test 40 images\n" in said
+    flat = int(re.search(r"narrow: (\d+) of 88 training images are flat, their values within 5 of 256", said)[1])
+    assert 20 <= flat <= 24

@@ -1,7 +1,8 @@
 """From a stored picture to square 8-bit RGB, and how much there is to see in it.
 
-EXIF orientation is applied; greyscale and palettes are expanded; transparency is laid over black (the
-value padding has too); 16-bit pixels keep their high byte; of an animation the first frame counts.
+EXIF orientation is applied; greyscale and palettes are expanded; transparency is laid over black (as padding is),
+or over white where what is drawn is dark itself; of pixels of more than 8 bits the highest 8 are kept that the
+picture's largest value takes, counted in 8, 10, 12, 14 or 16 bits; of an animation the first frame counts.
 Floating-point pixels are refused, since their range is unknown.
 """
 
@@ -21,6 +22,10 @@ Fit = Literal["crop", "squash", "pad"]
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 #: Pillow refuses a PNG with more text than this, as of editors and image generators, whose pixels are sound.
 PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY)
+#: Bits that sensors count in, and the mean grey, 0..255, below which what is drawn on transparency is dark.
+DEPTHS, DARK = (8, 10, 12, 14, 16), 64
+#: Values that an image's lie within where there is nothing to see, of 256.
+FLAT = 5
 #: Grey values, 0..1, that count as black and as white.
 BLACK, WHITE = 0.02, 0.98
 
@@ -33,14 +38,17 @@ def to_rgb(image: Image.Image) -> Image.Image:
     ImageOps.exif_transpose(image, in_place=True)
     image.load()
     if image.mode.startswith("I"):  # 16 bits; mode I is how Pillow also opens 16-bit PNG and PGM
-        high = np.clip(np.asarray(image).astype(np.int64), 0, 65535) >> 8
-        return Image.fromarray(high.astype(np.uint8)).convert("RGB")
+        values = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+        bits = next(bits for bits in DEPTHS if values.max(initial=0) < 2**bits)
+        return Image.fromarray((values >> (bits - 8)).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise ValueError("floating-point pixels have no known range; store it with 8 or 16 bits")
     if image.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         clear = image.convert("RGBA")
-        black = Image.new("RGBA", clear.size, (0, 0, 0, 255))
-        return Image.alpha_composite(black, clear).convert("RGB")
+        grey, cover = (np.asarray(clear.convert(band) if band == "L" else clear.getchannel(band)) for band in "LA")
+        drawn = float((grey.astype(np.float64) * cover).sum() / max(1.0, cover.sum(dtype=np.float64)))
+        ground = Image.new("RGBA", clear.size, "white" if drawn < DARK else "black")
+        return Image.alpha_composite(ground, clear).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
 
 

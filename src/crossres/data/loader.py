@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from crossres.core.errors import CrossresError
 from crossres.core.types import Batch
+from crossres.data.decode import FLAT
 from crossres.data.degradation import Degradation, Size
 from crossres.data.degrade import Draws, degrade, draw, recoloured
 
@@ -96,6 +97,13 @@ class Loader:
     def digests(self) -> list[bytes]:
         """Return the Sha256 of each decoded image at ``hr_size``; none where they are not all in memory."""
         return [] if self._pixels is None else [sha256(image.numpy()).digest() for image in self._pixels.cpu()]
+
+    def flat(self) -> list[int]:
+        """Return the positions of images in memory with nothing to see: all values within `FLAT`."""
+        if self._pixels is None:
+            return []
+        values = self._pixels.flatten(1)
+        return (values.amax(1) - values.amin(1) <= FLAT).nonzero().flatten().tolist()
 
     def at(self, lr_size: Size, degradation: Degradation | None = None) -> Loader:
         """Return a loader of the same decoded images at another LR size, perhaps with another degradation."""

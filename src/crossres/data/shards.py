@@ -68,9 +68,9 @@ def find_shards(path: Path) -> list[Path]:
     """
     if not path.is_dir():
         return [path] if path.suffix == ".parquet" else []
-    found = sorted(path.glob("*.parquet")) or sorted((path / "data").glob("*.parquet"))
-    if found:
-        return found
+    shards = sorted(path.glob("*.parquet")) or sorted((path / "data").glob("*.parquet"))
+    if shards:
+        return shards
     inside = {place: _in_split_folders(place) for place in (path, *sorted(path.iterdir())) if place.is_dir()}
     holding = [place for place, shards in inside.items() if shards]
     if len(holding) > 1:

@@ -34,6 +34,7 @@ from crossres.models.stages import capture_maps, paired_stages
 from crossres.models.teachers import StoredBackbone, stored_outputs
 from crossres.models.weights import weights_sha256
 from crossres.training.distiller import Distiller, build_losses
+from crossres.training.images import count_copies, say_flat, understood
 from crossres.training.networks import build_student, build_teacher, check_networks, own_size, placed
 from crossres.training.task import ImageSets, PreparedRun, Task
 
@@ -76,6 +77,7 @@ def prepare(
     if teacher is not None:
         teacher = placed(teacher, device, config.train.channels_last)
     train, natural, val, test = build_loaders(config, task, sets, (hr_size, lr_size), fabric, device, progress)
+    say_flat(train, progress)
     pairs = NaturalPairs(train, natural, config.natural_share) if natural and isinstance(config, Distill) else None
 
     torch.manual_seed(config.train.seed)
@@ -87,7 +89,7 @@ def prepare(
     distiller, paths = build_distiller(config, teacher, student, train, fabric)
     cache = _build_cache(config, teacher, distiller, paths, train, device, progress)
     facts = {
-        "images_in_both": _count_copies(train, test, progress),
+        "images_in_both": count_copies(train, test, progress),
         **_facts(config, sets, test, natural, device, teacher),
         "start_sha256": start_sha256,
         # an earlier version answered with those of the unmoved image
@@ -106,6 +108,7 @@ def read_images(
     """
     sets = task.images(progress)
     train = sets.train
+    progress.say(understood(config, sets))
     if len(train) < 2:
         raise CrossresError(f"{config.data}: {len(train)} training image; training needs at least 2")
     chosen = config.hr_size
@@ -178,18 +181,6 @@ def build_loaders(
     if sets.val is not None and task.validates(progress):
         val = Loader(sets.val, **(judged | by_nature if sets.natural_val else judged))
     return train, natural, val, Loader(sets.test, **judged)
-
-
-def _count_copies(train: Loader, test: Loader, progress: Progress) -> int | None:
-    """Count the training images whose very pixels are among the test images; None where not all are in memory."""
-    if not (train.in_memory and test.in_memory):
-        return None
-    judged = set(test.digests())
-    copies = [i for i, digest in enumerate(train.digests()) if digest in judged]
-    if copies:
-        count, first = f"{len(copies)} of the training images are test images too", train.images.where(copies[0])
-        progress.say(f"{train.images.name}: {count} (first: {first}): results will be too high. Remove them")
-    return len(copies)
 
 
 def build_distiller(

@@ -1,0 +1,42 @@
+"""What a training says of its images before its first step."""
+
+from crossres.config.experiment import Experiment
+from crossres.core.progress import Progress
+from crossres.data.decode import FLAT
+from crossres.data.images import ImageSet
+from crossres.data.loader import Loader
+from crossres.training.task import ImageSets
+
+#: Classes that are named.
+SHOWN = 8
+
+
+def understood(config: Experiment, sets: ImageSets) -> str:
+    """Say in a line what the data are taken for."""
+    classes = sets.train.classes
+    counts = ", ".join(f"{name} {len(part):,}" for name, part in sets._asdict().items() if isinstance(part, ImageSet))
+    if config.faces:
+        return f"{config.data}: {counts} images"
+    names = ", ".join(classes[:SHOWN]) + (f" and {len(classes) - SHOWN:,} more" if len(classes) > SHOWN else "")
+    return f"{config.data}: {len(classes)} classes: {names}; {counts} images"
+
+
+def say_flat(train: Loader, progress: Progress) -> None:
+    """Say how many training images show nothing once they are decoded to 8 bits."""
+    if flat := train.flat():
+        progress.say(
+            f"{train.images.name}: {len(flat)} of {len(train.images)} training images are flat, their values within "
+            f"{FLAT} of 256 (first: {train.images.where(flat[0])}): stretch them to 8 bits, or leave them out"
+        )
+
+
+def count_copies(train: Loader, test: Loader, progress: Progress) -> int | None:
+    """Count the training images whose very pixels are among the test images; None where not all are in memory."""
+    if not (train.in_memory and test.in_memory):
+        return None
+    judged = set(test.digests())
+    copies = [i for i, digest in enumerate(train.digests()) if digest in judged]
+    if copies:
+        count, first = f"{len(copies)} of the training images are test images too", train.images.where(copies[0])
+        progress.say(f"{train.images.name}: {count} (first: {first}): results will be too high. Remove them")
+    return len(copies)
