@@ -116,7 +116,8 @@ def test_a_run_prints_nothing_but_its_own_lines(drawn: Path, tmp_path: Path) -> 
     command = [sys.executable, "-m", "crossres.commands.main", *words]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert (run.returncode, run.stdout) == (0, "")
-    first, second, last = run.stderr.splitlines()
+    images, first, second, last = run.stderr.splitlines()
+    assert images == f"{drawn}: 4 classes: bar, cross, disc, frame; train 96, test 40 images"
     assert first.startswith("epoch 1/2  ce ")
     assert " images/s  " in first
     assert second.startswith("epoch 2/2  ce ")
@@ -426,7 +427,7 @@ def interrupted(drawn: Path, drawn_teacher: Path, tmp_path_factory: pytest.TempP
         text=True,
     )
     assert process.stderr is not None
-    lines = [process.stderr.readline()]
+    lines = [process.stderr.readline() for _ in ("images", "first epoch")]
     process.send_signal(signal.SIGINT)
     rest = process.communicate(timeout=60)[1]
     return Interrupted(folder / "runs" / "student", process.returncode, [*lines, *rest.splitlines(keepends=True)])
@@ -434,7 +435,8 @@ def interrupted(drawn: Path, drawn_teacher: Path, tmp_path_factory: pytest.TempP
 
 def test_ctrl_c_says_how_to_resume(interrupted: Interrupted) -> None:
     assert interrupted.code == 130
-    *epochs, last = interrupted.lines
+    images, *epochs, last = interrupted.lines
+    assert images.endswith(" images\n")
     assert all(line.startswith("epoch ") for line in epochs)
     assert last == "stopped; go on with: crossres distill --resume runs/student\n"
     assert sorted(os.listdir(interrupted.folder)) == ["config.yaml", "metrics.jsonl", "state.pt"]

@@ -18,4 +18,4 @@ def run(options: Adapt, request: Request) -> None:
     rows = {"test images as trained": result["test"], "labelled crops": result["labelled"]}
     lines = [f"  {name:23}  {row[0]:.2f} % before, {row[1]:.2f} % after" for name, row in rows.items() if row]
     head = f"{result['run']}, trained again with {result['crops']:,} crops"
-    show("\n".join([head, *lines, f"the adapted student: {result['adapted']}"]))
+    show(head, *lines, f"the adapted student: {result['adapted']}")

@@ -1,12 +1,13 @@
 """The command line: find the command, read its options, call it; every error a user can mend is one line."""
 
+import io
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from crossres.core.errors import CrossresError, nearest, one_line
+from crossres.core.errors import CrossresError, nearest, one_line, visible
 
 #: command -> where its options and its function are: module and dataclass in config/, module in commands/
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -46,6 +47,9 @@ EXTRAS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code: 0, 2 for a user's mistake, 130 after Ctrl-C."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what its encoding lacks is escaped
+            stream.reconfigure(errors="backslashreplace")
     try:
         if os.getcwd() not in sys.path:
             sys.path.append(os.getcwd())  # package.module:callable may lie where the command is given
@@ -79,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _failed(message: str) -> int:
     """Print an error in one line, with the number of the process where there are several; return 2."""
     rank = int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0)
-    print(f"crossres{f' (process {rank})' if rank else ''}: {one_line(message)}", file=sys.stderr)
+    print(f"crossres{f' (process {rank})' if rank else ''}: {visible(one_line(message))}", file=sys.stderr)
     return 2
 
 

@@ -14,16 +14,17 @@ def run(options: Match, request: Request) -> None:
         show_json(result)
         return
     ranges = result["degradation"]
-    values = "\n".join(
+    values = [
         f"  {name:10} {result[name]:8.3f}   written as {ranges[name][0]:.3f} to {ranges[name][1]:.3f}"
         f"{'   (from the files)' if name == 'jpeg' and result['jpeg_from_files'] else ''}"
         for name in BOUNDS
-    )
+    ]
     show(
         f"{result['crops']}: {result['images']['crops']:,} crops, read at {result['lr_size']} pixels, against "
-        f"{result['images']['hr']:,} images of {result['hr']} at {result['hr_size']}\n"
-        f"  kernel     {result['kernel']:>8}\n{values}\n"
+        f"{result['images']['hr']:,} images of {result['hr']} at {result['hr_size']}",
+        f"  kernel     {result['kernel']:>8}",
+        *values,
         f"a classifier tells real from simulated crops with an AUC of {result['auc_before']:.2f} where they are only "
-        f"shrunk, of {result['auc_after']:.2f} where they are matched (0.5: it cannot)\n"
-        f"{result['out']}: crossres distill --config {result['out']} takes it; {result['png']}: real beside simulated"
+        f"shrunk, of {result['auc_after']:.2f} where they are matched (0.5: it cannot)",
+        f"{result['out']}: crossres distill --config {result['out']} takes it; {result['png']}: pictures",
     )

@@ -1,18 +1,21 @@
-"""How commands print: results on stdout, notes on stderr, names that are not UTF-8 escaped."""
+"""How commands print: results on stdout, notes on stderr, what cannot be shown in names escaped."""
 
 import json
 import sys
 from typing import Any
 
+from crossres.core.errors import visible
 
-def show(text: str) -> None:
-    """Print a line of a result."""
-    print(text.encode(errors="backslashreplace").decode())
+
+def show(*lines: str) -> None:
+    """Print the lines of a result; a name in one may hold anything."""
+    for line in lines:
+        print(visible(line))
 
 
 def note(text: str) -> None:
     """Print a line beside the result."""
-    print(text.encode(errors="backslashreplace").decode(), file=sys.stderr)
+    print(visible(text), file=sys.stderr)
 
 
 def show_json(document: Any) -> None:

@@ -15,7 +15,7 @@ def run(options: Transfer, request: Request) -> None:
     counts = result["images"]
     show(
         f"{result['model']} on {result['dataset']} at {result['lr_size']}: {result['classes']} classes, "
-        f"{counts['train']:,} training and {counts['test']:,} test images\n"
-        f"linear probe       {result['probe_top1']:6.2f} %  (C {result['probe_strength']:g})\n"
-        f"nearest neighbours {result['knn_top1']:6.2f} %  (k {result['neighbours']})"
+        f"{counts['train']:,} training and {counts['test']:,} test images",
+        f"linear probe       {result['probe_top1']:6.2f} %  (C {result['probe_strength']:g})",
+        f"nearest neighbours {result['knn_top1']:6.2f} %  (k {result['neighbours']})",
     )

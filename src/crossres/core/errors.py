@@ -22,6 +22,12 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; known: {', '.join(known)}" if 0 < len(known) <= 40 else ""
 
 
+def visible(text: str) -> str:
+    """Return a text as one line that changes no terminal: characters that cannot be shown are escaped."""
+    shown = (char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return "".join(shown)
+
+
 def one_line(error: BaseException | str, limit: int | None = None) -> str:
     """Return a library's message as one line, cut to ``limit`` characters; the class name where it is empty."""
     text = " ".join(str(error).split()) or ("" if isinstance(error, str) else type(error).__name__)

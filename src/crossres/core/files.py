@@ -16,6 +16,11 @@ from crossres.core.errors import CrossresError, one_line
 from crossres.core.types import Bools
 
 
+def cell(value: Any) -> Any:
+    """Return a cell of a CSV file: a text that a spreadsheet would take for a formula has an apostrophe before it."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+
+
 def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any], remedy: str = "") -> None:
     """Write a file beside ``path`` and rename it, so that ``path`` is whole or untouched.
 

@@ -14,6 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from crossres.core.errors import visible
+
 
 class Progress:
     """Tells how far a run is, unless ``quiet``: epoch, losses by name, accuracy, images/s and time left."""
@@ -27,7 +29,7 @@ class Progress:
     def say(self, text: str) -> None:
         """Print a line that stays."""
         if not self.quiet:
-            self.console.print(escape(text))
+            self.console.print(escape(visible(text)))
 
     def count(self, what: str, done: int, total: int) -> None:
         """Show how much of a single pass is done."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from crossres.config.deployment import Embed, Predict
 from crossres.core.errors import CrossresError, needs
-from crossres.core.files import write_atomically
+from crossres.core.files import cell, write_atomically
 from crossres.data.shards import arrow, encoded_images, find_shards, open_shards, pick_image
 from crossres.deploy.photos import no_image, photos_below
 from crossres.deploy.recognizer import Recognizer
@@ -48,7 +48,7 @@ def predict(options: Predict, note: Callable[[str], None] = lambda _: None) -> I
         unreadable += answer.error is not None
         if options.csv:
             flags = "; ".join(answer.flags)
-            table.writerow([answer.name, answer.label, answer.probability, flags, answer.error])
+            table.writerow(map(cell, [answer.name, answer.label, answer.probability, flags, answer.error]))
         yield answer.document(recognizer.facts, options.top)
     if options.csv:
         # a file's name may not be UTF-8

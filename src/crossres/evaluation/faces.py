@@ -15,7 +15,7 @@ from crossres.config.judging import EvaluateFaces
 from crossres.config.record import base_name
 from crossres.core.devices import Device
 from crossres.core.errors import CrossresError
-from crossres.core.files import holds_embeddings, write_atomically
+from crossres.core.files import cell, holds_embeddings, write_atomically
 from crossres.core.progress import Progress
 from crossres.core.types import Float32s, Float64s
 from crossres.data.degradation import Degradation
@@ -254,7 +254,7 @@ def write_scores(path: str | Path, images: ImageSet, pairs: Pairs, rows: Sequenc
     Raises:
         CrossresError: the file cannot be written.
     """
-    sides = ([images.path(i) or images.where(i) for i in side.tolist()] for side in (pairs.left, pairs.right))
+    sides = ([cell(images.path(i) or images.where(i)) for i in side.tolist()] for side in (pairs.left, pairs.right))
     listed = list(zip(*sides, pairs.same.astype(int).tolist(), pairs.fold.tolist(), strict=True))
 
     def write(file: IO[bytes]) -> None:

@@ -13,7 +13,7 @@ from crossres.config.experiment import Experiment
 from crossres.config.judging import Judgement
 from crossres.config.record import base_name
 from crossres.core.devices import Device, resolve_device
-from crossres.core.errors import CrossresError
+from crossres.core.errors import CrossresError, visible
 from crossres.core.types import Float32s, Outputs
 from crossres.data.degradation import Degradation
 from crossres.data.images import ImageSet
@@ -177,7 +177,7 @@ def embeddings_of(
 def note(*lines: str) -> None:
     """Tell the user something that is not a result."""
     for line in lines:
-        print(line, file=sys.stderr)
+        print(visible(line), file=sys.stderr)
 
 
 class Unwritten(CrossresError):
