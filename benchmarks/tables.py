@@ -287,14 +287,14 @@ def simulated_table(path: Path) -> str:
     kernels = sum(row["camera"]["kernel"] == row["estimate"]["kernel"] for row in rows)
     whole = sum(max(row["errors"].values()) <= 0.2 for row in rows)
     seconds = [row["seconds"] for row in rows]
-    return (
+    auc = {name: mean(row[name] for row in rows) for name in ("auc_after", "auc_before")}
+    text = (
         f"{len(rows)} random cameras, 1,000 crops of 16x16 each, {rows[0]['threads']} thread, "
         f"{min(seconds):.0f} to {max(seconds):.0f} s of its time each. All numbers within 20 %: {whole} of "
         f"{len(rows)}; the kernel: {kernels}. A classifier tells the crops from simulated ones with an AUC of "
-        f"{mean(row['auc_after'] for row in rows):.2f} on average, "
-        f"{mean(row['auc_before'] for row in rows):.2f} where they are only shrunk.\n\n"
-        + table(["", "median error, %", "largest error, %", "within 20 %"], lines)
+        f"{auc['auc_after']:.2f} on average, {auc['auc_before']:.2f} where they are only shrunk."
     )
+    return f"{text}\n\n{table(['', 'median error, %', 'largest error, %', 'within 20 %'], lines)}"
 
 
 def steps_table(path: Path) -> str:

@@ -79,6 +79,14 @@ def test_its_file_is_what_distill_takes(matched: tuple[Path, dict[str, Any]]) ->
     assert Image.open(folder / "camera.png").size > (500, 200)
 
 
+def test_a_file_of_another_version_is_named(refused: Any, tmp_path: Path) -> None:
+    file = tmp_path / "camera.yaml"
+    file.write_text("# estimated by crossres match 9.9.9; crossres distill --config camera.yaml takes it\nglow: 3\n")
+    assert refused("distill", "--config", str(file)).endswith(
+        "(crossres match 9.9.9 wrote it, this is 0.1.0: match anew)"
+    )
+
+
 def test_jpeg_is_read_from_files(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     crops = saved(shot(2, blur=0.3), tmp_path / "crops", quality=60, subsampling=0)
     out = tmp_path / "camera.yaml"

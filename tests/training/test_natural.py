@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -17,8 +18,10 @@ from crossres.config import options as parts
 from crossres.config.options import Augment, Images, Model, Train
 from crossres.config.reading import from_config
 from crossres.core.progress import Progress
+from crossres.data.images import ArrayItems, ImageSet
 from crossres.evaluation.prepare import CPU
 from crossres.training.classification import Classification
+from crossres.training.natural import _of_other_classes
 from crossres.training.prepare import build_loaders
 from crossres.training.run import fabric_of
 
@@ -155,7 +158,7 @@ def test_natural_images_that_cannot_be_paired(
     other = shutil.copytree(camera, tmp_path / "other")
     for file in sorted(other.glob("*/*.png")):
         file.rename(file.with_name(f"9{file.name}"))
-    assert distill(config(shapes, other, drawn_teacher, tmp_path, name="others"))["images"]["natural"] > 48
+    assert distill(config(shapes, other, drawn_teacher, tmp_path, name="others"))["images"]["natural"] == 40
     # those of the test's groups are left out
     for file in sorted(other.glob("*/*.png")):
         file.rename(file.with_name(f"5{file.name[2:]}"))
@@ -170,3 +173,34 @@ def test_natural_images_that_cannot_be_paired(
     assert plain["images"]["natural"] + plain["images"]["val"] == 96 - 4 * 5
     line_of_both = line(train=Train(batch_size=16, images_per_class=2))
     assert line_of_both.startswith("train.images_per_class: natural images are drawn whatever their class")
+
+
+def test_which_natural_images_choose_the_epoch(
+    shapes: Path, camera: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of groups that no HR image has, a share; fewer than 20 choose nothing."""
+    other = shutil.copytree(camera, tmp_path / "other")
+    for file in sorted(other.glob("*/*.png")):
+        file.rename(file.with_name(f"9{file.name}"))
+    distill(config(shapes, other, None, tmp_path))
+    assert (
+        "other: 40 natural images fill 50% of each batch; 40 held out with their groups choose"
+        in capsys.readouterr().err
+    )
+    few = tmp_path / "few"
+    for name in ("bar", "cross"):
+        (few / name).mkdir(parents=True)
+        for file in sorted((other / name).glob("*.png"))[:14]:
+            shutil.copy(file, few / name)
+    distill(config(shapes, few, None, tmp_path, name="few"))
+    assert "choose the epoch" not in capsys.readouterr().err
+
+
+def test_groups_whose_hr_images_are_of_other_classes_are_counted() -> None:
+    def images(labels: list[int], groups: list[str]) -> ImageSet:
+        made = ImageSet(ArrayItems(np.zeros((len(labels), 4, 4), np.uint8)), labels, ["a", "b"], "set")
+        made.groups = np.array(groups)
+        return made
+
+    train = images([0, 0, 1], ["x", "y", "y"])
+    assert _of_other_classes(images([1, 1, 0, 1], ["x", "y", "y", "z"]), train) == 1

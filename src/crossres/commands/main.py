@@ -141,12 +141,29 @@ def _call(kind: type[Any], request: Any, module: str) -> int:
         options = of_run(kind, request.resume)
     else:
         tree = load_yaml(request.config) if request.config else {}
-        options = read(kind, tree, request.words, request.config or "")
+        try:
+            options = read(kind, tree, request.words, request.config or "")
+        except CrossresError as error:
+            raise CrossresError(f"{error}{_of_another_version(request.config)}") from None
     if request.print_config:
         print(to_yaml(options), end="")
         return 0
     # each commands/X.py has run(options, request), which calls, prints and may return an exit code
     return import_module(f"crossres.commands.{module}").run(options, request) or 0
+
+
+def _of_another_version(path: str | None) -> str:
+    """Say whether a refused file of options is of crossres match, in another version."""
+    from crossres import __version__
+
+    if not path:
+        return ""
+    with open(path, errors="replace") as file:
+        words = file.readline().replace(";", " ").split()
+    other = words[5] if words[1:5] == ["estimated", "by", "crossres", "match"] else __version__
+    if other == __version__:
+        return ""
+    return f" (crossres match {other} wrote it, this is {__version__}: match anew)"
 
 
 def _command(words: list[str]) -> tuple[str, list[str]]:

@@ -10,6 +10,7 @@ from crossres.config.record import base_name
 from crossres.core.devices import resolve_device
 from crossres.core.errors import CrossresError
 from crossres.core.progress import Progress
+from crossres.core.types import Bools
 from crossres.data.degradation import check_size
 from crossres.data.images import ImageSet, left_out
 from crossres.data.loader import Loader
@@ -20,6 +21,8 @@ from crossres.evaluation.prepare import logits_of, read_split
 from crossres.models.pretrained import from_pretrained
 from crossres.training.task import ImageSets
 
+#: Fewest natural images that choose the epoch; fewer leave it to HR images, shrunk.
+FEWEST = 20
 #: Confidence from which on the class that a student gives a crop is taken for its label.
 SURE = 0.8
 
@@ -27,8 +30,9 @@ SURE = 0.8
 def with_natural(sets: ImageSets, config: Distill, progress: Progress) -> ImageSets:
     """Add the training images of ``config.natural`` to the sets; those of held-out groups become the validation's.
 
-    Without groups a share of each class is held out. No group is on two sides: natural images of the test's groups
-    are left out, and so are HR images of groups that the natural set holds out for its own test.
+    Without groups, and of groups that no HR image has, a share of each class is held out. No group is on two sides:
+    natural images of the test's groups are left out, and so are HR images of groups that the natural set holds out
+    for its own test.
 
     Args:
         sets: the HR images of training, validation and test.
@@ -49,25 +53,50 @@ def with_natural(sets: ImageSets, config: Distill, progress: Progress) -> ImageS
             progress.say(line)
         train = _without_tested(train, config, progress)
         natural = _in_classes_of(train, natural)
-    if natural.groups is not None:
-        held = shares_group(natural, sets.val)
-        tested = shares_group(natural, sets.test) & ~held
-        if tested.any():
-            progress.say(f"{natural.name}: {tested.sum()} natural images left out: their groups are of the test")
-    else:
-        tested = held = np.zeros(len(natural), dtype=bool)
-        if config.train.val_fraction > 0 and not config.natural_labels:  # own answers cannot tell a better epoch
-            held[stratified_split(natural.labels, config.train.val_fraction, SPLIT_SEED)[1]] = True
+    held, tested = _held_out(natural, train, sets, config)
+    if tested.any():
+        progress.say(f"{natural.name}: {tested.sum()} natural images left out: their groups are of the test")
+    if count := _of_other_classes(natural, train):
+        progress.say(
+            f"{natural.name}: of {count} natural images all HR images of their group are of other classes: they are "
+            "paired by class alone; check images.group and the labels"
+        )
     trained = natural.subset(~(held | tested))
     if not len(trained):
         raise CrossresError(f"{natural.name}: no natural image is left to train on; check images.group")
-    chooses = f"; {held.sum()} held out with their groups choose the epoch"
-    if natural.groups is None:
-        chooses = f"; {held.sum()} held out choose the epoch"
-    share = f"{config.natural_share:.0%} of each batch"
-    progress.say(f"{natural.name}: {len(trained)} natural images fill {share}{chooses if held.any() else ''}")
-    val = natural.subset(held) if held.any() else sets.val
-    return ImageSets(train, val, sets.test, trained, natural_val=bool(held.any()))
+    chooses = held.sum() >= FEWEST
+    groups = " with their groups" if natural.groups is not None else ""
+    choosing = f"; {held.sum()} held out{groups} choose the epoch" if chooses else ""
+    progress.say(
+        f"{natural.name}: {len(trained)} natural images fill {config.natural_share:.0%} of each batch{choosing}"
+    )
+    return ImageSets(
+        train, natural.subset(held) if chooses else sets.val, sets.test, trained, natural_val=bool(chooses)
+    )
+
+
+def _held_out(natural: ImageSet, train: ImageSet, sets: ImageSets, config: Distill) -> tuple[Bools, Bools]:
+    """Return which natural images are held out to choose the epoch, and which are of the test's groups, bool (N,).
+
+    Those of the validation's groups are held out; of groups that no HR image has, and without groups, a share.
+    """
+    held = shares_group(natural, sets.val)
+    tested = shares_group(natural, sets.test) & ~held
+    own = np.flatnonzero(~(held | tested | shares_group(natural, train)))
+    # its own answers could not tell which epoch is better
+    if len(own) and config.train.val_fraction > 0 and not config.natural_labels:
+        part = natural.subset(own)
+        held[own[stratified_split(part.labels, config.train.val_fraction, SPLIT_SEED, groups=part.groups)[1]]] = True
+    return held, tested
+
+
+def _of_other_classes(natural: ImageSet, train: ImageSet) -> int:
+    """Count the natural images whose group has HR images, but none of their class."""
+    if natural.groups is None or train.groups is None:
+        return 0
+    pairs = set(zip(train.groups.tolist(), train.labels.tolist(), strict=True))
+    alone = [pair not in pairs for pair in zip(natural.groups.tolist(), natural.labels.tolist(), strict=True)]
+    return int((shares_group(natural, train) & np.array(alone)).sum())
 
 
 def _labelled(config: Distill, progress: Progress) -> ImageSet:
