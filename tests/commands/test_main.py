@@ -218,3 +218,23 @@ def test_a_family_of_commands_is_listed(words: list[str], capsys: Printed) -> No
     printed = capsys.readouterr().out
     assert "\n  faces distill " in printed
     assert "\n  teach " not in printed
+
+
+def test_a_file_of_the_folder_stands_for_no_library(tmp_path: Path) -> None:
+    for name in ("yaml", "rich", "torch", "json"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('ran a file of the folder')\n")
+    done = python("-m", "crossres.commands.main", "teach", "--print_config", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_code_that_a_file_names_is_run_where_it_is_trusted(
+    refused: Any, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_net.py").write_text("raise ImportError('it ran')\n")
+    (tmp_path / "options.yaml").write_text(f"data: {drawn}\nmodel: {{name: 'my_net:net'}}\n")
+    line = refused("teach", "--config", "options.yaml")
+    assert line == "options.yaml would run code 'my_net:net'; if you trust it, add --trust_code true"
+    assert "it ran" in refused("teach", "--config", "options.yaml", "--trust_code", "true")
+    assert "it ran" in refused("teach", "--config", "options.yaml", "--model.name", "my_net:net")
+    assert str(tmp_path) not in sys.path

@@ -24,6 +24,8 @@ from crossres.core.progress import Overview
 Ends = Iterator[tuple[GridRun, dict[str, Any]]]
 #: What a result keeps of a judgement; all of the others.
 KEPT = {"unseen": ("degradation", "top1", "top5", "curve")}
+#: Keeps the working folder from standing before the libraries; main.py does so from Python 3.10 on.
+SAFE = ("-P",) if sys.version_info >= (3, 11) else ()
 #: Seconds between two looks at the runs' logs.
 LOOK_EVERY = 2.0
 
@@ -144,7 +146,7 @@ def _command(
     given = () if "--resume" in switches else ("--config", str(path))
     with log.open("ab") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "crossres.commands.main", *options.command.split()[1:], *given, *switches],
+            [sys.executable, *SAFE, "-m", "crossres.commands.main", *options.command.split()[1:], *given, *switches],
             stdout=subprocess.PIPE,
             stderr=file,
             env={**os.environ, **({"OMP_NUM_THREADS": str(len(cores))} if cores else {})},

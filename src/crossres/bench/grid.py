@@ -217,6 +217,9 @@ def _experiment(
     if not (losses or tree["method"]):
         raise CrossresError("a method is a name, as 'NAME: crrcd', or losses, as 'NAME: {ce: {weight: 1}}'")
     config = read(KINDS[grid.task], tree | ({"losses": losses} if losses else {}))
+    code = config.model.name
+    if ":" in code and not code.startswith(("timm:", "onnx:")) and not config.trust_code:
+        raise CrossresError(f"the grid would run code '{code}'; if you trust it, set base.trust_code to true")
     if len(grid.factors) > 1 and not config.train.val_fraction:
         raise CrossresError("factors are chosen on validation images; give base.train.val_fraction a share")
     taught = [options for loss, options in config.terms.items() if needs_teacher(loss)]

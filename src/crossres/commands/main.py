@@ -51,8 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # what its encoding lacks is escaped
             stream.reconfigure(errors="backslashreplace")
     try:
-        if os.getcwd() not in sys.path:
-            sys.path.append(os.getcwd())  # package.module:callable may lie where the command is given
+        os.getcwd()  # a folder that is gone: libraries end the process without a word
         try:
             return _run(words)
         finally:
@@ -145,11 +144,20 @@ def _call(kind: type[Any], request: Any, module: str) -> int:
             options = read(kind, tree, request.words, request.config or "")
         except CrossresError as error:
             raise CrossresError(f"{error}{_of_another_version(request.config)}") from None
+        if request.config and "model.name" not in request.words:
+            _refuse_code(options, request.config)
     if request.print_config:
         print(to_yaml(options), end="")
         return 0
     # each commands/X.py has run(options, request), which calls, prints and may return an exit code
     return import_module(f"crossres.commands.{module}").run(options, request) or 0
+
+
+def _refuse_code(options: Any, path: str) -> None:
+    """Refuse a file of options whose network is code that nobody said to trust."""
+    name = getattr(getattr(options, "model", None), "name", "")
+    if ":" in name and not name.startswith(("timm:", "onnx:")) and not options.trust_code:
+        raise CrossresError(f"{path} would run code '{name}'; if you trust it, add --trust_code true")
 
 
 def _of_another_version(path: str | None) -> str:
@@ -180,4 +188,6 @@ def _command(words: list[str]) -> tuple[str, list[str]]:
 
 
 if __name__ == "__main__":
+    if sys.path[:1] in ([""], [os.getcwd()]):
+        del sys.path[0]  # where python -m puts it, a file of the folder would stand for a library
     sys.exit(main())

@@ -3,6 +3,7 @@
 import copy
 import importlib
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -113,13 +114,24 @@ def _output(network: nn.Module, images: Tensor) -> Tensor:
     return output
 
 
+@contextmanager
+def working_folder() -> Iterator[None]:
+    """Within the context, modules are imported from the working folder, too, where no library has their name."""
+    here = os.getcwd()
+    sys.path.append(here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
+
+
 def find_factory(name: str) -> Callable[..., Any]:
     """Import the function or class ``package.module:callable``; raise CrossresError if there is none."""
     path, _, attribute = name.partition(":")
     # A config that names `os:...` is a mistake or an attack; no network lives in the standard library.
     if not path or not attribute or path.split(".")[0] in sys.stdlib_module_names:
         raise CrossresError(f"'{name}' is not a network; give BACKBONE, timm:NAME or package.module:callable")
-    with library_errors(f"cannot import '{path}' for the model '{name}'"):
+    with library_errors(f"cannot import '{path}' for the model '{name}'"), working_folder():
         module = importlib.import_module(path)
     factory: Callable[..., Any] | None = getattr(module, attribute, None)
     if not callable(factory):
@@ -137,7 +149,8 @@ def factory_backbone(name: str, classes: int, input_size: int | None) -> Backbon
     factory = find_factory(name)
     try:
         takes_classes = "num_classes" in inspect.signature(factory).parameters
-        network = factory(num_classes=classes) if takes_classes and classes else factory()
+        with working_folder():
+            network = factory(num_classes=classes) if takes_classes and classes else factory()
     except Exception as error:
         raise CrossresError(f"'{name}' failed: {type(error).__name__}: {one_line(error, 160)}") from error
     if not isinstance(network, nn.Module):
