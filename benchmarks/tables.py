@@ -53,9 +53,7 @@ GRIDS = [
 ]
 SEEDS, SENSITIVITY = (Path("recipes/cifar100") / f"{name}.yaml" for name in ("seeds", "sensitivity"))
 #: Grids that choose, on validation images.
-CHOOSING = [
-    Path("recipes/cifar100") / f"{name}.yaml" for name in ("crrcd-variants", "crrcd-options", "all-classes")
-]
+CHOOSING = [Path("recipes/cifar100") / f"{name}.yaml" for name in ("crrcd-variants", "crrcd-options", "all-classes")]
 #: Grids of faces, and what `crossres faces evaluate` says of their teacher and of its copies trained on small faces.
 #: Of students on images that are not as trained.
 CAMERAS = [
