@@ -44,6 +44,7 @@ def test_over_a_local_ray(
     grid["methods"]["kd"] = "kd"
     grid["base"]["runs"] = "runs"  # a worker starts in a folder of its own
     block(grid, "resnet8-8x8-kd-seed0")
+    ray.shutdown()  # another test of this process may have left one
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         done, failed = run_bench(replace(written(grid), engine="ray"), say=lambda _: None)

@@ -176,9 +176,10 @@ def test_people_in_training_and_test_are_reported_before_training(
     result = distill_faces(make(data=str(mixed), losses=COSINE, train__epochs=1), teacher=teacher)
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith(f"{mixed}: 1 people are in the training and in the test images, first p03: ")
-    assert lines[1].startswith("mixed: 6 of the training images are test images too (first: ")
-    assert lines[2].startswith("epoch 1/1  cosine ")
-    assert "train" not in lines[2]  # nothing is classified
+    assert lines[1] == f"{mixed}: train 54, val 18, test 78 images"
+    assert lines[2].startswith("mixed: 6 of the training images are test images too (first: ")
+    assert lines[3].startswith("epoch 1/1  cosine ")
+    assert "train" not in lines[3]  # nothing is classified
     assert "faces: test pairs " in lines[-1]
     assert result["people_in_both_last"] == 1
 
