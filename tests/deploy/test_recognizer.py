@@ -83,6 +83,23 @@ def test_a_pickled_one_answers_alike(both: tuple[Recognizer, Recognizer], studen
         pickle.dumps(Recognizer(both[1]._engine, "here"))
 
 
+def test_an_answer_that_is_not_finite_is_an_error(onnx_file: Path) -> None:
+    class Broken(OnnxEngine):
+        def run(self, photos: np.ndarray) -> dict[str, np.ndarray]:
+            outputs = super().run(photos)
+            outputs["embedding"][0, 0] = np.nan
+            return outputs
+
+    with pytest.raises(CrossresError, match="its answers are not finite, as of a damaged file"):
+        Broken(onnx_file)
+    engine = OnnxEngine(onnx_file)
+    engine.__class__ = Broken
+    first, second = Recognizer(engine, "here").predict(RNG.integers(0, 256, (2, 16, 16, 3), dtype=np.uint8))
+    assert first.error == "image 0: the model's answer is not finite; its file may be damaged"
+    assert first.label is first.embedding is None
+    assert second.error is None
+
+
 def test_it_sees_what_training_showed(student: Path, drawn: Path) -> None:
     """Top-1 on the test images as stored is that of result.json, whose LR images came from the training's loader."""
     result = json.loads((student / "result.json").read_text())

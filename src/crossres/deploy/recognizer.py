@@ -56,6 +56,8 @@ class OnnxEngine:
         shapes = {"embedding": (1, width), "quality": (1,), "probabilities": (1, classes)}
         if any(outputs[name].shape != shapes.get(name, outputs[name].shape) for name in outputs):
             raise CrossresError(f"{path}: its outputs do not have the sizes in its facts; export the model again")
+        if not all(np.isfinite(output).all() for output in outputs.values()):
+            raise CrossresError(f"{path}: its answers are not finite, as of a damaged file; export the model again")
 
     def run(self, photos: Pixels) -> dict[str, Float32s]:
         """Photos uint8 (B, H, W, 3) -> the outputs by name."""
@@ -216,6 +218,10 @@ class Recognizer:
             probabilities = outputs.get("probabilities")
             for row, (i, _) in enumerate(group):
                 embedding, quality = outputs["embedding"][row], float(outputs["quality"][row])
+                if not all(np.isfinite(output[row]).all() for output in outputs.values()):
+                    error = f"{answers[i].name}: the model's answer is not finite; its file may be damaged"
+                    answers[i] = Answer(answers[i].name, error=error)
+                    continue
                 answers[i] = replace(answers[i], embedding=embedding, quality=quality)
                 if probabilities is not None:
                     shares, best = probabilities[row], int(np.argmax(probabilities[row]))
