@@ -1,7 +1,8 @@
 """Options from YAML, dicts and words: unknown names and wrong types are refused by name, defaults filled in."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass, replace
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from types import NoneType
@@ -72,11 +73,29 @@ def option(kind: type[Any], name: str) -> Option:
         return known[name]
     if name.startswith("losses.") and issubclass(kind, Experiment):
         return _loss_option(kind, name)
-    group = name.rpartition(".")[0]
-    near = nearest(name, [other for other in known if other.startswith(f"{group}.")] or known)
+    near = _near(name, known)
     if not near.startswith("; did you mean") and hasattr(kind, "example"):
         near = f"; {kind.command} --help all lists them"  # the list of all names would be a page
     raise CrossresError(f"unknown option '{name}'{near}")
+
+
+#: What other trainers call an option.
+ALIASES = {"lr": "learning_rate", "wd": "weight_decay", "bs": "batch_size", "num_workers": "workers", "crop": "fit"}
+
+
+def _near(name: str, known: Collection[str]) -> str:
+    """Return a hint at the option that an unknown one means: of another group, of another trainer's name, or near."""
+    group, _, own = name.rpartition(".")
+    inside = [other for other in known if other.startswith(f"{group}.")] if group else list(known)
+    same = [other for other in known if other.rpartition(".")[2] in (own, ALIASES.get(own))]
+    if not inside:  # the group is mistyped
+        return nearest(name, [other for other in same if "." in other] or known)
+    if same:
+        return f"; did you mean '{next((other for other in same if other in inside), same[0])}'?"
+    # the group's name is alike in all of them, and would make any two near
+    of_own = {other.rpartition(".")[2]: other for other in reversed(inside)}
+    close = get_close_matches(own, of_own, n=1, cutoff=0.6)
+    return f"; did you mean '{of_own[close[0]]}'?" if close else nearest(name, inside) if not group else ""
 
 
 def _loss_option(kind: type[Experiment], name: str) -> Option:

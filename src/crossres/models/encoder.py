@@ -151,7 +151,9 @@ def check_name(name: str) -> None:
     elif ":" in name:
         foreign.find_factory(name)
     elif name.lower() not in BACKBONES:
-        raise CrossresError(f"unknown model {name!r}{nearest(name, BACKBONES)}")
+        timm = name.removeprefix("timm/")
+        near = f"; did you mean 'timm:{timm}'?" if timm != name else nearest(name, BACKBONES)
+        raise CrossresError(f"unknown model {name!r}{near}")
 
 
 def build_encoder(
