@@ -143,7 +143,7 @@ def test_names_of_two_spellings_and_names_that_cannot_be_seen(tmp_path: Path) ->
     fill(tmp_path / "two", **{f"train__{decomposed}": 1})
     assert read(tmp_path / "two", split="train").class_counts.tolist() == [1, 3]
     for number, name in enumerate(("red\u00a0ant", "red\nant", "ant\u200b")):
-        fails(fill(tmp_path / f"{number}", **{name: 1, "bee": 1}), "has characters that nobody sees; rename it")
+        fails(fill(tmp_path / f"{number}", **{name: 1, "bee": 1}), "has characters that cannot be seen; rename it")
 
 
 def test_images_of_another_ending_are_named(tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
-from crossres import Augment, Distill, Encoder, Model, Train, distill
+from crossres import Augment, Distill, Encoder, Model, Train, distill, read
 from crossres.config.experiment import Experiment
 from crossres.config.reading import from_config
 from crossres.core.devices import resolve_device
@@ -77,6 +78,21 @@ def finished(drawn: Path, drawn_teacher: Path, tmp_path_factory: pytest.TempPath
     config = distill_config(drawn, drawn_teacher, tmp_path_factory.mktemp("finished") / "runs", name="finished")
     distill(config, quiet=True)
     return config
+
+
+@pytest.fixture(scope="session")
+def photographed() -> Callable[[Path, Path, Callable[[int], int]], Path]:
+    """Return a function that writes a set's training images as a camera gives them: 8 x 8, each value changed."""
+
+    def take(data: Path, folder: Path, change: Callable[[int], int]) -> Path:
+        images = read(data, split="train")
+        for i in range(len(images)):
+            place = folder / images.path(i).removeprefix("train/")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(images.image(i)).resize((8, 8), Image.Resampling.BOX).point(change).save(place)
+        return folder
+
+    return take
 
 
 @pytest.fixture

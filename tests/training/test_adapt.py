@@ -7,6 +7,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -37,16 +38,9 @@ def student(drawn: Path, drawn_teacher: Path, tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture(scope="module")
-def camera(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def camera(drawn: Path, photographed: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The training images as a camera gives them: dark, 8 x 8; in a folder for each class."""
-    folder = tmp_path_factory.mktemp("camera") / "dark"
-    images = read(drawn, split="train")
-    for i in range(len(images)):
-        place = folder / images.path(i).removeprefix("train/")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        small = Image.fromarray(images.image(i)).resize((8, 8), Image.Resampling.BOX)
-        small.point(lambda value: round(0.8 * value)).save(place)
-    return folder
+    return photographed(drawn, tmp_path_factory.mktemp("camera") / "dark", lambda value: round(0.8 * value))
 
 
 def loose(camera: Path, folder: Path) -> Path:

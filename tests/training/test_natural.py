@@ -38,16 +38,9 @@ def shapes(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def camera(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def camera(shapes: Path, photographed: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The training images as another camera gives them: bright, 8 x 8, in a folder without splits."""
-    folder = tmp_path_factory.mktemp("camera") / "far"
-    images = read(shapes, split="train")
-    for i in range(len(images)):
-        place = folder / images.path(i).removeprefix("train/")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        small = Image.fromarray(images.image(i)).resize((8, 8), Image.Resampling.BOX)
-        small.point(lambda value: 128 + value // 2).save(place)
-    return folder
+    return photographed(shapes, tmp_path_factory.mktemp("camera") / "far", lambda value: 128 + value // 2)
 
 
 def config(shapes: Path, camera: Path, teacher: Path | None, runs: Path, **options: Any) -> Distill:

@@ -154,7 +154,7 @@ def _call(kind: type[Any], request: Any, module: str) -> int:
 
 
 def _refuse_code(options: Any, path: str) -> None:
-    """Refuse a file of options whose network is code that nobody said to trust."""
+    """Refuse a file of options whose network is code that is not trusted."""
     name = getattr(getattr(options, "model", None), "name", "")
     if ":" in name and not name.startswith(("timm:", "onnx:")) and not options.trust_code:
         raise CrossresError(f"{path} would run code '{name}'; if you trust it, add --trust_code true")

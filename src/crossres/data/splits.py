@@ -84,7 +84,7 @@ def require_classes(images: ImageSet) -> None:
     """Raise CrossresError unless there are images of two classes, whose names can be seen."""
     unseen = [name for name in images.classes if not name.isprintable()]
     if unseen:  # models and exports with such names could not be read again
-        raise CrossresError(f"{images.name}: class {unseen[0]!a} has characters that nobody sees; rename it")
+        raise CrossresError(f"{images.name}: class {unseen[0]!a} has characters that cannot be seen; rename it")
     if len(images) == 1:
         raise CrossresError(f"{images.name} holds one image in all; give images of at least two classes")
     if (images.class_counts > 0).sum() < 2:
