@@ -1,6 +1,6 @@
 """How near `crossres match` comes to known cameras: random ones.
 
-    OMP_NUM_THREADS=1 python benchmarks/cameras.py $CROSSRES_DATA/cifar100 --out results/cameras/simulated.json
+    OMP_NUM_THREADS=1 python benchmarks/cameras.py $CROSSRES_DATA/cifar100 --out results/match/simulated.json
 
 Each camera shrinks 1,000 test images to 16 pixels by a kernel, blur, noise, JPEG quality, brightness, contrast and
 saturation of its own, drawn by a seed that nothing was developed on. `match` gets these crops as PNG files and the

@@ -62,7 +62,7 @@ CAMERAS = [
 ]
 #: Standard deviation of a kernel in LR pixels, where it is not 0: of a box and of a triangle.
 KERNEL_WIDTHS = {"area": 12**-0.5, "bilinear": 6**-0.5}
-SIMULATED = Path("results/cameras/simulated.json")
+SIMULATED = Path("results/match/simulated.json")
 FACES = Path("recipes/faces/lfw.yaml")
 FACES_ENLARGED = Path("recipes/faces/lfw-enlarged.yaml")
 FACE_TEACHER, FACE_COSTS = (Path("results/faces") / f"{name}.json" for name in ("teacher", "costs"))
