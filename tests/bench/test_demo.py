@@ -13,7 +13,7 @@ from crossres.core.errors import CrossresError
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_demo_writes_models_figure_and_report(tmp_path: Path) -> None:
+def test_demo_writes_models_figure_and_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("mlxtend")
     runs = tmp_path / "demo"
     (runs / "teacher").mkdir(parents=True)
@@ -27,6 +27,7 @@ def test_demo_writes_models_figure_and_report(tmp_path: Path) -> None:
     assert document["teacher"]["top1_last"] > 20  # ten digits; it learns something in one epoch
     assert (runs / "thesis.txt").read_text() == "mine"
     report = (runs / "report.md").read_text()
+    assert "\n# crossres demo: digits at 7x7 and 4x4\n" in capsys.readouterr().err  # the report, line by line
     for student in students:
         assert f"{student['top1_last']:.2f}" in report
         assert (runs / student["name"] / "model" / "model.safetensors").exists()

@@ -64,7 +64,9 @@ def demo(options: Demo) -> dict[str, Any]:
     draw_demo(students, teacher, enlarged, runs / "figure.png")
     text = _report(teacher, enlarged, students, time.perf_counter() - started)
     write_atomically(runs / "report.md", lambda file: file.write(text.encode()))
-    Progress().say(f"\n{text}\nmodels, figure.png and report.md: {runs}")
+    progress = Progress()
+    for line in ["", *text.splitlines(), f"models, figure.png and report.md: {runs}"]:
+        progress.say(line)
     return {"teacher": teacher, "enlarged": enlarged, "students": students}
 
 
