@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from crossres.config.judging import Match
-from crossres.core.files import write_atomically
+from crossres.core.files import write_json
 from crossres.data.degradation import Degradation
 from crossres.data.degrade import degrade
 from crossres.data.images import ImageSet
@@ -50,7 +50,7 @@ def cameras() -> list[dict[str, Any]]:
 
 
 def judge(camera: dict[str, Any], test: ImageSet, hr: str, number: int) -> dict[str, Any]:
-    """Let `match` estimate one camera; the file's errors are shares of the true value."""
+    """Let `match` estimate one camera; errors are shares of the true value."""
     values = {name: value for name, value in camera.items() if name in DRAWN}
     how = Degradation(kernel=camera["kernel"], **{name: (value, value) for name, value in values.items()})
     rows = np.random.default_rng((SEED, number)).permutation(len(test))[:CROPS]
@@ -88,8 +88,7 @@ def main() -> None:
             if any(row["number"] == number for row in rows):
                 continue
             rows.append(judge(camera, test, folder, number))
-            text = json.dumps(sorted(rows, key=lambda row: row["number"]), indent=1) + "\n"
-            write_atomically(options.out, lambda file, text=text: file.write(text.encode()))  # type: ignore[misc]
+            write_json(options.out, sorted(rows, key=lambda row: row["number"]))
             print({name: round(error, 3) for name, error in rows[-1]["errors"].items()}, rows[-1]["seconds"])
 
 

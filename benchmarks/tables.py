@@ -265,8 +265,8 @@ def cameras_table(recipe: Path, *, write: bool) -> str:
         write_comparison(comparison, grid.folder)
     parts = [transfer_table(comparison.results)]
     for name in grid.natural:
-        judged = [{**r, "top1_last": r["natural"][name]["top1"], "right_last": None} for r in comparison.results]
-        rows = compare_methods([{k: v for k, v in r.items() if v is not None} for r in judged], grid.baseline)
+        others = [{key: r[key] for key in r if key != "right_last"} for r in comparison.results]  # of other images
+        rows = compare_methods([r | {"top1_last": r["natural"][name]["top1"]} for r in others], grid.baseline)
         parts += [f"Gains on {name}, top-1 in %, paired by seed:", markdown(rows, grid.baseline)]
     return "\n\n".join(parts)
 

@@ -237,12 +237,10 @@ def judgements_of(grid: Grid, run: GridRun) -> Iterator[tuple[str, str, Judgemen
         CrossresError: options that the judgement does not have.
     """
     config = run.config
-    code = config.model.name
     model = {
         "model": str(config.folder / "model"),
         "device": config.device,
-        # the grid's own network, not a stranger's
-        "trust_code": ":" in code and not code.startswith("timm:"),
+        "trust_code": config.trust_code,
     }
     own = {"data": config.data, "images": {each.name: getattr(config.images, each.name) for each in fields(Reading)}}
     trees: dict[str, dict[str, Any]] = {

@@ -11,12 +11,9 @@ from crossres.config.options import as_trained
 from crossres.config.reading import read_run
 from crossres.config.record import base_name
 from crossres.core.errors import CrossresError
-from crossres.data.images import ImageSet
-from crossres.evaluation.accuracy import measure
-from crossres.evaluation.classes import labels_of
+from crossres.evaluation.classification import evaluate_encoder
 from crossres.evaluation.discrepancy import natural_sets
-from crossres.evaluation.prepare import device_of, loader_of, logits_of
-from crossres.models.encoder import Encoder
+from crossres.evaluation.prepare import device_of
 from crossres.models.pretrained import from_pretrained
 from crossres.training.run import train
 
@@ -63,7 +60,9 @@ def adapt(options: Adapt, *, quiet: bool = False) -> dict[str, Any]:
     top1 = None
     if labelled:
         adapted = from_pretrained(config.folder, trust_code=own.trust_code)
-        top1 = [_top1(encoder, labelled[0], how) for encoder in (student, adapted)]
+        native = replace(how, natural=[], native=True)
+        judged = (evaluate_encoder(each, labelled[0], native, device_of(how, each)) for each in (student, adapted))
+        top1 = [each["top1"] for each in judged]
         if top1[1] < top1[0]:
             shutil.rmtree(config.folder)
             raise CrossresError(
@@ -77,11 +76,3 @@ def adapt(options: Adapt, *, quiet: bool = False) -> dict[str, Any]:
         "test": [student.info.get("results", {}).get("top1_best_val"), result["top1_best_val"]],
         "labelled": top1,
     }
-
-
-def _top1(encoder: Encoder, images: ImageSet, options: Evaluate) -> float:
-    """Return the top-1 in percent of a student on crops, as they are."""
-    device = device_of(options, encoder)
-    loader = loader_of(options, encoder, images, device, native=True)
-    logits = logits_of(encoder.to(device.torch), loader, device.autocast)
-    return float(measure(logits, labels_of(encoder, images).to(device.torch))["top1"])
