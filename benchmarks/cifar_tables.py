@@ -6,13 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from math import isnan
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 from crossres.bench.comparison import Comparison
 from crossres.bench.grid import Grid
 from crossres.bench.results import method_of, paired_gain, read_results
-from crossres.bench.tables import table
+from crossres.bench.tables import spread, table
 from crossres.config.methods import METHODS
 
 #: What the two ± of `students_table` are.
@@ -71,14 +71,10 @@ def students_table(folder: Path) -> str:
         keys = ("top1_last", "top1_best_val", "top5_last")
         gains = ["" if method == other else _gain(members, groups.get((size, other), [])) for other in baselines]
         seeds = ", ".join(str(seed) for seed in sorted(r["seed"] for r in members))
-        scores = [_spread([r[key] for r in members]) for key in keys]
+        scores = [spread([r[key] for r in members]) for key in keys]
         rows.append(["wrn_16_1", f"{size}x{size}", method, *scores, *gains, seeds])
     heads = ["student", "LR size", "method", "top-1 last epoch", "top-1 best on val.", "top-5 last"]
     return text + table([*heads, *(f"gain over {baseline}" for baseline in baselines), "seeds"], rows)
-
-
-def _spread(values: Sequence[float]) -> str:
-    return f"{mean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
 
 
 def _gain(members: Sequence[dict[str, Any]], base: Sequence[dict[str, Any]]) -> str:

@@ -45,12 +45,12 @@ def cells(row: MethodScore) -> list[str]:
     """Return what a table says of a method, a cell for each of `titles`."""
     interval, gain = row.interval, ""
     if row.gain is not None:
-        spread = f" ± {row.half:.2f}" if row.half is not None else ""
-        gain = f"{row.gain:+.2f}{spread}{' (within noise)' if row.is_noise else ''}"
+        half = f" ± {row.half:.2f}" if row.half is not None else ""
+        gain = f"{row.gain:+.2f}{half}{' (within noise)' if row.is_noise else ''}"
     return [
         row.setting,
         row.method + (f" (weight x {row.factor:g})" if row.factor is not None else ""),
-        f"{row.mean:.2f}" + (f" ± {row.deviation:.2f}" if row.deviation is not None else ""),
+        spread(list(row.score.values())),
         f"{interval[0]:.2f} to {interval[1]:.2f}" if interval else "",
         gain,
         "" if row.p is None else probability(row.p),
