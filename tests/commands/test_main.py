@@ -6,6 +6,7 @@ import ast
 import importlib.metadata
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -238,3 +239,27 @@ def test_code_that_a_file_names_is_run_where_it_is_trusted(
     assert "it ran" in refused("teach", "--config", "options.yaml", "--trust_code", "true")
     assert "it ran" in refused("teach", "--config", "options.yaml", "--model.name", "my_net:net")
     assert str(tmp_path) not in sys.path
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent ended")
+def test_a_command_of_a_bench_ends_with_it_however_that_ends() -> None:
+    command = "import time; from crossres.commands import main; main._run = lambda _: time.sleep(60); main.main([])"
+    bench = f"""
+import os, subprocess, sys
+environment = {{**os.environ, "CROSSRES_PARENT": str(os.getpid())}}
+child = subprocess.Popen([sys.executable, "-c", {command!r}], env=environment)
+print(child.pid, flush=True)
+child.wait()
+"""
+    with subprocess.Popen([sys.executable, "-c", bench], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        time.sleep(2)  # it has to have begun
+        assert Path(f"/proc/{child}").exists()
+        process.kill()
+    for _ in range(100):
+        if not Path(f"/proc/{child}").exists() or "(zombie)" in Path(f"/proc/{child}/status").read_text():
+            return
+        time.sleep(0.1)
+    os.kill(child, signal.SIGKILL)
+    pytest.fail("it lives on")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import resource
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,7 +62,7 @@ def test_a_full_device(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     path.write_text("old")
     # what is written beside the file goes to a device that is really full
-    (tmp_path / f".{path.name}.{os.getpid()}.part").symlink_to("/dev/full")
+    (tmp_path / f".{path.name}.{platform.node()}.{os.getpid()}.part").symlink_to("/dev/full")
     with pytest.raises(CrossresError) as error:
         write_json(path, {"a": 1})
     assert one_line(error) == f"cannot write {path}: No space left on device; nothing was changed; free some space"
@@ -140,3 +143,23 @@ def test_a_file_of_another_kind_is_refused_and_never_executed(
 def test_bits_come_back() -> None:
     right = np.random.default_rng(0).random(37) < 0.5
     assert np.array_equal(decode_bits(encode_bits(right), 37), right)
+
+
+def test_a_damaged_state(tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    save_state(path, {"weights": torch.ones(1000)})
+    content = bytearray(path.read_bytes())
+    content[content.find(torch.ones(2).numpy().tobytes()) + 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CrossresError, match=r"in it is damaged\); use --overwrite$"):
+        load_state(path)
+
+
+def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    parts = [f".result.json.{platform.node()}.{number}.part" for number in (int(ended.stdout), os.getppid())]
+    parts.append(f".result.json.elsewhere.{int(ended.stdout)}.part")
+    for part in parts:
+        (tmp_path / part).write_text("half")
+    write_json(tmp_path / "result.json", {})
+    assert sorted(os.listdir(tmp_path)) == sorted([*parts[1:], "result.json"])

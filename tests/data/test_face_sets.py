@@ -386,3 +386,18 @@ def test_a_few_bytes_do_not_become_gigabytes(tmp_path: Path) -> None:
         CrossresError, match=r"not a .bin of insightface \(it holds an image as list, not as bytes\)$"
     ):
         read_bin(path)
+
+
+def test_a_mat_that_kills_its_reader_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tinyface(tmp_path)
+    monkeypatch.setattr("crossres.data.face_sets._READ_MAT", "import os; os.abort()")
+    with pytest.raises(CrossresError, match=r"^[^\n]*_pairs.mat: not a .mat file \(scipy crashed on it\)$"):
+        read_face_set("tinyface", root)
+
+
+def test_a_damaged_mat_is_one_line(tmp_path: Path) -> None:
+    root = tinyface(tmp_path)
+    path = root / "tinyface" / "Testing_Set" / "probe_img_ID_pairs.mat"
+    path.write_bytes(path.read_bytes()[:200] + b"damage" * 20)
+    with pytest.raises(CrossresError, match=r"^[^\n]*probe_img_ID_pairs.mat: not a .mat file \([^\n]+\)$"):
+        read_face_set("tinyface", root)

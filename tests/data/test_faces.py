@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 from crossres.core.errors import CrossresError
-from crossres.data.faces import NOBODY, draw_pairs, first_image_search, read_pairs
+from crossres.data.faces import NOBODY, both_splits, draw_pairs, first_image_search, read_pairs
 from crossres.data.images import ArrayItems, EncodedItems, ImageSet
 from crossres.data.readers import read
 
@@ -149,6 +150,23 @@ def test_csv_by_path_name_or_stem(tmp_path: Path) -> None:
     assert (pairs.same.tolist(), pairs.fold.tolist()) == ([True, False, False, True], [0, 1, 0, 1])
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_csv_as_spreadsheets_write_it(mark: str, encoding: str, tmp_path: Path) -> None:
+    rows = [["Left", "RIGHT", "Same "], [r"a\x.jpg", r"b\y.jpg", "TRUE"], [r"a\x.jpg", r"b\z.jpg", "False"]]
+    text = "\r\n".join(mark.join(row) for row in rows)
+    bom = codecs.BOM_UTF16_LE if encoding == "utf-16-le" else b""
+    (tmp_path / "mine.csv").write_bytes(bom + text.encode(encoding))
+    pairs = read_pairs(tmp_path / "mine.csv", images(["a/x.jpg", "b/y.jpg", "b/z.jpg"]))
+    assert (pairs.left.tolist(), pairs.right.tolist(), pairs.same.tolist()) == ([0, 0], [1, 2], [True, False])
+
+
+def test_names_that_look_alike_are_one(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("left,right,same\ncafe\u0301/a,café/b,1\ncafé/a,x,0\n")
+    pairs = read_pairs(tmp_path / "p.csv", images(["café/a.png", "cafe\u0301/b.png", "x.png"]))
+    assert (pairs.left.tolist(), pairs.right.tolist()) == ([0, 0], [1, 2])
+
+
 @pytest.mark.parametrize(
     ("name", "text", "line"),
     [
@@ -159,7 +177,9 @@ def test_csv_by_path_name_or_stem(tmp_path: Path) -> None:
         ("p.txt", "1\nAnn\t1\t2\n", r"1 pairs, but its first line promises 2"),
         ("p.txt", "1\nAnn\t1\t2\nAnn\t1\tBob\t3\n", r", line 3: there is no image 'Bob_0003' among 5"),
         ("p.txt", "1\nAnn\tx\t2\nAnn\t1\tBob\t1\n", r", line 2: 'Ann\tx\t2' is not a pair of LFW"),
-        ("p.csv", "left,right\n", r"has no column 'same'; expected left, right, same"),
+        ("p.csv", "left,right\n", r"has no column 'same', only left, right; expected left, right, same"),
+        ("p.csv", f"left,right,same,fold\nAnn_0001,Bob_0001,1,{10**30}\n", r", line 2: fold is '1000.*', expected a"),
+        ("p.txt", "9" * 5000 + "\n", r"its first line should be the number of pairs"),
         ("p.csv", "left,right,same\nAnn_0001,Bob_0001,maybe\n", r", line 2: expected left, right and same"),
         ("p.csv", "left,right,same\n", r"holds no pair"),
         ("p.csv", "left,right,same,fold\nAnn_0001,Bob_0001,1,x\n", r", line 2: fold is 'x', expected a number"),
@@ -221,3 +241,18 @@ def test_the_official_lists_of_lfw() -> None:
     assert int(pairs.same.sum()) == 500
     names = np.array(faces.classes)[faces.labels]
     assert np.array_equal(names[pairs.left] == names[pairs.right], pairs.same)
+
+
+def test_pairs_may_cross_the_splits(crowd: Path, tmp_path: Path) -> None:
+    train, test = (read(crowd, split=split, open_set=True) for split in ("train", "test"))
+    both = both_splits(train, test)
+    assert len(both) == len(train) + len(test)
+    assert both.classes == sorted({*train.classes, *test.classes})
+    for whole, images, i in ((3, train, 3), (len(train) + 4, test, 4)):
+        assert both.path(whole) == images.path(i)
+        assert both.classes[both.labels[whole]] == images.classes[images.labels[i]]
+        assert np.array_equal(both.image(whole), images.image(i))
+    assert both.fingerprint != both.subset([0]).fingerprint
+    rows = [f"{train.path(0)},{train.path(1)},1", f"{train.path(0)},{test.path(0)},0"]
+    (tmp_path / "p.csv").write_text("\n".join(["left,right,same", *rows]))
+    assert read_pairs(tmp_path / "p.csv", both).right.tolist() == [1, len(train)]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -192,6 +193,10 @@ def test_labels_out_of_range_name_the_row(tmp_path: Path) -> None:
     fails(tmp_path, r"train-00001-of-00002\.parquet row 1 has label 2 .2 such rows.*0 to 1")
     fails(shard(tmp_path / "x" / "a.parquet", [0, -1, 1]), r"a\.parquet row 1 has label -1")
     fails(shard(tmp_path / "x" / "a.parquet", [0, None, 1]), r"a\.parquet row 1 has no 'label'")
+    fails(
+        shard(tmp_path / "x" / "a.parquet", np.array([0, 2**63 + 1], np.uint64)),
+        r"column 'label' of a\.parquet has numbers of 2\^63",
+    )
     fails(shard(tmp_path / "x" / "a.parquet", [0, 1], names=["a", "a"]), "two classes are called 'a'")
     fails(shard(tmp_path / "x" / "a.parquet", [0, 0]), "only one class, '0'")
     fails(shard(tmp_path / "x" / "a.parquet", [3]), "one image in all")

@@ -144,3 +144,17 @@ def test_rows_of_a_damaged_shard(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"PAR1 nonsense")
     with pytest.raises(CrossresError, match=r"a\.parquet cannot be read as parquet"):
         list(encoded_images(tmp_path / "a.parquet", "image", 0, 1))
+
+
+def test_a_damaged_cache_is_named(tmp_path: Path) -> None:
+    source, cache = shard(tmp_path / "a.parquet", [png(0), png(1)], named=False), tmp_path / "cache"
+    images = read(source, split="train", memory_mb=0, cache=cache)
+    (file,) = cache.iterdir()
+    content = bytearray(file.read_bytes())
+    content[content.find(b"PNG") + 30] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(CrossresError, match=r"was changed after it was written; remove it, it is made again"):
+        images.image(0)
+    file.write_bytes(content[:-20])
+    with pytest.raises(CrossresError, match=r"images-\w+\.arrow is damaged; remove it, it is made again"):
+        read(source, split="train", memory_mb=0, cache=cache)

@@ -240,3 +240,12 @@ def test_a_full_disk_leaves_the_gallery_as_it_was(tmp_path: Path, monkeypatch: p
         gallery.save(path)
     assert path.read_bytes() == before
     assert set(os.listdir(tmp_path)) <= {"people.gallery", ".people.gallery.lock"}
+
+
+def test_names_that_look_alike_are_one() -> None:
+    gallery = Gallery(2)
+    gallery.add("Jose\u0301", np.eye(2)[:1])
+    gallery.add("José", np.eye(2)[1:])
+    assert gallery.names == ["José"]
+    gallery.remove("Jose\u0301")
+    assert gallery.names == []

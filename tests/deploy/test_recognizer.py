@@ -210,7 +210,33 @@ def test_files_that_are_not_exports_are_refused(tmp_path: Path, onnx_file: Path)
             Recognizer.load(tmp_path / f"{name}.onnx")
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "bare.onnx")
-    with pytest.raises(CrossresError, match="which is not nchw with 3 channels"):
+    with pytest.raises(CrossresError, match=r"has the outputs embedding .*; name the embedding's with"):
         Recognizer.load(tmp_path / "bare.onnx")
     with pytest.raises(CrossresError, match="not written by crossres export"):
         OnnxEngine(tmp_path / "bare.onnx")
+
+
+def test_a_damaged_export_is_refused_before_it_runs(onnx_file: Path, tmp_path: Path) -> None:
+    content, path = onnx_file.read_bytes(), tmp_path / "damaged.onnx"
+    rng = np.random.default_rng(0)
+    for place in rng.integers(len(content), size=100):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged)
+        with pytest.raises(CrossresError, match=r"damaged.onnx was changed or damaged after its export"):
+            Recognizer.load(path)
+    model = onnx.load(onnx_file)
+    kept = [entry for entry in model.metadata_props if entry.key == "crossres"]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    onnx.save(model, tmp_path / "earlier.onnx")  # as earlier versions wrote it
+    photo = rng.integers(256, size=(8, 8, 3), dtype=np.uint8)
+    answers = [Recognizer.load(file).predict(photo)[0].label for file in (onnx_file, tmp_path / "earlier.onnx")]
+    assert answers[0] == answers[1]
+
+
+def test_metadata_that_is_no_text_is_one_line(onnx_file: Path, tmp_path: Path) -> None:
+    content = onnx_file.read_bytes().replace(b"crossres_sha256", b"crossres_other!")
+    (tmp_path / "m.onnx").write_bytes(content.replace(b'"task"', b'"t\xff\xfek"'))
+    with pytest.raises(CrossresError, match=r"^[^\n]*m.onnx: its metadata is damaged; export the model again[^\n]*$"):
+        Recognizer.load(tmp_path / "m.onnx")

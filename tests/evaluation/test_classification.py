@@ -132,7 +132,7 @@ def test_the_curve_goes_around_the_trained_size(hr: int, trained: Any, expected:
     assert {*own, hr} <= set(sizes)
     if expected:
         assert sizes == expected
-    assert all(point.keys() == {"size", "top1", "top5"} for point in curve)
+    assert all(point.keys() == {"size", "top1", "top5", "class_mean"} for point in curve)
 
 
 def test_the_curve_of_chosen_sizes() -> None:
@@ -150,7 +150,7 @@ def test_the_trained_size_on_the_curve_is_the_headline(drawn: Path, drawn_teache
     encoder, images = load(drawn_teacher), read(drawn, split="test")
     document = evaluate(encoder, images)
     at = {point["size"]: point for point in document["curve"]}
-    assert at[16] == {"size": 16, "top1": document["top1"], "top5": document["top5"]}
+    assert at[16] == {"size": 16, **{name: document[name] for name in ("top1", "top5", "class_mean")}}
     assert document["classes"] == list(SHAPES)
     # a shuffled copy of the set, with its classes in another order
     order = np.random.default_rng(0).permutation(len(images))
@@ -222,7 +222,7 @@ def test_native_images_are_judged_as_they_are(trained: Any) -> None:
     witness.seen.clear()
     document = evaluate(encoder, images, native=True)
     assert torch.equal(torch.cat(witness.seen), as_they_are)
-    assert document["curve"] == [{"size": 8, "top1": 100.0, "top5": 100.0}]
+    assert document["curve"] == [{"size": 8, "top1": 100.0, "top5": 100.0, "class_mean": 100.0}]
     assert (document["native"], document["degradation"], document["enlarged"]) == (True, None, 0)
     assert evaluate(encoder, grey(side=6), native=True)["enlarged"] == 30
     witness.seen.clear()

@@ -24,8 +24,15 @@ WEIGHT = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
 BGR = OnnxInput(highest=255.0, mean=(127.5, 127.5, 127.5), std=(128.0, 128.0, 128.0), colours="bgr")
 
 
-def file(path: Path, batch: Any = "n", side: Any = 4, layout: str = "nchw", weight: np.ndarray = WEIGHT) -> Path:
-    """Mean over the image of each channel, times a matrix: an embedding of 5 numbers; beside it twice that."""
+def file(
+    path: Path,
+    batch: Any = "n",
+    side: Any = 4,
+    layout: str = "nchw",
+    weight: np.ndarray = WEIGHT,
+    outputs: tuple[str, ...] = ("embedding",),
+) -> Path:
+    """Mean over the image of each channel, times a matrix: an embedding of 5 numbers; twice that; their sum."""
     shape = [batch, 3, side, side] if layout == "nchw" else [batch, side, side, 3]
     axes = [2, 3] if layout == "nchw" else [1, 2]
     helper, real = onnx.helper, onnx.helper.np_dtype_to_tensor_dtype(weight.dtype)
@@ -33,15 +40,17 @@ def file(path: Path, batch: Any = "n", side: Any = 4, layout: str = "nchw", weig
         helper.make_node("ReduceMean", ["data", "axes"], ["mean"], keepdims=0),
         helper.make_node("MatMul", ["mean", "weight"], ["embedding"]),
         helper.make_node("Add", ["embedding", "embedding"], ["double"]),
+        helper.make_node("ReduceSum", ["embedding", "last"], ["sum"], keepdims=1),
     ]
     graph = helper.make_graph(
         nodes,
         "test",
         [helper.make_tensor_value_info("data", real, shape)],
-        [helper.make_tensor_value_info(name, real, [batch, 5]) for name in ("embedding", "double")],
+        [helper.make_tensor_value_info(name, real, [batch, 1 if name == "sum" else 5]) for name in outputs],
         [
             onnx.numpy_helper.from_array(weight, "weight"),
             onnx.numpy_helper.from_array(np.array(axes, dtype=np.int64), "axes"),
+            onnx.numpy_helper.from_array(np.array([1], dtype=np.int64), "last"),
         ],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
@@ -75,8 +84,8 @@ def test_another_size_is_brought_to_its_own(tmp_path: Path) -> None:
 
 
 def test_the_output_that_is_asked_for(tmp_path: Path) -> None:
-    path = file(tmp_path / "t.onnx")
-    once, twice = (onnx_encoder(path, OnnxInput(output=name))(images()).embedding for name in (None, "double"))
+    path = file(tmp_path / "t.onnx", outputs=("sum", "embedding", "double"))
+    once, twice = (onnx_encoder(path, OnnxInput(output=name))(images()).embedding for name in ("embedding", "double"))
     assert torch.allclose(2 * once, twice)
 
 
@@ -95,13 +104,16 @@ def test_what_is_no_teacher_is_said_in_one_line(tmp_path: Path) -> None:
     broken.write_bytes(b"no model")
     open_size = file(tmp_path / "open.onnx", side="s")
     fixed = file(tmp_path / "t.onnx")
+    three = file(tmp_path / "three.onnx", batch=2, outputs=("sum", "embedding", "double"))
     cases: list[tuple[Path, OnnxInput, str]] = [
         (tmp_path / "none.onnx", OnnxInput(), r"none.onnx: No such file"),
         (broken, OnnxInput(), r"broken.onnx: onnxruntime cannot read it"),
         (open_size, OnnxInput(), r"reads images of any size; set onnx_input.size"),
         (fixed, OnnxInput(size=8), r"reads images of side 4, not 8"),
         (fixed, OnnxInput(layout="nhwc"), r"is not nhwc with 3 channels"),
-        (fixed, OnnxInput(output="fc1"), r"has no output 'fc1'; its outputs are embedding, double"),
+        (fixed, OnnxInput(output="fc1"), r"has no output 'fc1'; its outputs are embedding"),
+        (three, OnnxInput(), r"has the outputs sum \[1\], embedding \[5\], double \[5\]; name .* onnx_input.output"),
+        (three, OnnxInput(output="sum"), r"'sum' is one number an image, which is no embedding"),
         (fixed, OnnxInput(std=(1.0, 0.0, 1.0)), r"std and highest should be above 0"),
     ]
     for path, wanted, line in cases:

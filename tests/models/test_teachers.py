@@ -139,6 +139,37 @@ def test_other_values_are_another_teacher(tmp_path: Path) -> None:
     assert digests[0] == digests[2] != digests[1]
 
 
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        (VALUES.astype(str), r"embeddings of type <U\d+, expected numbers"),
+        (VALUES.astype("datetime64[s]"), r"embeddings of type datetime64\[s\], expected numbers"),
+        (VALUES.view("V8"), r"embeddings of type \|?V8, expected numbers"),
+        (VALUES.astype(complex), "embeddings of type complex128, expected numbers"),
+        (np.full((6, 4), 1e300), r"the embedding of ann/ann_1.png holds NaN or infinity \(6 such"),
+    ],
+)
+def test_what_are_no_numbers_is_refused(values: np.ndarray, line: str, tmp_path: Path) -> None:
+    with pytest.raises(CrossresError, match=rf"^[^\n]*{line}[^\n]*$"):
+        stored_encoder(written(tmp_path, "npz", values=values))
+
+
+def test_a_damaged_page_of_parquet_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "teacher.parquet"
+    pq.write_table(
+        pa.table({"path": PATHS, "embedding": VALUES.tolist()}),
+        path,
+        compression="none",
+        use_dictionary=False,
+        write_page_checksum=True,
+    )
+    content = bytearray(path.read_bytes())
+    content[content.find(VALUES[2, 1].astype(np.float64).tobytes()) + 3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CrossresError, match=r"teacher.parquet: .*CRC checksum verification failed"):
+        stored_encoder(path)
+
+
 def test_what_is_wrong_is_said_in_one_line(people: Path, tmp_path: Path) -> None:
     broken = VALUES.copy()
     broken[2, 1] = np.nan

@@ -85,6 +85,14 @@ def test_the_layer_that_wrap_cut_off_is_known(tmp_path):
         (lambda: {"other.weight": torch.rand(2)}, "missing, first 'backbone.conv1.weight'; 1 are unknown"),
         (lambda: [1, 2], "holds list, not weights by name"),
         (lambda: {"epoch": 3}, "holds no weights"),
+        (
+            lambda: {**bare(small()), "fc.weight": torch.eye(3).to_sparse()},
+            "'fc.weight' is sparse, quantised or without",
+        ),
+        (
+            lambda: {**bare(small()), "fc.weight": torch.empty(3, 3, device="meta")},
+            "'fc.weight' is sparse, quantised",
+        ),
         (lambda: {"model": bare(small()), "opt": argparse.Namespace(lr=1)}, "holds more than weights"),
     ],
 )

@@ -9,15 +9,34 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file
 
-from crossres import Augment, CrossresError, Degradation, Distill, Images, Model, Teach, distill, load, read, teach
+from crossres import (
+    Augment,
+    CrossresError,
+    Degradation,
+    Distill,
+    Export,
+    Images,
+    Model,
+    Report,
+    Teach,
+    distill,
+    export,
+    load,
+    read,
+    teach,
+    write_report,
+)
 from crossres.bench.results import require_one_experiment
 from crossres.commands.main import main
 from crossres.config.experiment import IN_MEMORY
 from crossres.config.methods import METHODS
+from crossres.core.files import load_state, save_state
 from crossres.models.encoder import build_encoder
 from crossres.models.pretrained import save_pretrained
+from crossres.training.networks import _normalisation
 
 STEPS = 5  # of an epoch
 CRRCD = {"crrcd": {"weight": 1.0, "anchors": 4, "width": 16}}
@@ -189,7 +208,8 @@ def test_overwriting_leaves_nothing_of_the_old_run(runs: Any, pause: Any, copied
     with pytest.raises(KeyboardInterrupt):
         distill(config, overwrite=True, quiet=True)
     # an old model would pass for the new run's
-    assert sorted(path.name for path in config.folder.iterdir()) == ["config.yaml", "metrics.jsonl", "state.pt"]
+    left = {".lock", "config.yaml", "metrics.jsonl", "state.pt"}
+    assert {path.name for path in config.folder.iterdir()} == left
     distill(config, resume=True, quiet=True)
     runs.same_runs(config.folder.with_name("whole"), config.folder)
 
@@ -363,3 +383,58 @@ def test_the_default_of_a_distillation_runs(make: Any, capsys: pytest.CaptureFix
         name: options["weight"] for name, options in METHODS["crrcd"].items()
     }
     assert "labels alone" not in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("pause")
+def test_one_process_at_a_time_trains_in_a_folder(copied: Distill, tmp_path: Path) -> None:
+    lock = FileLock(copied.folder / ".lock")
+    with lock:
+        for how in ({"resume": True}, {"overwrite": True}):
+            with pytest.raises(CrossresError, match=r"another process is training in .*; wait until it ends, or"):
+                distill(copied, quiet=True, **how)
+    assert (copied.folder / "state.pt").exists()
+    new = replace(copied, name="new")
+    (tmp_path / "runs" / "new").mkdir()
+    with FileLock(new.folder / ".lock"), pytest.raises(CrossresError, match="another process is training in"):
+        distill(new, quiet=True)
+    assert distill(new, quiet=True)["name"] == "new"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"epoch": "one"}, r"epoch is str"),
+        ({"optimizer": {}}, r"the state is damaged or of another version"),
+        ({"given": None}, r"the state is damaged or of another version"),
+        ({"distiller": None}, r"the state is damaged or of another version"),
+        ({"rows": None}, r"the state is damaged or of another version"),
+    ],
+)
+@pytest.mark.usefixtures("pause")
+def test_a_state_with_wrong_entries_is_refused_in_a_line(copied: Distill, changes: dict[str, Any], told: str) -> None:
+    state = load_state(copied.folder / "state.pt") | changes
+    save_state(copied.folder / "state.pt", {name: value for name, value in state.items() if value is not None})
+    with pytest.raises(CrossresError, match=rf"^[^\n]*{told}[^\n]*$"):
+        distill(copied, resume=True, quiet=True)
+
+
+def test_a_run_used_from_elsewhere_says_what_to_give(
+    drawn_teacher: Path, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "runs" / "base"
+    shutil.copytree(drawn_teacher, run)
+    text = (run / "config.yaml").read_text()
+    assert str(drawn) in text
+    (run / "config.yaml").write_text(text.replace(str(drawn), "nearby"))
+    monkeypatch.chdir(tmp_path)
+    for options in (Export(model=str(run), out="x.onnx"), Report(runs=[str(run)], out="x.html")):
+        with pytest.raises(CrossresError, match=r"runs/base: its images nearby are not found from here; give --data"):
+            (export if isinstance(options, Export) else write_report)(options)
+
+
+def test_the_normalisation_takes_no_copy_of_all_images(drawn: Path) -> None:
+    images = read(drawn, split="train")
+    mean, deviation = _normalisation("resnet8", images, 16, "crop")
+    pixels = images.pixels(16).transpose(0, 1).flatten(1).double() / 255
+    assert mean == pytest.approx(pixels.mean(1).tolist(), rel=1e-12)
+    assert deviation == pytest.approx(pixels.std(1).tolist(), rel=1e-12)

@@ -3,7 +3,6 @@
 import json
 import os
 import queue
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,15 +16,13 @@ from crossres.config.experiment import Experiment
 from crossres.config.reading import of_run
 from crossres.config.record import sha256, to_yaml
 from crossres.core.errors import CrossresError, needs, one_line
-from crossres.core.files import write_atomically
+from crossres.core.files import SAFE, write_atomically
 from crossres.core.progress import Overview
 
 #: Runs as they end, each with its result or ``{name, error}``.
 Ends = Iterator[tuple[GridRun, dict[str, Any]]]
 #: What a result keeps of a judgement; all of the others.
 KEPT = {"unseen": ("degradation", "top1", "top5", "curve")}
-#: Keeps the working folder from standing before the libraries; main.py does so from Python 3.10 on.
-SAFE = ("-P",) if sys.version_info >= (3, 11) else ()
 #: Seconds between two looks at the runs' logs.
 LOOK_EVERY = 2.0
 
@@ -56,7 +53,7 @@ def side_by_side(grid: Grid, runs: list[GridRun], parallel: int, overview: Overv
         pool.shutdown(wait=False, cancel_futures=True)
         for process in processes:
             if process.poll() is None:
-                process.send_signal(signal.SIGINT)
+                process.terminate()
                 process.wait()
 
 
@@ -144,12 +141,15 @@ def _command(
     path, log = folder / "options.yaml", folder / "log.txt"
     write_atomically(path, lambda file: file.write(to_yaml(options).encode()))
     given = () if "--resume" in switches else ("--config", str(path))
+    environment = {**os.environ, "CROSSRES_PARENT": str(os.getpid())}
+    if cores:
+        environment["OMP_NUM_THREADS"] = str(len(cores))
     with log.open("ab") as file:
         process = subprocess.Popen(
             [sys.executable, *SAFE, "-m", "crossres.commands.main", *options.command.split()[1:], *given, *switches],
             stdout=subprocess.PIPE,
             stderr=file,
-            env={**os.environ, **({"OMP_NUM_THREADS": str(len(cores))} if cores else {})},
+            env=environment,
             stdin=subprocess.DEVNULL,
         )
         processes.append(process)

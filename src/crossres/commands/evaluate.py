@@ -9,6 +9,7 @@ from rich.table import Table
 from crossres.commands.parsing import Request
 from crossres.commands.printing import show_json
 from crossres.config.judging import Evaluate
+from crossres.evaluation.accuracy import beside_top1
 from crossres.evaluation.classification import evaluate
 from crossres.evaluation.prepare import Unwritten
 
@@ -54,6 +55,8 @@ def _show(result: dict[str, Any]) -> None:
         values = [f"{point['top1']:.2f}", *([f"{point['top5']:.2f}"] if top5 else [])]
         table.add_row(str(point["size"]), *values, style="bold" if point["size"] == result["lr_size"] else "")
     console.print(table)
+    if beside := beside_top1(result):
+        console.print(beside)
     if "discrepancy" in result:
         console.print(_discrepancy(result["discrepancy"], result["lr_size"]))
     classes = result["classes"]

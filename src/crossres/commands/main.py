@@ -1,9 +1,13 @@
 """The command line: find the command, read its options, call it; every error a user can mend is one line."""
 
+import ctypes
 import io
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -50,7 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what its encoding lacks is escaped
             stream.reconfigure(errors="backslashreplace")
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a run ends with its epoch, a bench with its runs
     try:
+        _end_with_parent()
         os.getcwd()  # a folder that is gone: libraries end the process without a word
         try:
             return _run(words)
@@ -77,6 +84,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "closed by peer" not in str(error):  # gloo, where another process of the run is gone
             raise
         return _failed("another process of the run stopped; see its own message")
+
+
+def _end_with_parent() -> None:
+    """Stop when the bench that started this process ends, however it ends (on Linux)."""
+    parent = os.environ.pop("CROSSRES_PARENT", None)
+    if parent is None:
+        return
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    if str(os.getppid()) != parent:
+        raise KeyboardInterrupt
 
 
 def _failed(message: str) -> int:

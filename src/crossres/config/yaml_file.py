@@ -16,11 +16,11 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: dict[str, yaml.Node] = {}
-        for key, _ in node.value:
-            if key.value in seen and isinstance(key, yaml.ScalarNode):
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
                 first, line = (mark.start_mark.line + 1 for mark in (seen[key.value], key))
                 raise CrossresError(f"'{key.value}' stands twice, in lines {first} and {line}; keep one of them")
-            seen[str(key.value)] = key
+            seen[key.value] = key
         return super().construct_mapping(node, deep)
 
 

@@ -1,8 +1,11 @@
 """The one exception a user's mistake ends in."""
 
+import os
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class CrossresError(Exception):
@@ -26,6 +29,11 @@ def visible(text: str) -> str:
     """Return a text as one line that changes no terminal: characters that cannot be shown are escaped."""
     shown = (char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
     return "".join(shown)
+
+
+def composed(name: str) -> str:
+    """Return a name in Unicode's composed form (NFC): systems write an accent in one of two ways that look alike."""
+    return unicodedata.normalize("NFC", name)
 
 
 def one_line(error: BaseException | str, limit: int | None = None) -> str:
@@ -53,6 +61,12 @@ def needs(what: str, extra: str) -> Iterator[None]:
     except ImportError as error:
         package = (error.name or str(error)).partition(".")[0]
         raise CrossresError(f"{what} needs {package}: pip install 'crossres[{extra}]'") from None
+
+
+def demand_file(path: str | Path) -> None:
+    """Raise `CrossresError` for a device or a pipe, which may have no end or nothing to read."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise CrossresError(f"{path} is not a file")
 
 
 def demand_utf8(what: str, path: str) -> None:

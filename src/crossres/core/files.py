@@ -4,6 +4,9 @@ import base64
 import errno
 import json
 import os
+import platform
+import sys
+import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +17,9 @@ import numpy.typing as npt
 
 from crossres.core.errors import CrossresError, one_line
 from crossres.core.types import Bools
+
+#: Of a Python process: keeps the working folder from standing before the libraries; main.py does so in Python 3.10.
+SAFE = ("-P",) if sys.version_info >= (3, 11) else ()
 
 
 def cell(value: Any) -> Any:
@@ -28,9 +34,12 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any], remedy
         CrossresError: the disk is full or the folder cannot be written; the ``remedy`` is added to the message.
     """
     path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # of several machines that share a folder, two may have a process of one number
+    own = f".{path.name}.{platform.node()}."
+    beside = path.with_name(f"{own}{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path.parent, own)
         with beside.open("wb") as file:
             write(file)
             file.flush()
@@ -47,6 +56,19 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any], remedy
     finally:
         with suppress(OSError):
             beside.unlink()
+
+
+def _sweep(folder: Path, own: str) -> None:
+    """Delete what processes of this machine that were killed left of a file."""
+    for part in (name for name in os.listdir(folder) if name.startswith(own) and name.endswith(".part")):
+        number = part.removeprefix(own).removesuffix(".part")
+        try:
+            os.kill(int(number), 0)
+        except ProcessLookupError:
+            with suppress(OSError):
+                (folder / part).unlink()
+        except (OSError, ValueError, OverflowError):  # another user's, which lives
+            continue
 
 
 def write_json(path: str | Path, document: Any) -> None:
@@ -76,6 +98,9 @@ def load_state(path: str | Path) -> dict[str, Any]:
     import torch
 
     try:
+        with zipfile.ZipFile(path) as archive:  # torch does not compare the sums in it
+            if damaged := archive.testzip():
+                raise ValueError(f"{damaged} in it is damaged")
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(state, dict):
             raise ValueError(f"it holds {type(state).__name__}")

@@ -80,7 +80,9 @@ def degrade(
         draws: the random part, if it is drawn already (``generator`` is then unused).
 
     Returns:
-        float32 (B, C, high, high) in 0..1, rounded to 8 bits at its own size as an image file holds it.
+        float32 (B, C, high, high) in 0..1, rounded to 8 bits at its own size as an image file holds it. Rounded once,
+        where Pillow rounds between its two passes, too: a difference of 1/255 on photos, of up to 30/255 on noise of
+        black and white. A blur's weights beyond the border go to the pixels inside.
 
     Raises:
         CrossresError: a size that is 0, an empty range or larger than the image.

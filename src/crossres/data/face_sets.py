@@ -1,7 +1,10 @@
 """Face sets in the layouts they are published in: folders with a gallery and probes, and insightface's .bin."""
 
+import json
 import pickle
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from crossres.core.errors import CrossresError, needs
+from crossres.core.files import SAFE
 from crossres.data.faces import NOBODY, UNNAMED, Pairs, Search, opening, read_csv
 from crossres.data.folder import FileItems, files_below
 from crossres.data.images import EncodedItems, ImageSet, by_name
@@ -23,6 +27,13 @@ Box = tuple[float, float, float, float]
 DISTANCES = {"1": 4.2, "2": 2.6, "3": 1.0}
 #: A gallery face of UCCS is given by five points; the square around them is enlarged by this to hold the face.
 AROUND_POINTS = 2.2
+#: Prints the texts of some cell arrays of a MATLAB file as JSON.
+_READ_MAT = """
+import json, sys, numpy, scipy.io
+content = scipy.io.loadmat(sys.argv[1], squeeze_me=True, variable_names=sys.argv[2:])
+cells = {name: numpy.atleast_1d(content[name]).flat for name in sys.argv[2:] if name in content}
+print(json.dumps({name: [str(cell) for cell in array] for name, array in cells.items()}))
+"""
 AS_PUBLISHED = "give the folder of the set as published"
 
 
@@ -121,13 +132,19 @@ def _strangers(root: Path, folder: Path) -> list[Face]:
 def _mat(path: Path, *entries: str) -> list[list[str]]:
     """Return the texts of some cell arrays of a MATLAB file."""
     with needs("the MATLAB file of TinyFace", "bench"):
-        from scipy.io import loadmat
-    with opening(path, "a .mat file"), path.open("rb") as file:
-        content = loadmat(file, squeeze_me=True)
+        import scipy.io  # noqa: F401
+    with opening(path, "a .mat file"):
+        path.open("rb").close()
+        # in a process of its own: scipy can crash on a damaged file
+        words = [sys.executable, *SAFE, "-c", _READ_MAT, str(path.resolve()), *entries]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise ValueError((done.stderr.strip() or "scipy crashed on it").splitlines()[-1])
+        content: dict[str, list[str]] = json.loads(done.stdout)
     for entry in entries:
         if entry not in content:
             raise CrossresError(f"{path}: has no '{entry}'")
-    return [[str(cell) for cell in np.atleast_1d(content[entry]).flat] for entry in entries]
+    return [content[entry] for entry in entries]
 
 
 def _folders(root: Path) -> list[Face]:

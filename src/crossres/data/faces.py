@@ -1,15 +1,18 @@
 """Which face images are compared: pairs that a list names or that are drawn, galleries and probes."""
 
+import codecs
 import csv
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
-from crossres.core.errors import CrossresError, one_line
+from crossres.core.errors import CrossresError, composed, demand_file, one_line
 from crossres.core.types import Bools, Int64s
 from crossres.data.folder import IMAGE_SUFFIXES
 from crossres.data.images import ImageSet, by_name
@@ -120,6 +123,45 @@ def first_image_search(images: ImageSet) -> Search:
     return Search(gallery, identity[gallery], probes, identity[probes])
 
 
+@dataclass(eq=False, repr=False)
+class _Both:
+    """The pictures of two sets, those of the second after those of the first."""
+
+    sets: tuple[ImageSet, ImageSet]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.sets))
+
+    def _at(self, row: int) -> tuple[ImageSet, int]:
+        first, second = self.sets
+        return (first, row) if row < len(first) else (second, row - len(first))
+
+    def open(self, row: int) -> Image.Image:
+        images, i = self._at(row)
+        return Image.fromarray(images.image(i))
+
+    def path(self, row: int) -> str:
+        images, i = self._at(row)
+        return images.path(i)
+
+    def where(self, row: int) -> str:
+        images, i = self._at(row)
+        return images.where(i)
+
+    def digest(self, row: int) -> bytes:
+        return sha256(self.open(row).tobytes()).digest()
+
+
+def both_splits(train: ImageSet, test: ImageSet) -> ImageSet:
+    """Return the images of both splits of a source, whose pairs may cross them; people of one name are one."""
+    people = sorted({*train.classes, *test.classes})
+    number = {person: i for i, person in enumerate(people)}
+    labels = [number[images.classes[label]] for images in (train, test) for label in images.labels.tolist()]
+    both = ImageSet(_Both((train, test)), labels, people, train.name)
+    both.skipped, both.ignored = [*train.skipped, *test.skipped], test.ignored
+    return both
+
+
 class _Row(NamedTuple):
     """A pair as a list names it, and the line it stands in."""
 
@@ -149,7 +191,8 @@ def read_pairs(path: str | Path, images: ImageSet) -> Pairs:
         raise CrossresError(f"{path}: holds no pair")
     position = by_name([images.path(i) for i in range(len(images))])
 
-    def place(name: str, line: int) -> int:
+    def place(named: str, line: int) -> int:
+        name = composed(named)
         # of a name such as john.2 the last part is not an ending
         whole = PurePosixPath(name)
         short = str(whole.with_suffix("")) if whole.suffix.lower() in IMAGE_SUFFIXES else name
@@ -185,6 +228,7 @@ def read_pairs(path: str | Path, images: ImageSet) -> Pairs:
 @contextmanager
 def opening(path: Path, kind: str) -> Iterator[None]:
     """Turn whatever reading a file raises into one line: that it cannot be opened, or is not of its ``kind``."""
+    demand_file(path)
     try:
         yield
     except OSError as error:
@@ -197,7 +241,7 @@ def _lfw_pairs(path: Path) -> list[_Row]:
     with opening(path, "a text file; insightface's .bin contains images and pairs: give it as DATA, not --pairs"):
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     head = lines[0].split() if lines else []
-    if not head or len(head) > 2 or not all(word.isdecimal() and int(word) > 0 for word in head):
+    if not head or len(head) > 2 or not all(word.isdecimal() and 0 < int(word[:9]) < 10**8 for word in head):
         rule = "its first line should be the number of pairs, or of folds and pairs"
         raise CrossresError(f"{path}: {rule}; a CSV should be called .csv")
     folds, of_each = (int(head[0]), int(head[1])) if len(head) == 2 else (1, int(head[0]))
@@ -226,19 +270,31 @@ def _csv_pairs(path: Path) -> list[_Row]:
         if same is None or not cells["left"] or not cells["right"]:
             raise CrossresError(f"{path}, line {line}: expected left, right and same as 0 or 1")
         try:
-            fold = int(cells.get("fold") or 0)
-        except ValueError:
-            raise CrossresError(f"{path}, line {line}: fold is '{cells['fold']}', expected a number") from None
-        rows.append(_Row(line, (cells["left"], cells["right"]), same, fold))
+            fold = np.int32(int(cells.get("fold") or 0))
+        except (ValueError, OverflowError):
+            raise CrossresError(f"{path}, line {line}: fold is '{cells['fold']:.40}', expected a number") from None
+        left, right = (cells[side].replace("\\", "/") for side in ("left", "right"))
+        rows.append(_Row(line, (left, right), same, int(fold)))
     return rows
 
 
 def read_csv(path: Path, columns: tuple[str, ...] = ()) -> list[tuple[int, dict[str, str]]]:
-    """Return the line and, by column, the cells of each row of a CSV; refuse one that lacks any of ``columns``."""
-    with opening(path, "a CSV file"), path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        rows = [(reader.line_num, row) for row in reader]
+    """Return the line and, by column, the cells of each row of a CSV; refuse one that lacks any of ``columns``.
+
+    As spreadsheets write it: UTF-8 or UTF-16, with commas, semicolons or tabs; ``columns`` in capitals, too.
+    """
+    with opening(path, "a CSV file"):
+        content = path.read_bytes()
+        wide = content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        lines = content.decode("utf-16" if wide else "utf-8-sig").splitlines(keepends=True)
+        head = lines[0] if lines else ""
+        reader = csv.DictReader(lines, delimiter=max(",;\t", key=head.count), restkey="")
+        columns_in = {name: name.strip().lower() for name in reader.fieldnames or []}
+        small = {name: low for name, low in columns_in.items() if low in columns or low == "fold"}
+        rows = [(reader.line_num, {small.get(name, name): cell for name, cell in row.items()}) for row in reader]
     for column in columns:
-        if column not in (reader.fieldnames or []):
-            raise CrossresError(f"{path}: has no column '{column}'; expected {', '.join(columns)}")
+        if column not in columns_in.values():
+            raise CrossresError(
+                f"{path}: has no column '{column}', only {', '.join(columns_in)}; expected {', '.join(columns)}"
+            )
     return rows

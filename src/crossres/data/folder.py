@@ -1,14 +1,14 @@
 """Image files in class folders."""
 
 import os
-import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
 from PIL import Image
 
-from crossres.core.errors import CrossresError, demand_utf8
+from crossres.core.errors import CrossresError, composed, demand_file, demand_utf8
 from crossres.data.decode import FORMATS
 from crossres.data.images import ImageSet
 from crossres.data.splits import SPLIT_WORDS, Split, name_bytes, require_own_split
@@ -30,7 +30,8 @@ class FileItems:
         return len(self.paths)
 
     def open(self, row: int) -> Image.Image:
-        return Image.open(self.root / self.paths[row], formats=FORMATS)
+        demand_file(path := self.root / self.paths[row])
+        return Image.open(path, formats=FORMATS)
 
     def path(self, row: int) -> str:
         return self.paths[row]
@@ -95,9 +96,10 @@ def files_below(folder: Path) -> tuple[list[Path], list[Path]]:
     """
     files: list[Path] = []
     sidecars: list[Path] = []
-    seen: set[str] = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        place = os.path.realpath(parent)
+    seen: set[tuple[int, int | str]] = set()
+    for parent, folders, names in _walk(folder):
+        facts = os.stat(parent)
+        place = facts.st_dev, facts.st_ino or os.path.realpath(parent)  # some network disks number nothing
         if place in seen:  # a link to a folder that was read, perhaps to one that holds it
             folders[:] = []
             continue
@@ -109,6 +111,13 @@ def files_below(folder: Path) -> tuple[list[Path], list[Path]]:
     files.sort(key=lambda file: file.parts)
     images = [file for file in files if _is_image(file.name)]
     return images, [*sorted(sidecars), *(file for file in files if not _is_image(file.name))]
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    try:
+        yield from os.walk(folder, followlinks=True)
+    except RecursionError:  # of Python before 3.12
+        raise CrossresError(f"{folder}: its folders are nested too deep; move the inner ones out") from None
 
 
 def _layout(root: Path) -> tuple[Path | None, list[Path], list[str]]:
@@ -192,7 +201,7 @@ def _classes_in(folder: Path) -> dict[str, list[str]]:
     classes: dict[str, list[str]] = {}
     for name in folders_in(folder):
         demand_utf8(f"the class folder in {folder}", name)
-        classes.setdefault(unicodedata.normalize("NFC", name), []).append(name)
+        classes.setdefault(composed(name), []).append(name)
     return dict(sorted(classes.items()))
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from crossres.core.errors import CrossresError, nearest
+from crossres.core.errors import CrossresError, composed, nearest
 from crossres.core.types import Int64s, Pixels, Texts
 from crossres.data.decode import FORMATS, Fit, check_fit, fit_image, reason, to_rgb
 
@@ -296,8 +296,12 @@ class ImageSet:
 
 
 def by_name(paths: Sequence[str]) -> dict[str, int]:
-    """Return positions by path, by file name and by both without an ending; -1 for a name of several paths."""
+    """Return positions by path, by file name and by both without an ending; -1 for a name of several paths.
+
+    All of them are composed (`composed`).
+    """
     position: dict[str, int] = {}
+    paths = [composed(path) for path in paths]
     for i, path in enumerate(paths):
         whole = PurePosixPath(path)
         # pixels in memory have no path

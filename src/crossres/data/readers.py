@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from crossres.core.errors import CrossresError, demand_utf8, library_errors, nearest, needs, one_line
+from crossres.core.errors import CrossresError, composed, demand_utf8, library_errors, nearest, needs, one_line
 from crossres.core.types import Bools, Int64s
 from crossres.data.folder import folders_in, images_in, read_folder, read_loose
 from crossres.data.groups import groups_of_files
@@ -220,7 +220,12 @@ def _read_labels(shards: Shards, column: str) -> tuple[Int64s, list[str]]:
         where = f"column '{column}' of {shards.paths[0].name}"
         raise CrossresError(f"{where} is {shards.fields[column]}; labels should be integers or strings")
     given = values_of(shards, column)
-    values = np.asarray(given, dtype=str if content == "text" else np.int64)
+    try:
+        values = np.array([composed(each) for each in given]) if content == "text" else np.asarray(given, np.int64)
+    except OverflowError:
+        raise CrossresError(
+            f"column '{column}' of {shards.paths[0].name} has numbers of 2^63 and more; labels should be 0, 1, 2, ..."
+        ) from None
 
     def refuse(bad: Bools, rule: str) -> None:
         rows = np.flatnonzero(bad)

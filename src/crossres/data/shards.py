@@ -25,6 +25,8 @@ from crossres.data.splits import SPLIT_WORDS
 _NUMBERED = re.compile(r"^(?P<prefix>.*?)-(?P<number>\d+)-of-(?P<total>\d+)$")
 #: Columns that name people; where splits have people of their own, a bare integer does not say whom.
 PEOPLE = ("identity", "person", "subject", "name")
+#: Of reading parquet: pages are compared with their checksums where a file has them.
+CHECKED = {"page_checksum_verification": True}
 _ROWS = 1024  # rows read at once: bounds the memory that copying takes
 
 
@@ -217,7 +219,7 @@ def values_of(shards: Shards, column: str) -> list[Any]:
     given: list[Any] = []
     for path in shards.paths:
         with reading(path):
-            given += pq.read_table(path, columns=[column]).column(0).to_pylist()
+            given += pq.read_table(path, columns=[column], **CHECKED).column(0).to_pylist()
     if missing := [row for row, value in enumerate(given) if value is None]:
         raise CrossresError(f"{shards.where(missing[0])} has no '{column}' ({len(missing)} such rows)")
     return given
@@ -246,7 +248,8 @@ class ShardItems(EncodedItems):
         pa, _ = arrow()
         self.shards, self.table = shards, table
         if isinstance(table, Path):
-            table = pa.ipc.open_file(pa.memory_map(str(table))).read_all()
+            with library_errors(f"{table} is damaged; remove it, it is made again"):
+                table = pa.ipc.open_file(pa.memory_map(str(table))).read_all()
         # apart: to take a column out of a table of many batches is slow
         self.columns = dict(zip(table.column_names, table.columns, strict=True))
 
@@ -257,7 +260,10 @@ class ShardItems(EncodedItems):
         return len(self.columns["image"])
 
     def encoded(self, row: int) -> bytes:
-        return bytes(self.columns["image"][row].as_py())
+        image = bytes(self.columns["image"][row].as_py())
+        if "digest" in self.columns and sha256(image).digest() != self.digest(row):
+            raise CrossresError(f"{self.table} was changed after it was written; remove it, it is made again")
+        return image
 
     def path(self, row: int) -> str:
         return str(self.columns["name"][row].as_py())
@@ -324,7 +330,8 @@ def _batches(path: Path, column: str, groups: list[int] | None = None) -> Iterat
     """Yield record batches of the columns image and name, a few rows at a time; what is missing is empty."""
     pa, pq = arrow()
     with reading(path):
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=_ROWS, columns=[column], row_groups=groups):
+        file = pq.ParquetFile(path, **CHECKED)
+        for batch in file.iter_batches(batch_size=_ROWS, columns=[column], row_groups=groups):
             images, names = batch.column(0), pa.nulls(batch.num_rows, pa.string())
             if pa.types.is_struct(images.type):
                 if images.type.get_field_index("path") >= 0:

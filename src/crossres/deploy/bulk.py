@@ -190,7 +190,7 @@ def write_part(recognizer: Recognizer, part: PartFile, batch_size: int) -> dict[
     }
     record = {ORIGIN: json.dumps({"origin": part.origin, "counts": counts}).encode()}
     table = pa.table(columns).replace_schema_metadata(record)
-    write_atomically(part.out, lambda file: pq.write_table(table, file))
+    write_atomically(part.out, lambda file: pq.write_table(table, file, write_page_checksum=True))
     return counts
 
 

@@ -19,7 +19,6 @@ import torch
 
 from crossres.config.deployment import Export
 from crossres.config.experiment import Experiment, Teach
-from crossres.config.reading import read_run
 from crossres.core.errors import CrossresError, library_errors
 from crossres.core.files import write_atomically
 from crossres.core.types import Float32s, Int64s, Pixels
@@ -28,8 +27,8 @@ from crossres.data.images import ImageSet
 from crossres.deploy.deployed import Deployed, TorchEngine
 from crossres.deploy.facts import Facts
 from crossres.deploy.photos import reduced
-from crossres.deploy.recognizer import FACTS, INPUT, Engine, OnnxEngine
-from crossres.evaluation.prepare import read_split
+from crossres.deploy.recognizer import FACTS, INPUT, SHA256, Engine, OnnxEngine, with_sha256
+from crossres.evaluation.prepare import read_run_on, read_split
 from crossres.evaluation.verification import verify
 from crossres.training.faces import read_people
 
@@ -119,9 +118,7 @@ def _config(options: Export) -> Experiment:
     """Return the experiment whose images are read: of the model's run, where there is one."""
     config: Experiment = Teach()
     if (Path(options.model) / "config.yaml").is_file():
-        config = read_run(options.model)
-        if options.data is None and not Path(config.data).exists() and "/" in config.data:
-            raise CrossresError(f"the images {config.data} that {options.model} names are not there; give --data")
+        config = read_run_on(options.model, options.data)
     elif options.data is None:
         raise CrossresError(f"{options.model} does not say where its images are; give --data to check the export on")
     columns = {name: column for name, column in asdict(options.images).items() if column}
@@ -249,9 +246,9 @@ def write_onnx(model: Any, facts: Facts, path: str | Path) -> None:
     graph = model.graph
     for entry in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         del entry.metadata_props[:]
-    onnx.helper.set_model_props(model, {FACTS: facts.to_json()})
+    onnx.helper.set_model_props(model, {FACTS: facts.to_json(), SHA256: "0" * 64})
     onnx.checker.check_model(model)
-    write_atomically(path, lambda file: file.write(model.SerializeToString()))
+    write_atomically(path, lambda file: file.write(with_sha256(model.SerializeToString())))
 
 
 def _quantised(model: Any, calibration: list[Pixels]) -> Any:

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 import numpy.typing as npt
 
-from crossres.core.errors import CrossresError, nearest, needs
+from crossres.core.errors import CrossresError, composed, nearest, needs
 from crossres.core.types import Float32s
 from crossres.deploy import gallery_file
 from crossres.deploy.gallery_file import MAX_NAME, is_name
@@ -187,6 +187,7 @@ class Gallery:
         """
         if not is_name(name):
             raise CrossresError(f"{name!a:.80} cannot name an identity: 1 to {MAX_NAME} printable characters")
+        name = composed(name)
         rows = self._checked(embeddings, f"identity {name}")
         known = self._rows.get(name)
         if known is not None:
@@ -201,6 +202,7 @@ class Gallery:
 
     def remove(self, name: str) -> None:
         """Take an identity out; CrossresError where it is not there."""
+        name = composed(name)
         if name not in self._rows:
             raise CrossresError(f"no identity '{name}' in the gallery{nearest(name, self._rows)}")
         del self._rows[name]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from crossres.core.errors import CrossresError
+from crossres.core.errors import CrossresError, demand_file
 from crossres.core.types import Pixels
 from crossres.data.decode import FORMATS, fit_image, look, reason, to_rgb
 from crossres.data.folder import IMAGE_SUFFIXES, files_below
@@ -55,6 +55,7 @@ def _stream(source: Any, name: str) -> io.BytesIO:
     if isinstance(source, (str, Path)):
         if (path := Path(source)).is_dir():
             raise no_image(path)
+        demand_file(path)
         try:
             with path.open("rb") as file:
                 source = file.read(MAX_BYTES + 1)

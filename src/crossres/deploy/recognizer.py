@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -19,6 +20,9 @@ from crossres.models.onnx_input import OnnxInput, onnx_sha256, open_session
 
 #: key of the facts in an ONNX file's metadata, and name of its input
 FACTS, INPUT = "crossres", "photos"
+#: Key of the file's own sha256, of 64 hex digits, which is taken with zeros in its place; and what precedes it there.
+SHA256 = "crossres_sha256"
+_BEFORE = SHA256.encode() + b"\x12\x40"
 #: Bytes of photos after which a batch is run, full or not.
 MAX_WAITING = 2**26
 
@@ -41,12 +45,12 @@ class OnnxEngine:
     """
 
     def __init__(self, path: str | Path, threads: int = 0, session: Any = None) -> None:
-        self.session = session or open_session(path, threads)
+        self.session = session or _open(path, threads)
         self.digest = onnx_sha256(path).hex()
-        text = self.session.get_modelmeta().custom_metadata_map.get(FACTS)
-        if text is None:
+        metadata = metadata_of(self.session, path)
+        if FACTS not in metadata:
             raise CrossresError(f"{path}: not written by crossres export; export the student")
-        self.facts = from_json(text, str(path))
+        self.facts = from_json(metadata[FACTS], str(path))
         side, width, classes = self.facts.side, self.facts.embedding_dim, len(self.facts.classes)
         names = tuple(output.name for output in self.session.get_outputs())
         inputs = [(each.name, each.type, len(each.shape)) for each in self.session.get_inputs()]
@@ -63,6 +67,26 @@ class OnnxEngine:
         """Photos uint8 (B, H, W, 3) -> the outputs by name."""
         with library_errors("onnxruntime cannot run the model"):
             return dict(zip(self.facts.outputs, self.session.run(None, {INPUT: photos}), strict=True))
+
+
+def metadata_of(session: Any, path: str | Path) -> dict[str, str]:
+    """Return the texts in an ONNX file's metadata; CrossresError where they are none."""
+    with library_errors(f"{path}: its metadata is damaged; export the model again"):
+        return dict(session.get_modelmeta().custom_metadata_map)
+
+
+def with_sha256(content: bytes) -> bytes:
+    """Return the bytes of an ONNX file with its sha256 in its place; an earlier version's has none for it."""
+    before, mark, after = content.rpartition(_BEFORE)
+    zeros = before + mark + b"0" * 64 + after[64:]
+    return before + mark + hashlib.sha256(zeros).hexdigest().encode() + after[64:] if mark else content
+
+
+def _open(path: str | Path, threads: int) -> Any:
+    """Open an ONNX file; refuse a damaged export before onnxruntime sees it."""
+    if Path(path).is_file() and with_sha256(content := Path(path).read_bytes()) != content:
+        raise CrossresError(f"{path} was changed or damaged after its export; export the model again")
+    return open_session(path, threads)
 
 
 @dataclass(frozen=True)
@@ -147,8 +171,8 @@ class Recognizer:
         """
         engine: Engine | None = None
         if Path(path).suffix.lower() == ".onnx" or Path(path).is_file():
-            session = open_session(path, threads)
-            if FACTS in session.get_modelmeta().custom_metadata_map:
+            session = _open(path, threads)
+            if FACTS in metadata_of(session, path):
                 engine = OnnxEngine(path, threads, session)
         if engine is None:
             from crossres.deploy.deployed import TorchEngine

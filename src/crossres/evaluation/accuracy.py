@@ -1,6 +1,6 @@
 """Numbers of classification as pure functions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
@@ -45,14 +45,52 @@ def topk_accuracy(logits: Tensor, label: Tensor, k: int = 1) -> float:
     return 100.0 * int(right_at_k(logits, label, k).sum()) / len(label)
 
 
+def class_mean_accuracy(logits: Tensor, label: Tensor) -> float:
+    """Return the mean over the classes that have samples of each one's accuracy, in percent (balanced accuracy).
+
+    >>> class_mean_accuracy(torch.tensor([[2.0, 1.0], [2.0, 1.0], [3.0, 0.0]]), torch.tensor([0, 0, 1]))
+    50.0
+    """
+    right = right_at_k(logits, label).double()
+    samples = torch.bincount(label)
+    shares = torch.bincount(label, right) / samples
+    return 100.0 * float(shares[samples > 0].mean())
+
+
+def commonest_share(label: Tensor) -> float:
+    """Return the share of the samples in the class that has most, in percent: what naming it always would score.
+
+    >>> commonest_share(torch.tensor([0, 0, 0, 1]))
+    75.0
+    """
+    return 100.0 * int(torch.bincount(label).max()) / len(label)
+
+
 #: What is measured of classifiers, for ``result.json`` and by ``crossres evaluate``: functions of logits (N, C) and
 #: label (N,); put your own in.
-METRICS: dict[str, Callable[[Tensor, Tensor], float]] = {"top1": topk_accuracy, "top5": partial(topk_accuracy, k=5)}
+METRICS: dict[str, Callable[[Tensor, Tensor], float]] = {
+    "top1": topk_accuracy,
+    "top5": partial(topk_accuracy, k=5),
+    "class_mean": class_mean_accuracy,
+}
 
 
 def measure(logits: Tensor, label: Tensor) -> dict[str, float]:
     """Return every number of `METRICS`, by name."""
     return {name: metric(logits, label) for name, metric in METRICS.items()}
+
+
+def beside_top1(numbers: Mapping[str, float], suffix: str = "") -> str:
+    """Return what classes of unequal size call for beside top-1, where that is a point off the mean over classes.
+
+    Args:
+        numbers: `measure`'s and the share ``commonest``, their names followed by ``suffix``; earlier versions
+            recorded neither that nor the mean over classes.
+    """
+    mean = numbers.get(f"class_mean{suffix}")
+    if mean is None or abs(mean - numbers[f"top1{suffix}"]) < 1:
+        return ""
+    return f"mean over classes {mean:.2f} %, commonest class {numbers[f'commonest{suffix}']:.2f} % of the images"
 
 
 def confusion_matrix(predicted: Tensor, label: Tensor, classes: int) -> Tensor:

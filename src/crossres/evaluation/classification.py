@@ -9,7 +9,7 @@ from crossres.config.record import base_name
 from crossres.core.devices import Device
 from crossres.core.errors import CrossresError
 from crossres.data.images import ImageSet, left_out
-from crossres.evaluation.accuracy import confusion_matrix, measure
+from crossres.evaluation.accuracy import commonest_share, confusion_matrix, measure
 from crossres.evaluation.classes import labels_of
 from crossres.evaluation.discrepancy import discrepancy, natural_sets
 from crossres.evaluation.prepare import CPU, check, device_of, kept, loader_of, logits_of, note, read_split, sizes_of
@@ -68,8 +68,8 @@ def evaluate_encoder(encoder: Encoder, images: ImageSet, options: Evaluate, devi
 
     Returns:
         ``{dataset, images, skipped, native, read_size, enlarged, hr_size, lr_size, degradation, top1, top5,
-        classes, confusion, curve}``; skipped names the unreadable images, enlarged counts those smaller than
-        read_size, at which they were read, curve is a list of ``{size, top1, top5}``; accuracies in percent.
+        class_mean, commonest, classes, confusion, curve}``; skipped names the unreadable images, enlarged counts
+        those smaller than read_size, at which they were read, curve is a list of ``{size, top1, ...}``; in percent.
 
     Raises:
         CrossresError: a class the encoder does not know, or a size larger than HR.
@@ -95,6 +95,7 @@ def evaluate_encoder(encoder: Encoder, images: ImageSet, options: Evaluate, devi
         "lr_size": high if low == high else [low, high],
         "degradation": asdict(options.degradation.resolved()) if options.degradation else trained,
         **measure(logits, label),
+        "commonest": commonest_share(label),
         "classes": list(encoder.classes),
         "confusion": confusion_matrix(logits.argmax(1), label, len(encoder.classes)).tolist(),
         "curve": curve,

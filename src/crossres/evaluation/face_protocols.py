@@ -11,12 +11,13 @@ from crossres.config.judging import EvaluateFaces
 from crossres.config.record import base_name
 from crossres.core.errors import CrossresError
 from crossres.data.face_sets import read_bin, read_face_set
-from crossres.data.faces import Pairs, Search, draw_pairs, first_image_search, read_pairs
+from crossres.data.faces import Pairs, Search, both_splits, draw_pairs, first_image_search, read_pairs
 from crossres.data.images import ImageSet, left_out
 from crossres.data.splits import SPLIT_SEED, OwnSplits, Split, hold_out_people, people_in_both
 from crossres.evaluation.prepare import held_out_share, note, read_split
 from crossres.models.encoder import Encoder
 
+SPLITS: tuple[Split, ...] = ("train", "test")
 #: Pairs that are drawn where no list is given.
 DRAWN = 6000
 #: Stands for a list of pairs: those drawn among the people whom the model's training held out.
@@ -145,6 +146,8 @@ def _read_people(
     try:
         whole = read_split(options, "all", encoder, open_set=True)
     except OwnSplits:
+        if split == "all":
+            return both_splits(*(read_split(options, each, encoder, open_set=True) for each in SPLITS)), True
         return read_split(options, split or otherwise, encoder, open_set=True), True
     if split not in ("train", "test"):
         return whole, False

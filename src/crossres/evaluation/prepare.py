@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from crossres.config.experiment import Experiment
 from crossres.config.judging import Judgement
+from crossres.config.reading import read_run
 from crossres.config.record import base_name
 from crossres.core.devices import Device, resolve_device
 from crossres.core.errors import CrossresError, visible
@@ -18,7 +20,7 @@ from crossres.core.types import Float32s, Outputs
 from crossres.data.degradation import Degradation
 from crossres.data.images import ImageSet
 from crossres.data.loader import Loader
-from crossres.data.readers import read
+from crossres.data.readers import SOURCES, read
 from crossres.data.splits import Split
 from crossres.models.encoder import Encoder
 
@@ -54,6 +56,20 @@ def check(options: Judgement) -> None:
 def device_of(options: Judgement, encoder: Encoder) -> Device:
     """Return where a judgement runs, in the precision of the model's training if none is given."""
     return resolve_device(options.device, options.precision or encoder.info.get("precision", "float32"))
+
+
+def read_run_on(folder: str | Path, data: str | None = None) -> Any:
+    """Read the experiment of a run as `read_run` does, on other images where ``data`` names them.
+
+    CrossresError, too: its own images are not there; a run may have been trained from another folder.
+    """
+    config = read_run(folder)
+    source = data or config.data
+    if data is None and source not in SOURCES and not Path(source).expanduser().exists():
+        raise CrossresError(
+            f"{folder}: its images {source} are not found from here; give --data, or go to where it was trained"
+        )
+    return replace(config, data=source)
 
 
 def read_split(

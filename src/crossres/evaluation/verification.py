@@ -201,8 +201,8 @@ def verify(
         folds (``{fold, accuracy, threshold}`` of each; null without folds),
         accuracy_chosen (at the given threshold; null without one), accuracy_best (at the threshold that is best on
         these very pairs), auc, eer, all in percent, with 95 % intervals; right: which pairs are at the given
-        threshold, as `encode_bits` writes them; tar_at_far: ``{far, tar, threshold, too_few, interval}``; roc: points
-        of the curve.
+        threshold, as `encode_bits` writes them; tar_at_far: ``{far, tar, threshold, too_few, interval}``, over the
+        pairs of all folds together; roc: points of the curve.
 
     Raises:
         CrossresError: no genuine or no impostor pair, an embedding that is NaN, infinite or 0.

@@ -50,6 +50,9 @@ class OnnxBackbone(nn.Module):
             raise CrossresError(f"{path}: reads {shapes}; expected one input of four dimensions, a batch of images")
         if expects.output is not None and expects.output not in outputs:
             raise CrossresError(f"{path}: has no output '{expects.output}'; its outputs are {', '.join(outputs)}")
+        if expects.output is None and len(outputs) > 1:
+            widths = ", ".join(f"{entry.name} {entry.shape[1:]}" for entry in self.session.get_outputs())
+            raise CrossresError(f"{path}: has the outputs {widths}; name the embedding's with onnx_input.output")
         if inputs[0].type not in INPUT_TYPES:
             raise CrossresError(f"{path}: reads {inputs[0].type}; expected {', '.join(INPUT_TYPES)}")
         self.dtype = INPUT_TYPES[inputs[0].type]
@@ -115,6 +118,10 @@ def onnx_encoder(path: str | Path, onnx_input: OnnxInput) -> Encoder:
         raise CrossresError(f"{path}: reads images of side {backbone.size}, not {size}")
     with torch.no_grad(), library_errors(f"{path}: cannot read images of side {size}"):
         width = backbone(torch.zeros(1, 3, size, size)).shape[1]
+    if width == 1:
+        raise CrossresError(
+            f"{path}: its output '{backbone.output_name}' is one number an image, which is no embedding"
+        )
     declared = {f"onnx_{name}": value for name, value in asdict(onnx_input).items()}
     encoder = Encoder(
         backbone,

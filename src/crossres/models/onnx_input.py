@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from crossres.core.errors import CrossresError, library_errors, needs
+from crossres.core.errors import CrossresError, demand_file, library_errors, needs
 
 #: what the name of a trainable copy of an ONNX file begins with
 ONNX = "onnx:"
@@ -22,7 +22,7 @@ class OnnxInput:
         std: each channel is divided by it.
         colours: order of the channels.
         layout: nchw or nhwc.
-        output: name of the output that is the embedding; the first if left out.
+        output: name of the output that is the embedding; of a file with one output it may be left out.
     """
 
     size: int | None = None
@@ -45,6 +45,7 @@ def open_session(path: str | Path, threads: int = 0) -> Any:
     """
     with needs(f"the ONNX file {path}", "predict"):
         import onnxruntime
+    demand_file(path)
     try:
         Path(path).open("rb").close()
     except OSError as error:

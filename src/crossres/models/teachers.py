@@ -12,10 +12,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from crossres.core.errors import CrossresError, library_errors, one_line
+from crossres.core.errors import CrossresError, composed, library_errors, one_line
 from crossres.core.files import holds_embeddings
 from crossres.data.images import ImageSet, by_name
-from crossres.data.shards import arrow
+from crossres.data.shards import CHECKED, arrow
 from crossres.models.cache import TeacherCache
 from crossres.models.encoder import Encoder
 from crossres.models.onnx_encoder import onnx_encoder
@@ -115,6 +115,10 @@ def stored_encoder(path: str | Path) -> Encoder:
             paths, values = _read(path)
         except OSError as error:
             raise CrossresError(f"{error.filename or path}: {error.strerror or one_line(error)}") from None
+    if values.dtype.kind not in "fiu":
+        raise CrossresError(f"{path}: embeddings of type {values.dtype}, expected numbers")
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and refused
+        values = values.astype(np.float32)
     if values.ndim != 2 or len(values) != len(paths) or not values.size:
         raise CrossresError(f"{path}: {len(paths)} paths and embeddings of {values.shape}, expected (N, d)")
     if len(bad := np.flatnonzero(~np.isfinite(values).all(1))):
@@ -122,7 +126,7 @@ def stored_encoder(path: str | Path) -> Encoder:
     if twice := [name for name, count in Counter(paths).items() if count > 1]:
         raise CrossresError(f"{path}: {twice[0]} has two embeddings")
     encoder = Encoder(
-        StoredBackbone(path, paths, torch.from_numpy(np.array(values, dtype=np.float32))),
+        StoredBackbone(path, paths, torch.from_numpy(values)),
         embedding_dim=values.shape[1],
         classes=(),
         input_size=None,
@@ -138,6 +142,7 @@ def stored_outputs(teacher: Encoder, images: ImageSet, device: torch.device | st
     position = by_name(backbone.paths)
 
     def row_of(name: str) -> int:
+        name = composed(name)
         if name in position:
             return position[name]
         # by the file name alone only where that is all that is stored
@@ -171,7 +176,7 @@ def _read(path: Path) -> tuple[list[str], npt.NDArray[Any]]:
     rows: list[list[float]] = []
     for file in sorted(path.glob("*.parquet")) if path.is_dir() else [path]:
         _require(file, "column", pq.read_schema(file).names)
-        table = pq.read_table(file, columns=["path", "embedding"])
+        table = pq.read_table(file, columns=["path", "embedding"], **CHECKED)
         table = table.filter(table["embedding"].is_valid())
         names += table["path"].to_pylist()
         rows += table["embedding"].to_pylist()

@@ -113,6 +113,11 @@ def _read_checkpoint(path: Path) -> dict[str, Tensor]:
     weights = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     if not weights:
         raise CrossresError(f"the checkpoint {path} holds no weights; save model.state_dict()")
+    for key, value in weights.items():
+        if value.layout is not torch.strided or value.is_meta or value.is_quantized or value.is_complex():
+            raise CrossresError(
+                f"the checkpoint {path}: '{key}' is sparse, quantised or without values; save it dense"
+            )
     return weights
 
 

@@ -12,7 +12,6 @@ import torch
 from crossres.config.experiment import IN_MEMORY, Distill, Experiment
 from crossres.config.judging import Evaluate, Report
 from crossres.config.options import TestImages
-from crossres.config.reading import read_run
 from crossres.config.record import base_name, to_dict
 from crossres.core.devices import resolve_device
 from crossres.core.errors import CrossresError
@@ -23,7 +22,7 @@ from crossres.data.faces import first_image_search
 from crossres.data.images import ImageSet
 from crossres.data.loader import Loader
 from crossres.evaluation.face_protocols import FaceTest
-from crossres.evaluation.prepare import batch_outputs, degradation_of, loader_of, read_split, sizes_of
+from crossres.evaluation.prepare import batch_outputs, degradation_of, loader_of, read_run_on, read_split, sizes_of
 from crossres.models.encoder import Encoder
 from crossres.models.onnx_input import OnnxInput
 from crossres.models.pretrained import from_pretrained
@@ -73,9 +72,7 @@ class FinishedRun:
         self.folder, self.name, self.shared = folder, name, shared
         self.notes: list[str] = []
         options = shared.options
-        self.config: Experiment = read_run(folder)
-        if options.data is not None:
-            self.config = replace(self.config, data=options.data)
+        self.config: Experiment = read_run_on(folder, options.data)
         try:
             self.document: dict[str, Any] = json.loads((folder / "result.json").read_text())
         except (OSError, ValueError):

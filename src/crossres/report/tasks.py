@@ -16,7 +16,7 @@ from crossres.bench.results import tests_of
 from crossres.config.judging import EvaluateFaces
 from crossres.config.record import base_name
 from crossres.core.types import Float64s, Int64s, Outputs
-from crossres.evaluation.accuracy import topk_accuracy
+from crossres.evaluation.accuracy import beside_top1, topk_accuracy
 from crossres.evaluation.classification import AROUND, evaluate_encoder
 from crossres.evaluation.face_protocols import FaceTest
 from crossres.evaluation.faces import evaluate_face_encoder
@@ -71,6 +71,8 @@ def judge_objects(run: FinishedRun) -> Judged:
         "another training. Rows that are not “recorded” are measured for this page, in the training's precision: "
         f"{run.device.precision}."
     )
+    if beside := beside_top1(result):
+        note += f" Classes of unequal size: the student's {beside}."
     blocks = [_confusion(np.array(result["confusion"]), classes), _wrong_images(run, label, outputs)]
     return Judged("top-1", Table(heads, rows), note, score, curves, (), blocks, outputs)
 

@@ -8,12 +8,11 @@ from typing import Any
 from crossres.config.experiment import Adapt, Distill
 from crossres.config.judging import Evaluate
 from crossres.config.options import as_trained
-from crossres.config.reading import read_run
 from crossres.config.record import base_name
 from crossres.core.errors import CrossresError
 from crossres.evaluation.classification import evaluate_encoder
 from crossres.evaluation.discrepancy import natural_sets
-from crossres.evaluation.prepare import device_of
+from crossres.evaluation.prepare import device_of, read_run_on
 from crossres.models.pretrained import from_pretrained
 from crossres.training.run import train
 
@@ -34,7 +33,7 @@ def adapt(options: Adapt, *, quiet: bool = False) -> dict[str, Any]:
         CrossresError: no run of crossres distill, what `train` raises, or a student that is worse on labelled crops.
     """
     folder = Path(options.run)
-    own = read_run(folder)
+    own = read_run_on(folder)
     if not isinstance(own, Distill):
         raise CrossresError(f"{options.run} is a run of {own.command}; adapt takes one of crossres distill")
     if own.natural and not own.natural_labels:

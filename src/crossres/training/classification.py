@@ -11,7 +11,7 @@ from crossres.data.groups import groups_in_both
 from crossres.data.images import ImageSet, left_out
 from crossres.data.loader import Loader
 from crossres.data.splits import SPLIT_SEED, require_classes, stratified_split
-from crossres.evaluation.accuracy import measure, right_at_k
+from crossres.evaluation.accuracy import beside_top1, commonest_share, measure, right_at_k
 from crossres.evaluation.prepare import Autocast, logits_of, read_split
 from crossres.losses.options import reads
 from crossres.models.encoder import Encoder
@@ -64,8 +64,10 @@ class Classification(Task):
 
     def judge(self, encoder: Encoder, test: Loader, val: Loader | None, autocast: Autocast) -> dict[str, Any]:  # noqa: ARG002
         logits = logits_of(encoder, test, autocast)
-        return {**measure(logits, test.label), "right": encode_bits(right_at_k(logits, test.label).cpu())}
+        right = encode_bits(right_at_k(logits, test.label).cpu())
+        return {**measure(logits, test.label), "commonest": commonest_share(test.label), "right": right}
 
     def summary(self, result: dict[str, Any]) -> str:
         last, best = result["top1_last"], result["top1_best_val"]
-        return f"test top-1 {last:.2f} % (last epoch), {best:.2f} % (best on validation)"
+        beside = beside_top1(result, "_best_val")
+        return f"test top-1 {last:.2f} % (last epoch), {best:.2f} % (best on validation){'; ' * bool(beside)}{beside}"

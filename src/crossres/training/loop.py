@@ -13,7 +13,7 @@ from torch import Tensor
 from crossres.config.experiment import Experiment
 from crossres.config.options import Train
 from crossres.config.record import sha256
-from crossres.core.errors import CrossresError, needs
+from crossres.core.errors import CrossresError, library_errors, needs
 from crossres.core.files import save_state, write_atomically
 from crossres.core.progress import Progress
 from crossres.core.types import Batch, Outputs
@@ -226,6 +226,8 @@ class TrainingLoop:
         given = {f"{part} images": d for part, d in facts["data_sha256"].items() if part != "test"}
         if facts["start_sha256"]:
             given["model.weights"] = facts["start_sha256"]
+        if self.fabric.world_size > 1:
+            given["number of processes"] = str(self.fabric.world_size)
         if facts["teacher_maps"]:
             given["way stored maps follow the images"] = facts["teacher_maps"]
         return {**given, "teacher": teacher["sha256"] if teacher else "", "precision": facts["precision"]}
@@ -236,16 +238,19 @@ class TrainingLoop:
             raise CrossresError(
                 "the state belongs to another experiment than the config; use --overwrite or another --name"
             )
-        for what, value in self._given().items():
-            if state.get("given", {}).get(what) != value:
+        with library_errors("the state is damaged or of another version; use --overwrite"):
+            now, before = self._given(), state["given"]
+            if changed := [what for what in now | before if now.get(what) != before.get(what)]:
                 raise CrossresError(
-                    f"the {what} changed since the run began, so it cannot go on exactly; "
+                    f"the {changed[0]} changed since the run began, so it cannot go on exactly; "
                     "use --overwrite or another --name"
                 )
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
-        for name in PLAIN:
-            setattr(self, name, state[name])
+            for name, part in self._parts().items():
+                part.load_state_dict(state[name])
+            for name in PLAIN:
+                if type(state[name]) is not type(getattr(self, name)):
+                    raise TypeError(f"{name} is {type(state[name]).__name__}")
+                setattr(self, name, state[name])
 
     def weights(self) -> dict[str, Tensor]:
         """Return a copy of the judged network's weights, on the CPU."""

@@ -144,8 +144,12 @@ def _normalisation(name: str, images: ImageSet, size: int, fit: Fit) -> tuple[li
     if name.startswith("timm:"):
         return None, None
     positions = torch.linspace(0, len(images) - 1, min(4000, len(images))).long().tolist()
-    pixels = torch.stack([images.sample(i, size, fit) for i in positions]).transpose(0, 1).flatten(1).double() / 255
-    return pixels.mean(1).tolist(), pixels.std(1).clamp(min=1e-2).tolist()
+    sums, squares, count = torch.zeros(3, dtype=torch.long), torch.zeros(3, dtype=torch.long), 0
+    for pixels in (images.sample(i, size, fit).flatten(1).long() for i in positions):
+        sums, squares, count = sums + pixels.sum(1), squares + (pixels**2).sum(1), count + pixels.shape[1]
+    mean = sums.double() / count
+    deviation = ((squares.double() - mean * sums) / max(1, count - 1)).clamp(min=0).sqrt() / 255
+    return (mean / 255).tolist(), deviation.clamp(min=1e-2).tolist()
 
 
 def own_size(images: ImageSet) -> int | None:

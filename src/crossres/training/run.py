@@ -4,13 +4,16 @@ import atexit
 import gc
 import json
 import logging
+import os
 import shlex
 import shutil
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import distributed
@@ -63,6 +66,21 @@ def train(
     _check_folder(config, resume, overwrite)
     task = TASKS[config.task](config)
     device = resolve_device(config.device, config.precision, config.train.devices)
+    with _alone(config.folder) as begin:
+        return _train(config, task, device, begin, teacher, resume, overwrite, quiet)
+
+
+def _train(
+    config: Experiment,
+    task: Task,
+    device: Device,
+    begin: Callable[[], None],
+    teacher: Encoder | None,
+    resume: bool,
+    overwrite: bool,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Do a run whose options are checked; ``begin`` keeps others out of its folder."""
     fabric = fabric_of(config, device)
     fabric.launch()
     if device.world_size > 1:
@@ -77,6 +95,7 @@ def train(
             run = prepare(config, task, fabric, device, progress, teacher)
             progress.close()
             if fabric.global_rank == 0 and not resume:
+                begin()
                 _begin_folder(config, overwrite)
             fabric.barrier()
             line = f"stopped; go on with: {_how_to_resume(config)}"
@@ -187,6 +206,33 @@ def _check_folder(config: Experiment, resume: bool, overwrite: bool) -> None:
             raise CrossresError(
                 f"--overwrite would delete the {what} {source}, which the run needs; choose another --name"
             )
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[Callable[[], None]]:
+    """Keep other processes out of a run's folder: now where it is there, else from the call of what is yielded.
+
+    CrossresError while another one trains there.
+    """
+    lock = FileLock(folder / ".lock", timeout=0)
+
+    def begin() -> None:
+        try:
+            lock.acquire()
+        except Timeout:
+            raise CrossresError(
+                f"another process is training in {folder}; wait until it ends, or choose another --name"
+            ) from None
+        except (OSError, NotImplementedError):
+            return  # a disk without locks, or one that cannot be written: the first file says so
+
+    # of a run's processes the first holds it
+    if folder.is_dir() and not int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0):
+        begin()
+    try:
+        yield begin
+    finally:
+        lock.release(force=True)
 
 
 def _begin_folder(config: Experiment, overwrite: bool) -> None:
