@@ -439,7 +439,7 @@ def test_ctrl_c_says_how_to_resume(interrupted: Interrupted) -> None:
     assert images.endswith(" images\n")
     assert all(line.startswith("epoch ") for line in epochs)
     assert last == "stopped; go on with: crossres distill --resume runs/student\n"
-    assert sorted(os.listdir(interrupted.folder)) == ["config.yaml", "metrics.jsonl", "state.pt"]
+    assert sorted(os.listdir(interrupted.folder)) == [".lock", "config.yaml", "metrics.jsonl", "state.pt"]
     state = load_state(interrupted.folder / "state.pt")
     assert 1 <= state["epoch"] < EPOCHS
     assert state["epoch"] == len(state["rows"])
@@ -564,7 +564,7 @@ def test_a_full_disk_from_the_start(refused: Refused, drawn: Path) -> None:
     with full_disk(100):
         line = refused("teach", drawn, *SMALL)
     assert line == "cannot write runs/teacher/config.yaml: File too large; nothing was changed; free some space"
-    assert os.listdir("runs/teacher") == []
+    assert os.listdir("runs/teacher") == [".lock"]
     Path("file").write_text("")
     line = refused("teach", drawn, *SMALL, "--runs=file")
     assert line == "cannot write file/teacher/config.yaml: Not a directory; nothing was changed"

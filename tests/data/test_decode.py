@@ -197,3 +197,9 @@ def test_extremes_leave_out_one_in_a_thousand() -> None:
     contrast, clipped = (np.sort(values) for values in look(images))
     assert bounds == {"contrast": contrast[1], "clipped": clipped[-2]}
     assert (bounds["contrast"], bounds["clipped"]) == (0, 1)
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.float32])
+def test_black_and_white_may_be_given(kind: type[np.generic]) -> None:
+    deep = Image.fromarray(np.array([[0, 900, 1000], [1500, 2000, 4000]]).astype(kind))
+    assert np.asarray(to_rgb(deep, (1000, 2000)))[..., 1].tolist() == [[0, 0, 0], [128, 255, 255]]

@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from PIL import Image
 from safetensors.torch import load_file
 
 from crossres import (
@@ -17,12 +19,16 @@ from crossres import (
     CrossresError,
     Degradation,
     Distill,
+    Evaluate,
     Export,
     Images,
     Model,
+    Recognizer,
     Report,
     Teach,
+    Train,
     distill,
+    evaluate,
     export,
     load,
     read,
@@ -438,3 +444,25 @@ def test_the_normalisation_takes_no_copy_of_all_images(drawn: Path) -> None:
     pixels = images.pixels(16).transpose(0, 1).flatten(1).double() / 255
     assert mean == pytest.approx(pixels.mean(1).tolist(), rel=1e-12)
     assert deviation == pytest.approx(pixels.std(1).tolist(), rel=1e-12)
+
+
+def test_deep_pixels_are_read_alike_in_training_and_after_it(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name, low in (("cold", 500), ("warm", 1100)):  # each is as bright by the bits it takes
+        for i in range(30):
+            path = tmp_path / "deep" / name / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(low, 1.7 * low, (8, 8)).astype(np.uint16)).save(path)
+    images = Images(range=(0, 2000))
+    train = Train(epochs=6, batch_size=4, val_fraction=0)
+    options = Teach(data=str(tmp_path / "deep"), runs=str(tmp_path), images=images, model=Model(name="resnet8"))
+    result = teach(replace(options, train=train, device="cpu"), quiet=True)
+    assert result["top1_last"] == 100.0
+    folder = tmp_path / "teacher"
+    assert evaluate(Evaluate(model=str(folder), data=options.data))["top1"] == 100.0
+    answers = Recognizer.load(folder).predict(tmp_path / "deep")
+    assert [answer.label for answer in answers] == 30 * ["cold"] + 30 * ["warm"]
+    export(Export(model=str(folder), out=str(tmp_path / "x.onnx"), data=str(tmp_path / "deep"), limit=10))
+    assert Recognizer.load(tmp_path / "x.onnx").facts.range == [0, 2000]
+    with pytest.raises(CrossresError, match=r"range is 5, 5; black should be below white$"):
+        read(options.data, split="train", range=(5, 5))

@@ -4,7 +4,7 @@ The help of an option is its text below ``Args:`` in the docstring of its class 
 """
 
 from dataclasses import dataclass, field, fields
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -61,6 +61,8 @@ class Reading(Columns):
         group: which images belong together (the frames of a track, of a video, of a scene): a column of parquet
             files, or a regular expression on the paths of files, whose first bracket names the group. No split that
             is made has a group on both sides.
+        range: values of black and white in images of more than 8 bits, such as [0,4095]; if left out each picture
+            keeps the 8 highest bits that it takes. What the student reads later is read alike.
     """
 
     classes: list[str] | None = None
@@ -69,6 +71,7 @@ class Reading(Columns):
     root: str | None = None
     memory_mb: int = 4096
     group: str | None = None
+    range: tuple[float, float] | None = None
 
 
 @dataclass
@@ -96,6 +99,11 @@ class Images(Reading):
     test_fraction: float = 0.2
     fit: Literal["crop", "squash", "pad"] = "crop"
     workers: int = 2
+
+
+def how_unlabelled(images: Images) -> dict[str, Any]:
+    """Return how a training reads images without labels, as keywords of `crossres.data.readers.read_unlabelled`."""
+    return {name: getattr(images, name) for name in ("image_column", "corrupt", "memory_mb", "range")}
 
 
 def as_trained(images: Images) -> TestImages:

@@ -2,8 +2,8 @@
 
 EXIF orientation is applied; greyscale and palettes are expanded; transparency is laid over black (as padding is),
 or over white where what is drawn is dark itself; of pixels of more than 8 bits the highest 8 are kept that the
-picture's largest value takes, counted in 8, 10, 12, 14 or 16 bits; of an animation the first frame counts.
-Floating-point pixels are refused, since their range is unknown.
+picture's largest value takes, counted in 8, 10, 12, 14 or 16 bits, unless the values of black and white are given;
+of an animation the first frame counts. Floating-point pixels without these values are refused.
 """
 
 from collections.abc import Iterable
@@ -30,19 +30,28 @@ FLAT = 5
 BLACK, WHITE = 0.02, 0.98
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+#: Values of black and white in pixels of more than 8 bits.
+Limits = tuple[float, float] | list[float] | None
+
+
+def to_rgb(image: Image.Image, limits: Limits = None) -> Image.Image:
     """Decode to mode RGB, by the rules at the top of this file.
 
-    Raises ValueError where the pixels are floating-point, OSError where the bytes are damaged or truncated.
+    Raises ValueError where the pixels are floating-point without ``limits``, OSError where the bytes are damaged or
+    truncated.
     """
     ImageOps.exif_transpose(image, in_place=True)
     image.load()
+    if limits and (image.mode == "F" or image.mode.startswith("I")):
+        low, high = limits
+        grey = np.nan_to_num((np.asarray(image).astype(np.float64) - low) / (high - low)).clip(0, 1)
+        return Image.fromarray((255 * grey).round().astype(np.uint8)).convert("RGB")
     if image.mode.startswith("I"):  # 16 bits; mode I is how Pillow also opens 16-bit PNG and PGM
         values = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
         bits = next(bits for bits in DEPTHS if values.max(initial=0) < 2**bits)
         return Image.fromarray((values >> (bits - 8)).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        raise ValueError("floating-point pixels have no known range; store it with 8 or 16 bits")
+        raise ValueError("floating-point pixels have no known range; give images.range, or store 8 or 16 bits")
     if image.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         clear = image.convert("RGBA")
         grey, cover = (np.asarray(clear.convert(band) if band == "L" else clear.getchannel(band)) for band in "LA")

@@ -20,7 +20,7 @@ from PIL import Image
 
 from crossres.core.errors import CrossresError, composed, nearest
 from crossres.core.types import Int64s, Pixels, Texts
-from crossres.data.decode import FORMATS, Fit, check_fit, fit_image, reason, to_rgb
+from crossres.data.decode import FORMATS, Fit, Limits, check_fit, fit_image, reason, to_rgb
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -108,6 +108,7 @@ class ImageSet:
         skipped: names of the corrupt images that the reader left out.
         ignored: files among the images that are not images by their name, and folders of a second test split.
         whole: a list of pairs or probes names every image, so that none can be left out.
+        range: values of black and white in pixels of more than 8 bits; None: by the bits that each picture takes.
         groups: name of the group that each image belongs to, text (N,); None where groups are not known.
 
     Raises:
@@ -122,6 +123,7 @@ class ImageSet:
         self.skipped: list[str] = []
         self.ignored: list[str] = []
         self.groups: Texts | None = None
+        self.range: Limits = None
         self._items = items
         self._rows: Int64s = np.arange(len(items), dtype=np.int64)
         self._sides: Int64s | None = None
@@ -247,22 +249,24 @@ class ImageSet:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Sha256 (hex) over class names, labels and images in order; computed once.
+        """Sha256 (hex) over class names, labels, range and images in order; computed once.
 
         An image counts by its encoded bytes or pixels where these are in memory or in a shard, and by
         relative path, size and modification time where it is a file in a folder.
         """
         total = sha256(json.dumps(self.classes).encode())
         total.update(self.labels.astype("<i8").tobytes())
+        if self.range:
+            total.update(repr(tuple(map(float, self.range))).encode())
         for row in self._rows.tolist():
             total.update(self._items.digest(row))
         return total.hexdigest()
 
-    def _load(self, i: int, convert: Callable[[Image.Image], Any] = to_rgb) -> Any:
+    def _load(self, i: int, convert: Callable[[Image.Image], Any] | None = None) -> Any:
         row = int(self._rows[i])
         try:
             with self._items.open(row) as image:
-                return convert(image)
+                return convert(image) if convert else to_rgb(image, self.range)
         except MemoryError:
             raise
         except Exception as error:  # decoders raise nearly anything on damaged bytes

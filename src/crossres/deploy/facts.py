@@ -7,7 +7,7 @@ from typing import Any, Literal, cast, get_args
 
 from crossres.core.errors import CrossresError
 from crossres.core.types import Pixels
-from crossres.data.decode import Fit
+from crossres.data.decode import Fit, Limits
 from crossres.data.degradation import Kernel
 
 #: Characters of a JSON text in a file that may come from anybody.
@@ -28,6 +28,7 @@ class Facts:
         fit: how an image becomes square: crop, squash or pad.
         kernel: by which larger images are shrunk, as in training.
         embedding_dim: width of the embedding.
+        range: values of black and white in images of more than 8 bits; None: by the bits that each takes.
         seen: of the training images at low resolution: ``contrast``, below which one in a thousand of them lies, and
             ``clipped``, a share of black and white that one in a thousand exceeds.
         about: all else that is known: degradation, versions, measured results, precision.
@@ -40,6 +41,7 @@ class Facts:
     fit: Fit
     kernel: Kernel
     embedding_dim: int
+    range: Limits = None
     seen: Mapping[str, float] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
 
@@ -54,6 +56,7 @@ class Facts:
             and self.kernel in get_args(Kernel)
             and type(self.embedding_dim) is int
             and 1 <= self.embedding_dim <= 2**20
+            and (self.range is None or (len(self.range) == 2 and -1e9 < self.range[0] < self.range[1] < 1e9))
             and all(isinstance(value, (int, float)) and 0 <= value <= 1 for value in self.seen.values())
             and isinstance(self.about, Mapping)
         )
@@ -98,7 +101,7 @@ def facts_of(info: Mapping[str, Any], classes: tuple[str, ...], embedding_dim: i
     trained = info.get("lr_size") or input_size
     if trained is None:
         raise CrossresError("the model does not say its lr_size; save it with info={'lr_size': ...}")
-    own = ("task", "seen", "lr_size", "hr_size", "fit")
+    own = ("task", "seen", "lr_size", "hr_size", "fit", "range")
     try:
         low, high = (trained, trained) if isinstance(trained, int) else trained
         return Facts(
@@ -109,6 +112,7 @@ def facts_of(info: Mapping[str, Any], classes: tuple[str, ...], embedding_dim: i
             fit=cast(Fit, info.get("fit", "crop")),
             kernel=(info.get("degradation") or {}).get("kernel", "bicubic"),
             embedding_dim=embedding_dim,
+            range=info.get("range"),
             seen=info.get("seen") or {},
             about={key: value for key, value in info.items() if key not in own},
         )

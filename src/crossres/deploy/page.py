@@ -154,7 +154,7 @@ class Layout:
         if len(present) < len(payloads):
             return block(message("hint", "Add a second photo." if present else "Drop a photo, or pick a sample."))
         try:
-            return render(*(read_upload(self._file(payload)) for payload in present))
+            return render(*(read_upload(self._file(payload), self.service.facts.range) for payload in present))
         except CrossresError as error:
             return block(message("refused", "This photo cannot be read.", [str(error)]))
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from crossres.core.errors import CrossresError, demand_file
 from crossres.core.types import Pixels
-from crossres.data.decode import FORMATS, fit_image, look, reason, to_rgb
+from crossres.data.decode import FORMATS, Limits, fit_image, look, reason, to_rgb
 from crossres.data.folder import IMAGE_SUFFIXES, files_below
 from crossres.deploy.facts import Facts
 
@@ -29,10 +29,11 @@ FLAT, BLOWN = 0.02, 0.9
 FINER = 8
 
 
-def read_photo(source: Source, name: str = "") -> Pixels:
+def read_photo(source: Source, name: str = "", limits: Limits = None) -> Pixels:
     """Return a photo as uint8 (H, W, 3) RGB; errors call it by its name, or its path.
 
     It may be a path, an open file or its bytes, a Pillow image, or pixels: uint8 (H, W), (H, W, 3) or (H, W, 4).
+    Of pixels of more than 8 bits ``limits`` are the values of black and white.
     CrossresError: not an image, a damaged or animated one, more than `MAX_PIXELS` pixels, or another type.
     """
     name = name or (str(source) if isinstance(source, (str, Path)) else "image")
@@ -40,9 +41,9 @@ def read_photo(source: Source, name: str = "") -> Pixels:
         return _of_array(source, name)
     try:
         if isinstance(source, Image.Image):
-            return _decoded(source.copy(), name)
+            return _decoded(source.copy(), name, limits)
         with Image.open(_stream(source, name), formats=FORMATS) as image:
-            return _decoded(image, name)
+            return _decoded(image, name, limits)
     except CrossresError:
         raise
     except Image.DecompressionBombError:
@@ -71,7 +72,7 @@ def _stream(source: Any, name: str) -> io.BytesIO:
     return io.BytesIO(source)
 
 
-def _decoded(image: Image.Image, name: str) -> Pixels:
+def _decoded(image: Image.Image, name: str, limits: Limits) -> Pixels:
     width, height = image.size
     if width * height > MAX_PIXELS:
         pixels = f"{width}x{height} pixels are more than {MAX_PIXELS // 10**6} million"
@@ -79,7 +80,7 @@ def _decoded(image: Image.Image, name: str) -> Pixels:
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":  # a phone's JPEG with a second picture: the first one is the photo
         raise CrossresError(f"{name}: holds {frames} frames; give one of them as an image")
-    return np.asarray(to_rgb(image))
+    return np.asarray(to_rgb(image, limits))
 
 
 def _of_array(pixels: npt.NDArray[Any], name: str) -> Pixels:

@@ -211,7 +211,7 @@ class Recognizer:
         size = 0
         for name, source in named(images):
             try:
-                photo = read_photo(source, name)
+                photo = read_photo(source, name, self.facts.range)
                 waiting.append((Answer(name, flags(photo, self.facts)), small := reduced(photo, self.facts)))
                 size += small.size
             except CrossresError as error:

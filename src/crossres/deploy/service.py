@@ -12,6 +12,7 @@ from PIL import Image
 from crossres.config.deployment import Page
 from crossres.core.errors import CrossresError
 from crossres.core.types import Pixels
+from crossres.data.decode import Limits
 from crossres.deploy.facts import Facts
 from crossres.deploy.gallery import Gallery, Match, cosine, identity_of
 from crossres.deploy.photos import fitted, no_image, photos_below, read_photo
@@ -168,9 +169,9 @@ def _teacher(options: Page, note: Callable[[str], None]) -> Recognizer | None:
         return None
 
 
-def read_upload(path: Path) -> Pixels:
+def read_upload(path: Path, limits: Limits = None) -> Pixels:
     """Return an uploaded photo, uint8 (H, W, 3); refuse, by its name alone, what `read_photo` does and tiny ones."""
-    photo = read_photo(path, path.name)
+    photo = read_photo(path, path.name, limits)
     height, width = photo.shape[:2]
     if min(height, width) < MIN_SIDE:
         raise CrossresError(f"{path.name}: {width}x{height} pixels are too few; give at least {MIN_SIDE}x{MIN_SIDE}")

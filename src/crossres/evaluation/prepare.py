@@ -93,9 +93,10 @@ def read_split(
         CrossresError: what `crossres.read` raises, or a class that is not there.
     """
     given, source = options.images, data or options.data
-    names = ("image_column", "label_column", "corrupt", "download", "memory_mb", "group")
+    names = ("image_column", "label_column", "corrupt", "download", "memory_mb", "group", "range")
     how: dict[str, Any] = {name: getattr(given, name) for name in names}
     trained = encoder.info if encoder else {}
+    how["range"] = given.range or trained.get("range")
     if base_name(source) in (
         trained.get("dataset"),
         trained.get("natural"),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from crossres.config.experiment import Experiment
+from crossres.config.options import how_unlabelled
 from crossres.core.errors import CrossresError
 from crossres.core.progress import Progress
 from crossres.data.faces import Pairs, draw_pairs, first_image_search, read_pairs
@@ -40,8 +41,7 @@ class FaceTask(Task):
             needing = [name for name in config.terms if needs_label(name) or reads(name) == "logits"]
             if needing:
                 raise CrossresError(f"losses.{needing[0]}: needs people's names; remove this loss or `unlabelled`")
-            columns: Any = {"image_column": how.image_column, "corrupt": how.corrupt, "memory_mb": how.memory_mb}
-            read["unlabelled"] = read_unlabelled(faces.unlabelled, **columns)
+            read["unlabelled"] = read_unlabelled(faces.unlabelled, **how_unlabelled(how))
         for line in left_out(read):
             progress.say(line)
         self.in_both, warning = overlap(train_set, test_set, config.data)

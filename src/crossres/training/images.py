@@ -26,7 +26,8 @@ def say_flat(train: Loader, progress: Progress) -> None:
     if flat := train.flat():
         progress.say(
             f"{train.images.name}: {len(flat)} of {len(train.images)} training images are flat, their values within "
-            f"{FLAT} of 256 (first: {train.images.where(flat[0])}): stretch them to 8 bits, or leave them out"
+            f"{FLAT} of 256 (first: {train.images.where(flat[0])}): leave them out, or stretch them "
+            "(--images.range [BLACK,WHITE], of more than 8 bits)"
         )
 
 

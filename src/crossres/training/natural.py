@@ -1,11 +1,10 @@
 """Natural images beside those that are shrunk: which of them are trained on, and which choose the epoch."""
 
-from typing import Any
-
 import numpy as np
 import torch
 
 from crossres.config.experiment import Distill
+from crossres.config.options import how_unlabelled
 from crossres.config.record import base_name
 from crossres.core.devices import resolve_device
 from crossres.core.errors import CrossresError
@@ -113,8 +112,7 @@ def _labelled(config: Distill, progress: Progress) -> ImageSet:
     if not encoder.classes:
         raise CrossresError(f"natural_labels: {config.natural_labels} has no classes to label by")
     given = config.images
-    how: Any = {"image_column": given.image_column, "corrupt": given.corrupt, "memory_mb": given.memory_mb}
-    crops = read_unlabelled(config.natural, **how)
+    crops = read_unlabelled(config.natural, **how_unlabelled(given))
     device = resolve_device(config.device, config.precision)
     _, high = check_size(config.lr_size)
     loader = Loader(crops, hr_size=high, lr_size=high, fit=given.fit, device=device.torch)

@@ -59,6 +59,7 @@ def finish(loop: TrainingLoop, device: Device) -> dict[str, Any]:
         "seen": facts["seen"],
         "test_fraction": config.images.test_fraction,
         "group": config.images.group,
+        "range": config.images.range,
         "natural": facts["natural"],
         "val_fraction": config.train.val_fraction,
         "results": {
