@@ -59,6 +59,7 @@ CHOOSING = [Path("recipes/cifar100") / f"{name}.yaml" for name in ("crrcd-varian
 CAMERAS = [
     *(Path("recipes/signs") / f"{name}.yaml" for name in ("near", "far", "adapted")),
     *(Path("recipes/cifar100") / f"{name}.yaml" for name in ("cameras", "mixed-8x8")),
+    Path("recipes/faces/cameras.yaml"),
 ]
 #: Standard deviation of a kernel in LR pixels, where it is not 0: of a box and of a triangle.
 KERNEL_WIDTHS = {"area": 12**-0.5, "bilinear": 6**-0.5}
@@ -256,6 +257,17 @@ def realistic_table() -> str:
     )
 
 
+def as_judged(result: dict[str, Any]) -> dict[str, Any]:
+    """A result of faces with the accuracy of each protocol, LR to LR, where one of objects has top-1."""
+
+    def accuracy(rows: list[dict[str, Any]]) -> float:
+        (row,) = (row for row in rows if (row["sides"], row["size"]) == ("lr-lr", result["lr_size"]))
+        return float(row["verification"]["accuracy_chosen"])
+
+    judged = {name: {"top1": accuracy(document["rows"])} for name, document in result["protocols"].items()}
+    return result | {"top1_best_val": result["accuracy_best_val"], "unseen": judged}
+
+
 def cameras_table(recipe: Path, *, write: bool) -> str:
     """What a grid's students are worth on images that are not as trained, and their gains on natural ones."""
     if not has_results(recipe):
@@ -263,7 +275,8 @@ def cameras_table(recipe: Path, *, write: bool) -> str:
     grid, comparison = comparison_of(recipe)
     if write:
         write_comparison(comparison, grid.folder)
-    parts = [transfer_table(comparison.results)]
+    results = comparison.results
+    parts = [transfer_table(list(map(as_judged, results)) if grid.task == "faces" else results)]
     for name in grid.natural:
         others = [{key: r[key] for key in r if key != "right_last"} for r in comparison.results]  # of other images
         rows = compare_methods([r | {"top1_last": r["natural"][name]["top1"]} for r in others], grid.baseline)
