@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import json
 import os
 import re
 import signal
@@ -233,11 +234,24 @@ def test_code_that_a_file_names_is_run_where_it_is_trusted(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_net.py").write_text("raise ImportError('it ran')\n")
-    (tmp_path / "options.yaml").write_text(f"data: {drawn}\nmodel: {{name: 'my_net:net'}}\n")
-    line = refused("teach", "--config", "options.yaml")
+    (tmp_path / "options.yaml").write_text(f"data: {drawn}\nmodel: {{name: 'my_net:net'}}\ntrust_code: true\n")
+    line = refused("teach", "--config", "options.yaml")  # a file does not vouch for itself
     assert line == "options.yaml would run code 'my_net:net'; if you trust it, add --trust_code true"
     assert "it ran" in refused("teach", "--config", "options.yaml", "--trust_code", "true")
     assert "it ran" in refused("teach", "--config", "options.yaml", "--model.name", "my_net:net")
+    teacher = f"data: {drawn}\nteacher: t.pt\nteacher_name: 'my_net:net'\nlr_size: 8\n"
+    (tmp_path / "teacher.yaml").write_text(teacher)
+    assert refused("distill", "--config", "teacher.yaml").startswith("teacher.yaml would run code 'my_net:net'")
+    run = tmp_path / "runs" / "foreign"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text(teacher)
+    assert refused("distill", "--resume", run).startswith(f"{run} would run code 'my_net:net'")
+    assert refused("adapt", run, drawn).startswith(f"{run} would run code 'my_net:net'")
+    assert "nothing to resume" in refused("distill", "--resume", run, "--trust_code")
+    grid = {"name": "g", "pairs": [{"teacher": "t", "student": "my_net:net"}], "methods": {"ce": "labels"}}
+    grid |= {"lr_sizes": [8], "seeds": [0], "base": {"data": str(drawn), "hr_size": 16, "trust_code": True}}
+    (tmp_path / "grid.yaml").write_text(json.dumps(grid))
+    assert "the grid would run code 'my_net:net'" in refused("bench", "grid.yaml")
     assert str(tmp_path) not in sys.path
 
 

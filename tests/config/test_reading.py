@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import MISSING, replace
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from crossres import CrossresError, Distill, Faces, Teach
 from crossres.commands.main import main
@@ -16,7 +18,7 @@ from crossres.config.deployment import Enroll, Predict
 from crossres.config.judging import Evaluate, EvaluateFaces
 from crossres.config.options import Augment, Images, Model, Train
 from crossres.config.reading import from_config, of_run, options_of_loss, read, read_run
-from crossres.config.record import to_yaml
+from crossres.config.record import sha256, to_dict, to_yaml
 from crossres.config.schema import options_of
 from crossres.config.yaml_file import load_yaml
 from crossres.data.degradation import Degradation
@@ -399,3 +401,22 @@ def test_options_of_a_loss_without_its_weight_are_refused_in_files_too() -> None
     # over a method they change what is on
     config = read(Distill, {"teacher": "t", "method": "crrcd-paper", "losses": {"crrcd": {"tau": 0.1}}})
     assert (config.terms["crrcd"]["tau"], config.terms["crrcd"]["weight"]) == (0.1, 4.0)
+
+
+def test_a_merged_key_may_be_overridden(tmp_path: Path) -> None:
+    text = "common: &B {epochs: 1}\nbase: {train: &A {<<: *B, epochs: 2}}\nother: {<<: *A}\n"
+    (tmp_path / "grid.yaml").write_text(text)
+    assert load_yaml(tmp_path / "grid.yaml") == yaml.safe_load(text)
+    (tmp_path / "grid.yaml").write_text("? [a, b]\n: 1\n")
+    with pytest.raises(CrossresError, match="not YAML"):
+        load_yaml(tmp_path / "grid.yaml")
+
+
+def test_an_option_that_came_later_leaves_the_hash_of_earlier_runs() -> None:
+    folder = Path(__file__).parents[1] / "old_files" / "run"
+    recorded = json.loads((folder / "result.json").read_text())
+    now = to_dict(read_run(folder))
+    assert "range" not in recorded["config"]["images"]
+    assert now["images"]["range"] is None
+    ours, theirs = (Teach(data="x", images=Images(range=limits)) for limits in (None, (0, 4095)))
+    assert sha256(ours) != sha256(theirs)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,14 @@ import pytest
 from PIL import Image
 
 from crossres.core.errors import CrossresError
-from crossres.data.folder import IMAGE_SUFFIXES
+from crossres.core.files import load_state
+from crossres.data.faces import read_csv
+from crossres.data.folder import IMAGE_SUFFIXES, files_below
 from crossres.data.images import ImageSet
 from crossres.data.readers import read
+from crossres.deploy.gallery import Gallery
+from crossres.deploy.recognizer import Recognizer
+from crossres.models.teachers import stored_encoder
 
 
 def fill(root: Path, **counts: int) -> Path:
@@ -236,3 +243,52 @@ def test_a_file_name_that_is_not_utf8(tmp_path: Path) -> None:
     odd_root = tmp_path.rename(tmp_path.with_name(os.fsdecode(b"\xe9")))
     fails(odd_root, r"the data set '\\udce9' is not UTF-8; rename it")
     odd_root.rename(tmp_path)
+
+
+@pytest.mark.parametrize(("train", "test"), [("training_set", "test_set"), ("train_images", "val-images")])
+def test_other_names_of_splits_are_no_classes(tmp_path: Path, train: str, test: str) -> None:
+    for split in (train, test):
+        fill(tmp_path / split, ant=3, bee=3)
+    fails(tmp_path, r"with the same folders in them: if they are splits, call them train and test")
+    fill(tmp_path / "people" / "train_driver", front=2, side=2)
+    fill(tmp_path / "people" / "pilot", front=2, side=2)
+    assert read(tmp_path / "people", split="all").classes == ["pilot", "train_driver"]
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    fill(tmp_path, ant=3, bee=3)
+    os.mkfifo(tmp_path / "ant" / "pipe.png")
+    with pytest.raises(CrossresError, match=r"ant/pipe\.png is not a file"):
+        read(tmp_path, split="all").pixels(8)
+    (tmp_path / "ant" / "pipe.png").unlink()
+    (tmp_path / "ant" / "zero.png").symlink_to("/dev/zero")
+    with pytest.raises(CrossresError, match=r"ant/zero\.png is not a file"):
+        read(tmp_path, split="all").pixels(8)
+    for name, reader in {
+        "x.parquet": lambda path: read(path, split="all"),
+        "x.npz": stored_encoder,
+        "x.gallery": Gallery.load,
+        "x.onnx": Recognizer.load,
+        "x.csv": read_csv,
+        "state.pt": load_state,
+    }.items():
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(CrossresError, match=rf"{name} is not a file"):
+            reader(tmp_path / name)
+
+
+def test_folders_nested_too_deep_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(1500):
+        os.mkdir("d")
+        os.chdir("d")
+    Image.new("RGB", (8, 8)).save("a.png")
+    os.chdir(tmp_path)
+    started, refusal = time.perf_counter(), ""
+    try:
+        files_below(tmp_path)
+    except CrossresError as error:  # Python 3.12 walks without recursion
+        refusal = str(error)
+    assert time.perf_counter() - started < 10
+    assert refusal in ("", f"{tmp_path}: its folders are nested too deep; move the inner ones out")
+    subprocess.run(["rm", "-rf", "d"], check=True)  # Python cannot

@@ -464,5 +464,5 @@ def test_deep_pixels_are_read_alike_in_training_and_after_it(tmp_path: Path) -> 
     assert [answer.label for answer in answers] == 30 * ["cold"] + 30 * ["warm"]
     export(Export(model=str(folder), out=str(tmp_path / "x.onnx"), data=str(tmp_path / "deep"), limit=10))
     assert Recognizer.load(tmp_path / "x.onnx").facts.range == [0, 2000]
-    with pytest.raises(CrossresError, match=r"range is 5, 5; black should be below white$"):
+    with pytest.raises(CrossresError, match=r"images\.range is 5, 5; black should be below white"):
         read(options.data, split="train", range=(5, 5))

@@ -50,7 +50,7 @@ def run_bench(options: Bench, *, say: Callable[[str], None] | None = None) -> li
         import sklearn  # noqa: F401
     if options.parallel < 1:
         raise CrossresError(f"parallel: expected 1 or more, got {options.parallel}")
-    grid = read_grid(options.grid, data=options.data, runs=options.runs)
+    grid = read_grid(options.grid, data=options.data, runs=options.runs, trust_code=options.trust_code)
     runs = list(runs_of(grid))
     _demand_judgements(grid, runs[0])
     with _alone(grid):

@@ -52,9 +52,9 @@ def side_by_side(grid: Grid, runs: list[GridRun], parallel: int, overview: Overv
         # Ctrl-C: the runs end with their epoch and can be gone on with
         pool.shutdown(wait=False, cancel_futures=True)
         for process in processes:
-            if process.poll() is None:
-                process.terminate()
-                process.wait()
+            process.terminate()
+        for process in processes:
+            process.wait()
 
 
 def over_ray(grid: Grid, runs: list[GridRun], parallel: int, overview: Overview) -> Ends:
@@ -140,7 +140,9 @@ def _command(
     """Run a command of crossres, with its options in the folder, in a process of its own; return its stdout."""
     path, log = folder / "options.yaml", folder / "log.txt"
     write_atomically(path, lambda file: file.write(to_yaml(options).encode()))
-    given = () if "--resume" in switches else ("--config", str(path))
+    given = [] if "--resume" in switches else ["--config", str(path)]
+    if options.trust_code:
+        given += ["--trust_code", "true"]
     environment = {**os.environ, "CROSSRES_PARENT": str(os.getpid())}
     if cores:
         environment["OMP_NUM_THREADS"] = str(len(cores))

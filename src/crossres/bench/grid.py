@@ -8,6 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from crossres.config.check import demand_trust
 from crossres.config.experiment import Distill, Faces
 from crossres.config.judging import Evaluate, EvaluateFaces, Judgement, Transfer
 from crossres.config.options import Reading
@@ -102,12 +103,13 @@ class GridRun:
     place: dict[str, Any]
 
 
-def read_grid(path: str | Path, **overrides: str | None) -> Grid:
+def read_grid(path: str | Path, **overrides: Any) -> Grid:
     """Read a grid from YAML; every experiment and judgement of it is read, too.
 
     Args:
         path: of the YAML file.
-        overrides: options that count more than those of the file's ``base``, such as ``data`` and ``runs``.
+        overrides: options that count more than those of the file's ``base``, such as ``data``, ``runs`` and
+            ``trust_code``.
 
     Raises:
         CrossresError: no such file, not YAML, or not a grid: what is wrong in it, by name.
@@ -216,10 +218,9 @@ def _experiment(
     tree["method"] = losses.pop("method", None)
     if not (losses or tree["method"]):
         raise CrossresError("a method is a name, as 'NAME: crrcd', or losses, as 'NAME: {ce: {weight: 1}}'")
+    tree["trust_code"] = grid.base.get("trust_code", False)
     config = read(KINDS[grid.task], tree | ({"losses": losses} if losses else {}))
-    code = config.model.name
-    if ":" in code and not code.startswith(("timm:", "onnx:")) and not config.trust_code:
-        raise CrossresError(f"the grid would run code '{code}'; if you trust it, set base.trust_code to true")
+    demand_trust(config, "the grid", config.trust_code)
     if len(grid.factors) > 1 and not config.train.val_fraction:
         raise CrossresError("factors are chosen on validation images; give base.train.val_fraction a share")
     taught = [options for loss, options in config.terms.items() if needs_teacher(loss)]

@@ -10,7 +10,7 @@ from crossres.core.errors import CrossresError
 def run(options: Bench, _: Request) -> None:
     """Do the runs, print the comparison; exit with 2 where a run failed."""
     documents = run_bench(options)
-    folder = read_grid(options.grid).folder
+    folder = read_grid(options.grid, trust_code=options.trust_code).folder
     failed = [document["name"] for document in documents if "error" in document]
     if len(failed) < len(documents):
         print((folder / "comparison.md").read_text())

@@ -9,6 +9,7 @@ from rich.table import Table
 from crossres.commands.parsing import Request
 from crossres.commands.printing import show_json
 from crossres.config.judging import Evaluate
+from crossres.core.errors import visible
 from crossres.evaluation.accuracy import beside_top1
 from crossres.evaluation.classification import evaluate
 from crossres.evaluation.prepare import Unwritten
@@ -44,9 +45,10 @@ def show_judgement(
 
 
 def _show(result: dict[str, Any]) -> None:
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     native = ", as they are" if result["native"] else ""
-    console.print(f"{result['model']} on {result['dataset']}, {result['images']:,} images{native}", markup=False)
+    head = f"{result['model']} on {result['dataset']}, {result['images']:,} images{native}"
+    console.print(visible(head), markup=False)
     table = Table()
     top5 = len(result["classes"]) > 5  # of five classes or less one of the five is always right
     for column in ("size", "top-1 %", *(["top-5 %"] if top5 else [])):
@@ -67,7 +69,7 @@ def _show(result: dict[str, Any]) -> None:
         if count and true != predicted
     ]
     for count, name, other in sorted(mistakes, reverse=True)[:5]:
-        console.print(f"{count:5} x {name} taken for {other}", markup=False)
+        console.print(visible(f"{count:5} x {name} taken for {other}"), markup=False)
 
 
 def _discrepancy(rows: list[dict[str, Any]], size: int | list[int]) -> Table:

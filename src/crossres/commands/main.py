@@ -1,13 +1,11 @@
 """The command line: find the command, read its options, call it; every error a user can mend is one line."""
 
-import ctypes
 import io
 import os
 import signal
 import sys
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -55,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # what its encoding lacks is escaped
             stream.reconfigure(errors="backslashreplace")
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a run ends with its epoch, a bench with its runs
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: a bench stops its runs
     try:
         _end_with_parent()
         os.getcwd()  # a folder that is gone: libraries end the process without a word
@@ -91,8 +89,11 @@ def _end_with_parent() -> None:
     parent = os.environ.pop("CROSSRES_PARENT", None)
     if parent is None:
         return
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
     if str(os.getppid()) != parent:
         raise KeyboardInterrupt
 
@@ -150,32 +151,28 @@ def _run(words: list[str]) -> int:
 
 
 def _call(kind: type[Any], request: Any, module: str) -> int:
+    from crossres.config.check import demand_trust
     from crossres.config.reading import of_run, read
     from crossres.config.record import to_yaml
     from crossres.config.yaml_file import load_yaml
 
     if request.resume:
         options = of_run(kind, request.resume)
+        demand_trust(options, request.resume, request.words.get("trust_code") == "true")
     else:
         tree = load_yaml(request.config) if request.config else {}
+        tree.pop("trust_code", None)  # a file does not vouch for itself
         try:
             options = read(kind, tree, request.words, request.config or "")
         except CrossresError as error:
             raise CrossresError(f"{error}{_of_another_version(request.config)}") from None
-        if request.config and "model.name" not in request.words:
-            _refuse_code(options, request.config)
+        if request.config:
+            demand_trust(options, request.config, getattr(options, "trust_code", False), request.words)
     if request.print_config:
         print(to_yaml(options), end="")
         return 0
     # each commands/X.py has run(options, request), which calls, prints and may return an exit code
     return import_module(f"crossres.commands.{module}").run(options, request) or 0
-
-
-def _refuse_code(options: Any, path: str) -> None:
-    """Refuse a file of options whose network is code that is not trusted."""
-    name = getattr(getattr(options, "model", None), "name", "")
-    if ":" in name and not name.startswith(("timm:", "onnx:")) and not options.trust_code:
-        raise CrossresError(f"{path} would run code '{name}'; if you trust it, add --trust_code true")
 
 
 def _of_another_version(path: str | None) -> str:
@@ -208,4 +205,5 @@ def _command(words: list[str]) -> tuple[str, list[str]]:
 if __name__ == "__main__":
     if sys.path[:1] in ([""], [os.getcwd()]):
         del sys.path[0]  # where python -m puts it, a file of the folder would stand for a library
+    os.environ["PYTHONSAFEPATH"] = "1"  # of the other processes of a run, too
     sys.exit(main())

@@ -73,7 +73,8 @@ def parse(kind: type[Any], words: Sequence[str]) -> Request:
             values[0] if len(values) == 1 else json.dumps([v for text in values for v in _split(text)])
         )
     _place(kind, plain, request.words)
-    if request.resume and (others := [w for w in words if w.startswith("-") and w.split("=")[0] != "--resume"]):
+    kept = ("--resume", "--trust_code")
+    if request.resume and (others := [w for w in words if w.startswith("-") and w.split("=")[0] not in kept]):
         raise CrossresError(f"--resume takes every option from the run; leave {others[0]} out")
     return request
 

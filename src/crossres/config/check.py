@@ -1,6 +1,7 @@
 """The ranges of an experiment's options, and options that contradict each other."""
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 from crossres.config.experiment import IN_MEMORY, Distill, Experiment
@@ -8,6 +9,7 @@ from crossres.config.record import PATHS
 from crossres.config.schema import TERM
 from crossres.core.errors import CrossresError, demand_utf8
 from crossres.data.degradation import check_size
+from crossres.models.onnx_input import ONNX
 
 RANGES: dict[str, tuple[float, float]] = {
     "train.epochs": (1, 1e6),
@@ -31,6 +33,24 @@ RANGES: dict[str, tuple[float, float]] = {
     "natural_share": (0.001, 0.999),
     "val_pairs": (20, 1e7),
 }
+
+
+def demand_trust(options: Any, where: str, trusted: bool, given: Collection[str] = ()) -> None:
+    """Refuse options from a file whose network or teacher is code, unless that is trusted or named on its own.
+
+    Args:
+        options: of any command.
+        where: what holds them, for the message.
+        trusted: whether the user, and not the file, says so.
+        given: names of options that the user wrote beside the file.
+    """
+    for option in ("model.name", "teacher_name"):
+        name: Any = options
+        for part in option.split("."):
+            name = getattr(name, part, None)
+        code = isinstance(name, str) and ":" in name and not name.startswith(("timm:", ONNX))
+        if code and not trusted and option not in given:
+            raise CrossresError(f"{where} would run code '{name}'; if you trust it, add --trust_code true")
 
 
 def check(config: Experiment) -> None:

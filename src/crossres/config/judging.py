@@ -160,6 +160,7 @@ class Bench:
         runs: folder of the runs; what the grid's base says if left out.
         engine: where the runs go: this machine, or the cluster that Ray is connected to.
         parallel: local runs side by side, each on its own cores.
+        trust_code: import the code that the grid names for networks.
     """
 
     command: ClassVar[str] = "crossres bench"
@@ -171,6 +172,7 @@ class Bench:
     runs: str | None = None
     engine: Literal["local", "ray"] = "local"
     parallel: int = 1
+    trust_code: bool = False
 
 
 @dataclass(kw_only=True)

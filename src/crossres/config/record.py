@@ -69,4 +69,6 @@ def sha256(config: Experiment) -> str:
     tree = portable(config)
     for key in ("name", "runs", "cache_dir"):
         tree.pop(key, None)
+    if tree["images"]["range"] is None:  # it came later: earlier runs have no such option
+        del tree["images"]["range"]
     return hashlib.sha256(yaml.safe_dump(tree).encode()).hexdigest()

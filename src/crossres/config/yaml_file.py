@@ -11,19 +11,6 @@ from crossres.core.errors import CrossresError, one_line
 MAX_BYTES, MAX_DEPTH, MAX_VALUES = 4 * 2**20, 30, 100_000
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice, which PyYAML takes the last of."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen: dict[str, yaml.Node] = {}
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if key.value in seen:
-                first, line = (mark.start_mark.line + 1 for mark in (seen[key.value], key))
-                raise CrossresError(f"'{key.value}' stands twice, in lines {first} and {line}; keep one of them")
-            seen[key.value] = key
-        return super().construct_mapping(node, deep)
-
-
 def load_yaml(path: str | Path) -> dict[str, Any]:
     """Read a YAML file of options.
 
@@ -35,7 +22,7 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
             content = file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
             raise CrossresError(f"larger than {MAX_BYTES // 2**20} MB; options are a few lines")
-        loader = _Loader(content.decode())
+        loader = yaml.SafeLoader(content.decode())
         try:
             node = loader.get_single_node()
             if node is not None:
@@ -66,8 +53,22 @@ def _count(node: yaml.Node, counted: dict[int, int], around: list[int]) -> int:
         raise CrossresError(f"nested in more than {MAX_DEPTH} levels")
     if id(node) not in counted:
         parts = node.value if isinstance(node, yaml.CollectionNode) else []
+        if isinstance(node, yaml.MappingNode):
+            _demand_once([key for key, _ in parts if isinstance(key, yaml.ScalarNode)])
         children = [child for part in parts for child in (part if isinstance(part, tuple) else (part,))]
         counted[id(node)] = 1 + sum(_count(child, counted, [*around, id(node)]) for child in children)
     if counted[id(node)] > MAX_VALUES:
         raise CrossresError(f"more than {MAX_VALUES:,} values, aliases written out; options are a few lines")
     return counted[id(node)]
+
+
+def _demand_once(keys: list[Any]) -> None:
+    """Refuse a key that stands twice, which PyYAML takes the last of."""
+    seen: dict[str, int] = {}
+    for key in keys:
+        line = key.start_mark.line + 1
+        if key.value in seen:
+            raise CrossresError(
+                f"'{key.value}' stands twice, in lines {seen[key.value]} and {line}; keep one of them"
+            )
+        seen[key.value] = line

@@ -15,7 +15,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from crossres.core.errors import CrossresError, one_line
+from crossres.core.errors import CrossresError, demand_file, one_line
 from crossres.core.types import Bools
 
 #: Of a Python process: keeps the working folder from standing before the libraries; main.py does so in Python 3.10.
@@ -60,6 +60,8 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any], remedy
 
 def _sweep(folder: Path, own: str) -> None:
     """Delete what processes of this machine that were killed left of a file."""
+    if os.name != "posix":  # elsewhere a signal of 0 is none
+        return
     for part in (name for name in os.listdir(folder) if name.startswith(own) and name.endswith(".part")):
         number = part.removeprefix(own).removesuffix(".part")
         try:
@@ -97,6 +99,7 @@ def load_state(path: str | Path) -> dict[str, Any]:
     """
     import torch
 
+    demand_file(path)
     try:
         with zipfile.ZipFile(path) as archive:  # torch does not compare the sums in it
             if damaged := archive.testzip():

@@ -34,12 +34,20 @@ BLACK, WHITE = 0.02, 0.98
 Limits = tuple[float, float] | list[float] | None
 
 
+def check_limits(limits: Limits) -> None:
+    """Raise CrossresError unless black is below white, both within a billion."""
+    if limits and not -1e9 <= limits[0] < limits[1] <= 1e9:
+        raise CrossresError(f"images.range is {limits[0]:g}, {limits[1]:g}; black should be below white, within 1e9")
+
+
 def to_rgb(image: Image.Image, limits: Limits = None) -> Image.Image:
     """Decode to mode RGB, by the rules at the top of this file.
 
     Raises ValueError where the pixels are floating-point without ``limits``, OSError where the bytes are damaged or
     truncated.
     """
+    if limits and any("RGB;16" in str(tile) for tile in getattr(image, "tile", ())):
+        raise ValueError("colours of 16 bits are read by their highest 8; leave images.range out, or store them grey")
     ImageOps.exif_transpose(image, in_place=True)
     image.load()
     if limits and (image.mode == "F" or image.mode.startswith("I")):

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from PIL import Image
 
-from crossres.core.errors import CrossresError, needs
+from crossres.core.errors import CrossresError, composed, needs
 from crossres.core.files import SAFE
 from crossres.data.faces import NOBODY, UNNAMED, Pairs, Search, opening, read_csv
 from crossres.data.folder import FileItems, files_below
@@ -29,7 +29,9 @@ DISTANCES = {"1": 4.2, "2": 2.6, "3": 1.0}
 AROUND_POINTS = 2.2
 #: Prints the texts of some cell arrays of a MATLAB file as JSON.
 _READ_MAT = """
-import json, sys, numpy, scipy.io
+import sys
+sys.path = [place for place in sys.path if place]  # not the working folder
+import json, numpy, scipy.io
 content = scipy.io.loadmat(sys.argv[1], squeeze_me=True, variable_names=sys.argv[2:])
 cells = {name: numpy.atleast_1d(content[name]).flat for name in sys.argv[2:] if name in content}
 print(json.dumps({name: [str(cell) for cell in array] for name, array in cells.items()}))
@@ -137,7 +139,7 @@ def _mat(path: Path, *entries: str) -> list[list[str]]:
         path.open("rb").close()
         # in a process of its own: scipy can crash on a damaged file
         words = [sys.executable, *SAFE, "-c", _READ_MAT, str(path.resolve()), *entries]
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=600)
         if done.returncode:
             raise ValueError((done.stderr.strip() or "scipy crashed on it").splitlines()[-1])
         content: dict[str, list[str]] = json.loads(done.stdout)
@@ -163,7 +165,7 @@ def _folders(root: Path) -> list[Face]:
             path = file.relative_to(root)
             if len(path.parts) < 3:
                 raise CrossresError(f"{file} is not in a person's folder; move it to {folder}/PERSON/")
-            faces.append(Face(path.as_posix(), path.parts[1], enrolled))
+            faces.append(Face(path.as_posix(), composed(path.parts[1]), enrolled))
     return faces + _strangers(root, root / "distractors")
 
 
@@ -195,7 +197,7 @@ def _uccs(root: Path) -> list[Face]:
     for path, enrolled in ((enrolling, True), (root / "validation.csv", False)):
         for line, row in read_csv(path):
             try:
-                person, box, name = int(row["SUBJECT_ID"]), _box(row), str(Path(row["FILE"]))
+                person, box, name = int(row["SUBJECT_ID"]), _box(row), composed(str(Path(row["FILE"])))
             except (KeyError, TypeError, ValueError) as error:
                 raise CrossresError(f"{path}, line {line}: cannot be read as a face ({error})") from None
             if enrolled and person < 0:

@@ -2,6 +2,8 @@
 
 import codecs
 import csv
+import io
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -273,7 +275,8 @@ def _csv_pairs(path: Path) -> list[_Row]:
             fold = np.int32(int(cells.get("fold") or 0))
         except (ValueError, OverflowError):
             raise CrossresError(f"{path}, line {line}: fold is '{cells['fold']:.40}', expected a number") from None
-        left, right = (cells[side].replace("\\", "/") for side in ("left", "right"))
+        # an apostrophe guards what a spreadsheet would take for a formula, as `cell` does
+        left, right = (re.sub(r"^'(?=[=+@-])", "", cells[side]).replace("\\", "/") for side in ("left", "right"))
         rows.append(_Row(line, (left, right), same, int(fold)))
     return rows
 
@@ -286,8 +289,9 @@ def read_csv(path: Path, columns: tuple[str, ...] = ()) -> list[tuple[int, dict[
     with opening(path, "a CSV file"):
         content = path.read_bytes()
         wide = content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-        lines = content.decode("utf-16" if wide else "utf-8-sig").splitlines(keepends=True)
-        head = lines[0] if lines else ""
+        lines = io.StringIO(content.decode("utf-16" if wide else "utf-8-sig"), newline="")
+        head = lines.readline()
+        lines.seek(0)
         reader = csv.DictReader(lines, delimiter=max(",;\t", key=head.count), restkey="")
         columns_in = {name: name.strip().lower() for name in reader.fieldnames or []}
         small = {name: low for name, low in columns_in.items() if low in columns or low == "fold"}

@@ -1,6 +1,7 @@
 """Image files in class folders."""
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -80,6 +81,18 @@ def read_folder(root: Path, split: Split, open_set: bool) -> tuple[ImageSet, boo
     return _read_classes(tests[0], root, judged), False
 
 
+def _refuse_other_splits(root: Path, folders: list[Path]) -> None:
+    """Refuse folders whose names hold a split's word, such as training_set, and that hold the same folders."""
+    words = {folder: set(re.split(r"[^a-z]+", folder.name.lower())) & SPLIT_WORDS.keys() for folder in folders}
+    alike = [folder for folder in folders if words[folder]]
+    inside = [set(folders_in(folder)) for folder in alike]
+    if len(alike) > 1 and set.intersection(*inside):
+        raise CrossresError(
+            f"{root} holds {_listed(alike)} with the same folders in them: if they are splits, call them train and "
+            "test; if they are classes, rename them"
+        )
+
+
 def read_loose(root: Path) -> tuple[FileItems, list[str]]:
     """Return the images in a folder and below it (CrossresError if there is none), and the paths of other files."""
     images, others = files_below(root)
@@ -138,6 +151,7 @@ def _layout(root: Path) -> tuple[Path | None, list[Path], list[str]]:
     tests = [folder for word in SPLIT_WORDS if SPLIT_WORDS[word] != "train" for folder in named.get(word, [])]
     flat = [folder for folder in plain if folder.name.lower() in SPLIT_WORDS]
     if not named:
+        _refuse_other_splits(root, plain)
         if flat and len(flat) == len(plain) > 1:
             raise CrossresError(
                 f"{root} holds {_listed(flat)} with images but no class folders in them: if they are splits, put the "

@@ -119,7 +119,7 @@ class ImageSet:
         self, items: Items, labels: npt.ArrayLike, classes: Sequence[str], name: str, *, whole: bool = False
     ) -> None:
         self.labels: Int64s = np.asarray(labels, dtype=np.int64)
-        self.classes, self.name, self.whole = list(classes), name, whole
+        self.classes, self.name, self.whole = list(map(composed, classes)), name, whole
         self.skipped: list[str] = []
         self.ignored: list[str] = []
         self.groups: Texts | None = None
@@ -236,6 +236,7 @@ class ImageSet:
         Raises:
             CrossresError: no names, or one that is not a class of this set.
         """
+        names = list(map(composed, names))
         known, chosen = set(self.classes), set(names)
         for name in names:
             if name not in known:
@@ -267,7 +268,7 @@ class ImageSet:
         try:
             with self._items.open(row) as image:
                 return convert(image) if convert else to_rgb(image, self.range)
-        except MemoryError:
+        except (MemoryError, CrossresError):
             raise
         except Exception as error:  # decoders raise nearly anything on damaged bytes
             raise CrossresError(f"cannot read image {self._items.where(row)}: {reason(error)}") from error

@@ -99,11 +99,11 @@ class Loader:
         return [] if self._pixels is None else [sha256(image.numpy()).digest() for image in self._pixels.cpu()]
 
     def flat(self) -> list[int]:
-        """Return the positions of images in memory with nothing to see: all values within `FLAT`."""
+        """Return the positions of images in memory with nothing to see: each colour within `FLAT`."""
         if self._pixels is None:
             return []
-        values = self._pixels.flatten(1)
-        return (values.amax(1) - values.amin(1) <= FLAT).nonzero().flatten().tolist()
+        values = self._pixels.flatten(2)
+        return ((values.amax(2) - values.amin(2)).amax(1) <= FLAT).nonzero().flatten().tolist()
 
     def at(self, lr_size: Size, degradation: Degradation | None = None) -> Loader:
         """Return a loader of the same decoded images at another LR size, perhaps with another degradation."""

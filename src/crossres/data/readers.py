@@ -9,9 +9,18 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from crossres.core.errors import CrossresError, composed, demand_utf8, library_errors, nearest, needs, one_line
+from crossres.core.errors import (
+    CrossresError,
+    composed,
+    demand_file,
+    demand_utf8,
+    library_errors,
+    nearest,
+    needs,
+    one_line,
+)
 from crossres.core.types import Bools, Int64s
-from crossres.data.decode import Limits
+from crossres.data.decode import Limits, check_limits
 from crossres.data.folder import folders_in, images_in, read_folder, read_loose
 from crossres.data.groups import groups_of_files
 from crossres.data.images import ArrayItems, ImageSet, Items
@@ -27,7 +36,7 @@ from crossres.data.shards import (
     pick_label,
     values_of,
 )
-from crossres.data.splits import Split, require_classes, require_own_split, split_by_seed
+from crossres.data.splits import Split, require_classes, require_own_split, require_visible, split_by_seed
 
 
 def read(
@@ -86,6 +95,7 @@ def read(
             images.groups = groups_of_files(images, group) if group else None
         images = split_by_seed(images, split, test_fraction, seed) if whole else images
     images.range = range
+    require_visible(images)
     if split == "train":
         require_classes(images)
     return _without_corrupt(images, split) if corrupt == "skip" else images
@@ -98,8 +108,7 @@ def _named(source: str, group: str | None, **how: Any) -> ImageSet:
 
 
 def _demand_known(split: str, corrupt: str, limits: Limits) -> None:
-    if limits and not limits[0] < limits[1]:
-        raise CrossresError(f"range is {limits[0]:g}, {limits[1]:g}; black should be below white")
+    check_limits(limits)
     for name, value, known in (("split", split, get_args(Split)), ("corrupt", corrupt, ("refuse", "skip"))):
         if value not in known:
             raise CrossresError(f"{name} is '{value}'; it should be {' or '.join(known)}")
@@ -164,6 +173,7 @@ def _require_parquet(path: Path) -> None:
         names = ", ".join(SOURCES)
         hint = known if known.startswith("; did") else f"; give a folder, a parquet file or one of {names}"
         raise CrossresError(f"there is no data set '{path}'{hint}")
+    demand_file(path)
     if path.suffix != ".parquet":
         raise CrossresError(f"{path} is not a parquet file; give one, or a folder")
 

@@ -82,7 +82,8 @@ def find_shards(path: Path) -> list[Path]:
 
 
 def _in_split_folders(folder: Path) -> list[Path]:
-    return sorted(path for word in SPLIT_WORDS for path in (folder / word).glob("*.parquet"))
+    splits = (place for place in folder.iterdir() if place.name.lower() in SPLIT_WORDS and place.is_dir())
+    return sorted(path for place in splits for path in place.glob("*.parquet"))
 
 
 def group_shards(paths: Sequence[Path]) -> dict[str, list[Path]]:

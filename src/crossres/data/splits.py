@@ -80,11 +80,14 @@ def name_bytes(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")
 
 
-def require_classes(images: ImageSet) -> None:
-    """Raise CrossresError unless there are images of two classes, whose names can be seen."""
-    unseen = [name for name in images.classes if not name.isprintable()]
-    if unseen:  # models and exports with such names could not be read again
+def require_visible(images: ImageSet) -> None:
+    """Raise CrossresError unless the names of all classes can be seen: with others no model could be read again."""
+    if unseen := [name for name in images.classes if not name.isprintable()]:
         raise CrossresError(f"{images.name}: class {unseen[0]!a} has characters that cannot be seen; rename it")
+
+
+def require_classes(images: ImageSet) -> None:
+    """Raise CrossresError unless there are images of two classes."""
     if len(images) == 1:
         raise CrossresError(f"{images.name} holds one image in all; give images of at least two classes")
     if (images.class_counts > 0).sum() < 2:

@@ -96,6 +96,7 @@ def export(options: Export) -> dict[str, Any]:
 def _images(options: Export, facts: Facts) -> tuple[ImageSet, list[Pixels], Pairs | None]:
     """Return test images to compare on, training images, uint8 (H, W, 3), for int8, and for faces test pairs."""
     config = _config(options)
+    config = replace(config, images=replace(config.images, range=config.images.range or facts.range))
     if facts.task == "faces":
         train, test = read_people(config)
     else:

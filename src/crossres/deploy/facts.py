@@ -7,7 +7,7 @@ from typing import Any, Literal, cast, get_args
 
 from crossres.core.errors import CrossresError
 from crossres.core.types import Pixels
-from crossres.data.decode import Fit, Limits
+from crossres.data.decode import Fit
 from crossres.data.degradation import Kernel
 
 #: Characters of a JSON text in a file that may come from anybody.
@@ -41,7 +41,7 @@ class Facts:
     fit: Fit
     kernel: Kernel
     embedding_dim: int
-    range: Limits = None
+    range: tuple[float, float] | None = None
     seen: Mapping[str, float] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
 
@@ -56,7 +56,7 @@ class Facts:
             and self.kernel in get_args(Kernel)
             and type(self.embedding_dim) is int
             and 1 <= self.embedding_dim <= 2**20
-            and (self.range is None or (len(self.range) == 2 and -1e9 < self.range[0] < self.range[1] < 1e9))
+            and (self.range is None or (len(self.range) == 2 and -1e9 <= self.range[0] < self.range[1] <= 1e9))
             and all(isinstance(value, (int, float)) and 0 <= value <= 1 for value in self.seen.values())
             and isinstance(self.about, Mapping)
         )

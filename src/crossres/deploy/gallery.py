@@ -320,7 +320,9 @@ class Gallery:
         except (ValueError, TypeError, KeyError, OverflowError):
             raise CrossresError(f"{path}: its metadata is damaged, or of another version than {FORMAT!r}") from None
         ends = np.cumsum(counts).tolist()
-        gallery._rows = {name: rows[end - n : end] for name, n, end in zip(names, counts.tolist(), ends, strict=True)}
+        for name, n, end in zip(map(composed, names), counts.tolist(), ends, strict=True):
+            own = rows[end - n : end]
+            gallery._rows[name] = np.concatenate([gallery._rows[name], own]) if name in gallery._rows else own
         return gallery
 
     def _checked(self, embeddings: npt.ArrayLike, what: str) -> Float32s:

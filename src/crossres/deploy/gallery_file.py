@@ -12,7 +12,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from crossres.core.errors import CrossresError, one_line
+from crossres.core.errors import CrossresError, demand_file, one_line
 from crossres.core.files import write_atomically
 from crossres.core.types import Float32s, Int64s
 
@@ -62,6 +62,7 @@ def read(path: str | Path) -> Contents:
 
     CrossresError: no such file, a broken one, or one that is not a gallery.
     """
+    demand_file(path)
     try:
         with _Pieces(path) as file, zipfile.ZipFile(file) as archive:
             return _contents(archive, os.fstat(file.fileno()).st_size)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from crossres.core.errors import CrossresError
+from crossres.core.errors import CrossresError, composed
 from crossres.data.images import ImageSet
 from crossres.models.encoder import Encoder
 
@@ -14,10 +14,11 @@ def labels_of(encoder: Encoder, images: ImageSet) -> Tensor:
     Raises:
         CrossresError: a class that the encoder does not know.
     """
-    unknown = [name for name in images.classes if name not in encoder.classes]
+    known = list(map(composed, encoder.classes))
+    unknown = [name for name in images.classes if name not in known]
     if unknown:
         raise CrossresError(
             f"{images.name}: class '{unknown[0]}' is unknown to the model ({len(unknown)} of {len(images.classes)} "
             f"classes are); it knows {', '.join(encoder.classes[:5])}{'...' if len(encoder.classes) > 5 else ''}"
         )
-    return torch.tensor([encoder.classes.index(name) for name in images.classes])[torch.from_numpy(images.labels)]
+    return torch.tensor([known.index(name) for name in images.classes])[torch.from_numpy(images.labels)]

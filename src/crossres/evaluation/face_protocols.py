@@ -79,6 +79,7 @@ def read_protocols(options: EvaluateFaces, encoder: Encoder) -> FaceTest:
         raise CrossresError(f"{options.data}: its {own} need every image; leave --images.corrupt out")
     if options.layout:
         images, search = read_face_set(options.layout, options.data)
+        images.range = options.images.range or encoder.info.get("range")
         return FaceTest(images, search=search)
     if own:
         return FaceTest(*read_bin(options.data))
@@ -147,7 +148,10 @@ def _read_people(
         whole = read_split(options, "all", encoder, open_set=True)
     except OwnSplits:
         if split == "all":
-            return both_splits(*(read_split(options, each, encoder, open_set=True) for each in SPLITS)), True
+            first, second = (read_split(options, each, encoder, open_set=True) for each in SPLITS)
+            if both := people_in_both(first, second):
+                note(f"{first.name}: {len(both)} people are in both splits and taken for the same, first {both[0]}")
+            return both_splits(first, second), True
         return read_split(options, split or otherwise, encoder, open_set=True), True
     if split not in ("train", "test"):
         return whole, False

@@ -24,7 +24,7 @@ from crossres.core.errors import CrossresError, library_errors, needs, one_line
 from crossres.models.card import render_card
 from crossres.models.encoder import Encoder, build_encoder, wrap
 from crossres.models.onnx_encoder import COPY, onnx_copy
-from crossres.models.onnx_input import OnnxInput
+from crossres.models.onnx_input import OnnxInput, open_session
 from crossres.models.weights import fit_weights, plain_state, read_safetensors
 
 FORMAT_VERSION = 1
@@ -156,6 +156,7 @@ def _rebuild(
         elif name == COPY:
             declared = {key.removeprefix("onnx_"): value for key, value in architecture.items() if key[:5] == "onnx_"}
             file = folder / str(architecture.get("file"))
+            declared["output"] = declared.get("output") or open_session(file).get_outputs()[0].name  # as it was saved
             encoder = onnx_copy(file, OnnxInput(**declared), config["classes"], config["input_size"])
         elif ":" in name and not name.startswith("timm:") and not trust_code:
             raise CrossresError(

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from crossres.core.errors import CrossresError, composed, library_errors, one_line
+from crossres.core.errors import CrossresError, composed, demand_file, library_errors, one_line
 from crossres.core.files import holds_embeddings
 from crossres.data.images import ImageSet, by_name
 from crossres.data.shards import CHECKED, arrow
@@ -60,17 +60,18 @@ def order_classes(encoder: Encoder, classes: Sequence[str], where: str, *, may_k
     """
     if encoder.classes == tuple(classes):
         return
-    known, requested = set(encoder.classes), set(classes)
+    own = list(map(composed, encoder.classes))
+    known, requested = set(own), set(classes)
     reasons = [f"the data's '{name}' is unknown to it" for name in classes if name not in known]
     if not may_know_more:
-        reasons += [f"its '{name}' is not in the data" for name in encoder.classes if name not in requested]
+        reasons += [f"its '{name}' is not in the data" for name in own if name not in requested]
     if len(requested) < len(classes):
         reasons.append("the data names a class twice")
     if reasons:
         count = len(encoder.classes)
         remedy = "use a model of the same classes, or choose the data's with images.classes"
         raise CrossresError(f"{where} knows {count} classes, the data has {len(classes)}: {reasons[0]}; {remedy}")
-    rows = torch.tensor([encoder.classes.index(name) for name in classes])
+    rows = torch.tensor([own.index(name) for name in classes])
     classifier = encoder.classifier
     assert classifier is not None
     chosen = nn.Linear(classifier.in_features, len(rows), bias=classifier.bias is not None)
@@ -110,6 +111,8 @@ def stored_encoder(path: str | Path) -> Encoder:
             twice.
     """
     path = Path(path)
+    if not path.is_dir():
+        demand_file(path)
     with library_errors(f"{path}: cannot be read as stored embeddings"):
         try:
             paths, values = _read(path)

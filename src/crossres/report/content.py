@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 
+from crossres.config.check import demand_trust
 from crossres.config.experiment import IN_MEMORY, Distill, Experiment
 from crossres.config.judging import Evaluate, Report
 from crossres.config.options import TestImages
@@ -159,6 +160,7 @@ class FinishedRun:
 
         def read() -> Encoder:
             if plain:
+                demand_trust(config, self.name, shared.options.trust_code)
                 # the teacher learned from no natural images
                 own = replace(config, natural=None) if isinstance(config, Distill) else config
                 images = TASKS[config.task](own).images(shared.progress).train

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from crossres.config.check import demand_trust
 from crossres.config.experiment import Adapt, Distill
 from crossres.config.judging import Evaluate
 from crossres.config.options import as_trained
@@ -33,7 +34,8 @@ def adapt(options: Adapt, *, quiet: bool = False) -> dict[str, Any]:
         CrossresError: no run of crossres distill, what `train` raises, or a student that is worse on labelled crops.
     """
     folder = Path(options.run)
-    own = read_run_on(folder)
+    own = replace(read_run_on(folder), trust_code=options.trust_code)
+    demand_trust(own, options.run, options.trust_code)
     if not isinstance(own, Distill):
         raise CrossresError(f"{options.run} is a run of {own.command}; adapt takes one of crossres distill")
     if own.natural and not own.natural_labels:

@@ -24,6 +24,7 @@ from crossres.training.task import PreparedRun
 
 #: Steps between two looks at the losses; on a GPU each look waits for the device.
 LOOK_EVERY = 25
+PROCESSES = "number of processes"
 #: What the loop itself counts, and a state keeps.
 PLAIN = ("epoch", "rows", "best", "best_epoch", "best_accuracy")
 
@@ -226,8 +227,7 @@ class TrainingLoop:
         given = {f"{part} images": d for part, d in facts["data_sha256"].items() if part != "test"}
         if facts["start_sha256"]:
             given["model.weights"] = facts["start_sha256"]
-        if self.fabric.world_size > 1:
-            given["number of processes"] = str(self.fabric.world_size)
+        given[PROCESSES] = str(self.fabric.world_size)
         if facts["teacher_maps"]:
             given["way stored maps follow the images"] = facts["teacher_maps"]
         return {**given, "teacher": teacher["sha256"] if teacher else "", "precision": facts["precision"]}
@@ -239,7 +239,8 @@ class TrainingLoop:
                 "the state belongs to another experiment than the config; use --overwrite or another --name"
             )
         with library_errors("the state is damaged or of another version; use --overwrite"):
-            now, before = self._given(), state["given"]
+            now = self._given()
+            before = {PROCESSES: now[PROCESSES], **state["given"]}  # an earlier version did not say
             if changed := [what for what in now | before if now.get(what) != before.get(what)]:
                 raise CrossresError(
                     f"the {changed[0]} changed since the run began, so it cannot go on exactly; "
@@ -251,6 +252,10 @@ class TrainingLoop:
                 if type(state[name]) is not type(getattr(self, name)):
                     raise TypeError(f"{name} is {type(state[name]).__name__}")
                 setattr(self, name, state[name])
+            if len(self.rows) != self.epoch or not 0 <= self.best_epoch <= self.epoch:
+                raise ValueError("its epochs do not agree")
+            if self.epoch and self.best.keys() != self.judged.state_dict().keys():
+                raise ValueError("its best weights are of another network")
 
     def weights(self) -> dict[str, Tensor]:
         """Return a copy of the judged network's weights, on the CPU."""

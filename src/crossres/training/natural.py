@@ -1,5 +1,7 @@
 """Natural images beside those that are shrunk: which of them are trained on, and which choose the epoch."""
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -115,7 +117,8 @@ def _labelled(config: Distill, progress: Progress) -> ImageSet:
     crops = read_unlabelled(config.natural, **how_unlabelled(given))
     device = resolve_device(config.device, config.precision)
     _, high = check_size(config.lr_size)
-    loader = Loader(crops, hr_size=high, lr_size=high, fit=given.fit, device=device.torch)
+    size: Any = {"hr_size": high, "lr_size": high, "fit": given.fit, "memory_mb": given.memory_mb}
+    loader = Loader(crops, **size, device=device.torch)
     shares = torch.softmax(logits_of(encoder.to(device.torch), loader, device.autocast), 1).cpu()
     confidence, label = (part.numpy() for part in shares.max(1))
     sure = confidence >= SURE

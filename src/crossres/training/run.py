@@ -89,13 +89,17 @@ def _train(
     progress = Progress(quiet=quiet or fabric.global_rank > 0)
     line = "stopped before the first step; give the same command again"
     state = load_state(config.folder / "state.pt") if resume else {}
+    threads = state.get("threads")
+    if threads is not None and not (type(threads) is int and threads > 0):
+        raise CrossresError("the state is damaged or of another version (threads); use --overwrite")
     on_cpu = device.torch.type == "cpu"
-    with sharing_cores(progress.say, state.get("threads")) if on_cpu else nullcontext():
+    with sharing_cores(progress.say, threads) if on_cpu else nullcontext():
         try:
             run = prepare(config, task, fabric, device, progress, teacher)
             progress.close()
             if fabric.global_rank == 0 and not resume:
                 begin()
+                _check_folder(config, resume, overwrite)  # another run may have begun and ended meanwhile
                 _begin_folder(config, overwrite)
             fabric.barrier()
             line = f"stopped; go on with: {_how_to_resume(config)}"
@@ -210,7 +214,7 @@ def _check_folder(config: Experiment, resume: bool, overwrite: bool) -> None:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[Callable[[], None]]:
-    """Keep other processes out of a run's folder: now where it is there, else from the call of what is yielded.
+    """Keep other processes out of a run's folder: at once if it exists, else from the call of what is yielded on.
 
     CrossresError while another one trains there.
     """
@@ -226,8 +230,8 @@ def _alone(folder: Path) -> Iterator[Callable[[], None]]:
         except (OSError, NotImplementedError):
             return  # a disk without locks, or one that cannot be written: the first file says so
 
-    # of a run's processes the first holds it
-    if folder.is_dir() and not int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0):
+    # the first of a run's processes holds the lock
+    if folder.is_dir() and not any(int(os.environ.get(name) or 0) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID")):
         begin()
     try:
         yield begin
