@@ -20,7 +20,7 @@ from crossres.models.onnx_input import OnnxInput, onnx_sha256, open_session
 
 #: key of the facts in an ONNX file's metadata, and name of its input
 FACTS, INPUT = "crossres", "photos"
-#: Key of the file's own sha256, of 64 hex digits, which is taken with zeros in its place; and what precedes it there.
+#: Key of the sha256 (hex) of the whole file, computed with 64 zeros in the digest's place; and the bytes before it.
 SHA256 = "crossres_sha256"
 _BEFORE = SHA256.encode() + b"\x12\x40"
 #: Bytes of photos after which a batch is run, full or not.

@@ -58,16 +58,17 @@ def device_of(options: Judgement, encoder: Encoder) -> Device:
     return resolve_device(options.device, options.precision or encoder.info.get("precision", "float32"))
 
 
-def read_run_on(folder: str | Path, data: str | None = None) -> Any:
+def read_run_on(folder: str | Path, data: str | None = None, remedy: str = "give --data, or ") -> Any:
     """Read the experiment of a run as `read_run` does, on other images where ``data`` names them.
 
-    CrossresError, too: its own images are not there; a run may have been trained from another folder.
+    CrossresError where `read_run` raises one, or where its own images are not found: it may have been trained from
+    another folder.
     """
     config = read_run(folder)
     source = data or config.data
     if data is None and source not in SOURCES and not Path(source).expanduser().exists():
         raise CrossresError(
-            f"{folder}: its images {source} are not found from here; give --data, or go to where it was trained"
+            f"{folder}: its images {source} are not found from here; {remedy}go to where it was trained"
         )
     return replace(config, data=source)
 

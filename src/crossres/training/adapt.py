@@ -34,7 +34,7 @@ def adapt(options: Adapt, *, quiet: bool = False) -> dict[str, Any]:
         CrossresError: no run of crossres distill, what `train` raises, or a student that is worse on labelled crops.
     """
     folder = Path(options.run)
-    own = replace(read_run_on(folder), trust_code=options.trust_code)
+    own = replace(read_run_on(folder, remedy=""), trust_code=options.trust_code)
     demand_trust(own, options.run, options.trust_code)
     if not isinstance(own, Distill):
         raise CrossresError(f"{options.run} is a run of {own.command}; adapt takes one of crossres distill")
