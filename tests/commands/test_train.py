@@ -502,11 +502,11 @@ def test_ctrl_c_while_the_network_is_judged(
     assert main(words) == 130
     signal.signal(signal.SIGINT, before)
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last == "stopped; go on with: crossres teach --resume runs/teacher"
+    assert last == "stopped; go on with: crossres teach --resume runs/teacher --trust_code"
     assert load_state("runs/teacher/state.pt")["epoch"] == 2
     assert not Path("runs/teacher/result.json").exists()
     Path("interrupt").unlink()
-    assert main(["teach", "--resume", "runs/teacher"]) == 0
+    assert main(["teach", "--resume", "runs/teacher", "--trust_code"]) == 0
     assert len(Path("runs/teacher/metrics.jsonl").read_text().splitlines()) == 2
     assert Path("runs/teacher/result.json").exists()
 

@@ -35,8 +35,18 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 
 
+def named_code(options: Any) -> dict[str, str]:
+    """Return the code that options name for a network or a teacher, ``package.module:callable``, by option."""
+    code = {}
+    for option, holder in (("model.name", getattr(options, "model", None)), ("teacher_name", options)):
+        name = getattr(holder, option.rpartition(".")[2], None)
+        if isinstance(name, str) and ":" in name and not name.startswith(("timm:", ONNX)):
+            code[option] = name
+    return code
+
+
 def demand_trust(options: Any, where: str, trusted: bool, given: Collection[str] = ()) -> None:
-    """Refuse options from a file whose network or teacher is code, unless that is trusted or named on its own.
+    """Refuse options from a file that name code, unless that is trusted or named beside the file.
 
     Args:
         options: of any command.
@@ -44,12 +54,8 @@ def demand_trust(options: Any, where: str, trusted: bool, given: Collection[str]
         trusted: whether the user, and not the file, says so.
         given: names of options that the user wrote beside the file.
     """
-    for option in ("model.name", "teacher_name"):
-        name: Any = options
-        for part in option.split("."):
-            name = getattr(name, part, None)
-        code = isinstance(name, str) and ":" in name and not name.startswith(("timm:", ONNX))
-        if code and not trusted and option not in given:
+    for option, name in named_code(options).items():
+        if not trusted and option not in given:
             raise CrossresError(f"{where} would run code '{name}'; if you trust it, add --trust_code true")
 
 

@@ -18,6 +18,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import distributed
 
+from crossres.config.check import named_code
 from crossres.config.experiment import IN_MEMORY, Distill, Experiment, Faces, Teach
 from crossres.config.reading import from_config
 from crossres.config.record import sha256, to_yaml
@@ -256,4 +257,5 @@ def _how_to_resume(config: Experiment) -> str:
         return f"crossres.{'distill_faces' if config.faces else 'distill'}(config, teacher=..., resume=True)"
     if isinstance(config, Distill) and config.natural_labels:
         return "the same command"
-    return f"{config.command} --resume {shlex.quote(str(config.folder))}"
+    trust = " --trust_code" if named_code(config) else ""
+    return f"{config.command} --resume {shlex.quote(str(config.folder))}{trust}"
