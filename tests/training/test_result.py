@@ -16,7 +16,7 @@ from crossres.config.record import sha256
 from crossres.models.encoder import build_encoder
 from crossres.models.weights import weights_sha256
 
-FILES = ["config.yaml", "metrics.jsonl", "model", "result.json", "state.pt"]
+FILES = [".lock", "config.yaml", "metrics.jsonl", "model", "result.json", "state.pt"]
 
 
 def test_result_json_keeps_its_contract(finished: Distill, drawn_teacher: Path, runs: Any) -> None:

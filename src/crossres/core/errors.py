@@ -65,7 +65,7 @@ def needs(what: str, extra: str) -> Iterator[None]:
 
 def demand_file(path: str | Path) -> None:
     """Raise `CrossresError` for a device or a pipe, which may have no end or nothing to read."""
-    if os.path.exists(path) and not os.path.isfile(path):
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
         raise CrossresError(f"{path} is not a file")
 
 

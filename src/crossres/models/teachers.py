@@ -111,8 +111,7 @@ def stored_encoder(path: str | Path) -> Encoder:
             twice.
     """
     path = Path(path)
-    if not path.is_dir():
-        demand_file(path)
+    demand_file(path)
     with library_errors(f"{path}: cannot be read as stored embeddings"):
         try:
             paths, values = _read(path)
