@@ -87,9 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _end_with_parent() -> None:
     """Stop when the bench that started this process ends, however it ends (on Linux)."""
     parent = os.environ.pop("CROSSRES_PARENT", None)
-    if parent is None:
-        return
-    if sys.platform != "linux":
+    if parent is None or sys.platform != "linux":
         return
     import ctypes
 
