@@ -57,7 +57,8 @@ def test_a_result_has_its_judgements_and_is_not_done_again(benched: tuple[Path, 
     document = json.loads(done.read_text())
     assert document["grid"]["method"] == "ce"
     assert set(document["grid"]["inputs"]) == {"data", "transfer", "natural"}
-    assert document["natural"]["small"].keys() == {"name", "images", "groups", "top1", "drop", "interval"}
+    row = document["natural"]["small"]
+    assert row.keys() == {"name", "images", "groups", "top1", "class_mean", "commonest", "drop", "interval"}
     assert document["transfer"]["again"]["classes"] == 4
     assert document["unseen"]["harsh"]["degradation"]["preset"] == "realistic"
     assert set(document["unseen"]["harsh"]) == {"degradation", "top1", "top5", "curve"}

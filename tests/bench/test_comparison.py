@@ -80,6 +80,16 @@ def test_rows_hold_mean_spread_gain_and_tests() -> None:
     assert (parsed[0]["within_noise"], parsed[1]["gain"]) == ("False", "")
 
 
+def test_the_mean_over_classes_of_unequal_size_stands_beside() -> None:
+    base = [result("ce", seed, first(20)) for seed in range(2)]
+    better = [result("kd", seed, first(30)) for seed in range(2)]
+    for seed, document in enumerate(better):
+        document.update(class_mean_last=60.0 + seed, commonest_last=40.0)
+    lines = sentences(compare_methods(better + base), "ce")
+    about = "mean over classes 60.50 %, commonest class 40.00 % of the images."
+    assert [line.partition(": ")[2] for line in lines[1:]] == [about]
+
+
 def test_one_seed_is_judged_on_the_images_and_says_so() -> None:
     base, close, far = (result(m, 0, first(n)) for m, n in (("ce", 20), ("close", 22), ("far", 35)))
     rows = {row.method: row for row in compare_methods([base, close, far])}

@@ -161,5 +161,11 @@ def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
     parts.append(f".result.json.elsewhere.{int(ended.stdout)}.part")
     for part in parts:
         (tmp_path / part).write_text("half")
+    (tmp_path / f"{parts[0]}.model").mkdir()  # of another name
     write_json(tmp_path / "result.json", {})
-    assert sorted(os.listdir(tmp_path)) == sorted([*parts[1:], "result.json"])
+    assert sorted(os.listdir(tmp_path)) == sorted([*parts[1:], f"{parts[0]}.model", "result.json"])
+
+
+def test_json_holds_no_number_that_is_none(tmp_path: Path) -> None:
+    write_json(tmp_path / "result.json", {"a": [float("nan"), 1.5], "b": {"c": -float("inf")}})
+    assert (tmp_path / "result.json").read_text() == '{\n "a": [\n  null,\n  1.5\n ],\n "b": {\n  "c": null\n }\n}\n'

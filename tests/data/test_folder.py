@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from crossres.config.yaml_file import load_yaml
 from crossres.core.errors import CrossresError
 from crossres.core.files import load_state
 from crossres.data.faces import read_csv
@@ -271,6 +272,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
         "x.onnx": Recognizer.load,
         "x.csv": read_csv,
         "state.pt": load_state,
+        "x.yaml": load_yaml,
     }.items():
         os.mkfifo(tmp_path / name)
         with pytest.raises(CrossresError, match=rf"{name} is not a file"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +64,20 @@ def test_natural_images_and_other_degradations_beside_those_as_trained(
         assert row["interval"][0] <= row["drop"] <= row["interval"][1]
     alone = evaluate(Evaluate(model=str(student), data=str(far), native=True, split="all"))
     assert others[0]["top1"] == alone["top1"]
+    assert others[0]["class_mean"] == alone["class_mean"]
     words = [str(student), str(drawn), "--natural", str(far), "--images.group", GROUP]
     assert main(["evaluate", *words]) == 0
     printed = capsys.readouterr().out
     assert f"{others[0]['drop']:+.2f}" in printed
     assert "95 % interval" in printed
+    # of classes of unequal size the mean over classes stands beside it
+    right = alone["confusion"]
+    kept = max(range(4), key=lambda i: abs(right[i][i] - 2.5 * alone["top1"] / 100))
+    for i, name in enumerate(alone["classes"]):
+        for path in sorted((far / name).glob("*"))[: 0 if i == kept else 9]:
+            path.unlink()
+    assert main(["evaluate", *words]) == 0
+    assert re.search(r"far: mean over classes .* %, commonest class 76\.92 % of the images", capsys.readouterr().out)
 
 
 def test_what_cannot_be_judged_is_refused(student: Path, drawn: Path, far: Path) -> None:

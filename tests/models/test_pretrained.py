@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import pickle
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -328,3 +329,14 @@ def test_code_that_a_model_names_runs_only_where_it_is_trusted(tmp_path, monkeyp
     (tmp_path / "own_net.py").write_text("raise SystemExit('ran')")
     with pytest.raises(CrossresError, match=r"would run code 'own_net:net'; if you trust it, set trust_code"):
         from_pretrained(tmp_path / "model")
+
+
+def test_what_a_killed_save_left_is_swept(tmp_path):
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    for number in (int(ended.stdout), os.getpid()):  # also of a process of this one's number
+        part = tmp_path / f".model.{platform.node()}.{number}.part"
+        part.mkdir()
+        (part / "config.json").write_text("half")
+    save_pretrained(small(), tmp_path / "model")
+    assert os.listdir(tmp_path) == ["model"]
+    assert "half" not in (tmp_path / "model" / "config.json").read_text()

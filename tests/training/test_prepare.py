@@ -266,7 +266,9 @@ def test_maps_that_would_fill_the_memory_are_computed_at_every_step(
     assert prepared(config)[0].cache is not None
     run, _ = prepared(replace(config, images=Images(memory_mb=0, workers=0)), Progress())
     assert run.cache is None
-    assert "more than images.memory_mb: computed at every step instead" in capsys.readouterr().err
+    notes = capsys.readouterr().err
+    assert "more than images.memory_mb: computed at every step instead" in notes
+    assert "flat images and copies of test images are not looked for" in notes
 
 
 def test_what_the_images_are_taken_for(

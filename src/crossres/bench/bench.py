@@ -2,13 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from crossres.bench.comparison import MEASURES, compare_folder
 from crossres.bench.engines import over_ray, side_by_side
@@ -18,7 +15,7 @@ from crossres.config.judging import Bench, Evaluate
 from crossres.config.reading import read
 from crossres.config.record import base_name, sha256
 from crossres.core.errors import CrossresError, needs
-from crossres.core.files import write_json
+from crossres.core.files import locked, write_json
 from crossres.core.progress import Overview
 from crossres.data.degradation import Degradation
 from crossres.data.readers import SOURCES
@@ -53,7 +50,8 @@ def run_bench(options: Bench, *, say: Callable[[str], None] | None = None) -> li
     grid = read_grid(options.grid, data=options.data, runs=options.runs, trust_code=options.trust_code)
     runs = list(runs_of(grid))
     _demand_judgements(grid, runs[0])
-    with _alone(grid):
+    busy = f"another bench works on {grid.folder}; wait for it, or give this grid another out"
+    with locked(grid.folder / ".lock", busy):
         documents = {run.config.name: _done(grid, run) for run in runs}
         missing = [run for run in runs if documents[run.config.name] is None]
         overview = Overview(len(missing), quiet=say is not None)
@@ -86,19 +84,6 @@ def _demand_judgements(grid: Grid, run: GridRun) -> None:
             path = getattr(options, what, None)
             if path and "/" in path and not Path(path).exists():
                 raise CrossresError(f"{part}.{name}: {what}: there is no {path}")
-
-
-@contextmanager
-def _alone(grid: Grid) -> Iterator[None]:
-    """Refuse a second bench on one grid: both would go on with the same runs."""
-    grid.folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(grid.folder / ".lock", timeout=0):
-            yield
-    except Timeout:
-        raise CrossresError(
-            f"another bench works on {grid.folder}; wait for it, or give this grid another out"
-        ) from None
 
 
 def _ending(document: dict[str, Any]) -> str:

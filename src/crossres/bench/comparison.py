@@ -19,6 +19,7 @@ from crossres.bench.results import (
     right_answers,
     tests_of,
 )
+from crossres.evaluation.accuracy import beside_top1
 from crossres.evaluation.statistics import bootstrap_interval, mcnemar, mean_ranks, wilson
 
 #: What methods are compared by: its name in tables, what it is counted over, and what chooses the epoch.
@@ -50,6 +51,7 @@ class MethodScore:
         epochs: what chooses the epoch, on the validation images after each, mean over the seeds; empty where not
             recorded.
         tests: how many images or pairs it was tested on; None where not recorded.
+        beside: what classes of unequal size call for beside top-1.
     """
 
     setting: str
@@ -66,6 +68,7 @@ class MethodScore:
     cost: float | None
     epochs: Sequence[float]
     tests: int | None
+    beside: str
 
     @property
     def mean(self) -> float:
@@ -188,6 +191,7 @@ def _score(
         cost = costs.get((first["student"]["name"], side, method))
     elif pairs:
         cost = mean(theirs["images_per_second"] / ours["images_per_second"] for ours, theirs in pairs)
+    uneven = {f"{name}_last" for name in ("top1", "class_mean", "commonest")}.intersection(*members)
     curves = [result.get(f"{first.get('chosen_by', 'val_top1')}_by_epoch") or [] for result in members]
     return MethodScore(
         panel=setting[0],
@@ -204,6 +208,7 @@ def _score(
         cost=cost,
         epochs=[mean(column) for column in zip(*curves, strict=False)],
         tests=tests_of(first),
+        beside=beside_top1({name: mean(result[name] for result in members) for name in uneven}, "_last"),
     )
 
 
@@ -228,6 +233,7 @@ def ranks(scores: Sequence[MethodScore]) -> dict[str, float]:
 def sentences(scores: Sequence[MethodScore], baseline: str) -> list[str]:
     """Return a sentence for each method beside the baseline, and the mean ranks where there are several settings."""
     lines = [sentence(row, baseline) for row in scores if row.method != baseline]
+    lines += [f"{row.method} ({row.setting}): {row.beside}." for row in scores if row.beside]
     if len({row.setting for row in scores}) > 1 and (order := ranks(scores)):
         listed = ", ".join(f"{method} {rank:.1f}" for method, rank in order.items())
         lines.append(f"Mean rank over the settings, of the methods that all have (1 is best): {listed}.")

@@ -61,6 +61,9 @@ def _show(result: dict[str, Any]) -> None:
         console.print(beside)
     if "discrepancy" in result:
         console.print(_discrepancy(result["discrepancy"], result["lr_size"]))
+        for row in result["discrepancy"]:
+            if beside := beside_top1(row):
+                console.print(visible(f"{row['name']}: {beside}"), markup=False)
     classes = result["classes"]
     mistakes = [
         (count, classes[true], classes[predicted])

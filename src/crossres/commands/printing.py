@@ -1,10 +1,10 @@
 """How commands print: results on stdout, notes on stderr, what cannot be shown in names escaped."""
 
-import json
 import sys
 from typing import Any
 
 from crossres.core.errors import visible
+from crossres.core.files import to_json
 
 
 def show(*lines: str) -> None:
@@ -20,7 +20,7 @@ def note(text: str) -> None:
 
 def show_json(document: Any) -> None:
     """Print a document as one line of JSON."""
-    print(json.dumps(document))
+    print(to_json(document))
 
 
 def marks(flags: list[str]) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from crossres.core.errors import CrossresError, one_line
+from crossres.core.errors import CrossresError, demand_file, one_line
 
 #: Bytes of the largest file, levels of nesting, and values once every alias is written out.
 MAX_BYTES, MAX_DEPTH, MAX_VALUES = 4 * 2**20, 30, 100_000
@@ -17,6 +17,7 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     Raises:
         CrossresError: no such file, not YAML, not options, a key that stands twice, or more than a person writes.
     """
+    demand_file(path)
     try:
         with Path(path).open("rb") as file:
             content = file.read(MAX_BYTES + 1)

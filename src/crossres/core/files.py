@@ -5,10 +5,11 @@ import errno
 import json
 import os
 import platform
+import shutil
 import sys
 import zipfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,12 +35,10 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any], remedy
         CrossresError: the disk is full or the folder cannot be written; the ``remedy`` is added to the message.
     """
     path = Path(path)
-    # of several machines that share a folder, two may have a process of one number
-    own = f".{path.name}.{platform.node()}."
-    beside = path.with_name(f"{own}{os.getpid()}.part")
+    beside = part_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(path.parent, own)
+        sweep(path)
         with beside.open("wb") as file:
             write(file)
             file.flush()
@@ -58,24 +57,59 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any], remedy
             beside.unlink()
 
 
-def _sweep(folder: Path, own: str) -> None:
-    """Delete what processes of this machine that were killed left of a file."""
+def part_of(path: Path) -> Path:
+    """Return where this process writes what it renames to ``path``."""
+    # of several machines that share a folder, two may have a process of one number
+    return path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.part")
+
+
+def sweep(path: Path) -> None:
+    """Delete what processes of this machine that were killed left of a file or folder."""
     if os.name != "posix":  # elsewhere a signal of 0 is none
         return
-    for part in (name for name in os.listdir(folder) if name.startswith(own) and name.endswith(".part")):
-        number = part.removeprefix(own).removesuffix(".part")
+    own = f".{path.name}.{platform.node()}."
+    for part in (name for name in os.listdir(path.parent) if name.startswith(own) and name.endswith(".part")):
         try:
-            os.kill(int(number), 0)
+            os.kill(int(part.removeprefix(own).removesuffix(".part")), 0)
         except ProcessLookupError:
             with suppress(OSError):
-                (folder / part).unlink()
+                left = path.with_name(part)
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
         except (OSError, ValueError, OverflowError):  # another user's, which lives
             continue
 
 
+@contextmanager
+def locked(file: Path, busy: str, wait: float = 0) -> Iterator[None]:
+    """Keep other processes out; the empty file stays. The system lets go of it when its process ends, however.
+
+    Raises:
+        CrossresError: ``busy``, where another process is still in after ``wait`` seconds.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(file, timeout=wait)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise CrossresError(busy) from None
+    except (OSError, NotImplementedError):
+        pass  # a disk without locks, or one that cannot be written: the first file says so
+    try:
+        yield
+    finally:
+        lock.release(force=True)
+
+
+def to_json(document: Any, indent: int | None = None) -> str:
+    """Return a document as JSON, which knows neither NaN nor infinity: they are null."""
+    return json.dumps(json.loads(json.dumps(document), parse_constant=lambda _: None), indent=indent)
+
+
 def write_json(path: str | Path, document: Any) -> None:
     """Write a JSON document atomically."""
-    write_atomically(path, lambda f: f.write((json.dumps(document, indent=1) + "\n").encode()))
+    write_atomically(path, lambda f: f.write((to_json(document, 1) + "\n").encode()))
 
 
 def holds_embeddings(path: str | Path) -> bool:

@@ -5,15 +5,15 @@ import json
 import math
 import os
 import zipfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from crossres.core import files
 from crossres.core.errors import CrossresError, demand_file, one_line
-from crossres.core.files import write_atomically
 from crossres.core.types import Float32s, Int64s
 
 FACTS, NAMES, COUNTS, EMBEDDINGS = "gallery.json", "names.json", "counts.npy", "embeddings.npy"
@@ -54,7 +54,7 @@ def write(path: str | Path, contents: Contents) -> None:
                 with archive.open(zipfile.ZipInfo(member), "w", force_zip64=True) as held:
                     np.lib.format.write_array(held, array, allow_pickle=False)
 
-    write_atomically(path, members)
+    files.write_atomically(path, members)
 
 
 def read(path: str | Path) -> Contents:
@@ -132,23 +132,11 @@ def _content(archive: zipfile.ZipFile, member: str, most: int) -> bytes:
         return b"".join(iter(lambda: file.read(PIECE), b""))
 
 
-@contextmanager
-def locked(path: str | Path) -> Iterator[None]:
+def locked(path: str | Path) -> AbstractContextManager[None]:
     """Let one process at a time read, change and write a gallery; others wait, `WAIT` seconds at most.
 
-    An empty hidden file stays beside it. CrossresError where another process is not done or the folder is read-only.
+    An empty hidden file stays beside it. CrossresError where another process is not done by then.
     """
-    from filelock import FileLock, Timeout
-
-    file = Path(path).with_name(f".{Path(path).name}.lock")
-    # the system lets go of it when its process ends, however that ends
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        held = FileLock(file, timeout=WAIT).acquire()
-    except Timeout:
-        problem = f"another process has been changing it for {WAIT:.0f} s"
-        raise CrossresError(f"{path}: {problem}; try again later") from None
-    except OSError as error:
-        raise CrossresError(f"cannot lock {path}: {error.strerror}") from None
-    with held:
-        yield
+    path = Path(path)
+    busy = f"{path}: another process has been changing it for {WAIT:.0f} s; try again later"
+    return files.locked(path.with_name(f".{path.name}.lock"), busy, WAIT)

@@ -13,7 +13,7 @@ from crossres.data.degradation import Degradation
 from crossres.data.images import ImageSet, left_out
 from crossres.data.loader import Loader
 from crossres.data.splits import OwnSplits
-from crossres.evaluation.accuracy import right_at_k
+from crossres.evaluation.accuracy import class_mean_accuracy, commonest_share, right_at_k
 from crossres.evaluation.classes import labels_of
 from crossres.evaluation.prepare import loader_of, logits_of, note, read_split
 from crossres.evaluation.statistics import resampled_shares
@@ -57,10 +57,11 @@ def discrepancy(
         device: where it runs, in which precision.
 
     Returns:
-        ``[{name, images, groups, top1, drop, interval}]``: first the images as trained, whose drop is 0, then each of
-        the natural sets, then the same images under `OTHERS`; top1 in percent, drop from the first in points with its
-        95 % bootstrap interval [low, high] over groups of images (over images where there are none; None of a set of
-        one group). A group that both have is drawn for both.
+        ``[{name, images, groups, top1, class_mean, commonest, drop, interval}]``: first the images as trained, whose
+        drop is 0, then each of the natural sets, then the same images under `OTHERS`; top1, the mean over classes and
+        the share of the commonest class in percent, drop of top1 from the first in points with its 95 % bootstrap
+        interval [low, high] over groups of images (over images where there are none; None of a set of one group). A
+        group that both have is drawn for both.
 
     Raises:
         CrossresError: a class the encoder does not know.
@@ -72,7 +73,8 @@ def discrepancy(
     for name, loader in _loaders(encoder, images, natural, options, device):
         judged = loader.images
         logits = logits_of(encoder.to(device.torch), loader, device.autocast)
-        right = right_at_k(logits, labels_of(encoder, judged).to(device.torch)).cpu().numpy()
+        label = labels_of(encoder, judged).to(device.torch)
+        right = right_at_k(logits, label).cpu().numpy()
         # the same draws for the same images, or groups of them: their difference is then of pairs
         grouped = judged.groups is not None
         seed = int(judged is not images and not grouped)
@@ -82,9 +84,8 @@ def discrepancy(
         drop = rows[0]["top1"] - top1 if rows else 0.0
         groups = len(judged) if judged.groups is None else len(np.unique(judged.groups))
         ends = None if groups == 1 else np.nanquantile(first - shares, [0.025, 0.975]).tolist()
-        rows.append(
-            {"name": name, "images": len(judged), "groups": groups, "top1": top1, "drop": drop, "interval": ends}
-        )
+        row = {"name": name, "images": len(judged), "groups": groups, "top1": top1, "drop": drop, "interval": ends}
+        rows.append({**row, "class_mean": class_mean_accuracy(logits, label), "commonest": commonest_share(label)})
     return rows
 
 

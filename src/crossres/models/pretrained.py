@@ -9,7 +9,6 @@ import json
 import math
 import os
 import re
-import secrets
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from crossres import __version__
 from crossres.core.errors import CrossresError, library_errors, needs, one_line
+from crossres.core.files import part_of, sweep
 from crossres.models.card import render_card
 from crossres.models.encoder import Encoder, build_encoder, wrap
 from crossres.models.onnx_encoder import COPY, onnx_copy
@@ -210,9 +210,12 @@ def _write_together(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write the files into a sibling folder first; renames, which need no space, come last."""
     if folder.exists() and not folder.is_dir():
         raise CrossresError(f"cannot save to {folder}: it is a file; name a folder")
-    beside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
+    beside = part_of(folder)
     try:
-        beside.mkdir(parents=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        sweep(folder)
+        shutil.rmtree(beside, ignore_errors=True)  # of a killed process of this one's number
+        beside.mkdir()
         for name, content in files.items():
             with (beside / name).open("wb") as file:
                 file.write(content)

@@ -30,15 +30,19 @@ def other_cameras(run: FinishedRun) -> Block | None:
         ends = "{:+.2f} to {:+.2f}".format(*row["interval"]) if row["interval"] else "one group"
         lost = Cell(f"{row['drop']:+.2f}", ends) if rows else Cell("")
         counts = [Cell(f"{row[name]:,}") for name in ("images", "groups")]
-        rows.append((row["name"], [*counts, Cell(f"{row['top1']:.2f} %"), lost]))
+        shares = [Cell(f"{row[key]:.2f} %") for key in ("top1", "class_mean")]
+        rows.append((row["name"], [*counts, *shares, lost]))
     note = (
-        "Lost: points less than as trained; small: its 95 % interval (bootstrap over groups of images, such as "
-        "tracks, or over images where no groups are known). Below: a test image as trained beside a natural one of "
-        "its class."
+        "Class mean: the mean over classes of each one's top-1. Lost: points of top-1 less than as trained; small: "
+        "its 95 % interval (bootstrap over groups, such as tracks, or over images where no groups are known). Below: "
+        "a test image as trained beside a natural one of its class."
     )
     cards = [card for images in sets for card in _cards(run, images)]
     return Block(
-        "Other cameras", table=Table(["", "images", "groups", "top-1", "lost"], rows), cards=cards, note=note
+        "Other cameras",
+        table=Table(["", "images", "groups", "top-1", "class mean", "lost"], rows),
+        cards=cards,
+        note=note,
     )
 
 

@@ -34,6 +34,9 @@ def say_flat(train: Loader, progress: Progress) -> None:
 def count_copies(train: Loader, test: Loader, progress: Progress) -> int | None:
     """Count the training images whose very pixels are among the test images; None where not all are in memory."""
     if not (train.in_memory and test.in_memory):
+        progress.say(
+            f"{train.images.name}: beyond images.memory_mb: flat images and copies of test images are not looked for"
+        )
         return None
     judged = set(test.digests())
     copies = [i for i, digest in enumerate(train.digests()) if digest in judged]

@@ -1,6 +1,5 @@
 """The one training loop, for teachers and students."""
 
-import json
 import math
 import time
 from pathlib import Path
@@ -14,7 +13,7 @@ from crossres.config.experiment import Experiment
 from crossres.config.options import Train
 from crossres.config.record import sha256
 from crossres.core.errors import CrossresError, library_errors, needs
-from crossres.core.files import save_state, write_atomically
+from crossres.core.files import save_state, to_json, write_atomically
 from crossres.core.progress import Progress
 from crossres.core.types import Batch, Outputs
 from crossres.models.encoder import Encoder
@@ -194,7 +193,7 @@ class TrainingLoop:
         return row
 
     def _write_metrics(self, folder: Path) -> None:
-        text = "".join(json.dumps(r) + "\n" for r in self.rows)
+        text = "".join(to_json(r) + "\n" for r in self.rows)
         write_atomically(folder / "metrics.jsonl", lambda f: f.write(text.encode()))
 
     def _show(self, row: dict[str, Any]) -> None:

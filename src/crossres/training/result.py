@@ -8,7 +8,7 @@ import torch
 
 from crossres.config.record import base_name, portable, sha256
 from crossres.core.devices import Device, machine, peak_memory_mb, versions
-from crossres.core.files import write_json
+from crossres.core.files import to_json, write_json
 from crossres.losses import LOSSES
 from crossres.models.pretrained import save_pretrained
 from crossres.training.loop import TrainingLoop
@@ -70,7 +70,7 @@ def finish(loop: TrainingLoop, device: Device) -> dict[str, Any]:
             "these_weights": f"{next(iter(numbers)).removesuffix('_last')}_best_val (epoch {loop.best_epoch})",
         },
     }
-    document = json.loads(json.dumps(document))  # what is returned now and what is read later are equal
+    document = json.loads(to_json(document))  # what is returned now and what is read later are equal
     save_pretrained(run.student, config.folder / "model", info=info)
     write_json(config.folder / "result.json", document)
     return document

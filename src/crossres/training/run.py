@@ -8,12 +8,12 @@ import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import distributed
@@ -24,7 +24,7 @@ from crossres.config.reading import from_config
 from crossres.config.record import sha256, to_yaml
 from crossres.core.devices import Device, resolve_device, sharing_cores
 from crossres.core.errors import CrossresError
-from crossres.core.files import load_state, write_atomically
+from crossres.core.files import load_state, locked, write_atomically
 from crossres.core.progress import Progress
 from crossres.losses.options import reads
 from crossres.models.encoder import Encoder
@@ -219,25 +219,14 @@ def _alone(folder: Path) -> Iterator[Callable[[], None]]:
 
     CrossresError while another one trains there.
     """
-    lock = FileLock(folder / ".lock", timeout=0)
-
-    def begin() -> None:
-        try:
-            lock.acquire()
-        except Timeout:
-            raise CrossresError(
-                f"another process is training in {folder}; wait until it ends, or choose another --name"
-            ) from None
-        except (OSError, NotImplementedError):
-            return  # a disk without locks, or one that cannot be written: the first file says so
-
-    # the first of a run's processes holds the lock
-    if folder.is_dir() and not any(int(os.environ.get(name) or 0) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID")):
-        begin()
-    try:
+    busy = f"another process is training in {folder}; wait until it ends, or choose another --name"
+    with ExitStack() as held:
+        begin = cache(lambda: held.enter_context(locked(folder / ".lock", busy)))
+        # the first of a run's processes holds the lock
+        ranks = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+        if folder.is_dir() and not any(int(os.environ.get(name) or 0) for name in ranks):
+            begin()
         yield begin
-    finally:
-        lock.release(force=True)
 
 
 def _begin_folder(config: Experiment, overwrite: bool) -> None:
