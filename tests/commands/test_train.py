@@ -116,7 +116,8 @@ def test_a_run_prints_nothing_but_its_own_lines(drawn: Path, tmp_path: Path) -> 
     command = [sys.executable, "-m", "crossres.commands.main", *words]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert (run.returncode, run.stdout) == (0, "")
-    images, first, second, last = run.stderr.splitlines()
+    images, beyond, first, second, last = run.stderr.splitlines()
+    assert beyond.endswith("beyond images.memory_mb: flat images and copies of test images are not looked for")
     assert images == f"{drawn}: 4 classes: bar, cross, disc, frame; train 96, test 40 images"
     assert first.startswith("epoch 1/2  ce ")
     assert " images/s  " in first
