@@ -156,7 +156,7 @@ def test_read_results(tmp_path):
     (tmp_path / "teacher.json").write_text(json.dumps({"task": "teach"}))
     assert [r["seed"] for r in read_results(tmp_path)] == [0, 1]
     (tmp_path / "c.json").write_text("{")
-    with pytest.raises(CrossresError, match=r"c\.json: not JSON"):
+    with pytest.raises(CrossresError, match=r"c\.json: not a JSON object"):
         read_results(tmp_path)
     with pytest.raises(CrossresError, match="no such folder"):
         read_results(tmp_path / "nowhere")

@@ -31,7 +31,7 @@ def model(drawn_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def test_one_json_document(drawn: Path, drawn_teacher: Path, capsys: Printed) -> None:
     assert main(["evaluate", str(drawn_teacher), str(drawn), "--json"]) == 0
     printed = capsys.readouterr()
-    assert printed.err == ""
+    assert printed.err == f"{drawn}: 4 classes: bar, cross, disc, frame; test 40 images\n"
     assert printed.out.endswith("}\n")
     assert printed.out.count("\n") == 1
     document = json.loads(printed.out)
@@ -55,7 +55,7 @@ def test_a_table_and_a_figure(model: Path, drawn: Path, tmp_path: Path, capsys: 
     png = tmp_path / "new" / "figure.png"
     assert main(["evaluate", str(model), str(drawn), "--sizes", "4,8", "--png", str(png)]) == 0
     printed = capsys.readouterr()
-    assert printed.err == ""
+    assert printed.err == f"{drawn}: 4 classes: bar, cross, disc, frame; test 40 images\n"
     assert "model on shapes, 40 images" in printed.out
     lines = [line.strip("│ ").split("│") for line in printed.out.splitlines() if line.startswith("│")]
     assert [line[0].strip() for line in lines] == ["4", "8"]
@@ -76,7 +76,7 @@ def test_a_figure_that_cannot_be_written_costs_no_numbers(
     assert main(["evaluate", str(model), str(drawn), "--sizes=8", "--json", "--png", str(png)]) == 2
     printed = capsys.readouterr()
     assert json.loads(printed.out)["images"] == 40
-    assert printed.err == f"crossres: cannot write {png}: File exists; nothing was changed\n"
+    assert printed.err.endswith(f"\ncrossres: cannot write {png}: File exists; nothing was changed\n")
 
 
 def test_in_bfloat16_on_some_classes_of_the_training_split(model: Path, drawn: Path, capsys: Printed) -> None:
@@ -106,12 +106,13 @@ def test_images_that_are_enlarged_are_reported(model: Path, drawn: Path, tmp_pat
     tiny = [str(model), str(tmp_path / "tiny"), "--split=all", "--json"]
     assert main(["evaluate", *tiny]) == 0
     assert capsys.readouterr().err == (
+        f"{tmp_path}/tiny: 4 classes: bar, cross, disc, frame; all 40 images\n"
         "tiny: 40 of 40 images are smaller than 16 pixels: enlarged, then degraded; --native judges low-resolution "
         "images as they are\n"
     )
     assert main(["evaluate", *tiny, "--native"]) == 0
     native = capsys.readouterr()
-    assert native.err == ""
+    assert native.err.endswith("; all 40 images\n")
     assert main(["evaluate", str(model), str(drawn), "--json"]) == 0
     whole = json.loads(capsys.readouterr().out)
     # Pillow's bicubic is the training's degradation to within rounding
@@ -138,7 +139,7 @@ def test_unreadable_images_are_skipped_and_named(
     assert refused(*words).startswith(f"cannot read image {damaged}: ")
     assert main([*words, "--images.corrupt=skip"]) == 0
     printed = capsys.readouterr()
-    assert printed.err == f"set: 1 unreadable images of the all split left out: {damaged}\n"
+    assert printed.err.startswith(f"set: 1 unreadable images of the all split left out: {damaged}\n")
     assert json.loads(printed.out)["skipped"] == [str(damaged)]
 
 

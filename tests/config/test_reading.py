@@ -366,9 +366,13 @@ def test_a_file_that_cannot_be_read(
         ("a0: &a0 [1, 1]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 40)), "more than"),
         (f"train: {{seed: {'9' * 5000}}}", "not YAML: Exceeds the limit"),
         ("name: " + "x" * 5_000_000, "larger than 4 MB"),
+        ("train.epochs: 2\ntrain: {epochs: 3}", "train.epochs stands twice, also in parts; keep one of them"),
+        ('data: !!int ""', "not YAML: string index out of range"),
+        ('data: !!bool "x"', "not YAML: 'x'"),
+        ('data: !!timestamp "x"', "not YAML: "),
         ("train: {milestones: null}", "train.milestones: expected a list such as [a, b] of a number, got None"),
     ],
-    ids=range(9),
+    ids=range(13),
 )
 def test_what_only_a_mistake_or_an_attack_writes(refused: Refused, text: str, line: str, tmp_path: Path) -> None:
     file = tmp_path / "options.yaml"

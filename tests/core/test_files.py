@@ -16,7 +16,15 @@ import pytest
 import torch
 
 from crossres.core.errors import CrossresError
-from crossres.core.files import decode_bits, encode_bits, load_state, save_state, write_atomically, write_json
+from crossres.core.files import (
+    decode_bits,
+    encode_bits,
+    load_state,
+    read_json,
+    save_state,
+    write_atomically,
+    write_json,
+)
 
 
 @pytest.fixture
@@ -164,6 +172,20 @@ def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
     (tmp_path / f"{parts[0]}.model").mkdir()  # of another name
     write_json(tmp_path / "result.json", {})
     assert sorted(os.listdir(tmp_path)) == sorted([*parts[1:], f"{parts[0]}.model", "result.json"])
+
+
+def test_links_are_written_through_and_what_is_no_file_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "link.json").symlink_to(tmp_path / "far.json")
+    write_json(tmp_path / "link.json", {"a": 1})
+    assert (tmp_path / "link.json").is_symlink()
+    assert read_json(tmp_path / "far.json") == {"a": 1}
+    os.mkfifo(tmp_path / "pipe.json")
+    for act in (lambda path: write_json(path, {}), read_json):
+        with pytest.raises(CrossresError, match=r"pipe\.json is not a file"):
+            act(tmp_path / "pipe.json")
+    (tmp_path / "list.json").write_text("[]")
+    with pytest.raises(CrossresError, match=r"list\.json: not a JSON object: "):
+        read_json(tmp_path / "list.json")
 
 
 def test_json_holds_no_number_that_is_none(tmp_path: Path) -> None:

@@ -117,9 +117,7 @@ def test_splits_by_other_words(tmp_path: Path, train: str, test: str) -> None:
 
 
 def test_a_folder_that_may_be_a_class_or_a_split_is_refused(tmp_path: Path) -> None:
-    fails(
-        fill(tmp_path / "flat", train=2, test=2), "holds test and train with images but no class folders in them: if"
-    )
+    fails(fill(tmp_path / "flat", train=2, test=2), "holds test and train: if they are splits, call them train and")
     both = fill(tmp_path / "both", train__a=2, train__b=1, ant=2, bee=1)
     fails(both, "holds train with class folders and, beside them, ant and bee with images: if the former are splits")
     fails(
@@ -246,14 +244,40 @@ def test_a_file_name_that_is_not_utf8(tmp_path: Path) -> None:
     odd_root.rename(tmp_path)
 
 
-@pytest.mark.parametrize(("train", "test"), [("training_set", "test_set"), ("train_images", "val-images")])
+@pytest.mark.parametrize(
+    ("train", "test"), [("training_set", "test_set"), ("train_images", "val-images"), ("trn", "tst")]
+)
 def test_other_names_of_splits_are_no_classes(tmp_path: Path, train: str, test: str) -> None:
     for split in (train, test):
         fill(tmp_path / split, ant=3, bee=3)
-    fails(tmp_path, r"with the same folders in them: if they are splits, call them train and test")
+    fails(tmp_path, "if they are splits, call them train and test and put a folder for each class into them; if they")
+    fails(fill(tmp_path / "flat", **{train: 2, test: 2}), f"holds {' and '.join(sorted([train, test]))}: if they are")
     fill(tmp_path / "people" / "train_driver", front=2, side=2)
     fill(tmp_path / "people" / "pilot", front=2, side=2)
     assert read(tmp_path / "people", split="all").classes == ["pilot", "train_driver"]
+
+
+def test_splits_are_not_looked_for_below_what_may_be_classes(tmp_path: Path) -> None:
+    wrapped = fill(tmp_path / "wrapped", archive__train__ant=2, archive__test__ant=2, docs=1)
+    fails(wrapped, r"wrapped/archive holds test and train: if it is the data set, give it; else put the splits above")
+    inverted = fill(tmp_path / "inverted", ant__train=2, ant__test=1, bee__train=2, bee__test=1)
+    fails(inverted, r"inverted/ant holds test and train: .* the classes, as in train/CLASS")
+
+
+def test_nothing_vanishes_without_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = fill(tmp_path / "set", ant=3, bee=3)
+    fill(root, **{".net": 2})
+    assert read(root, split="train").ignored == [f"{root}/.net"]
+    (root / "cat").symlink_to(tmp_path / "gone")
+    fails(root, "set/cat is a link to nothing; mend it or remove it")
+    (root / "cat").unlink()
+
+    def closed(folder: Path, onerror: Any, **_: Any) -> Any:
+        onerror(PermissionError(13, "Permission denied", str(folder)))
+        return iter(())
+
+    monkeypatch.setattr("crossres.data.folder.os.walk", closed)
+    fails(root, "cannot read .*: Permission denied; no image is left out")
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:

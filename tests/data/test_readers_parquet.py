@@ -110,6 +110,23 @@ def test_class_label_names(tmp_path: Path) -> None:
     train, test = (read(tmp_path, split=split) for split in ("train", "test"))
     assert train.classes == test.classes == ["ant", "bee", "cat"]
     assert test.labels.tolist() == [2, 0]  # by name, though the file counts otherwise
+    # of two normalisations of Unicode as well
+    shard(tmp_path / "names" / "train.parquet", [0, 1], names=["caf\u00e9", "tea"])
+    shard(tmp_path / "names" / "test.parquet", [0, 1], names=["tea", "cafe\u0301"])
+    assert read(tmp_path / "names", split="test").labels.tolist() == [1, 0]
+
+
+def test_what_is_not_read_is_named(tmp_path: Path) -> None:
+    for name in ("train", "test", "dev", "extra-00000-of-00001"):
+        shard(tmp_path / f"{name}.parquet", [0, 1])
+    for split in ("train", "test"):
+        left = sorted(Path(file).name for file in read(tmp_path, split=split).ignored)
+        assert left == ["dev.parquet", "extra-00000-of-00001.parquet"]
+    (tmp_path / "train" / "ant").mkdir(parents=True)
+    (tmp_path / "train" / "ant" / "0.png").write_bytes(png(3))
+    fails(
+        tmp_path, r"holds .*parquet and, beside it, 1 images in folders, first .*train/ant/0\.png: give the parquet"
+    )
 
 
 def test_string_labels(tmp_path: Path) -> None:

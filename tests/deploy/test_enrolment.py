@@ -276,3 +276,13 @@ def test_mistakes_end_in_one_line(
     assert "\n" not in str(raised.value)
     assert Path("G").read_bytes() == enrolled.read_bytes()
     assert not Path("new").exists()
+
+
+def test_folders_of_file_servers_and_splits_are_nobody(people: Path, model: str, tmp_path: Path) -> None:
+    shutil.copytree(people / "known", tmp_path / "set")
+    (tmp_path / "set" / "@eaDir").mkdir()
+    shutil.copy(next((people / "known" / "bar").iterdir()), tmp_path / "set" / "@eaDir")
+    assert enroll(Enroll(gallery=str(tmp_path / "g"), model=model, people=str(tmp_path / "set")))["identities"] == 3
+    (tmp_path / "set").rename(tmp_path / "train")
+    with pytest.raises(CrossresError, match=r"holds the split train; enroll people from .*/train$"):
+        enroll(Enroll(gallery=str(tmp_path / "new"), model=model, people=str(tmp_path)))

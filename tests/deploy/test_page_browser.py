@@ -169,14 +169,11 @@ def test_what_cannot_be_read_is_said_and_the_next_photo_is(
     jpeg = photo(tmp_path / "cut.jpg", 64, 64)
     jpeg.write_bytes(jpeg.read_bytes()[:1500])
     (tmp_path / "junk.png").write_bytes(b"MZ no image")
-    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "green")]
-    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
     Image.new("1", (10_000, 10_000)).save(tmp_path / "large.png")
     good = photo(tmp_path / "good.png", 16, 16)
     for name, why in {
         "cut.jpg": "cut.jpg: image file is truncated",
         "junk.png": "junk.png: not an image",
-        "moving.gif": "moving.gif: holds 2 frames; give one of them as an image",
         "large.png": "large.png: 10000x10000 pixels are more than 50 million; crop or shrink it",
         photo(tmp_path / "dot.png", 1, 1).name: "dot.png: 1x1 pixels are too few; give at least 4x4",
     }.items():

@@ -73,11 +73,20 @@ def test_the_same_photo_as_path_bytes_pillow_and_pixels(both: tuple[Recognizer, 
     assert [answer.name for answer in both[1].predict(tmp_path)] == [str(path)]
 
 
-def test_a_pickled_one_answers_alike(both: tuple[Recognizer, Recognizer], student: Path, onnx_file: Path) -> None:
+def test_a_pickled_one_answers_alike(
+    both: tuple[Recognizer, Recognizer],
+    student: Path,
+    onnx_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
     photo = RNG.integers(0, 256, (16, 16, 3), dtype=np.uint8)
     for path in (student, onnx_file):
-        recognizer = Recognizer.load(path)
-        again = pickle.loads(pickle.dumps(recognizer))
+        monkeypatch.chdir(path.parent)
+        recognizer = Recognizer.load(path.name)
+        pickled = pickle.dumps(recognizer)
+        monkeypatch.chdir(tmp_path)
+        again = pickle.loads(pickled)
         assert again.predict(photo)[0].embedding.tobytes() == recognizer.predict(photo)[0].embedding.tobytes()
     with pytest.raises(pickle.PicklingError, match="load it in each process"):
         pickle.dumps(Recognizer(both[1]._engine, "here"))

@@ -16,7 +16,7 @@ from crossres.config.experiment import Experiment
 from crossres.config.reading import of_run
 from crossres.config.record import sha256, to_yaml
 from crossres.core.errors import CrossresError, needs, one_line
-from crossres.core.files import SAFE, write_atomically
+from crossres.core.files import SAFE, read_json, write_atomically
 from crossres.core.progress import Overview
 
 #: Runs as they end, each with its result or ``{name, error}``.
@@ -100,7 +100,7 @@ def _carry_out(
     where = ""
     try:
         _train(run.config, command)
-        document: dict[str, Any] = json.loads((run.config.folder / "result.json").read_text())
+        document: dict[str, Any] = read_json(run.config.folder / "result.json")
         for part, name, options in judgements_of(grid, run):
             where = f"{part}.{name}: "
             judged = json.loads(command(options, "--json"))

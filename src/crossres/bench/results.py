@@ -1,6 +1,5 @@
 """Results of runs: which are of one experiment, what a method gains over another, paired by seed."""
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -15,7 +14,7 @@ from crossres.config.experiment import Distill, Faces
 from crossres.config.old import upgraded
 from crossres.config.record import to_dict
 from crossres.core.errors import CrossresError
-from crossres.core.files import decode_bits
+from crossres.core.files import decode_bits, read_json
 from crossres.core.types import Bools
 from crossres.losses import LOSSES
 from crossres.losses.options import reads
@@ -39,10 +38,7 @@ def read_results(folder: str | Path) -> list[dict[str, Any]]:
         raise CrossresError(f"no such folder: {folder}")
     results = []
     for path in sorted(folder.glob("*.json")):
-        try:
-            document = json.loads(path.read_text())
-        except ValueError as error:
-            raise CrossresError(f"{path}: not JSON: {error}") from None
+        document = read_json(path)
         if document.get("task") in ("distill", "faces distill"):
             results.append(document)
     return results

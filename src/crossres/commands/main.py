@@ -98,8 +98,8 @@ def _end_with_parent() -> None:
 
 def _failed(message: str) -> int:
     """Print an error in one line, with the number of the process where there are several; return 2."""
-    rank = int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0)
-    print(f"crossres{f' (process {rank})' if rank else ''}: {visible(one_line(message))}", file=sys.stderr)
+    rank = os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or "0"
+    print(f"crossres{f' (process {rank})' if rank != '0' else ''}: {visible(one_line(message))}", file=sys.stderr)
     return 2
 
 

@@ -70,7 +70,7 @@ def parse(kind: type[Any], words: Sequence[str]) -> Request:
     for name, values in lists.items():
         # an option of several values may be given several times
         request.words[name] = (
-            values[0] if len(values) == 1 else json.dumps([v for text in values for v in _split(text)])
+            values[0] if len(values) == 1 else json.dumps([v for text in values for v in _split(text)], default=str)
         )
     _place(kind, plain, request.words)
     kept = ("--resume", "--trust_code")
@@ -104,12 +104,12 @@ def _tokens(kind: type[Any], words: Sequence[str]) -> Iterator[tuple[str | None,
 
 def _split(text: str) -> list[Any]:
     """Return the values of a list as it is written: a,b or [a, b]."""
-    from yaml import YAMLError, safe_load
+    from crossres.config.yaml_file import parse_yaml
 
     try:
-        return list(safe_load(text)) if text.startswith("[") else text.split(",")
-    except YAMLError:
-        raise CrossresError(f"'{text}' is not a list such as [a, b]") from None
+        return list(parse_yaml(text)) if text.startswith("[") else text.split(",")
+    except CrossresError:
+        raise CrossresError(f"'{text:.80}' is not a list such as [a, b]") from None
 
 
 def _is_number(word: str) -> bool:

@@ -41,7 +41,11 @@ def read(
         CrossresError: an unknown option, a wrong type, a missing one, or options that contradict each other, by name.
     """
     try:
-        given = dict(_flattened(kind, upgraded(tree), ""))
+        given: dict[str, Any] = {}
+        for name, value in _flattened(kind, upgraded(tree), ""):
+            if name in given:
+                raise CrossresError(f"{name} stands twice, also in parts; keep one of them")
+            given[name] = value
     except CrossresError as error:
         raise CrossresError(f"{file}: {error}" if file else str(error)) from None
     over = {name: typed(option(kind, name), text, name) for name, text in (words or {}).items()}

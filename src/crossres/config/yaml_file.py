@@ -23,27 +23,35 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
             content = file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
             raise CrossresError(f"larger than {MAX_BYTES // 2**20} MB; options are a few lines")
-        loader = yaml.SafeLoader(content.decode())
-        try:
-            node = loader.get_single_node()
-            if node is not None:
-                _count(node, {}, [])
-            tree = None if node is None else loader.construct_document(node)
-        finally:
-            loader.dispose()
+        tree = parse_yaml(content.decode())
     except FileNotFoundError:
         raise CrossresError(f"no such file: {path}") from None
     except CrossresError as error:
         raise CrossresError(f"{path}: {error}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise CrossresError(f"cannot read {path}: {error}") from None
-    except RecursionError:
-        raise CrossresError(f"{path}: nested in more than {MAX_DEPTH} levels") from None
-    except (yaml.YAMLError, ValueError) as error:  # a ValueError of a number, such as one of thousands of digits
-        raise CrossresError(f"{path}: not YAML: {one_line(error)}") from None
     if not isinstance(tree or {}, dict):
         raise CrossresError(f"{path}: holds no options; write them as 'key: value'")
     return tree or {}
+
+
+def parse_yaml(text: str) -> Any:
+    """Return the values of YAML; CrossresError where `load_yaml` raises one for its text."""
+    loader = yaml.SafeLoader("")
+    try:
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is not None:
+            _count(node, {}, [])
+        return None if node is None else loader.construct_document(node)
+    except RecursionError:
+        raise CrossresError(f"nested in more than {MAX_DEPTH} levels") from None
+    except CrossresError:
+        raise
+    except Exception as error:  # of a number of thousands of digits, or a tag that does not fit its value
+        raise CrossresError(f"not YAML: {one_line(error)}") from None
+    finally:
+        loader.dispose()
 
 
 def _count(node: yaml.Node, counted: dict[int, int], around: list[int]) -> int:

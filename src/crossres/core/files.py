@@ -34,7 +34,8 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any], remedy
     Raises:
         CrossresError: the disk is full or the folder cannot be written; the ``remedy`` is added to the message.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path) if os.path.islink(path) else path)  # a link stays one
+    demand_file(path)
     beside = part_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -105,6 +106,15 @@ def locked(file: Path, busy: str, wait: float = 0) -> Iterator[None]:
 def to_json(document: Any, indent: int | None = None) -> str:
     """Return a document as JSON, which knows neither NaN nor infinity: they are null."""
     return json.dumps(json.loads(json.dumps(document), parse_constant=lambda _: None), indent=indent)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; CrossresError where there is none."""
+    demand_file(path)
+    try:
+        return {**json.loads(path.read_bytes())}
+    except (OSError, RecursionError, TypeError, ValueError) as error:
+        raise CrossresError(f"{path}: not a JSON object: {one_line(error)}") from None
 
 
 def write_json(path: str | Path, document: Any) -> None:

@@ -19,6 +19,8 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".we
 #: Folders that file servers and photo programs put beside one's own. Those that begin with a dot are hidden anyway.
 SIDECARS = {"@eadir", "#recycle", "@recycle", "__macosx", "$recycle.bin", "system volume information"}
 
+_LIKE_SPLIT = re.compile("train|test|trn|tst|(?<![a-z])val")
+
 
 @dataclass(eq=False, repr=False)
 class FileItems:
@@ -82,15 +84,21 @@ def read_folder(root: Path, split: Split, open_set: bool) -> tuple[ImageSet, boo
 
 
 def _refuse_other_splits(root: Path, folders: list[Path]) -> None:
-    """Refuse folders whose names hold a split's word, such as training_set, and that hold the same folders."""
-    words = {folder: set(re.split(r"[^a-z]+", folder.name.lower())) & SPLIT_WORDS.keys() for folder in folders}
-    alike = [folder for folder in folders if words[folder]]
+    """Refuse folders that look like splits: by their names, or as they hold some."""
+    alike = [each for each in folders if _LIKE_SPLIT.search(each.name.lower()) or each.name.lower() in SPLIT_WORDS]
     inside = [set(folders_in(folder)) for folder in alike]
-    if len(alike) > 1 and set.intersection(*inside):
+    if len(alike) > 1 and (len(alike) == len(folders) or set.intersection(*inside)):
         raise CrossresError(
-            f"{root} holds {_listed(alike)} with the same folders in them: if they are splits, call them train and "
-            "test; if they are classes, rename them"
+            f"{root} holds {_listed(alike)}: if they are splits, call them train and test and put a folder for each "
+            "class into them; if they are classes, rename them"
         )
+    for folder in folders:
+        splits = [name for name in folders_in(folder) if name.lower() in SPLIT_WORDS]
+        if len({SPLIT_WORDS[name.lower()] for name in splits}) > 1:
+            raise CrossresError(
+                f"{folder} holds {' and '.join(splits)}: if it is the data set, give it; else put the splits above "
+                "the classes, as in train/CLASS"
+            )
 
 
 def read_loose(root: Path) -> tuple[FileItems, list[str]]:
@@ -119,7 +127,7 @@ def files_below(folder: Path) -> tuple[list[Path], list[Path]]:
         seen.add(place)
         own = Path(parent)
         sidecars += [own / name for name in folders if name.lower() in SIDECARS and images_in(own / name)]
-        folders[:] = sorted(name for name in folders if _is_own(name))
+        folders[:] = sorted(name for name in folders if is_own(name))
         files += [own / name for name in names if name[0] != "."]
     files.sort(key=lambda file: file.parts)
     images = [file for file in files if _is_image(file.name)]
@@ -127,8 +135,12 @@ def files_below(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise CrossresError(f"cannot read {error.filename!s:.200}: {error.strerror}; no image is left out")
+
     try:
-        yield from os.walk(folder, followlinks=True)
+        yield from os.walk(folder, followlinks=True, onerror=refuse)
     except RecursionError:  # of Python before 3.12
         raise CrossresError(f"{folder}: its folders are nested too deep; move the inner ones out") from None
 
@@ -152,11 +164,6 @@ def _layout(root: Path) -> tuple[Path | None, list[Path], list[str]]:
     flat = [folder for folder in plain if folder.name.lower() in SPLIT_WORDS]
     if not named:
         _refuse_other_splits(root, plain)
-        if flat and len(flat) == len(plain) > 1:
-            raise CrossresError(
-                f"{root} holds {_listed(flat)} with images but no class folders in them: if they are splits, put the "
-                "images of each class into a folder named after it; if they are classes, rename them"
-            )
         return None, [], []
     if len(trains) != 1:
         what = f"{_listed(trains)}, two training splits" if trains else f"{_listed(tests)} but no train"
@@ -186,7 +193,8 @@ def _read_classes(folder: Path, root: Path, classes: dict[str, list[str]]) -> Im
     paths: list[str] = []
     labels: list[int] = []
     empty: list[Path] = []
-    ignored = [str(file) for file in images_in(folder)]
+    hidden = [entry for entry in folder.iterdir() if entry.is_dir() and not is_own(entry.name)]
+    ignored = [str(file) for file in [*images_in(folder), *(entry for entry in hidden if files_below(entry)[0])]]
     for label, folders in enumerate(classes.values()):
         for name in folders:
             images, others = files_below(folder / name)
@@ -220,16 +228,20 @@ def _classes_in(folder: Path) -> dict[str, list[str]]:
 
 
 def folders_in(folder: Path) -> list[str]:
+    """Return the names of the folders in a folder; refuse a link to nothing, which may have been one."""
     if not folder.is_dir():
         return []
-    return sorted(entry.name for entry in folder.iterdir() if _is_own(entry.name) and entry.is_dir())
+    own = [entry for entry in folder.iterdir() if is_own(entry.name)]
+    if lost := [entry for entry in own if not entry.exists()]:
+        raise CrossresError(f"{lost[0]} is a link to nothing; mend it or remove it")
+    return sorted(entry.name for entry in own if entry.is_dir())
 
 
 def images_in(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if _is_image(entry.name) and entry.is_file())
 
 
-def _is_own(name: str) -> bool:
+def is_own(name: str) -> bool:
     return name[0] != "." and name.lower() not in SIDECARS
 
 

@@ -317,6 +317,10 @@ def by_name(paths: Sequence[str]) -> dict[str, int]:
     return position | {path: i for i, path in enumerate(paths) if path}
 
 
+#: Classes that are named of a source.
+SHOWN = 8
+
+
 def left_out(splits: Mapping[str, ImageSet]) -> list[str]:
     """Return a line for each kind of file that the reader of these splits left out, with its count and names."""
     # both splits of a folder may list one
@@ -331,3 +335,13 @@ def left_out(splits: Mapping[str, ImageSet]) -> list[str]:
         return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
     return [f"{name}: {len(files)} {what}: {some(files)}" for name, files, what in kinds if files]
+
+
+def understood(source: str, parts: Mapping[str, ImageSet], people: bool = False) -> str:
+    """Say in a line what a source is taken for: the classes (not of people) of its first part, the images of each."""
+    counts = ", ".join(f"{name} {len(images):,}" for name, images in parts.items())
+    if people:
+        return f"{source}: {counts} images"
+    classes = next(iter(parts.values())).classes
+    names = ", ".join(classes[:SHOWN]) + (f" and {len(classes) - SHOWN:,} more" if len(classes) > SHOWN else "")
+    return f"{source}: {len(classes)} classes: {names}; {counts} images"

@@ -21,7 +21,7 @@ from crossres.core.errors import (
 )
 from crossres.core.types import Bools, Int64s
 from crossres.data.decode import Limits, check_limits
-from crossres.data.folder import folders_in, images_in, read_folder, read_loose
+from crossres.data.folder import files_below, read_folder, read_loose
 from crossres.data.groups import groups_of_files
 from crossres.data.images import ArrayItems, ImageSet, Items
 from crossres.data.shards import (
@@ -159,9 +159,9 @@ def _locate(source: str | Path | Sequence[str | Path]) -> tuple[Path, list[Path]
     if not path.is_dir():
         _require_parquet(path)
     shards = find_shards(path)
-    beside = [name for name in folders_in(path) if images_in(path / name)] if shards and path.is_dir() else []
-    if beside:
-        both = f"{path} holds {shards[0].name} and, beside it, the folder {beside[0]} of images ({len(beside)} such)"
+    images = files_below(path)[0] if shards and path.is_dir() else []
+    if beside := [image for image in images if image.parent != path]:
+        both = f"{path} holds {shards[0].name} and, beside it, {len(beside)} images in folders, first {beside[0]}"
         raise CrossresError(f"{both}: give the parquet file, or move one of both away")
     return (path.resolve() if shards and path.is_dir() else path), shards
 
@@ -225,6 +225,8 @@ def _read_parquet(
     items = pack(shards, pick_image(shards, image), **stored)
     images = ImageSet(items, labels, classes, name)
     images.groups = groups_in(shards, group) if group else None
+    read = [*train.paths, *(test_paths or [])]
+    images.ignored = [str(path) for path in paths if path not in read]
     return images, test_paths is None
 
 
@@ -259,7 +261,7 @@ def _read_labels(shards: Shards, column: str) -> tuple[Int64s, list[str]]:
             if len(set(names)) < len(names):
                 twice = next(name for name in names if names.count(name) > 1)
                 raise CrossresError(f"two classes are called '{twice}': class names should differ")
-            return values, list(names)
+            return values, [composed(name) for name in names]
     distinct, labels = np.unique(values, return_inverse=True)
     return labels.reshape(-1), [str(value) for value in distinct.tolist()]
 

@@ -15,8 +15,9 @@ from crossres.config.deployment import Enroll, Identify, Reader, Verify
 from crossres.core.errors import CrossresError
 from crossres.core.types import Bools, Float32s
 from crossres.data.faces import read_pairs
-from crossres.data.folder import IMAGE_SUFFIXES, read_loose
+from crossres.data.folder import IMAGE_SUFFIXES, folders_in, is_own, read_loose
 from crossres.data.images import ImageSet
+from crossres.data.splits import SPLIT_WORDS
 from crossres.deploy.gallery import Gallery, cosine, identity_of
 from crossres.deploy.gallery_file import is_name, locked
 from crossres.deploy.photos import no_image, photos_below
@@ -79,7 +80,9 @@ def people_in(folder: Path, *, flat: bool = False) -> list[tuple[str, Path]]:
     """
     if not folder.is_dir():
         raise CrossresError(f"{folder}: not a folder")
-    inside = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    inside = sorted(entry for entry in folder.iterdir() if is_own(entry.name))
+    if splits := [entry.name for entry in inside if entry.name.lower() in SPLIT_WORDS and folders_in(entry)]:
+        raise CrossresError(f"{folder} holds the split {splits[0]}; enroll people from {folder / splits[0]}")
     loose = [(entry.stem, entry) for entry in inside if entry.is_file() and entry.suffix.lower() in IMAGE_SUFFIXES]
     below = [(entry.name, photo) for entry in inside if entry.is_dir() for photo in photos_below(entry)]
     if loose and below and not flat:

@@ -34,7 +34,7 @@ def read_photo(source: Source, name: str = "", limits: Limits = None) -> Pixels:
 
     It may be a path, an open file or its bytes, a Pillow image, or pixels: uint8 (H, W), (H, W, 3) or (H, W, 4).
     Of pixels of more than 8 bits ``limits`` are the values of black and white.
-    CrossresError: not an image, a damaged or animated one, more than `MAX_PIXELS` pixels, or another type.
+    CrossresError: not an image, a damaged one, more than `MAX_PIXELS` pixels, or another type.
     """
     name = name or (str(source) if isinstance(source, (str, Path)) else "image")
     if isinstance(source, np.ndarray):
@@ -77,9 +77,6 @@ def _decoded(image: Image.Image, name: str, limits: Limits) -> Pixels:
     if width * height > MAX_PIXELS:
         pixels = f"{width}x{height} pixels are more than {MAX_PIXELS // 10**6} million"
         raise CrossresError(f"{name}: {pixels}; crop or shrink it")
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format != "MPO":  # a phone's JPEG with a second picture: the first one is the photo
-        raise CrossresError(f"{name}: holds {frames} frames; give one of them as an image")
     return np.asarray(to_rgb(image, limits))
 
 

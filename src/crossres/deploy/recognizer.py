@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -179,7 +180,8 @@ class Recognizer:
 
             engine = TorchEngine(path, trust_code=trust_code, onnx_input=onnx_input)
         loaded = cls(engine, str(path))
-        loaded._load = partial(cls.load, path, threads=threads, trust_code=trust_code, onnx_input=onnx_input)
+        place = os.path.abspath(path) if os.path.exists(path) else path
+        loaded._load = partial(cls.load, place, threads=threads, trust_code=trust_code, onnx_input=onnx_input)
         return loaded
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -8,7 +8,7 @@ from crossres.config.judging import Evaluate
 from crossres.config.record import base_name
 from crossres.core.devices import Device
 from crossres.core.errors import CrossresError
-from crossres.data.images import ImageSet, left_out
+from crossres.data.images import ImageSet, left_out, understood
 from crossres.evaluation.accuracy import commonest_share, confusion_matrix, measure
 from crossres.evaluation.classes import labels_of
 from crossres.evaluation.discrepancy import discrepancy, natural_sets
@@ -34,7 +34,7 @@ def evaluate(options: Evaluate) -> dict[str, Any]:
     encoder = from_pretrained(options.model, trust_code=options.trust_code)
     device = device_of(options, encoder)
     images = read_split(options, options.split, encoder)
-    note(*left_out({options.split: images}))
+    note(*left_out({options.split: images}), understood(options.data, {options.split: images}))
     result = {"model": base_name(options.model), **evaluate_encoder(encoder, images, options, device)}
     result["precision"] = device.precision
     if options.natural:

@@ -12,7 +12,7 @@ from crossres.config.record import base_name
 from crossres.core.errors import CrossresError
 from crossres.data.face_sets import read_bin, read_face_set
 from crossres.data.faces import Pairs, Search, both_splits, draw_pairs, first_image_search, read_pairs
-from crossres.data.images import ImageSet, left_out
+from crossres.data.images import ImageSet, left_out, understood
 from crossres.data.splits import SPLIT_SEED, OwnSplits, Split, hold_out_people, people_in_both
 from crossres.evaluation.prepare import held_out_share, note, read_split
 from crossres.models.encoder import Encoder
@@ -101,7 +101,8 @@ def _read_test(options: EvaluateFaces, encoder: Encoder) -> FaceTest:
                 f"--split {options.split}: the model was trained on most of these people, so the figures will look "
                 "better than they are"
             )
-    note(*left_out({options.split or "test": images}))
+    parts: dict[str, ImageSet] = {options.split or "test": images}
+    note(*left_out(parts), understood(options.data, parts, people=True))
     pairs = read_pairs(options.pairs, images) if options.pairs else draw_pairs(images, DRAWN, 0)
     searched = images.class_counts.max() > 1 and not options.pairs_only
     if not searched and not options.pairs_only:

@@ -188,16 +188,21 @@ def _read_config(path: Path) -> dict[str, Any]:
             f"install the crossres that wrote it ({config.get('crossres_version', 'unknown')})"
         )
     architecture, classes, mean, std = (config[key] for key in ("architecture", "classes", "mean", "std"))
+    lr_size, limits = config.get("lr_size"), config.get("range") or []
+    sizes = lr_size if isinstance(lr_size, list) else [lr_size, lr_size]
     sound = (
         isinstance(architecture, dict)
         and _is_count(architecture.get("embedding_dim"), WIDEST)
-        and _is_count(config["input_size"], LARGEST_SIDE)
-        and all(isinstance(values, list) for values in (classes, mean, std))
+        and len(sizes) == 2
+        and all(_is_count(size, LARGEST_SIDE) for size in (config["input_size"], config.get("hr_size"), *sizes))
+        and all(isinstance(values, list) for values in (classes, mean, std, limits))
         and all(isinstance(name, str) for name in classes)
         and all(isinstance(value, (int, float)) and abs(value) < 1e6 for value in (*mean, *std))
+        and all(isinstance(value, (int, float)) for value in (*limits, config.get("test_fraction") or 0))
     )
     if not sound:
-        raise CrossresError(f"{path} is broken: its architecture, classes, input_size, mean or std cannot be right")
+        what = "architecture, classes, sizes, mean, std, range or test_fraction"
+        raise CrossresError(f"{path} is broken: its {what} cannot be right")
     return config
 
 

@@ -15,7 +15,8 @@ from crossres.config.judging import Evaluate, Report
 from crossres.config.options import TestImages
 from crossres.config.record import base_name, to_dict
 from crossres.core.devices import resolve_device
-from crossres.core.errors import CrossresError
+from crossres.core.errors import CrossresError, demand_file
+from crossres.core.files import read_json
 from crossres.core.progress import Progress
 from crossres.core.types import Outputs
 from crossres.data.degradation import Degradation, Size
@@ -75,14 +76,15 @@ class FinishedRun:
         options = shared.options
         self.config: Experiment = read_run_on(folder, options.data)
         try:
-            self.document: dict[str, Any] = json.loads((folder / "result.json").read_text())
-        except (OSError, ValueError):
+            self.document: dict[str, Any] = read_json(folder / "result.json")
+        except CrossresError:
             remedy = f"finish it first: {self.config.command} --resume {folder}"
             raise CrossresError(f"{folder} has no readable result.json; {remedy}") from None
         try:
+            demand_file(folder / "metrics.jsonl")
             lines = (folder / "metrics.jsonl").read_text().splitlines()
-            self.epochs: list[dict[str, Any]] = [json.loads(line) for line in lines if line.strip()]
-        except (OSError, ValueError):
+            self.epochs: list[dict[str, Any]] = [{**json.loads(line)} for line in lines if line.strip()]
+        except (CrossresError, OSError, TypeError, ValueError):
             self.epochs = []
             self.notes.append("The run's folder has no readable metrics.jsonl, so the page has no learning curves.")
         memory = TestImages(memory_mb=self.config.images.memory_mb)

@@ -1,24 +1,8 @@
 """What a training says of its images before its first step."""
 
-from crossres.config.experiment import Experiment
 from crossres.core.progress import Progress
 from crossres.data.decode import FLAT
-from crossres.data.images import ImageSet
 from crossres.data.loader import Loader
-from crossres.training.task import ImageSets
-
-#: Classes that are named.
-SHOWN = 8
-
-
-def understood(config: Experiment, sets: ImageSets) -> str:
-    """Say in a line what the data are taken for."""
-    classes = sets.train.classes
-    counts = ", ".join(f"{name} {len(part):,}" for name, part in sets._asdict().items() if isinstance(part, ImageSet))
-    if config.faces:
-        return f"{config.data}: {counts} images"
-    names = ", ".join(classes[:SHOWN]) + (f" and {len(classes) - SHOWN:,} more" if len(classes) > SHOWN else "")
-    return f"{config.data}: {len(classes)} classes: {names}; {counts} images"
 
 
 def say_flat(train: Loader, progress: Progress) -> None:

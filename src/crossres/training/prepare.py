@@ -19,7 +19,7 @@ from crossres.core.errors import CrossresError, one_line
 from crossres.core.progress import Progress
 from crossres.data.decode import extremes
 from crossres.data.degradation import Degradation, Size, check_size
-from crossres.data.images import ImageSet
+from crossres.data.images import ImageSet, understood
 from crossres.data.loader import Loader
 from crossres.data.natural import APART, NaturalPairs
 from crossres.data.splits import SPLIT_SEED
@@ -34,7 +34,7 @@ from crossres.models.stages import capture_maps, paired_stages
 from crossres.models.teachers import StoredBackbone, stored_outputs
 from crossres.models.weights import weights_sha256
 from crossres.training.distiller import Distiller, build_losses
-from crossres.training.images import count_copies, say_flat, understood
+from crossres.training.images import count_copies, say_flat
 from crossres.training.networks import build_student, build_teacher, check_networks, own_size, placed
 from crossres.training.task import ImageSets, PreparedRun, Task
 
@@ -108,7 +108,8 @@ def read_images(
     """
     sets = task.images(progress)
     train = sets.train
-    progress.say(understood(config, sets))
+    parts = {name: part for name, part in sets._asdict().items() if isinstance(part, ImageSet)}
+    progress.say(understood(config.data, parts, people=config.faces is not None))
     if len(train) < 2:
         raise CrossresError(f"{config.data}: {len(train)} training image; training needs at least 2")
     chosen = config.hr_size

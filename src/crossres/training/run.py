@@ -2,7 +2,6 @@
 
 import atexit
 import gc
-import json
 import logging
 import os
 import shlex
@@ -24,7 +23,7 @@ from crossres.config.reading import from_config
 from crossres.config.record import sha256, to_yaml
 from crossres.core.devices import Device, resolve_device, sharing_cores
 from crossres.core.errors import CrossresError
-from crossres.core.files import load_state, locked, write_atomically
+from crossres.core.files import load_state, locked, read_json, write_atomically
 from crossres.core.progress import Progress
 from crossres.losses.options import reads
 from crossres.models.encoder import Encoder
@@ -193,7 +192,7 @@ def _with_teacher(config: Experiment, teacher: Encoder | None) -> Experiment:
 def _finished(config: Experiment, quiet: bool) -> dict[str, Any]:
     """Return the result of a finished run, which is the same experiment."""
     path = config.folder / "result.json"
-    result = dict(json.loads(path.read_text()))
+    result = read_json(path)
     if result.get("config_sha256") != sha256(config):
         raise CrossresError(f"{config.folder} holds another finished experiment; use --overwrite or another --name")
     Progress(quiet=quiet).say(f"{config.folder} is finished; its numbers are in {path}")
@@ -224,7 +223,7 @@ def _alone(folder: Path) -> Iterator[Callable[[], None]]:
         begin = cache(lambda: held.enter_context(locked(folder / ".lock", busy)))
         # the first of a run's processes holds the lock
         ranks = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
-        if folder.is_dir() and not any(int(os.environ.get(name) or 0) for name in ranks):
+        if folder.is_dir() and all((os.environ.get(name) or "0") == "0" for name in ranks):
             begin()
         yield begin
 
