@@ -103,6 +103,7 @@ def world(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "recipes", here / "recipes")
     for split, letters in (("train", ascii_lowercase[:20]), ("test", ascii_lowercase[20:])):
         draw_people(here / "people" / split, *(f"person-{letter}" for letter in letters))
+    shutil.copytree(here / "people" / "test", here / "portraits")
     shutil.copytree(here / "people" / "test" / "person-z", here / "probes")
     draw_people(here / "strangers", "x", "y")
     same = "".join(f"person-{letter} 1 2\n" for letter in ascii_lowercase[20:])
