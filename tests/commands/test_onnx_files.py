@@ -68,8 +68,8 @@ def test_a_student_knows_what_its_teachers_file_expects(tmp_path: Path, capsys: 
         printed = capsys.readouterr()
         return json.loads(printed.out)["rows"][0]["verification"], printed.err
 
-    known, nothing = judged("--gallery", teacher)
-    assert nothing == ""
+    known, notes = judged("--gallery", teacher)
+    assert notes == "digits: test 2,500 images\n"
     declared = ["--onnx_input.highest", 1, "--onnx_input.mean", "[0.5,0.4,0.3]"]
     assert known == judged("--gallery", teacher, *declared)[0]
     assert "is not the model that" in judged("--gallery", teacher, "--onnx_input.highest", 255)[1]
