@@ -114,7 +114,9 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         assert printed.out == ""
         assert line.startswith("crossres: ")
         # what a training says before it is refused
-        known = re.compile(r"epoch |no teacher is given: |.*[;:] (train|test|all) [0-9,]+.* images$")
+        known = re.compile(
+            r"epoch |no teacher is given: |validation is small |.*[;:] (train|test|all) [0-9,]+.* images$"
+        )
         assert all(known.match(earlier) for earlier in before)
         return line.removeprefix("crossres: ")
 

@@ -428,7 +428,7 @@ def interrupted(drawn: Path, drawn_teacher: Path, tmp_path_factory: pytest.TempP
         text=True,
     )
     assert process.stderr is not None
-    lines = [process.stderr.readline() for _ in ("images", "first epoch")]
+    lines = [process.stderr.readline() for _ in ("images", "validation", "first epoch")]
     process.send_signal(signal.SIGINT)
     rest = process.communicate(timeout=60)[1]
     return Interrupted(folder / "runs" / "student", process.returncode, [*lines, *rest.splitlines(keepends=True)])
@@ -436,8 +436,9 @@ def interrupted(drawn: Path, drawn_teacher: Path, tmp_path_factory: pytest.TempP
 
 def test_ctrl_c_says_how_to_resume(interrupted: Interrupted) -> None:
     assert interrupted.code == 130
-    images, *epochs, last = interrupted.lines
+    images, small, *epochs, last = interrupted.lines
     assert images.endswith(" images\n")
+    assert small.startswith("validation is small (")
     assert all(line.startswith("epoch ") for line in epochs)
     assert last == "stopped; go on with: crossres distill --resume runs/student\n"
     assert sorted(os.listdir(interrupted.folder)) == [".lock", "config.yaml", "metrics.jsonl", "state.pt"]

@@ -15,14 +15,14 @@ from crossres.evaluation.accuracy import METRICS, confusion_matrix, measure, rig
 
 
 def naive_topk(logits: np.ndarray, label: np.ndarray, k: int) -> float:
-    """The percentage of rows where fewer than k other logits are at least as large as the label's."""
+    """The percentage of rows where fewer than k other logits are larger than the label's, or equal and before it."""
     right = 0
     for row, true in zip(logits.tolist(), label.tolist(), strict=True):
         rivals = 0
         for c, score in enumerate(row):
             # NaN is comparable to nothing and so never beaten
-            if c != true and (score >= row[true] or math.isnan(score) or math.isnan(row[true])):
-                rivals += 1
+            larger = score > row[true] or (score == row[true] and c < true)
+            rivals += larger or math.isnan(score) or math.isnan(row[true])
         right += rivals < k
     return 100 * right / len(label)
 
@@ -63,11 +63,20 @@ def test_topk_is_what_sorting_says_where_nothing_is_tied() -> None:
         assert topk_accuracy(torch.from_numpy(logits), torch.from_numpy(label), k) == pytest.approx(expected)
 
 
-def test_a_network_that_says_nothing_scores_nothing() -> None:
-    label = torch.arange(4)
-    for value in (0.0, float("nan"), float("inf")):
-        assert topk_accuracy(torch.full((4, 10), value), label) == 0.0
-        assert topk_accuracy(torch.full((4, 10), value), label, 5) == 0.0
+@pytest.mark.parametrize("kind", ["random", "tied", "constant"])
+def test_one_rule_breaks_ties_in_accuracy_confusion_and_answers(kind: str) -> None:
+    rng = np.random.default_rng(3)
+    values = {"random": rng.normal(size=(97, 6)), "tied": rng.integers(0, 3, (97, 6)), "constant": np.ones((97, 6))}
+    logits, label = torch.from_numpy(values[kind].astype(np.float32)), torch.from_numpy(rng.integers(0, 6, 97))
+    right = right_at_k(logits, label)
+    assert right.tolist() == (logits.argmax(1) == label).tolist()
+    assert np.array_equal(logits.argmax(1).numpy(), logits.numpy().argmax(1))  # as a recognizer takes it
+    assert int(confusion_matrix(logits.argmax(1), label, 6).trace()) == int(right.sum())
+
+
+def test_what_is_not_a_number_scores_nothing() -> None:
+    for k in (1, 5):
+        assert topk_accuracy(torch.full((4, 10), float("nan")), torch.arange(4), k) == 0.0
 
 
 def test_topk_of_no_more_classes_than_k_is_full() -> None:
@@ -97,7 +106,7 @@ def test_what_cannot_be_scored_is_refused_in_a_line(logits: torch.Tensor, label:
 def test_a_metric_of_your_own_is_measured_beside_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     logits, label = torch.eye(8)[[0, 1, 2, 0]], torch.tensor([0, 1, 3, 3])
     before = measure(logits, label)
-    assert (before["top1"], before["top5"]) == (50.0, 50.0)
+    assert (before["top1"], before["top5"]) == (50.0, 100.0)
     monkeypatch.setitem(METRICS, "wrong", lambda logits, label: float((logits.argmax(1) != label).sum()))
     assert measure(logits, label) == {**before, "wrong": 2.0}
 

@@ -152,6 +152,7 @@ def test_predict_in_bfloat16_is_close_and_float32(network: Encoder) -> None:
     assert low.dtype == torch.float32
     torch.testing.assert_close(low, logits_of(network, served), rtol=0.1, atol=0.1)
     assert not torch.equal(low, logits_of(network, served))
+    assert not torch.equal(low, low.bfloat16().float())  # logits of bfloat16 would tie
 
 
 def test_the_embeddings_are_the_encoders_at_its_low_resolution(network: Encoder) -> None:

@@ -113,6 +113,20 @@ def test_the_best_on_validation_is_saved(make: Any, runs: Any, prepared: Any, pa
     assert not torch.equal(saved["classifier.weight"], recorder.weights[3]["classifier.weight"])
 
 
+@pytest.mark.parametrize(("cases", "chosen"), [(16, 2), (64, 1), (10_000, 1)])
+def test_an_epoch_is_saved_for_the_last_only_where_chance_does_not_explain_it(
+    make: Any, prepared: Any, monkeypatch: pytest.MonkeyPatch, cases: int, chosen: int
+) -> None:
+    run, loop = prepared(make(train_epochs=2))
+    monkeypatch.setattr(run.task, "cases", lambda _: cases)
+    # two standard errors of 80 % are 20 points of 16 images and 10 of 64
+    loop.rows, loop.epoch = [{"val_top1": 95.0}, {"val_top1": 80.0}], 2
+    loop.best, loop.best_epoch, loop.best_accuracy = {}, 1, 95.0
+    loop.choose()
+    assert loop.best_epoch == chosen
+    assert bool(loop.best) == (chosen == 2)
+
+
 def test_without_a_validation_split_the_last_epoch_is_kept(make: Any, runs: Any) -> None:
     config = make(train_val_fraction=0.0, train_epochs=2)
     result = distill(config, quiet=True)

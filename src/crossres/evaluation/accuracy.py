@@ -12,7 +12,7 @@ from crossres.core.errors import CrossresError
 def right_at_k(logits: Tensor, label: Tensor, k: int = 1) -> Tensor:
     """Return bool (N,): whether each sample's label is among its k largest logits.
 
-    A tie at the k-th place counts against the sample, so that constant logits do not score.
+    Of equal logits the first is the larger, as ``argmax`` takes it: one rule for accuracy, confusion and answers.
 
     Args:
         logits: (N, C).
@@ -32,8 +32,10 @@ def right_at_k(logits: Tensor, label: Tensor, k: int = 1) -> Tensor:
     if low < 0 or high >= logits.shape[1]:
         wrong = low if low < 0 else high
         raise CrossresError(f"accuracy: label {wrong} is out of range for {logits.shape[1]} classes")
-    # NaN logits compare false: they must not count as ranked behind
-    return (~(logits < logits.gather(1, label[:, None]))).sum(1) <= k
+    column = label[:, None]
+    own, before = logits.gather(1, column), torch.arange(logits.shape[1], device=logits.device) < column
+    # NaN compares false: it must not count as ranked behind
+    return (~(logits <= own) | ((logits == own) & before)).sum(1) < k
 
 
 def topk_accuracy(logits: Tensor, label: Tensor, k: int = 1) -> float:

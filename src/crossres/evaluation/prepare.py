@@ -160,8 +160,12 @@ def batch_outputs(
     encoder.eval()
     try:
         for batch in loader.ordered(batch_size=batch_size):
-            with torch.inference_mode(), autocast():
-                outputs: Outputs = encoder(batch.lr)
+            with torch.inference_mode():
+                with autocast():
+                    outputs: Outputs = encoder(batch.lr)
+                if encoder.classifier is not None:  # in bfloat16 logits tie
+                    embedding = outputs.embedding.to(encoder.classifier.weight.dtype)
+                    outputs = replace(outputs, logits=encoder.classifier(embedding))
             yield outputs
     finally:
         encoder.train(training)

@@ -85,7 +85,7 @@ def trained(run: FinishedRun) -> Block:
         "Schedule": f"{train.epochs} epochs, batch {train.batch_size}, {train.schedule.replace('_', ' ')}",
         "Optimiser": f"{train.optimizer}, learning rate {train.learning_rate:g}, decay {train.weight_decay:g}",
         "Seed": str(document["seed"]),
-        "Saved": f"epoch {document['best_epoch']}, the best on validation; judged here",
+        "Saved": f"epoch {document['best_epoch']} of {document['epochs']}; judged here",
         "Time": f"{clock(document['seconds'])}, {speed}",
         "Machine": f"{document['machine']['processor']}, {document['machine']['threads']} thread(s)",
         "Versions": ", ".join(versions),

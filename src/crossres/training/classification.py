@@ -16,7 +16,7 @@ from crossres.evaluation.prepare import Autocast, logits_of, read_split
 from crossres.losses.options import reads
 from crossres.models.encoder import Encoder
 from crossres.training.natural import with_natural
-from crossres.training.task import ImageSets, Task
+from crossres.training.task import ImageSets, Task, saved
 
 
 class Classification(Task):
@@ -68,6 +68,5 @@ class Classification(Task):
         return {**measure(logits, test.label), "commonest": commonest_share(test.label), "right": right}
 
     def summary(self, result: dict[str, Any]) -> str:
-        last, best = result["top1_last"], result["top1_best_val"]
         beside = beside_top1(result, "_best_val")
-        return f"test top-1 {last:.2f} % (last epoch), {best:.2f} % (best on validation){'; ' * bool(beside)}{beside}"
+        return f"test {saved('top-1 {:.2f} %', result, ['top1'])}{'; ' * bool(beside)}{beside}"

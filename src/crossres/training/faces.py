@@ -17,7 +17,7 @@ from crossres.evaluation.prepare import Autocast, embeddings_of, read_split
 from crossres.evaluation.verification import best_threshold, similarities, verify
 from crossres.losses.options import needs_label, reads
 from crossres.models.encoder import Encoder
-from crossres.training.task import ImageSets, Task
+from crossres.training.task import ImageSets, Task, saved
 
 
 class FaceTask(Task):
@@ -68,6 +68,10 @@ class FaceTask(Task):
         verified = verify(embedding, embedding, self.val_pairs, resamples=0)
         return {"val_auc": verified["auc"], "val_accuracy": verified["accuracy_best"]}
 
+    def cases(self, val: Loader) -> int:  # noqa: ARG002
+        same = int(self.val_pairs.same.sum())
+        return min(same, len(self.val_pairs) - same)
+
     def judge(self, encoder: Encoder, test: Loader, val: Loader | None, autocast: Autocast) -> dict[str, Any]:
         assert val is not None
         embedding, chooses = (embeddings_of(encoder, loader, autocast) for loader in (test, val))
@@ -89,11 +93,7 @@ class FaceTask(Task):
         return result
 
     def summary(self, result: dict[str, Any]) -> str:
-        last, best = (
-            f"{result[f'accuracy_{which}']:.2f} % accuracy, {result[f'auc_{which}']:.2f} % AUC"
-            for which in ("last", "best_val")
-        )
-        return f"test pairs {last} (last epoch), {best} (best on validation)"
+        return f"test pairs {saved('{:.2f} % accuracy, {:.2f} % AUC', result, ['accuracy', 'auc'])}"
 
 
 def read_people(config: Experiment) -> tuple[ImageSet, ImageSet]:

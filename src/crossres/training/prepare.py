@@ -44,6 +44,8 @@ MIXED = 32
 LARGE = 256
 #: Training images whose extremes go with the model.
 SAMPLED = 2000
+#: Validation images below which the choice of the epoch is worth a line.
+FEW = 400
 
 
 def prepare(
@@ -78,6 +80,11 @@ def prepare(
         teacher = placed(teacher, device, config.train.channels_last)
     train, natural, val, test = build_loaders(config, task, sets, (hr_size, lr_size), fabric, device, progress)
     say_flat(train, progress)
+    if val is not None and config.train.epochs > 1 and (cases := task.cases(val)) < FEW:
+        progress.say(
+            f"validation is small ({cases}): another epoch than the last is saved only where it is up to "
+            f"{100 / cases**0.5:.0f} points better"
+        )
     pairs = NaturalPairs(train, natural, config.natural_share) if natural and isinstance(config, Distill) else None
 
     torch.manual_seed(config.train.seed)

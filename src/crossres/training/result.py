@@ -17,7 +17,7 @@ from crossres.training.loop import TrainingLoop
 def finish(loop: TrainingLoop, device: Device) -> dict[str, Any]:
     """Judge the last and the best weights on the test set, save the best as ``model/``, write ``result.json``.
 
-    The best epoch was chosen on the validation split; no test image is judged before.
+    Which epoch is saved was chosen on the validation split; no test image is judged before.
 
     Returns:
         The document of ``result.json``.

@@ -1,7 +1,7 @@
 """What a run is for, and what it is made of."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -24,6 +24,14 @@ class ImageSets(NamedTuple):
     test: ImageSet
     natural: ImageSet | None = None  #: trained on beside, small by nature
     natural_val: bool = False  #: whether those of ``val`` are small by nature, too
+
+
+def saved(numbers: str, result: Mapping[str, Any], names: Sequence[str]) -> str:
+    """Return the numbers of these names of the epoch that is saved, and of the last one where that is another."""
+    last, best = (numbers.format(*(result[f"{name}_{which}"] for name in names)) for which in ("last", "best_val"))
+    if (epoch := result["best_epoch"]) == result["epochs"]:
+        return f"{last} (last epoch)"
+    return f"{best} (epoch {epoch}, better on validation and saved), {last} (last epoch)"
 
 
 class Task(ABC):
@@ -53,6 +61,10 @@ class Task(ABC):
     @abstractmethod
     def validate(self, encoder: Encoder, val: Loader, autocast: Autocast) -> dict[str, float]:
         """Judge an epoch: numbers by names that begin with ``val_``, `chosen_by` among them; larger is better."""
+
+    def cases(self, val: Loader) -> int:
+        """Return how many independent cases `validate` counts, which say how much of a difference is chance."""
+        return len(val.images)
 
     @abstractmethod
     def judge(self, encoder: Encoder, test: Loader, val: Loader | None, autocast: Autocast) -> dict[str, Any]:
