@@ -67,7 +67,7 @@ def check(config: Experiment) -> None:
     """
     for name, (low, high) in RANGES.items():
         _demand_within(name, _value(config, name), low, high)
-    _demand_within("train.images_per_class", config.train.images_per_class, 0, config.train.batch_size)
+    _demand_within("train.images_per_class", config.train.images_per_class, 0, config.train.batch_size or 128)
     for fraction in config.train.milestones:
         _demand_within("train.milestones", fraction, 0, 1)
     if config.faces:

@@ -3,6 +3,7 @@
 The help of an option is its text below ``Args:`` in the docstring of its class or of a base.
 """
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
@@ -171,8 +172,9 @@ class Train:
     """How it is trained.
 
     Args:
-        epochs: passes over the training images.
-        batch_size: images per step, over all devices together.
+        epochs: passes over the training images; if left out 60 of less than 5,000 images, else 30.
+        batch_size: images per step, over all devices together; if left out the largest of 16, 32, 64 and 128 that is
+            at most a thirtieth of the training images, or 16.
         images_per_class: draw classes, not images, and this many images of each, so that every class is met equally
             often and has company in its batch; 0 = off.
         optimizer: the optimizer: sgd (Nesterov momentum) or adamw.
@@ -190,8 +192,8 @@ class Train:
         tensorboard: also write the metrics for TensorBoard.
     """
 
-    epochs: int = 30
-    batch_size: int = 128
+    epochs: int | None = None
+    batch_size: int | None = None
     images_per_class: int = 0
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = 0.1
@@ -205,3 +207,8 @@ class Train:
     devices: int = 1
     seed: int = 0
     tensorboard: bool = False
+
+    def course(self, images: int) -> tuple[int, int]:
+        """Return the epochs and the batch size; what is left out suits the number of training images."""
+        batch = 2 ** min(7, max(4, int(math.log2(max(1, images) / 30))))
+        return self.epochs or (60 if images < 5000 else 30), self.batch_size or batch

@@ -71,6 +71,7 @@ def trained(run: FinishedRun) -> Block:
         f"{options.get('weight', 1):g} {name}{' (decays)' * bool(options.get('decay'))}"
         for name, options in document["losses"].items()
     ]
+    batch = document.get("batch_size") or train.batch_size
     counts = [f"{count:,} {name}" for name, count in document["images"].items()]
     kind = ", ".join([degradation.preset, degradation.kernel, *drawn]) if document.get("degradation") else "none"
     versions = [f"{name} {document['versions'].get(name)}" for name in ("python", "crossres", "torch")]
@@ -82,7 +83,7 @@ def trained(run: FinishedRun) -> Block:
         "Sizes": f"the network reads {run.at_lr}, the images are {run.at_hr}",
         "Degradation": kind,
         "Losses": " + ".join(losses),
-        "Schedule": f"{train.epochs} epochs, batch {train.batch_size}, {train.schedule.replace('_', ' ')}",
+        "Schedule": f"{document['epochs']} epochs, batch {batch}, {train.schedule.replace('_', ' ')}",
         "Optimiser": f"{train.optimizer}, learning rate {train.learning_rate:g}, decay {train.weight_decay:g}",
         "Seed": str(document["seed"]),
         "Saved": f"epoch {document['best_epoch']} of {document['epochs']}; judged here",

@@ -4,6 +4,9 @@ from crossres.core.progress import Progress
 from crossres.data.decode import FLAT
 from crossres.data.loader import Loader
 
+#: Validation images below which the choice of the epoch is worth a line.
+FEW = 400
+
 
 def say_flat(train: Loader, progress: Progress) -> None:
     """Say how many training images show nothing once they are decoded to 8 bits."""
@@ -12,6 +15,15 @@ def say_flat(train: Loader, progress: Progress) -> None:
             f"{train.images.name}: {len(flat)} of {len(train.images)} training images are flat, their values within "
             f"{FLAT} of 256 (first: {train.images.where(flat[0])}): leave them out, or stretch them "
             "(--images.range [BLACK,WHITE], of more than 8 bits)"
+        )
+
+
+def say_small(cases: int, progress: Progress) -> None:
+    """Say how much better than the last an epoch has to be where the validation images are few."""
+    if cases < FEW:
+        progress.say(
+            f"validation is small ({cases}): another epoch than the last is saved only where it is up to "
+            f"{100 / cases**0.5:.0f} points better"
         )
 
 

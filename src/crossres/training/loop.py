@@ -36,7 +36,7 @@ class TrainingLoop:
         self.run = run
         self.fabric = fabric
         self.progress = progress
-        self.total = run.train.steps * train.epochs
+        self.total = run.train.steps * run.epochs
         optimizer = optimizer_of(run.distiller, train)
         self.scheduler = scheduler_of(optimizer, train, self.total, run.train.steps)
         self.module, self.optimizer = fabric.setup(run.distiller, optimizer)
@@ -70,7 +70,7 @@ class TrainingLoop:
                 save_state(state_path, self.state())  # Ctrl-C in the first epoch is resumable too
             else:
                 self._write_metrics(state_path.parent)  # the run may have stopped between the two files
-        while self.epoch < self.run.config.train.epochs:
+        while self.epoch < self.run.epochs:
             started = time.perf_counter()
             # also the losses' own draws (anchors) then depend on (seed, epoch) alone
             torch.manual_seed((self.run.config.train.seed * 1_000_003 + self.epoch + 1) % 2**63)
@@ -127,7 +127,7 @@ class TrainingLoop:
                     "images_per_second": seen * self.fabric.world_size / (time.perf_counter() - started),
                 }
                 done = self.epoch * run.train.steps + step
-                self.progress.step({"epoch": self.epoch + 1, **row}, run.config.train.epochs, done, self.total)
+                self.progress.step({"epoch": self.epoch + 1, **row}, run.epochs, done, self.total)
         return row
 
     def _teacher_outputs(self, batch: Batch, live: bool) -> Outputs | None:
@@ -211,7 +211,7 @@ class TrainingLoop:
         write_atomically(folder / "metrics.jsonl", lambda f: f.write(text.encode()))
 
     def _show(self, row: dict[str, Any]) -> None:
-        self.progress.epoch(row, self.run.config.train.epochs)
+        self.progress.epoch(row, self.run.epochs)
         if self.writer is not None:
             for name, value in {**row, **row["losses"]}.items():
                 if isinstance(value, (int, float)) and name != "epoch":
@@ -294,7 +294,7 @@ def scheduler_of(
         )
     if train.schedule == "cosine":
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=total)
-    milestones = [round(fraction * train.epochs) * per_epoch for fraction in train.milestones]
+    milestones = [round(fraction * total / per_epoch) * per_epoch for fraction in train.milestones]
     return torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.1)
 
 

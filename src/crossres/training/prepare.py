@@ -23,6 +23,7 @@ from crossres.data.images import ImageSet, understood
 from crossres.data.loader import Loader
 from crossres.data.natural import APART, NaturalPairs
 from crossres.data.splits import SPLIT_SEED
+from crossres.evaluation.prepare import BATCH
 from crossres.losses.base import Shape
 from crossres.losses.maps import MapLoss
 from crossres.losses.options import reads
@@ -34,7 +35,7 @@ from crossres.models.stages import capture_maps, paired_stages
 from crossres.models.teachers import StoredBackbone, stored_outputs
 from crossres.models.weights import weights_sha256
 from crossres.training.distiller import Distiller, build_losses
-from crossres.training.images import count_copies, say_flat
+from crossres.training.images import count_copies, say_flat, say_small
 from crossres.training.networks import build_student, build_teacher, check_networks, own_size, placed
 from crossres.training.task import ImageSets, PreparedRun, Task
 
@@ -44,8 +45,6 @@ MIXED = 32
 LARGE = 256
 #: Training images whose extremes go with the model.
 SAMPLED = 2000
-#: Validation images below which the choice of the epoch is worth a line.
-FEW = 400
 
 
 def prepare(
@@ -74,17 +73,15 @@ def prepare(
     # names and folders first: reading the images may take minutes
     teacher = check_networks(config, teacher)
     sets, hr_size, lr_size = read_images(config, task, teacher, progress)
+    epochs, _ = config.train.course(len(sets.train))
     classes = task.classes(sets.train)
     teacher = build_teacher(config, teacher, sets.train, classes, hr_size, progress)
     if teacher is not None:
         teacher = placed(teacher, device, config.train.channels_last)
     train, natural, val, test = build_loaders(config, task, sets, (hr_size, lr_size), fabric, device, progress)
     say_flat(train, progress)
-    if val is not None and config.train.epochs > 1 and (cases := task.cases(val)) < FEW:
-        progress.say(
-            f"validation is small ({cases}): another epoch than the last is saved only where it is up to "
-            f"{100 / cases**0.5:.0f} points better"
-        )
+    if val is not None:
+        say_small(task.cases(val), progress)
     pairs = NaturalPairs(train, natural, config.natural_share) if natural and isinstance(config, Distill) else None
 
     torch.manual_seed(config.train.seed)
@@ -102,7 +99,7 @@ def prepare(
         # an earlier version answered with those of the unmoved image
         "teacher_maps": "moved" if cache is not None and cache.features else None,
     }
-    return PreparedRun(config, task, student, teacher, cache, distiller, pairs or train, val, test, facts)
+    return PreparedRun(config, epochs, task, student, teacher, cache, distiller, pairs or train, val, test, facts)
 
 
 def read_images(
@@ -151,7 +148,7 @@ def build_loaders(
     how: dict[str, Any] = {
         "hr_size": sizes[0],
         "lr_size": sizes[1],
-        "batch_size": config.train.batch_size,
+        "batch_size": config.train.course(len(images))[1],
         "device": device.torch,
         "fit": config.images.fit,
         "memory_mb": config.images.memory_mb,
@@ -301,7 +298,7 @@ def _facts(
     # the training images at low resolution: a gate compares later images with their extremes
     drawn = np.random.default_rng(SPLIT_SEED).permutation(len(train))[:SAMPLED]
     # read as the judged images are
-    batches = replace(judged, images=train.subset(np.sort(drawn)), batch_size=config.train.batch_size).ordered()
+    batches = replace(judged, images=train.subset(np.sort(drawn)), batch_size=BATCH).ordered()
     if natural is not None:
         drawn = np.random.default_rng(SPLIT_SEED).permutation(len(natural.images))[:SAMPLED]
         batches = chain(batches, natural.ordered(np.sort(drawn).tolist()))

@@ -44,7 +44,8 @@ def finish(loop: TrainingLoop, device: Device) -> dict[str, Any]:
             "parameters": sum(p.numel() for p in run.student.parameters()),
         },
         "seed": config.train.seed,
-        "epochs": config.train.epochs,
+        "epochs": run.epochs,
+        "batch_size": run.train.batch_size,
         **scores,
         **_course(loop),
         "peak_memory_mb": peak_memory_mb(),
@@ -64,7 +65,7 @@ def finish(loop: TrainingLoop, device: Device) -> dict[str, Any]:
         "val_fraction": config.train.val_fraction,
         "results": {
             **numbers,
-            "epochs": config.train.epochs,
+            "epochs": run.epochs,
             "seed": config.train.seed,
             "test_images": len(run.test.label),
             "these_weights": f"{next(iter(numbers)).removesuffix('_last')}_best_val (epoch {loop.best_epoch})",
@@ -83,7 +84,7 @@ def _scores(loop: TrainingLoop, device: Device) -> dict[str, Any]:
     judged: dict[str, Any] = {}
     for which, weights in (("last", loop.weights()), ("best_val", loop.best)):
         run.student.load_state_dict(weights)
-        if which == "last" or loop.best_epoch < run.config.train.epochs:
+        if which == "last" or loop.best_epoch < run.epochs:
             judged = run.task.judge(run.student, run.test, run.val, device.autocast)
         scores |= {f"{key}_{which}": value for key, value in judged.items()}
     return scores

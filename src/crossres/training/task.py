@@ -80,6 +80,7 @@ class PreparedRun:
     """Everything a run needs, read and checked before its first step."""
 
     config: Experiment
+    epochs: int
     task: Task
     student: Encoder
     teacher: Encoder | None
