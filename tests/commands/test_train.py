@@ -84,7 +84,9 @@ def test_a_distillation_in_one_line(drawn: Path, drawn_teacher: Path, capsys: Pr
     assert main(["distill", "crops", "--teacher", "runs/t", "--lr-size", "8", *BRIEF]) == 0
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert printed.err.splitlines()[-1].startswith("runs/student: test top-1 ")
+    judged, following = printed.err.splitlines()[-2:]
+    assert judged.startswith("runs/student: test top-1 ")
+    assert following == "next: crossres export runs/student --out student.onnx"
     result = json.loads(Path("runs/student/result.json").read_text())
     assert (result["lr_size"], result["hr_size"], result["method"]) == (8, 16, "ce+crrcd_images+crrcd_maps")
 
@@ -116,7 +118,7 @@ def test_a_run_prints_nothing_but_its_own_lines(drawn: Path, tmp_path: Path) -> 
     command = [sys.executable, "-m", "crossres.commands.main", *words]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert (run.returncode, run.stdout) == (0, "")
-    images, beyond, first, second, last = run.stderr.splitlines()
+    images, beyond, first, second, last, following = run.stderr.splitlines()
     assert beyond.endswith("beyond images.memory_mb: flat images and copies of test images are not looked for")
     assert images == f"{drawn}: 4 classes: bar, cross, disc, frame; train 96, test 40 images"
     assert first.startswith("epoch 1/2  ce ")
@@ -124,6 +126,7 @@ def test_a_run_prints_nothing_but_its_own_lines(drawn: Path, tmp_path: Path) -> 
     assert second.startswith("epoch 2/2  ce ")
     assert second.endswith("0:00 left")
     assert last.startswith("runs/teacher: test top-1 ")
+    assert following == f"next: crossres distill {drawn} --teacher runs/teacher"
 
 
 def test_a_terminal_shows_one_live_line(
@@ -513,11 +516,17 @@ def test_ctrl_c_while_the_network_is_judged(
     assert Path("runs/teacher/result.json").exists()
 
 
-def test_an_existing_run_is_not_overwritten_unasked(refused: Refused, interrupted: Interrupted) -> None:
+def test_an_existing_run_is_not_overwritten_unasked(refused: Refused, interrupted: Interrupted, drawn: Path) -> None:
     run = interrupted.copy("student")
     before = (run / "state.pt").read_bytes()
     line = refused("distill", "--config", run / "config.yaml", "--runs=runs", "--name=student")
     assert line == "runs/student holds a run already; use --resume, --overwrite or another --name"
+    # a name that is not there is said first
+    words = ["distill", str(drawn), "--name=student", *SMALL]
+    assert refused(*words, "--teacher=nobody").startswith("there is no folder nobody")
+    assert refused("distill", f"{drawn}z", "--name=student", *SMALL).startswith(
+        f"there is no data set '{drawn}z'; did"
+    )
     assert (run / "state.pt").read_bytes() == before
 
 

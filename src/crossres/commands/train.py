@@ -1,11 +1,18 @@
 """``crossres teach``, ``distill`` and ``faces distill``."""
 
+import shlex
+
 from crossres.commands.parsing import Request
-from crossres.config.experiment import Experiment
+from crossres.commands.printing import note
+from crossres.config.experiment import Experiment, Teach
 
 
 def run(config: Experiment, request: Request) -> None:
-    """Train what the config says; the run prints its own progress and its last line."""
+    """Train what the config says; the run prints its own progress, and the last line is what to type next."""
     from crossres.training.run import train
 
-    train(config, resume=request.resume is not None, overwrite=request.overwrite)
+    if train(config, resume=request.resume is not None, overwrite=request.overwrite):
+        folder = str(config.folder)
+        distilled = ["export", folder, "--out", f"{config.name}.onnx"]
+        words = ["distill", config.data, "--teacher", folder] if isinstance(config, Teach) else distilled
+        note(f"next: {shlex.join(['crossres', *words])}")

@@ -166,6 +166,13 @@ def _locate(source: str | Path | Sequence[str | Path]) -> tuple[Path, list[Path]
     return (path.resolve() if shards and path.is_dir() else path), shards
 
 
+def demand_source(source: str) -> None:
+    """Raise `CrossresError` where there is no data set of this name."""
+    path = Path(source).expanduser()
+    if source not in SOURCES and not path.is_dir():
+        _require_parquet(path)
+
+
 def _require_parquet(path: Path) -> None:
     if not path.exists():
         beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []

@@ -25,11 +25,13 @@ from crossres.core.devices import Device, resolve_device, sharing_cores
 from crossres.core.errors import CrossresError
 from crossres.core.files import load_state, locked, read_json, write_atomically
 from crossres.core.progress import Progress
+from crossres.data.readers import demand_source
 from crossres.losses.options import reads
 from crossres.models.encoder import Encoder
 from crossres.training.classification import Classification
 from crossres.training.faces import FaceTask
 from crossres.training.loop import TrainingLoop
+from crossres.training.networks import check_networks
 from crossres.training.prepare import prepare
 from crossres.training.result import finish
 from crossres.training.task import Task
@@ -63,6 +65,9 @@ def train(
     config = from_config(_with_teacher(config, teacher))
     if resume and (config.folder / "result.json").exists():
         return _finished(config, quiet)
+    # a typing error of a name is one before the folder's run is
+    demand_source(config.data)
+    teacher = check_networks(config, teacher)
     _check_folder(config, resume, overwrite)
     task = TASKS[config.task](config)
     device = resolve_device(config.device, config.precision, config.train.devices)
