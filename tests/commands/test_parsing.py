@@ -313,6 +313,6 @@ def test_the_error_of_a_plain_command_is_as_helpful(refused: Refused) -> None:
 
 
 def test_parse_leaves_the_reading_to_others() -> None:
-    with pytest.raises(CrossresError, match=r"^train\.epochs: expected a whole number, got 'x'$"):
+    with pytest.raises(CrossresError, match=r"^train\.epochs: expected a whole number or null, got 'x'$"):
         read(Distill, {}, parse(Distill, ["--train.epochs=x"]).words)
     assert json.loads(parse(Predict, ["m", "p"]).words["photos"]) == ["p"]

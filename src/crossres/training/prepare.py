@@ -80,7 +80,7 @@ def prepare(
         teacher = placed(teacher, device, config.train.channels_last)
     train, natural, val, test = build_loaders(config, task, sets, (hr_size, lr_size), fabric, device, progress)
     say_flat(train, progress)
-    if val is not None:
+    if val is not None and epochs > 1:
         say_small(task.cases(val), progress)
     pairs = NaturalPairs(train, natural, config.natural_share) if natural and isinstance(config, Distill) else None
 

@@ -45,7 +45,6 @@ def finish(loop: TrainingLoop, device: Device) -> dict[str, Any]:
         },
         "seed": config.train.seed,
         "epochs": run.epochs,
-        "batch_size": run.train.batch_size,
         **scores,
         **_course(loop),
         "peak_memory_mb": peak_memory_mb(),
@@ -101,6 +100,7 @@ def _course(loop: TrainingLoop) -> dict[str, Any]:
         f"{chosen_by}_best": rows[loop.best_epoch - 1].get(chosen_by),
         f"{chosen_by}_last": rows[-1].get(chosen_by),
         f"{chosen_by}_by_epoch": [row[chosen_by] for row in rows if chosen_by in row],
+        "batch_size": train.batch_size,
         "seconds": sum(row["seconds_with_validation"] for row in rows),
         "images_per_second": train.steps * train.batch_size * len(rows) / sum(row["seconds"] for row in rows),
     }

@@ -65,9 +65,9 @@ def train(
     config = from_config(_with_teacher(config, teacher))
     if resume and (config.folder / "result.json").exists():
         return _finished(config, quiet)
-    # a typing error of a name is one before the folder's run is
-    demand_source(config.data)
-    teacher = check_networks(config, teacher)
+    if not resume:  # a name that is not there is told before the run that is
+        teacher = check_networks(config, teacher)
+        demand_source(config.data)
     _check_folder(config, resume, overwrite)
     task = TASKS[config.task](config)
     device = resolve_device(config.device, config.precision, config.train.devices)
