@@ -99,7 +99,7 @@ def test_an_option_that_is_off_equals_one_that_was_not_there_yet():
 
 def test_a_default_equals_an_option_that_was_not_there_yet():
     old = result("ce", 0, 50.0) | {"config": {"train": {"epochs": 30}}}
-    new = result("ce", 1, 50.0) | {"config": {"train": {"epochs": 30, "batch_size": 128}, "images": {"fit": "crop"}}}
+    new = result("ce", 1, 50.0) | {"config": {"train": {"epochs": 30, "momentum": 0.9}, "images": {"fit": "crop"}}}
     assert differences(old, new) == []
     require_one_experiment([old, new])
     new["config"]["images"]["fit"] = "pad"

@@ -49,7 +49,7 @@ def test_what_is_printed_of_a_gallery(model: Path, people: Path, capsys: pytest.
     assert capsys.readouterr().out == f"{gallery}: 2 identities, 20 embeddings, 20 new\n"
     run("identify", gallery, probe, "--model", model)
     printed = capsys.readouterr()
-    assert printed.out == f"{probe}: bar 1.0000\n"
+    assert printed.out == f"{probe}: nearest: bar 1.0000 (no threshold)\n"
     assert printed.err.startswith("no threshold is set, so similarities only; crossres enroll")
     run("enroll", gallery, "--model", model, "--strangers", people / "strangers", "--fpir", 0)
     printed = capsys.readouterr()
@@ -74,7 +74,7 @@ def test_photos_left_out_and_flagged(model: Path, people: Path, capsys: pytest.C
     assert grey.startswith(f"{folder / 'grey.png'}: left out: flat: contrast")
     run("identify", gallery, folder, "--model", model)
     ada, broken, grey = capsys.readouterr().out.splitlines()
-    assert ada == f"{folder / 'Ada L.png'}: Ada L 1.0000"
+    assert ada == f"{folder / 'Ada L.png'}: nearest: Ada L 1.0000 (no threshold)"
     assert broken.startswith(f"{folder / 'broken.jpg'}: not read: not an image")
     assert "[flat: contrast" in grey
 

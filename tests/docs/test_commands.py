@@ -223,7 +223,7 @@ def test_every_line_of_a_tutorial(page: Path, tmp_path: Path, monkeypatch: pytes
                 assert program == "crossres"
                 printed = call(words, OF_TUTORIAL[page.stem])
     if page.stem == "faces":
-        assert printed.startswith("camera.png: person42 ")
+        assert printed.startswith("camera.png: nearest: person42 ")
 
 
 def test_the_code_of_readme_that_needs_images(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

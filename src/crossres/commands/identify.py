@@ -22,6 +22,7 @@ def _answer(photo: dict[str, Any], threshold: dict[str, Any] | None) -> str:
     if photo["error"]:
         return f"not read: {photo['error'].removeprefix(photo['photo'] + ': ')}"
     nearest = ", ".join(f"{match['name']} {match['similarity']:.4f}" for match in photo["nearest"])
-    if threshold is not None:
-        nearest = f"{'' if photo['name'] else 'nobody, nearest '}{nearest} (threshold {threshold['similarity']:.4f})"
-    return nearest + marks(photo["flags"])
+    if threshold is None:
+        return f"nearest: {nearest} (no threshold){marks(photo['flags'])}"
+    who = "" if photo["name"] else "nobody, nearest "
+    return f"{who}{nearest} (threshold {threshold['similarity']:.4f}){marks(photo['flags'])}"
