@@ -24,5 +24,5 @@ def _answer(photo: dict[str, Any], threshold: dict[str, Any] | None) -> str:
     nearest = ", ".join(f"{match['name']} {match['similarity']:.4f}" for match in photo["nearest"])
     if threshold is None:
         return f"nearest: {nearest} (no threshold){marks(photo['flags'])}"
-    who = "" if photo["name"] else "nobody, nearest "
-    return f"{who}{nearest} (threshold {threshold['similarity']:.4f}){marks(photo['flags'])}"
+    answer = "" if photo["name"] else "nobody, nearest "
+    return f"{answer}{nearest} (threshold {threshold['similarity']:.4f}){marks(photo['flags'])}"

@@ -65,7 +65,7 @@ def train(
     config = from_config(_with_teacher(config, teacher))
     if resume and (config.folder / "result.json").exists():
         return _finished(config, quiet)
-    if not resume:  # a name that is not there is told before the run that is
+    if not resume:  # first what is missing, then that the folder holds a run already
         teacher = check_networks(config, teacher)
         demand_source(config.data)
     _check_folder(config, resume, overwrite)
