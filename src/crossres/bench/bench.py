@@ -1,7 +1,6 @@
 """Do a grid of distillations: independent runs that are skipped when done and resumed when cut off."""
 
 import hashlib
-import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -15,7 +14,7 @@ from crossres.config.judging import Bench, Evaluate
 from crossres.config.reading import read
 from crossres.config.record import base_name, sha256
 from crossres.core.errors import CrossresError, needs
-from crossres.core.files import locked, write_json
+from crossres.core.files import locked, read_json, write_json
 from crossres.core.progress import Overview
 from crossres.data.degradation import Degradation
 from crossres.data.readers import SOURCES
@@ -120,9 +119,9 @@ def _done(grid: Grid, run: GridRun) -> dict[str, Any] | None:
 def _measured(grid: Grid, run: GridRun) -> dict[str, Any] | None:
     """Return the result that is there for the same options; an option that came later had its default."""
     try:
-        document: dict[str, Any] = json.loads((grid.folder / f"{run.config.name}.json").read_text())
+        document = read_json(grid.folder / f"{run.config.name}.json")
         same = sha256(read(type(run.config), document["config"])) == sha256(run.config)
-    except (OSError, ValueError, KeyError, CrossresError):
+    except (ValueError, KeyError, CrossresError):
         return None
     return document if same else None
 

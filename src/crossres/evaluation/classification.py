@@ -34,7 +34,8 @@ def evaluate(options: Evaluate) -> dict[str, Any]:
     encoder = from_pretrained(options.model, trust_code=options.trust_code)
     device = device_of(options, encoder)
     images = read_split(options, options.split, encoder)
-    note(*left_out({options.split: images}), understood(options.data, {options.split: images}))
+    parts = {str(options.split): images}
+    note(*left_out(parts), understood(options.data, parts))
     result = {"model": base_name(options.model), **evaluate_encoder(encoder, images, options, device)}
     result["precision"] = device.precision
     if options.natural:
