@@ -1,4 +1,4 @@
-"""Tables of docs/benchmark.md on CIFAR-100 that no single grid has, and the numbers of `crossres methods`."""
+"""Tables on CIFAR-100 that no single grid has, and the numbers of `crossres methods`."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def measured_methods(grids: Mapping[str, tuple[Grid, Comparison]], steps: Path) 
         f"{timed[0]['lr_size']}x{timed[0]['lr_size']}, in steps of labels alone "
         f"({timed[0]['machine']['processor']}). "
         "Weights are those shown: of crrcd and its forms chosen on validation images, of the others as published. "
-        "docs/benchmark.md has tuned ones."
+        "docs/measured/objects.md has tuned ones."
     )
     return {"about": about, "columns": columns, "methods": methods}
 

@@ -1,9 +1,11 @@
-"""The tables of docs/deploy.md, of what benchmarks/deploy.py and benchmarks/gallery.py wrote."""
+"""The tables of docs/measured/deployment.md, of what benchmarks/deploy.py and benchmarks/gallery.py wrote."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+
+from face_tables import readable
 
 
 def _number(value: float | None, digits: int = 2) -> str:
@@ -16,29 +18,22 @@ def exports_table(path: Path) -> str:
     machine = document["machine"]
     rows = document["rows"]
     speeds = {bool(row["teaches"]): row["images_per_second"] for row in rows if "teaches" in row}
-    mobiles = [row for row in rows if "teaches" not in row and "classes" not in row]
-    heads = "".join(f"| times mobile {row['side']} " for row in mobiles)
     lines = [
-        f"onnxruntime {document['versions']['onnxruntime']} on one core of {machine['processor']}, all in one run. "
-        "Accuracy in %, of the file and of the network before the export: top-1 on the test images of the student's "
-        "run, and of faces the best on its test pairs; same answer: images with the same top-1. The last rows read "
-        f"the same tiny photo, enlarged: the teachers, and {mobiles[0]['model'].split(' at ')[0]}, untrained, for "
-        f"its speed. Times: photos a second in batches of {document['batch']}, of those of the student's teacher and "
-        f"of the mobile network at {' and '.join('{0}x{0}'.format(row['side']) for row in mobiles)}.",
+        f"onnxruntime {document['versions']['onnxruntime']} on one core of {machine['processor']}, all in one run; "
+        f"batches of {document['batch']}. Accuracy in %: top-1 of objects, of faces on LFW's test pairs. The last "
+        "rows read the same tiny photo, enlarged.",
         "",
-        f"| model | MB | accuracy | before | same answer | ms, one photo | of {document['batch']} | photos a second "
-        f"| times the teacher {heads}|",
-        "|---" * (9 + len(mobiles)) + "|",
+        "| model | MB | accuracy | before the export | ms, one photo | photos/s | times its teacher |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        beside = (
-            [speeds[bool(row["classes"])], *(m["images_per_second"] for m in mobiles)] if "classes" in row else []
-        )
-        times = [_number(row["images_per_second"] / other, 1) for other in beside] or [""] * (1 + len(mobiles))
+        name, *precision = row["model"].split(", ")
+        beside = _number(row["images_per_second"] / speeds[bool(row["classes"])], 1) if "classes" in row else ""
+        model = ", ".join([readable(name), *precision])
         lines.append(
-            f"| {row['model']} | {row['bytes'] / 1e6:.2f} | {_number(row.get('accuracy'))} "
-            f"| {_number(row.get('accuracy_before'))} | {_number(row.get('agreement'))} | {row['ms_of_one']:.2f} "
-            f"| {row['ms_of_batch']:.2f} | {row['images_per_second']:,.0f} | {' | '.join(times)} |"
+            f"| {model} | {row['bytes'] / 1e6:.2f} | {_number(row.get('accuracy'))} "
+            f"| {_number(row.get('accuracy_before'))} | {row['ms_of_one']:.2f} | {row['images_per_second']:,.0f} "
+            f"| {beside} |"
         )
     return "\n".join(lines)
 

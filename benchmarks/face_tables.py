@@ -1,8 +1,9 @@
-"""The tables of docs/faces.md, of what recipes/faces/ and benchmarks/costs.py wrote."""
+"""The tables of docs/measured/faces.md, of what recipes/faces/ and benchmarks/costs.py wrote."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -88,22 +89,37 @@ def summary_table(
     teacher: Mapping[str, Any],
     methods: Collection[str],
     copies: Mapping[str, Any],
+    measure: str,
 ) -> str:
-    """Accuracy on pairs alone, every size on both pairs of sides in one table, of some methods."""
+    """One of `MEASURES`, every size on both pairs of sides in one table, of some methods."""
     sizes = sorted({result["lr_size"] for result in results})
     settings = [(sides, size) for sides in ("lr-lr", "hr-lr") for size in sizes]
     named = {"lr-lr": "both {0}x{0}", "hr-lr": "{0}x{0} against the teacher's gallery"}
     lines = [
-        f"| | {' | '.join(named[sides].format(size) for sides, size in settings)} |",
+        f"| {measure}, % | {' | '.join(named[sides].format(size) for sides, size in settings)} |",
         "|---" * (len(settings) + 1) + "|",
     ]
     columns = [_rated(results, teacher, size, sides, copies) for sides, size in settings]
     for name in (ENLARGED, *methods, *copies):
         rows = [column.get(name, ([], []))[0] for column in columns]
-        cells = [_spread([MEASURES["accuracy"](row) for row in of_one]) if of_one else "" for of_one in rows]
+        cells = [_spread([MEASURES[measure](row) for row in of_one]) if of_one else "" for of_one in rows]
         if any(cells):  # a method of the grid that is still to be run has none
             lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def pairs_accuracy(
+    results: Sequence[Mapping[str, Any]], teacher: Mapping[str, Any], copies: Mapping[str, Any]
+) -> dict[tuple[str, int], dict[str, float]]:
+    """Accuracy on pairs in %, mean over the seeds: by sides and LR size, by method."""
+    return {
+        (sides, size): {
+            name: mean(MEASURES["accuracy"](row) for row in rows)
+            for name, (rows, _) in _rated(results, teacher, size, sides, copies).items()
+        }
+        for sides in ("lr-lr", "hr-lr")
+        for size in sorted({result["lr_size"] for result in results})
+    }
 
 
 def degraded_table(judged: Mapping[str, Mapping[tuple[str, int], Mapping[str, Any]]]) -> str:
@@ -151,6 +167,15 @@ def _p(row: Row, other: Row) -> float:
     return mcnemar(ours, theirs).p
 
 
+def readable(run: str) -> str:
+    """The name of a run of a grid in words, such as wrn_16_2 at 16x16, crrcd + cosface."""
+    match = re.fullmatch(r"(\w+)-(\d+x\d+)-(.+)-seed\d+", run)
+    if not match:
+        return run
+    method = match[3].replace("-+-", " + ").replace("-enlarged-to-", ", enlarged to ").replace("-native", ", native")
+    return f"{match[1]} at {match[2]}, {method}"
+
+
 def faces_costs(path: Path) -> str:
     """Milliseconds, parameters and file sizes of the teacher and its students."""
     rows = json.loads(path.read_text())
@@ -166,7 +191,7 @@ def faces_costs(path: Path) -> str:
     for row in rows:
         given, read, faster = row["input"], row["reads"], first["ms_of_batch"] / row["ms_of_batch"]
         lines.append(
-            f"| {row['model']} | {given}x{given} | {read}x{read} | {row['parameters']:,} "
+            f"| {readable(row['model'])} | {given}x{given} | {read}x{read} | {row['parameters']:,} "
             f"| {row['multiply_adds'] / 1e6:.1f} | {row['file_bytes'] / 1e6:.2f} | {row['ms_of_one']:.2f} "
             f"| {row['ms_of_batch']:.2f} | {faster:.0f} |"
         )

@@ -1,4 +1,4 @@
-"""For mkdocs: the pages show figures of results/, which lies beside docs/ so that they show on a code host, too."""
+"""For mkdocs: the pages show figures and tables of results/, which lies beside docs/ so that a code host shows them, too."""
 
 from pathlib import Path
 
@@ -8,11 +8,12 @@ RESULTS = Path(__file__).resolve().parents[1] / "results"
 
 
 def on_files(files, config):
-    for figure in sorted(RESULTS.rglob("*.png")):
-        name = str(Path("results") / figure.relative_to(RESULTS))
-        files.append(File.generated(config, name, abs_src_path=str(figure)))
+    for path in sorted([*RESULTS.rglob("*.png"), *RESULTS.rglob("*.md")]):
+        name = str(Path("results") / path.relative_to(RESULTS))
+        files.append(File.generated(config, name, abs_src_path=str(path)))
     return files
 
 
 def on_page_markdown(markdown, page, config, files):
-    return markdown.replace("](../results/", "](results/")
+    """Of a page below docs/, results/ lies one folder nearer than in the repository."""
+    return markdown.replace("](../../results/", "](../results/" if page.file.src_uri.count("/") else "](results/")

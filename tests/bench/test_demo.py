@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -59,3 +60,7 @@ def test_digits_as_a_folder(tmp_path: Path) -> None:
     ]
     with pytest.raises(CrossresError, match="is there already; name another folder"):
         write_folder(tmp_path / "crops")
+    write_folder(tmp_path / "tiny", images=10, side=8, skip=10)
+    tiny, second = (Image.open(tmp_path / name) for name in ("tiny/3/0.png", "crops/3/1.png"))
+    assert tiny.size == (8, 8)
+    assert np.array_equal(np.asarray(tiny), np.asarray(second.resize((8, 8), Image.Resampling.BICUBIC)))

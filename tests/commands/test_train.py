@@ -295,7 +295,22 @@ def test_impossible_sizes(refused: Refused, drawn: Path, words: list[str], line:
 
 def test_images_smaller_than_hr_are_enlarged_and_counted(drawn: Path, capsys: Printed) -> None:
     assert main(["teach", str(drawn), "--hr_size=20", "--train.val_fraction=0", *BRIEF]) == 0
-    assert "96 of 96 images are smaller than 20 pixels: enlarged" in capsys.readouterr().err
+    assert (
+        "96 of 96 images are smaller than 20 pixels: enlarged, which adds nothing to see; --hr_size reads"
+        in capsys.readouterr().err
+    )
+
+
+def test_a_teacher_that_sees_no_more_than_its_student_is_named(drawn: Path, capsys: Printed) -> None:
+    assert main(["teach", str(drawn), "--train.val_fraction=0", "--name=same", *BRIEF]) == 0
+    side = Image.open(next((drawn / "train").rglob("*.png"))).size[0]
+    words = ["distill", str(drawn), "--teacher=runs/same", f"--lr_size={side}", "--train.val_fraction=0", *BRIEF]
+    capsys.readouterr()
+    assert main(words) == 0
+    printed = capsys.readouterr().err
+    assert f"96 of 96 images have no more than the {side} pixels that the student reads, so its teacher" in printed
+    assert main([*words, "--lr_size=8", "--name=smaller"]) == 0
+    assert "so its teacher" not in capsys.readouterr().err
 
 
 def test_a_student_of_one_pixel(drawn: Path) -> None:

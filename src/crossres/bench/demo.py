@@ -4,6 +4,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from crossres.bench.comparison import compare_methods, sentences
 from crossres.bench.results import method_of
 from crossres.bench.tables import legend, markdown
@@ -129,12 +131,14 @@ def draw_demo(
         right.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=2)
 
 
-def write_folder(folder: str | Path, images: int = 600) -> None:
+def write_folder(folder: str | Path, images: int = 600, side: int = 28, skip: int = 0) -> None:
     """Write digits as a folder of PNG files in a folder for each class, to try what asks for one.
 
     Args:
         folder: must not be there yet.
         images: how many, evenly over the ten classes.
+        side: of an image, in pixels, at most 28.
+        skip: how many of the first images to leave out, as if they were elsewhere.
 
     Raises:
         CrossresError: the folder is there.
@@ -145,11 +149,9 @@ def write_folder(folder: str | Path, images: int = 600) -> None:
     if folder.exists():
         raise CrossresError(f"{folder} is there already; name another folder")
     digits = read("digits", split="train")
-    taken = dict.fromkeys(digits.classes, 0)
-    for i, label in enumerate(digits.labels.tolist()):
-        name = digits.classes[label]
-        if taken[name] < images // len(digits.classes):
-            place = folder / name / f"{taken[name]}.png"
-            place.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(digits.image(i)).save(place)
-            taken[name] += 1
+    each, first = images // len(digits.classes), skip // len(digits.classes)
+    for label, name in enumerate(digits.classes):
+        (folder / name).mkdir(parents=True)
+        for number, i in enumerate(np.flatnonzero(digits.labels == label)[first : first + each]):
+            photo = Image.fromarray(digits.image(int(i)))
+            photo.resize((side, side), Image.Resampling.BICUBIC).save(folder / name / f"{number}.png")

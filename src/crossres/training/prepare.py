@@ -79,6 +79,7 @@ def prepare(
     if teacher is not None:
         teacher = placed(teacher, device, config.train.channels_last)
     train, natural, val, test = build_loaders(config, task, sets, (hr_size, lr_size), fabric, device, progress)
+    say_enlarged(config.data, sets.train, train, teacher is not None, progress)
     say_flat(train, progress)
     if val is not None and epochs > 1:
         say_small(task.cases(val), progress)
@@ -162,10 +163,6 @@ def build_loaders(
         "seed": config.train.seed,
     }
     train = Loader(images, images_per_class=config.train.images_per_class, **{**how, **trains})
-    # decoding has measured them; of a larger set every header would have to be read
-    few, side = images.enlarged(train.hr_size, train.fit) if train.in_memory else 0, train.hr_size
-    if few:
-        progress.say(f"{config.data}: {few} of {len(images)} images are smaller than {side} pixels: enlarged")
     if len(images) < fabric.world_size:
         raise CrossresError(f"{len(images)} training images for {fabric.world_size} processes; start fewer")
     if train.batch_size % fabric.world_size:
@@ -186,6 +183,22 @@ def build_loaders(
     if sets.val is not None and task.validates(progress):
         val = Loader(sets.val, **(judged | by_nature if sets.natural_val else judged))
     return train, natural, val, Loader(sets.test, **judged)
+
+
+def say_enlarged(name: str, images: ImageSet, train: Loader, taught: bool, progress: Progress) -> None:
+    """Say that images are enlarged, and where that leaves a teacher nothing to see beyond what its student reads."""
+    if not train.in_memory:
+        return  # decoding has measured them; of a larger set every header would have to be read
+    count, side, (_, read) = len(images), train.hr_size, check_size(train.lr_size)
+    few, tiny = images.enlarged(side, train.fit), images.enlarged(read + 1, train.fit)
+    if taught and tiny > count / 2:
+        progress.say(
+            f"{name}: {tiny} of {count} images have no more than the {read} pixels that the student reads, so its "
+            "teacher sees no more; distil from larger images of the same classes, or leave --teacher out"
+        )
+    elif few:
+        adds = ", which adds nothing to see; --hr_size reads them smaller" if few > count / 2 else ""
+        progress.say(f"{name}: {few} of {count} images are smaller than {side} pixels: enlarged{adds}")
 
 
 def build_distiller(

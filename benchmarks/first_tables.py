@@ -1,0 +1,102 @@
+"""What a newcomer's page says: times and results of the tutorials, and what the defaults for few images rest on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from grid_tables import grid_of, has_results
+
+from crossres.bench.results import Document, method_of, read_results
+from crossres.bench.tables import spread, table
+
+TUTORIALS = Path("results/tutorials")
+NOT_MEASURED = "Not measured so far."
+
+
+def _measured(name: str) -> dict[str, Any] | None:
+    path = TUTORIALS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def times() -> str:
+    """Seconds of the three commands of the README."""
+    measured = _measured("own-crops")
+    if measured is None:
+        return NOT_MEASURED
+    seconds = {line["line"].split()[1]: line["seconds"] for line in reversed(measured["lines"])}
+    listed = f"{seconds['teach']:.0f}, {seconds['distill']:.0f} and {seconds['export']:.0f}"
+    images = measured["images"]
+    count = images["train"] + images["val"] + images["test"]
+    return f"With {count} photos of 28x28 the commands take {listed} seconds on {measured['machine']['cores']} cores."
+
+
+def own_crops() -> str:
+    """What a student and one of labels alone come to on the tutorial's digits."""
+    measured = _measured("own-crops")
+    if measured is None:
+        return NOT_MEASURED
+    scores = measured["top1"]
+    whole = sum(line["seconds"] for line in measured["lines"])
+    return (
+        f"On these digits, over {len(scores['student'])} seeds and {measured['images']['test']} test images: the "
+        f"student {spread(scores['student'])} % right, labels alone {spread(scores['labels'])} %. All commands of "
+        f"this page take {whole / 60:.1f} minutes on {measured['machine']['cores']} cores."
+    )
+
+
+def tiny_crops() -> str:
+    """What larger photos of the same classes are worth beside tiny crops."""
+    measured = _measured("tiny-crops")
+    if measured is None:
+        return NOT_MEASURED
+    scores = measured["top1"]
+    return (
+        f"On {measured['images']['tiny']} test crops as they are, over {len(scores['student'])} seeds: labels alone "
+        f"{spread(scores['labels'])} % right, with the larger photos {spread(scores['student'])} %."
+    )
+
+
+def few_table(recipes: list[Path]) -> str:
+    """Top-1 after the last epoch and of the epoch that was best on validation, of each grid of few images."""
+    rows = []
+    for recipe in filter(has_results, recipes):
+        methods: dict[str, list[Document]] = {}
+        for result in read_results(grid_of(recipe).folder):
+            methods.setdefault(method_of(result), []).append(result)
+        for name in (name for name in grid_of(recipe).methods if name in methods):
+            members = methods[name]
+            last, best = ([r[f"top1_{which}"] for r in members] for which in ("last", "best_val"))
+            count = members[0]["images"]["train"] + members[0]["images"]["val"]
+            rows.append([str(count), name, spread(last), spread(best), str(len(members))])
+    heads = ["images", "method", "top-1 of the last epoch, %", "of the best on validation, %", "seeds"]
+    return table(heads, rows) if rows else NOT_MEASURED
+
+
+def saved_table(grids: dict[str, Path]) -> str:
+    """What the test images say of each way to choose the epoch, over the runs that recorded both epochs.
+
+    Args:
+        grids: by what a row calls them, folders of results.
+    """
+    rows = []
+    for name, folder in ((name, folder) for name, folder in grids.items() if folder.is_dir()):
+        runs = [r for r in read_results(folder) if r.get("val_top1_by_epoch") and r["images"]["val"]]
+        if not runs:
+            continue
+        gains = [r["top1_best_val"] - r["top1_last"] for r in runs]
+        kept = [gain if _beyond_chance(r) else 0.0 for r, gain in zip(runs, gains, strict=True)]
+        cases = sorted({r["images"]["val"] for r in runs})
+        shown = f"{cases[0]:,}" if len(cases) == 1 else f"{cases[0]:,} to {cases[-1]:,}"
+        rows.append([name, shown, str(len(runs)), f"{mean(gains):+.2f}", f"{min(gains):+.2f}", f"{mean(kept):+.2f}"])
+    heads = ["runs", "validation images", "number", "best on validation, mean", "worst", "the rule, mean"]
+    return table(heads, rows)
+
+
+def _beyond_chance(result: Document) -> bool:
+    """Whether the best epoch is two standard errors ahead of the last one, as in TrainingLoop.choose."""
+    curve, cases = result["val_top1_by_epoch"], result["images"]["val"]
+    last = curve[-1] / 100
+    return bool(max(curve) / 100 - last > 2 * (last * (1 - last) / cases) ** 0.5)
