@@ -14,7 +14,7 @@ from typing import Any
 from cifar_tables import measured_methods, sensitivity_table, students_table, teacher_table
 from deploy_tables import exports_table, gallery_table
 from face_tables import ENLARGED, GALLERY, degraded_table, faces_costs, pairs_accuracy, protocols_table, summary_table
-from first_tables import few_table, own_crops, saved_table, times, tiny_crops
+from first_tables import few_table, judged_anew, own_crops, saved_table, times, tiny_crops
 from grid_tables import (
     FINALISTS,
     STEPS,
@@ -257,6 +257,7 @@ def all_tables(*, write: bool) -> dict[str, str]:
         "own-crops": own_crops(),
         "tiny-crops": tiny_crops(),
         "few-images": few_table(CHOICES),
+        "judged-anew": judged_anew(Path("results/choices/judged-anew.json")),
         "saved-epoch": saved_table(EPOCHS),
         "cifar100-teacher": teacher_table(cifar100),
         str(cifar100 / "students.md"): students_table(cifar100),
