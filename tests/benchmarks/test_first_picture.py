@@ -41,7 +41,7 @@ def test_the_bars_are_those_of_the_tables() -> None:
     assert [len(labels), len(ours)] == [3, 3]
     assert mean(labels) == pytest.approx(table["ce"])
     assert mean(ours) == pytest.approx(table["crrcd"])
-    pages = "".join(page.read_text() for page in (Path("README.md"), *Path("docs").glob("*.md")))
+    pages = "".join(page.read_text() for page in (Path("README.md"), *Path("docs").rglob("*.md")))
     assert f"| 8x8, enlarged to 32 | {enlarged[0]:.2f} |" in pages
     assert f"| 32x32 | {teacher[0]:.2f} |" in pages
 
