@@ -102,7 +102,16 @@ def test_a_failure_is_a_row_and_the_rest_is_tabulated(
     assert "kd (resnet8 8x8): +0.00 points against ce" in printed.out
     assert printed.out.splitlines()[-1] == f"tables and figures: {results}"
     assert {path.name for path in results.iterdir() if path.suffix != ".json"} == {
-        *("comparison.md", "comparison.tex", "comparison.csv", "comparison.txt", "cost.png", "curves.png", ".lock"),
+        *(
+            "comparison.md",
+            "comparison.tex",
+            "comparison.csv",
+            "comparison.txt",
+            "accuracy.png",
+            "cost.png",
+            "curves.png",
+            ".lock",
+        ),
         "transfer.md",
     }
     assert "shapes: 3 runs, 1 of them done" in printed.err

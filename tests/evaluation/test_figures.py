@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from crossres import CrossresError
-from crossres.evaluation.figures import draw_evaluation, draw_faces, plot_curves, plot_resolution
+from crossres.evaluation.figures import draw_evaluation, draw_faces, plot_bars, plot_curves, plot_resolution
 
 CURVE = [{"size": 4, "top1": 31.5, "top5": 70.0}, {"size": 8, "top1": 62.0, "top5": 91.0}]
 
@@ -120,6 +120,19 @@ def test_curves_have_a_colour_each_or_again_and_dashed() -> None:
     assert styles[10][1] == "--"  # matplotlib's own cycle has ten colours
 
 
+def test_bars_have_their_mean_written_on_them_and_a_point_a_seed() -> None:
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    plot_bars(axes, [("teacher", [3.91], "#5b3a1e"), ("student", [52.0, 52.7, 52.5], "#0072b2")])
+    assert [text.get_text() for text in axes.texts] == ["3.9", "52.4"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["teacher", "student"]
+    assert [bar.get_width() for bar in axes.patches] == pytest.approx([3.91, 52.4])
+    (points,) = axes.collections
+    assert points.get_offsets()[:, 0].tolist() == [52.0, 52.7, 52.5]
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first on top
+
+
 def test_logarithmic_axes_have_plain_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from matplotlib.figure import Figure
     from matplotlib.text import Text
@@ -138,5 +151,5 @@ def test_logarithmic_axes_have_plain_numbers(tmp_path: Path, monkeypatch: pytest
         verification = {"roc": roc, "pairs": {"genuine": 20, "impostor": impostors}}
         rows = [{"sides": "hr-hr", "size": None, "verification": verification}]
         draw_faces({"model": "a$b$", "dataset": "people", "rows": rows}, tmp_path / "faces.png")
-    assert {"0.001", "0.1", "1", "HR-HR", "a$b$ on people"} <= {*texts}
+    assert {"0.1", "1", "10", "100", "HR-HR", "a$b$ on people"} <= {*texts}
     assert [text for text in texts if "math" in text] == []

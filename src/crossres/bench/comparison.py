@@ -36,7 +36,6 @@ class MethodScore:
 
     Attributes:
         setting: student, teacher, size and degradation as far as they vary, as in ``resnet8x4 8x8``.
-        panel: the setting without its size.
         size: side of the LR images, the largest of a range.
         method: its name.
         factor: of its weights, the best on validation of those tried; None where one was given.
@@ -55,7 +54,6 @@ class MethodScore:
     """
 
     setting: str
-    panel: str
     size: int
     method: str
     factor: float | None
@@ -148,7 +146,7 @@ def compare_methods(results: Documents, baseline: str = "ce", costs: Costs | Non
     Raises:
         CrossresError: results of one row or setting that are not one experiment but for seed and method.
     """
-    settings: dict[tuple[str, str], dict[str, list[Document]]] = defaultdict(lambda: defaultdict(list))
+    settings: dict[str, dict[str, list[Document]]] = defaultdict(lambda: defaultdict(list))
     for result in results:
         settings[setting_of(result)][method_of(result)].append(result)
     scores = []
@@ -177,9 +175,7 @@ def best_factor(members: Documents) -> Documents:
     return max(shared, key=lambda tried: mean(r[f"{r.get('chosen_by', 'val_top1')}_last"] for r in tried))
 
 
-def _score(
-    setting: tuple[str, str], method: str, members: Documents, base: Documents, costs: Costs | None
-) -> MethodScore:
+def _score(setting: str, method: str, members: Documents, base: Documents, costs: Costs | None) -> MethodScore:
     first, pairs = members[0], paired_by_seed(members, base)
     measure, size = first.get("compared_by", "top1"), first["lr_size"]
     side = size if isinstance(size, int) else max(size)
@@ -194,8 +190,7 @@ def _score(
     uneven = {f"{name}_last" for name in ("top1", "class_mean", "commonest")}.intersection(*members)
     curves = [result.get(f"{first.get('chosen_by', 'val_top1')}_by_epoch") or [] for result in members]
     return MethodScore(
-        panel=setting[0],
-        setting=setting[1],
+        setting=setting,
         size=side,
         method=method,
         factor=first.get("grid", {}).get("factor"),
@@ -212,14 +207,13 @@ def _score(
     )
 
 
-def setting_of(result: Document) -> tuple[str, str]:
-    """Return the setting without and with its size."""
+def setting_of(result: Document) -> str:
+    """Return what a run is compared within: student, teacher, size and degradation, as far as they vary."""
     size, place = result["lr_size"], result.get("grid", {})
     lr = f"{size}x{size}" if isinstance(size, int) else "-".join(f"{side}x{side}" for side in size)
     teacher = [f"of {place['teacher']}"] if place.get("teacher") else []
     degradation = [place["degradation"]] if place.get("degradation") else []
-    student = result["student"]["name"]
-    return " ".join([student, *teacher, *degradation]), " ".join([student, *teacher, lr, *degradation])
+    return " ".join([result["student"]["name"], *teacher, lr, *degradation])
 
 
 def ranks(scores: Sequence[MethodScore]) -> dict[str, float]:

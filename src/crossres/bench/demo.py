@@ -103,32 +103,38 @@ def _report(
 def draw_demo(
     students: list[dict[str, Any]], teacher: dict[str, Any], enlarged: list[dict[str, Any]], path: Path
 ) -> None:
-    """Draw what the networks see and how well they do, as PNG."""
-    from crossres.evaluation.figures import BLUE, GREY, RED, png
+    """Draw what is left of digits at each size, and beside it who recognises how many of them, as PNG."""
+    from crossres.evaluation.figures import METHOD_COLOURS, plot_bars, png
 
     images = read("digits", split="test")
     chosen = images.subset([int((images.labels == digit).argmax()) for digit in (2, 3, 5, 8, 9)])
-    sides = (teacher["hr_size"], *SIZES)
-    with png(path, (10, 4.2)) as figure:
-        left, right = figure.subfigures(1, 2, width_ratios=[1, 1.25])
-        for row, side in zip(left.subplots(len(sides), 5), sides, strict=True):
-            batch = next(Loader(chosen, hr_size=teacher["hr_size"], lr_size=side).ordered())
-            for axes, image in zip(row, batch.lr, strict=True):
-                axes.imshow(image[0], cmap="gray", vmin=0, vmax=1)
-                axes.set(xticks=[], yticks=[])
-            row[0].set_ylabel(f"{side}x{side}")
-        left.suptitle("what the networks see", fontsize=11)
-        axes = right.subplots()
-        for shift, method, colour in zip((-0.12, 0.12), STUDENTS, (GREY, RED), strict=True):
-            points = [(SIZES.index(s["lr_size"]) + shift, s["top1_last"]) for s in students if method_of(s) == method]
-            label = f"student, {method}"
-            axes.scatter(*zip(*points, strict=True), color=colour, label=label, s=46, alpha=0.8, zorder=3)
-        axes.axhline(teacher["top1_last"], color=BLUE, linewidth=1.4, label="teacher at 28x28")
-        of_teacher = [point["top1"] for size in SIZES for point in enlarged if point["size"] == size]
-        axes.scatter(range(len(SIZES)), of_teacher, color=BLUE, marker="x", s=46, label="teacher, enlarged image")
-        axes.set_xticks(range(len(SIZES)), [f"{size}x{size}" for size in SIZES])
-        axes.set(xlim=(-0.6, len(SIZES) - 0.4), ylabel="top-1 on the test set, %", title="accuracy, one dot a seed")
-        right.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=2)
+    hr_size = teacher["hr_size"]
+    bars = {hr_size: [("teacher", [teacher["top1_last"]], METHOD_COLOURS["teacher"])]}
+    for size in SIZES:
+        top1 = next(point["top1"] for point in enlarged if point["size"] == size)
+        bars[size] = [("teacher, enlarged images", [top1], METHOD_COLOURS["enlarged teacher"])]
+        for method, name in ((BASELINE, "student, labels alone"), ("crrcd", "student, crrcd")):
+            seeds = [s["top1_last"] for s in students if (s["lr_size"], method_of(s)) == (size, method)]
+            bars[size].append((name, seeds, METHOD_COLOURS[method]))
+    with png(path, (10, 4)) as figure:
+        grid = figure.subplots(len(bars), 2, width_ratios=[1.5, 1], sharex="col")
+        for (size, of_size), (left, right) in zip(bars.items(), grid, strict=True):
+            batch = next(Loader(chosen, hr_size=hr_size, lr_size=size).ordered())
+            gap = np.ones((hr_size, 2))
+            each = [np.kron(image[0].numpy(), np.ones((hr_size // size,) * 2)) for image in batch.lr]
+            strip = np.hstack([part for image in each for part in (image, gap)][:-1])
+            left.imshow(strip, cmap="gray", vmin=0, vmax=1, interpolation="none")
+            left.set_ylabel(f"{size}x{size}", rotation=0, ha="right", va="center", weight="bold")
+            left.set(xticks=[], yticks=[])
+            left.spines[:].set_visible(False)
+            plot_bars(right, of_size)
+            middle = (len(of_size) - 1) / 2
+            right.set_ylim(middle + 1.5, middle - 1.5)  # bars of all sizes are as thick
+            right.spines.bottom.set_visible(size == SIZES[-1])
+            right.tick_params(axis="x", length=3 if size == SIZES[-1] else 0)
+        grid[0, 0].set_title("what the networks see")
+        grid[0, 1].set_title("who recognises it")
+        grid[-1, 1].set_xlabel(f"top-1 on {teacher['images']['test']:,} test images, %; a point is a seed")
 
 
 def write_folder(folder: str | Path, images: int = 600, side: int = 28, skip: int = 0) -> None:

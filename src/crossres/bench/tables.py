@@ -187,7 +187,7 @@ def _by_setting(results: Sequence[Document]) -> list[tuple[tuple[str, str], list
     """Return setting and method with their seeds' results; in each setting the best on its own test images first."""
     groups: dict[tuple[str, str], list[Document]] = {}
     for result in results:
-        groups.setdefault((setting_of(result)[1], method_of(result)), []).append(result)
+        groups.setdefault((setting_of(result), method_of(result)), []).append(result)
     settings = list(dict.fromkeys(setting for setting, _ in groups))
     return sorted(
         groups.items(),

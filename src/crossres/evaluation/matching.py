@@ -193,5 +193,6 @@ def _draw(path: Path, rows: dict[str, Tensor]) -> None:
         for axes, (name, images) in zip(figure.subplots(len(rows), 1), rows.items(), strict=True):
             axes.imshow(torch.cat([*images[:SHOWN]], 2).permute(1, 2, 0).numpy(), interpolation="nearest")
             axes.set_ylabel(name, rotation=0, ha="right", va="center")
+            axes.spines[:].set_visible(False)
             axes.set(xticks=[], yticks=[])
             axes.grid(visible=False)
