@@ -9,16 +9,16 @@ encoders take turns.
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from crossres.config.record import base_name
 from crossres.core.devices import commit, machine, resolve_device, versions
 from crossres.core.files import write_json
+from crossres.core.timing import timed
+from crossres.deploy.deployed import multiply_adds
 from crossres.models.encoder import Encoder
 from crossres.models.onnx_encoder import OnnxBackbone, onnx_copy
 from crossres.models.onnx_input import OnnxInput
@@ -49,37 +49,31 @@ def multiply_adds_of(encoder: Encoder) -> int:
     if isinstance(encoder.backbone, OnnxBackbone):
         encoder = onnx_copy(encoder.backbone.path, OnnxInput()).eval()
     side = size_of(encoder)
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        encoder(torch.rand(1, 3, side, side))
-    return counter.get_total_flops() // 2
+    return multiply_adds(encoder, torch.rand(1, 3, side, side))
 
 
-def milliseconds(encoder: Encoder, images: torch.Tensor) -> float:
-    started = time.perf_counter()
-    with torch.inference_mode():
-        encoder(images)
-    return 1e3 * (time.perf_counter() - started) / len(images)
+@torch.inference_mode()
+def run(encoder: Encoder, images: torch.Tensor) -> None:
+    encoder(images)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", help="runs, models or ONNX files")
     parser.add_argument("--out", type=Path, default=Path("results/faces/costs.json"))
-    parser.add_argument("--repeats", type=int, default=30, help="of each measurement; the median counts")
+    parser.add_argument("--seconds", type=float, default=5, help="of each measurement; the median counts")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     device = resolve_device("cpu", "float32")
     encoders = {model: read_teacher(model, OnnxInput()).eval() for model in chosen.models}
-    times: dict[tuple[str, int], list[float]] = {}
-    for repeat in range(chosen.repeats + 2):
-        for model, encoder in encoders.items():
-            for batch in (1, BATCH):
-                side = size_of(encoder)
-                # a teacher of 50 ms an image is timed on fewer
-                count = min(batch, 8) if isinstance(encoder.backbone, OnnxBackbone) and batch > 1 else batch
-                taken = milliseconds(encoder, torch.rand(count, 3, side, side))
-                if repeat >= 2:  # the first ones allocate
-                    times.setdefault((model, batch), []).append(taken)
+    runs = {}
+    for model, encoder in encoders.items():
+        for batch in (1, BATCH):
+            side = size_of(encoder)
+            # a teacher of 50 ms an image is timed on fewer
+            count = min(batch, 8) if isinstance(encoder.backbone, OnnxBackbone) and batch > 1 else batch
+            runs[model, batch] = partial(run, encoder, torch.rand(count, 3, side, side)), count
+    timings = timed(runs, chosen.seconds)
     rows = []
     for model, encoder in encoders.items():
         path = Path(model)
@@ -93,8 +87,8 @@ def main() -> None:
                 "parameters": parameters_of(encoder),
                 "multiply_adds": multiply_adds_of(encoder),
                 "file_bytes": file.stat().st_size,
-                "ms_of_one": round(statistics.median(times[model, 1]), 3),
-                "ms_of_batch": round(statistics.median(times[model, BATCH]), 3),
+                "ms_of_one": round(timings[model, 1].median, 3),
+                "ms_of_batch": round(timings[model, BATCH].median, 3),
                 "batch": BATCH,
                 "machine": machine(device),
                 "versions": versions(),

@@ -11,9 +11,9 @@ classes, one without beside those of faces.
 from __future__ import annotations
 
 import argparse
-import statistics
 import tempfile
-import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from crossres.config.options import Columns
 from crossres.config.record import base_name
 from crossres.core.devices import commit, machine, resolve_device, versions
 from crossres.core.files import write_json
+from crossres.core.timing import timed
 from crossres.deploy.deployed import TorchEngine, deploy
 from crossres.deploy.export import export, onnx_model, write_onnx
 from crossres.deploy.recognizer import Engine, OnnxEngine
@@ -59,19 +60,9 @@ def parameters(encoder: Encoder) -> int:
     return sum(p.numel() for p in encoder.parameters())
 
 
-def timed(engines: dict[str, tuple[Engine, int]], repeats: int) -> dict[str, dict[int, list[float]]]:
-    """Milliseconds of one photo of the given side, alone and in a batch, the engines taking turns."""
-    taken: dict[str, dict[int, list[float]]] = {name: {batch: [] for batch in BATCHES} for name in engines}
-    rng = np.random.default_rng(0)
-    for repeat in range(repeats + 2):
-        for name, (engine, side) in engines.items():
-            for batch in BATCHES:
-                photos = rng.integers(0, 256, (batch, side, side, 3), dtype=np.uint8)
-                start = time.perf_counter()
-                engine.run(photos)
-                if repeat >= 2:  # the first ones allocate
-                    taken[name][batch].append(1000 * (time.perf_counter() - start) / batch)
-    return taken
+def run_of(engine: Engine, side: int, batch: int) -> tuple[Callable[[], object], int]:
+    photos = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), dtype=np.uint8)
+    return partial(engine.run, photos), batch
 
 
 def main() -> None:
@@ -81,7 +72,7 @@ def main() -> None:
     parser.add_argument("--data", help="images to check on; those of the runs if left out")
     parser.add_argument("--label_column", help="of parquet files")
     parser.add_argument("--out", type=Path, default=Path("results/deploy/exports.json"))
-    parser.add_argument("--repeats", type=int, default=30, help="of each measurement; the median counts")
+    parser.add_argument("--seconds", type=float, default=5, help="of each measurement; the median counts")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = []
@@ -120,9 +111,11 @@ def main() -> None:
             path = Path(folder) / f"mobile-{own}.onnx"
             engines[title] = reading(mobile, own, path), sides[0]
             rows.append({"model": title, "side": own, "parameters": parameters(mobile), "bytes": path.stat().st_size})
-        for name, taken in timed(engines, chosen.repeats).items():
+        runs = {(name, n): run_of(engine, side, n) for name, (engine, side) in engines.items() for n in BATCHES}
+        timings = timed(runs, chosen.seconds)
+        for name in engines:
             row = next(row for row in rows if row["model"] == name)
-            of_one, of_batch = (statistics.median(taken[batch]) for batch in BATCHES)
+            of_one, of_batch = (timings[name, batch].median for batch in BATCHES)
             row |= {
                 "ms_of_one": round(of_one, 4),
                 "ms_of_batch": round(of_batch, 4),

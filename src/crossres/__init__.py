@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from crossres.bench.bench import run_bench
-    from crossres.config.deployment import Embed, Enroll, Export, Identify, Predict, Verify
+    from crossres.config.deployment import Embed, Enroll, Export, Identify, Predict, Speed, Verify
     from crossres.config.experiment import Adapt, Distill, Faces, Teach
     from crossres.config.judging import Bench, Evaluate, EvaluateFaces, Match, Report, Transfer
     from crossres.config.options import Augment, Columns, Images, Model, Stages, TestImages, Train
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from crossres.deploy.export import export
     from crossres.deploy.gallery import Gallery
     from crossres.deploy.recognizer import Recognizer
+    from crossres.deploy.speed import speed
     from crossres.evaluation.classification import evaluate
     from crossres.evaluation.faces import evaluate_faces
     from crossres.evaluation.matching import match
@@ -32,7 +33,7 @@ __version__ = "0.1.0"
 
 # Looked up at first use: `import crossres` and `crossres --help` load none of the heavy packages.
 _HOME = {
-    **dict.fromkeys(("Embed", "Enroll", "Export", "Identify", "Predict", "Verify"), "config.deployment"),
+    **dict.fromkeys(("Embed", "Enroll", "Export", "Identify", "Predict", "Speed", "Verify"), "config.deployment"),
     **dict.fromkeys(("Adapt", "Distill", "Faces", "Teach"), "config.experiment"),
     **dict.fromkeys(("Bench", "Evaluate", "EvaluateFaces", "Match", "Report", "Transfer"), "config.judging"),
     **dict.fromkeys(("Augment", "Columns", "Images", "Model", "Stages", "TestImages", "Train"), "config.options"),
@@ -44,6 +45,7 @@ _HOME = {
     "export": "deploy.export",
     "Gallery": "deploy.gallery",
     "Recognizer": "deploy.recognizer",
+    "speed": "deploy.speed",
     "evaluate": "evaluation.classification",
     "evaluate_faces": "evaluation.faces",
     "match": "evaluation.matching",
@@ -61,9 +63,9 @@ _HOME = {
 __all__ = [
     "Adapt", "Augment", "Bench", "Columns", "CrossresError", "Degradation", "Distill", "Embed", "Encoder", "Enroll",
     "Evaluate", "EvaluateFaces", "Export", "Faces", "Gallery", "Identify", "Images", "Match", "Model", "OnnxInput",
-    "Predict", "Recognizer", "Report", "Stages", "Teach", "TestImages", "Train", "Transfer", "Verify",
+    "Predict", "Recognizer", "Report", "Speed", "Stages", "Teach", "TestImages", "Train", "Transfer", "Verify",
     "adapt", "build_encoder", "distill", "distill_faces", "embed", "enroll", "evaluate", "evaluate_faces", "export",
-    "identify", "load", "match", "predict", "read", "run_bench", "teach", "transfer", "verify", "wrap",
+    "identify", "load", "match", "predict", "read", "run_bench", "speed", "teach", "transfer", "verify", "wrap",
     "write_report",
 ]
 # fmt: on

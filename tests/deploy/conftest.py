@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,3 +51,23 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("encoders") / "faces"
     save_pretrained(encoder.eval(), folder, info={"task": "faces", "lr_size": 8, "hr_size": 16})
     return folder
+
+
+@pytest.fixture(scope="session")
+def calibrated(student: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[float | None], Path]:
+    """A function that copies the student as if validation had shown answers to be sure above a probability.
+
+    None: as an earlier version wrote it, which calibrated nothing.
+    """
+
+    def copy(threshold: float | None) -> Path:
+        folder = tmp_path_factory.mktemp("calibrated") / "student"
+        shutil.copytree(student / "model", folder)
+        info = json.loads((folder / "config.json").read_text())
+        info["confidence"] = {"accuracy": 95.0, "images": 400, "threshold": threshold}
+        if threshold is None:
+            del info["confidence"]
+        (folder / "config.json").write_text(json.dumps(info))
+        return folder
+
+    return copy

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,18 @@ def enrolled(people: Path, model: str, tmp_path_factory: pytest.TempPathFactory)
 def gallery(enrolled: Path, tmp_path: Path) -> str:
     """A copy of it."""
     return str(shutil.copy(enrolled, tmp_path / "shapes"))
+
+
+def test_a_photo_of_an_unsure_class_is_enrolled(
+    calibrated: Callable[[float | None], Path], people: Path, tmp_path: Path
+) -> None:
+    """The classes that a model knows say nothing of identities."""
+    model, path = str(calibrated(1.0)), str(tmp_path / "shapes")
+    assert crossres.Recognizer.load(model).predict(people / "known" / "bar")[0].flags
+    document = enroll(Enroll(gallery=path, model=model, people=str(people / "known")))
+    assert (document["embeddings"], document["left_out"]) == (36, [])
+    probe = str(people / "probes" / "bar" / "00.png")
+    assert identify(Identify(gallery=path, model=model, photos=[probe]))["photos"][0]["flags"] == []
 
 
 def test_people_are_identified_and_strangers_are_not(gallery: str, people: Path, model: str) -> None:

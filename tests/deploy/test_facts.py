@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict, replace
 
 import pytest
 
 from crossres.core.errors import CrossresError
 from crossres.deploy.facts import Facts, facts_of, from_json
+from crossres.evaluation.statistics import Confidence
 
 FACTS = Facts("classification", ("a", "b"), (8, 8), 32, "crop", "bicubic", 16)
+SURE = Confidence(95.0, 400, 0.8)
 
 
 @pytest.mark.parametrize(
@@ -29,6 +32,10 @@ FACTS = Facts("classification", ("a", "b"), (8, 8), 32, "crop", "bicubic", 16)
         {"seen": {"contrast": "low"}},
         {"seen": {"contrast": math.nan}},
         {"seen": {"contrast": 10**4000}},
+        {"confidence": {"accuracy": 95.0, "images": 400}},
+        {"confidence": {"accuracy": 95.0, "images": 400, "threshold": "high"}},
+        {"confidence": {"accuracy": 10**4000, "images": 400, "threshold": 0.5}},
+        {"confidence": [0.5]},
         {"surplus": 1},
     ],
 )
@@ -41,7 +48,14 @@ def test_broken_facts_are_refused(change: dict[str, object]) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"lr_size": "x"}, {"lr_size": 1.5}, {"lr_size": [8, 8, 8]}, {"degradation": 1}, {"seen": {"clipped": math.inf}}],
+    [
+        {"lr_size": "x"},
+        {"lr_size": 1.5},
+        {"lr_size": [8, 8, 8]},
+        {"degradation": 1},
+        {"seen": {"clipped": math.inf}},
+        {"confidence": 0.9},
+    ],
 )
 def test_broken_facts_of_a_folder_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(CrossresError, match=r"config.json has broken lr_size, hr_size, degradation"):
@@ -54,3 +68,16 @@ def test_facts_of_a_folder_without_a_size_are_refused() -> None:
     assert facts_of({"lr_size": [4, 8]}, ("a", "b"), 16, None) == Facts(
         "classification", ("a", "b"), (4, 8), 8, "crop", "bicubic", 16
     )
+
+
+def test_the_calibrated_confidence_travels() -> None:
+    facts = replace(FACTS, confidence=SURE)
+    assert from_json(facts.to_json(), "it") == facts
+    # a file of an earlier version says nothing
+    tree = json.loads(FACTS.to_json())
+    del tree["confidence"]
+    assert from_json(json.dumps(tree), "it").confidence is None
+    info = {"lr_size": 8, "confidence": asdict(SURE)}
+    assert facts_of(info, ("a", "b"), 16, 8).confidence == SURE
+    assert "confidence" not in facts_of(info, ("a", "b"), 16, 8).about
+    assert facts_of({"lr_size": 8, "confidence": None}, ("a", "b"), 16, 8).confidence is None

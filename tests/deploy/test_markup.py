@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from crossres.config.deployment import Page
 from crossres.deploy.gallery import Gallery
 from crossres.deploy.markup import about, classified, compared, message, searched
+from crossres.deploy.photos import read_photo
 from crossres.deploy.service import Limit, PhotoService, load_service
 
 RNG = np.random.default_rng(0)
@@ -37,10 +39,43 @@ def test_classes_at_a_resolution(onnx_file: Path) -> None:
     whole, small = (classified(service, noise(16, 16), side) for side in (16, 4))
     assert "The photo at 16x16 pixels" in whole
     assert "on the photo as it is" in whole
-    assert "No problem detected in the photo." in whole
     assert "What the student reads: 8x8" in small
-    assert "too small: 4x4 pixels, trained on 8x8 or larger" in small
+    assert "<p class='note'>Too small: 4x4 pixels, trained on 8x8 or larger.</p>" in small
     assert small.count("<li>") == 4
+    # at its own size what it reads is the photo
+    own = classified(service, noise(16, 16), 8)
+    assert "The photo at 8x8 pixels" not in own
+    assert own.count("<figure>") == 1
+
+
+def test_the_answer_comes_first_and_is_amber_where_it_is_unsure(
+    calibrated: Callable[[float | None], Path], drawn: Path
+) -> None:
+    photo = read_photo(drawn / "test" / "bar" / "00.png")
+    shown = {threshold: load_service(Page(model=str(calibrated(threshold)))) for threshold in (0.0, 1.0, None)}
+    (answer,) = shown[0.0].student.predict(photo)
+    percent = f"{answer.label}, {100 * answer.probability:.0f} %"
+    begins = "<div class='crossres'><div class='answer{}' role='status'><p class='verdict'>{}</p>{}</div>"
+    sure, unsure, old = (classified(service, photo, 16) for service in shown.values())
+    # nothing to say of the pixels: no praise, no note
+    assert sure.startswith(begins.format("", percent, ""))
+    why = "<p class='note'>Unsure: 400 validation images show 95 % right answers at no probability.</p>"
+    assert unsure.startswith(begins.format(" unsure", f"{percent}: unsure", why))
+    unknown = "<p class='note'>This model has no calibrated confidence.</p>"
+    assert old.startswith(begins.format("", percent, unknown))
+    # what a confidence was calibrated on was not so small: the answer is unsure, however probable
+    small = classified(shown[0.0], photo, 4)
+    assert "<div class='answer unsure' role='status'>" in small
+
+
+def test_the_teacher_stands_beside(onnx_file: Path, drawn_teacher: Path) -> None:
+    service = load_service(Page(model=str(onnx_file), teacher=str(drawn_teacher)))
+    photo = noise(16, 16)
+    enlarged, whole = (answer.label for answer in service.examine(photo, 8).teacher)
+    line = f"<p>The teacher answers {enlarged} to the same pixels, enlarged, and {whole} to the whole photo.</p>"
+    assert line in classified(service, photo, 8)
+    assert "The teacher answers" not in classified(service, photo, 16)
+    assert "<p class='note'>Why.</p>" in classified(service, photo, 16, "why")
 
 
 @pytest.mark.parametrize(
@@ -54,8 +89,10 @@ def test_classes_at_a_resolution(onnx_file: Path) -> None:
 def test_two_photos(service: PhotoService, limit: Limit, verdict: str, note: str) -> None:
     html = compared(replace(service, pairs=limit), noise(16, 16), noise(4, 30))
     assert f"<p class='verdict'>{verdict}</p>" in html
-    assert "The second photo is too small: 30x4 pixels" in html
-    assert (f"<p class='note'>{note}</p>" in html) == bool(note)
+    assert "<p class='note'>The second photo is too small: 30x4 pixels, trained on 8x8 or larger.</p>" in html
+    assert html.index("verdict") < html.index("too small")
+    assert html.count("<p class='note'>") == 1 + bool(note)
+    assert f"<p class='note'>{note}</p>" in html or not note
 
 
 def test_names_are_escaped(service: PhotoService) -> None:

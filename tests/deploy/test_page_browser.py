@@ -80,8 +80,29 @@ def serve() -> Iterator[Callable[..., str]]:
 
 
 @pytest.fixture(scope="module")
-def objects(serve: Callable[..., str], onnx_file: Path, drawn_teacher: Path, drawn: Path) -> str:
-    return serve(onnx_file, "--teacher", drawn_teacher, "--samples", drawn / "test", "--threads", 1)
+def picked(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with six test images of each class."""
+    folder = tmp_path_factory.mktemp("picked")
+    for path in drawn.glob("test/*/0[0-5].png"):
+        shutil.copy(path, folder / f"{path.parent.name}-{path.name}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def objects(serve: Callable[..., str], onnx_file: Path, drawn_teacher: Path, picked: Path) -> str:
+    return serve(onnx_file, "--teacher", drawn_teacher, "--samples", picked, "--threads", 1)
+
+
+@pytest.fixture(scope="module")
+def unsure(
+    serve: Callable[..., str], calibrated: Callable[[float | None], Path], picked: Path
+) -> tuple[str, Recognizer]:
+    """A page without samples or teacher, whose model is unsure of half of what the tests show it; and the model."""
+    paths = sorted(picked.iterdir())[::3]
+    plain = Recognizer.load(calibrated(0.0))
+    shares = [plain.predict(fitted(np.asarray(Image.open(path)), 8, plain.facts))[0].probability for path in paths]
+    folder = calibrated(float(np.median(shares)))
+    return serve(folder), Recognizer.load(folder)
 
 
 @pytest.fixture
@@ -110,6 +131,62 @@ def listed(page: Page, number: int) -> list[str]:
     return page.locator(".lists section").nth(number).locator("li span").all_inner_texts()
 
 
+def of_pixels(path: Path, student: Recognizer, teacher: Recognizer) -> tuple[Any, Any, Any]:
+    """The student's answer at its own size, the teacher's to the same enlarged, the teacher's to the whole photo."""
+    whole = np.asarray(Image.open(path).convert("RGB"))
+    small = fitted(whole, student.facts.side, student.facts)
+    return student.predict(small)[0], *teacher.predict([small, whole])
+
+
+def test_it_opens_where_the_enlarged_teacher_fails_and_the_student_does_not(
+    objects: str, opened: Callable[..., Page], onnx_file: Path, drawn_teacher: Path, picked: Path
+) -> None:
+    student, teacher = Recognizer.load(onnx_file), Recognizer.load(drawn_teacher)
+    shares = {}
+    for path in sorted(picked.iterdir()):
+        ours, enlarged, whole = of_pixels(path, student, teacher)
+        if ours.label == whole.label != enlarged.label:
+            shares[path] = ours.probability
+    best = max(shares, key=lambda path: shares[path])
+    ours, enlarged, whole = of_pixels(best, student, teacher)
+    page = opened(objects)
+    expect(page.locator(".answer .verdict")).to_have_text(ours.sentence)
+    line = f"The teacher answers {enlarged.label} to the same pixels, enlarged, and {whole.label} to the whole photo."
+    expect(page.locator(".answer p").nth(1)).to_have_text(line)
+    expect(page.get_by_text("Chosen to open the page")).to_be_visible()
+    expect(page.locator("input[type=number]")).to_have_value("8")
+    expect(page.locator("figure figcaption")).to_have_text("What the student reads: 8x8")
+    # the photo itself is there, and what is said of it holds for the slider
+    assert page.locator(".photo img").evaluate("image => image.naturalWidth") == 16
+    slider = page.locator("input[type=range]")
+    slider.focus()
+    page.keyboard.press("End")
+    expect(page.get_by_text("The photo at 16x16 pixels")).to_be_visible()
+    expect(page.locator(".answer .verdict")).to_have_text(student.predict(best)[0].sentence)
+    expect(page.get_by_text("Chosen to open the page")).to_have_count(0)
+    expect(page.get_by_text("API")).to_have_count(0)
+    expect(page.locator("footer")).to_have_count(0)
+
+
+@pytest.mark.parametrize(("scheme", "amber"), [("light", "rgb(161, 92, 0)"), ("dark", "rgb(255, 181, 69)")])
+def test_an_unsure_answer_is_amber(
+    unsure: tuple[str, Recognizer], opened: Callable[..., Page], picked: Path, scheme: str, amber: str
+) -> None:
+    address, student = unsure
+    page = opened(address, color_scheme=scheme)
+    verdict = page.locator(".answer .verdict")
+    for path in sorted(picked.iterdir())[::3]:
+        answer = student.predict(fitted(np.asarray(Image.open(path)), 8, student.facts))[0]
+        page.locator("input[type=file]").first.set_input_files(path)
+        expect(verdict).to_have_text(answer.sentence)
+        notes = page.locator(".answer .note").all_inner_texts()
+        assert notes == [f"{flag[0].upper()}{flag[1:]}." for flag in answer.flags]
+        colour = verdict.evaluate("verdict => getComputedStyle(verdict).color")
+        assert (colour == amber) == bool(answer.flags) == answer.sentence.endswith(": unsure")
+        page.get_by_label("Remove Image").click()
+        expect(page.locator(".message")).to_have_text("Drop a photo, or pick a sample.")
+
+
 def test_a_sample_an_upload_and_the_slider(
     objects: str, opened: Callable[..., Page], onnx_file: Path, drawn_teacher: Path, drawn: Path, tmp_path: Path
 ) -> None:
@@ -119,29 +196,35 @@ def test_a_sample_an_upload_and_the_slider(
         return [label for label, _ in who.predict(what)[0].top(who.facts, 5)]
 
     page = opened(objects)
+    page.get_by_label("Remove Image").click()
     expect(page.locator(".message")).to_have_text("Drop a photo, or pick a sample.")
     page.locator(".gallery-item").first.click()
-    expect(page.locator(".lists section")).to_have_count(2)
-    first = drawn / "test" / "bar" / "00.png"
-    assert listed(page, 0) == labels(student, first)
-    assert listed(page, 1) == labels(teacher, first)
+    expect(page.locator(".lists section")).to_have_count(3)
+    first = np.asarray(Image.open(drawn / "test" / "bar" / "00.png"))
+    small = fitted(first, 8, student.facts)
+    assert [listed(page, i) for i in range(3)] == [
+        labels(student, small),
+        labels(teacher, small),
+        labels(teacher, first),
+    ]
 
     page.get_by_label("Remove Image").click()
     expect(page.locator(".message")).to_have_text("Drop a photo, or pick a sample.")
     mine = tmp_path / "mine.png"
     Image.open(drawn / "test" / "cross" / "03.png").resize((31, 40)).save(mine)
     page.locator("input[type=file]").first.set_input_files(mine)
+    expect(page.locator(".lists section")).to_have_count(3)
+    slider = page.locator("input[type=range]")
+    slider.focus()
+    page.keyboard.press("End")
     expect(page.get_by_text("The photo at 16x16 pixels")).to_be_visible()
-    expect(page.locator(".message")).to_contain_text("No problem detected in the photo.")
     assert listed(page, 0) == labels(student, mine)
     sure = student.predict(mine)[0].probability
     expect(page.locator(".lists li em").first).to_have_text(f"{100 * sure:.1f} %")
 
-    slider = page.locator("input[type=range]")
-    slider.focus()
     page.keyboard.press("Home")
     expect(page.get_by_text("The photo at 4x4 pixels")).to_be_visible()
-    expect(page.locator(".message")).to_contain_text("too small: 4x4 pixels, trained on 8x8 or larger")
+    expect(page.locator(".answer .note").first).to_have_text("Too small: 4x4 pixels, trained on 8x8 or larger.")
     small = fitted(np.asarray(Image.open(mine)), 4, student.facts)
     assert [listed(page, i) for i in range(3)] == [
         labels(student, small),
@@ -177,23 +260,32 @@ def test_what_cannot_be_read_is_said_and_the_next_photo_is(
         "large.png": "large.png: 10000x10000 pixels are more than 50 million; crop or shrink it",
         photo(tmp_path / "dot.png", 1, 1).name: "dot.png: 1x1 pixels are too few; give at least 4x4",
     }.items():
+        page.get_by_label("Remove Image").click()
         page.locator("input[type=file]").first.set_input_files(tmp_path / name)
         expect(page.locator(".message")).to_contain_text("This photo cannot be read.")
         expect(page.locator(".message")).to_contain_text(why)
         expect(page.locator(".lists")).to_have_count(0)
         page.get_by_label("Remove Image").click()
-        page.locator("input[type=file]").first.set_input_files(good)
-        expect(page.get_by_text("The photo at 16x16 pixels")).to_be_visible()
-        page.get_by_label("Remove Image").click()
         expect(page.locator(".message")).to_have_text("Drop a photo, or pick a sample.")
+        page.locator("input[type=file]").first.set_input_files(good)
+        expect(page.locator(".answer .verdict")).to_contain_text(" %")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_sticks_out_on_a_phone(objects: str, opened: Callable[..., Page], scheme: str) -> None:
     page = opened(objects, viewport={"width": 390, "height": 844}, color_scheme=scheme)
     page.locator(".gallery-item").first.click()
-    expect(page.locator(".lists section")).to_have_count(2)
+    expect(page.get_by_text("Chosen to open the page")).to_have_count(0)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    boxes = page.locator("h1, .gallery-item, .verdict, figure, section, .photo, input[type=range]").all()
+    places = [box.bounding_box() for box in boxes]
+    assert all(place and place["x"] >= 0 and place["x"] + place["width"] <= 390 for place in places)
+    # samples above the answer, which needs no scrolling
+    samples, answer = (page.locator(name).last.bounding_box() for name in (".gallery-item", ".answer .verdict"))
+    assert samples
+    assert answer
+    assert samples["y"] + samples["height"] <= answer["y"]
+    assert answer["y"] + answer["height"] <= 844
 
 
 def test_two_faces_and_a_search(serve: Callable[..., str], opened: Callable[..., Page], tmp_path: Path) -> None:

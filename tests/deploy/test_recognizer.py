@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import pickle
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +18,12 @@ import onnx
 import pytest
 from PIL import Image
 
+from crossres.commands.main import main
+from crossres.config.deployment import Export
 from crossres.core.errors import CrossresError
 from crossres.data.folder import IMAGE_SUFFIXES
 from crossres.deploy import recognizer as recognizer_module
+from crossres.deploy.export import export
 from crossres.deploy.recognizer import OnnxEngine, Recognizer
 from crossres.models.onnx_input import onnx_sha256
 
@@ -126,6 +132,40 @@ def test_the_gate_marks_answers(both: tuple[Recognizer, Recognizer]) -> None:
     assert flat.reason == "; ".join(flat.flags)
     assert flat.flags[0].startswith("flat: ")
     assert tiny.flags == ("too small: 30x7 pixels, trained on 8x8 or larger",)
+
+
+def test_answers_below_the_calibrated_probability_are_unsure(
+    calibrated: Callable[[float | None], Path], drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the folder, of its export, in words and on the command line."""
+    photos = sorted((drawn / "test").rglob("*.png"))
+    shares = [answer.probability for answer in Recognizer.load(calibrated(None)).predict(photos)]
+    low, high = sorted(shares)[19:21]
+    assert low < high
+    middle = (low + high) / 2
+    folder, file = calibrated(middle), tmp_path / "sure.onnx"
+    export(Export(model=str(folder), out=str(file), data=str(drawn)))
+    assert Recognizer.load(file).facts.confidence == Recognizer.load(folder).facts.confidence
+    percent = f"{math.floor(1000 * middle) / 10:g} %"
+    why = f"unsure: 400 validation images show 95 % right answers only above a probability of {percent}"
+    for model in (folder, file):
+        answers = Recognizer.load(model).predict(photos)
+        assert [answer.probability < middle for answer in answers] == [bool(answer.flags) for answer in answers]
+        for answer in answers:
+            assert answer.flags == ((why,) if answer.probability < middle else ())
+            assert answer.photo_flags == ()
+            assert answer.sentence.endswith(" %: unsure" if answer.flags else " %")
+    assert main(["predict", str(file), str(drawn / "test")]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.count(f" [{why}]") == 20
+    assert printed.err == "40 photos: 20 flagged, 0 unreadable\n"
+
+
+def test_a_sentence_is_never_wholly_certain(student: Path) -> None:
+    (answer,) = Recognizer.load(student).predict(RNG.integers(0, 256, (16, 16, 3), dtype=np.uint8))
+    assert replace(answer, label="1", probability=0.374).sentence == "1, 37 %"
+    assert replace(answer, label="7", probability=0.9999).sentence == "7, over 99 %"
+    assert replace(answer, label="7", probability=0.994, photo_flags=("flat",)).sentence == "7, 99 %: unsure"
 
 
 def test_hostile_photos_have_an_error_in_their_place(both: tuple[Recognizer, Recognizer], tmp_path: Path) -> None:

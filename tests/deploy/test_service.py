@@ -17,7 +17,7 @@ from crossres.deploy.deployed import deploy
 from crossres.deploy.gallery import Gallery, identity_of
 from crossres.deploy.photos import fitted
 from crossres.deploy.recognizer import Recognizer
-from crossres.deploy.service import MIN_SIDE, load_service, read_upload, samples
+from crossres.deploy.service import MIN_SIDE, load_service, read_upload, samples, telling
 from crossres.models.pretrained import from_pretrained
 
 RNG = np.random.default_rng(0)
@@ -76,6 +76,31 @@ def test_what_the_student_reads_is_shown(student: Path) -> None:
         assert examined.read.shape == (8, 8, 3)
         # Pillow rounds between its two passes, too
         assert np.abs(read - examined.read).max() <= 2
+
+
+def test_a_photo_is_first_shown_at_the_students_own_size(student: Path) -> None:
+    service = load_service(Page(model=str(student)))
+    sides = {shape: service.opening(noise(*shape)) for shape in ((16, 16), (200, 150), (8, 8), (6, 30), (4, 4))}
+    assert list(sides.values()) == [8, 8, 8, 6, 4]
+
+
+def test_the_most_telling_photo(student: Path, drawn_teacher: Path, drawn: Path, tmp_path: Path) -> None:
+    """By brute force: the student is with the teacher's answer to all pixels, not with that to the enlarged."""
+    service = load_service(Page(model=str(student), teacher=str(drawn_teacher)))
+    paths = sorted((drawn / "test").rglob("*.png"))
+    shares = {}
+    for path in paths:
+        photo = np.asarray(Image.open(path).convert("RGB"))
+        small = fitted(photo, 8, service.facts)
+        (answer,) = Recognizer.load(student).predict(small)
+        enlarged, whole = (one.label for one in Recognizer.load(drawn_teacher).predict([small, photo]))
+        if answer.label == whole and answer.label != enlarged:
+            shares[path] = answer.probability
+    assert shares
+    (tmp_path / "junk.png").write_bytes(b"MZ no image")
+    assert telling(service, [tmp_path / "junk.png", *paths]) == max(shares, key=shares.__getitem__)
+    assert telling(service, set(paths) - shares.keys()) is None
+    assert telling(load_service(Page(model=str(student))), paths) is None
 
 
 def test_the_teacher_answers_beside_the_student(student: Path, drawn_teacher: Path) -> None:

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 
 from crossres.core.errors import CrossresError
-from crossres.evaluation.statistics import McNemar, bootstrap_interval, mcnemar, mean_ranks, wilson
+from crossres.evaluation.statistics import (
+    Confidence,
+    McNemar,
+    bootstrap_interval,
+    calibrate,
+    mcnemar,
+    mean_ranks,
+    wilson,
+)
 
 
 def test_the_bootstrap_equals_the_enumeration_of_all_resamples() -> None:
@@ -56,3 +64,68 @@ def test_wilson_covers_what_it_says() -> None:
     assert wilson(10, 10)[1] == pytest.approx(100)
     with pytest.raises(CrossresError, match="at least 1 test"):
         wilson(0, 0)
+
+
+def test_which_answers_are_sure() -> None:
+    """Half-way between the last answer that keeps the accuracy and the next; those of one probability together."""
+    sure, poor = [0.9] * 200, [0.6] * 200
+    right = np.array([True] * 200 + [False] * 200)
+    assert calibrate(sure + poor, right).threshold == pytest.approx(0.75)
+    assert calibrate(sure + sure, right).threshold == 1.0
+    assert calibrate(sure + poor, ~right).threshold == 1.0
+    assert calibrate(sure + poor, right | True).threshold == 0.0
+    assert calibrate(sure + poor, right, accuracy=40.0).threshold == 0.0
+
+
+def test_few_images_give_no_confidence() -> None:
+    assert wilson(72, 72)[0] < 95 < wilson(73, 73)[0]
+    few = calibrate([1.0] * 72, [True] * 72)
+    assert few == Confidence(95.0, 72, None)
+    assert few.doubt(0.01) == ""
+    assert few.note == "no calibrated confidence: 72 validation images are too few to show 95 % right answers"
+    assert calibrate([1.0] * 73, [True] * 73).threshold == 0.0
+
+
+def test_the_threshold_is_the_lowest_of_all_that_keep_the_accuracy() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        probability = rng.integers(40, 100, 300) / 100  # many are equal
+        right = rng.random(300) < probability**0.2
+        keep = [
+            cut
+            for cut in np.unique(probability)
+            if wilson(int(right[probability >= cut].sum()), int((probability >= cut).sum()))[0] >= 90
+        ]
+        confidence = calibrate(probability, right, accuracy=90.0)
+        unsure = np.array([bool(confidence.doubt(one)) for one in probability])
+        np.testing.assert_array_equal(unsure, probability < min(keep, default=2.0))
+
+
+def test_sure_answers_keep_the_accuracy_on_other_images() -> None:
+    """Of a network that is too sure of itself: among a hundred trainings hardly any is calibrated below it."""
+    rng = np.random.default_rng(0)
+
+    def answers(count: int) -> tuple[np.ndarray, np.ndarray]:
+        probability = 1 / (1 + np.exp(-rng.normal(3, 2, count)))
+        return probability, rng.random(count) < 1 - 1.5 * (1 - probability)
+
+    below = 0
+    for _ in range(100):
+        threshold = calibrate(*answers(400)).threshold
+        probability, right = answers(20_000)
+        sure = probability > (1.0 if threshold is None else threshold)
+        below += bool(sure.any()) and right[sure].mean() < 0.95
+    assert below <= 8
+
+
+def test_why_an_answer_is_unsure() -> None:
+    some = Confidence(95.0, 4000, 0.83499)
+    assert some.doubt(0.8349) == (
+        "unsure: 4,000 validation images show 95 % right answers only above a probability of 83.4 %"
+    )
+    assert some.doubt(0.84) == some.note == ""
+    assert Confidence(95.0, 400, 1.0).doubt(1.0).endswith("right answers at no probability")
+    assert Confidence(95.0, 400, 0.0).doubt(0.1) == ""
+    for broken in ((95.0, 0, 0.5), (101.0, 9, 0.5), (95.0, 9, 1.5), (95.0, 9, float("nan")), (95.0, 9.0, 0.5)):
+        with pytest.raises(ValueError, match="not a calibrated confidence"):
+            Confidence(*broken)

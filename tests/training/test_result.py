@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import pytest
 from safetensors.torch import load_file
 
 import crossres
-from crossres import Distill, Evaluate, Teach, distill, load, read
+from crossres import Distill, Evaluate, Model, Recognizer, Teach, Train, distill, load, read, teach
 from crossres.config.reading import of_run
 from crossres.config.record import sha256
+from crossres.data.splits import SPLIT_SEED, stratified_split
+from crossres.evaluation.statistics import calibrate
 from crossres.models.encoder import build_encoder
 from crossres.models.weights import weights_sha256
 
@@ -124,3 +127,27 @@ def test_a_result_says_which_images_it_is_of(make: Any, finished: Distill, seed:
     assert result["images"] == expected["images"] == {"train": 88, "val": 8, "test": 40}
     assert result["data_sha256"] == expected["data_sha256"]
     assert result["data_sha256"].keys() == {"train", "val", "test"}
+
+
+def test_the_model_knows_which_of_its_answers_are_sure(drawn: Path, tmp_path: Path) -> None:
+    """By its own validation images, as it is deployed; without any it says nothing."""
+    config = Teach(
+        data=str(drawn),
+        runs=str(tmp_path),
+        hr_size=16,
+        model=Model(name="resnet8"),
+        train=Train(epochs=2, batch_size=16, val_fraction=0.8),
+        precision="float32",
+        device="cpu",
+    )
+    teach(config, quiet=True)
+    stored = load(config.folder).info["confidence"]
+    train = read(str(drawn), split="train")
+    _, held_out = stratified_split(train.labels, 0.8, SPLIT_SEED)
+    answers = Recognizer.load(config.folder).predict([train.image(int(i)) for i in held_out])
+    right = [answer.label == train.classes[train.labels[i]] for answer, i in zip(answers, held_out, strict=True)]
+    expected = asdict(calibrate([answer.probability for answer in answers], right))
+    assert stored["images"] == len(held_out) == 76
+    assert stored == expected | {"threshold": pytest.approx(expected["threshold"], abs=0.01)}
+    teach(replace(config, name="unjudged", train=Train(epochs=1, batch_size=16, val_fraction=0)), quiet=True)
+    assert load(tmp_path / "unjudged").info["confidence"] is None

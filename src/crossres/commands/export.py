@@ -3,6 +3,7 @@
 from crossres.commands.parsing import Request
 from crossres.commands.printing import show_json
 from crossres.config.deployment import Export
+from crossres.core.timing import duration, significant
 from crossres.deploy.export import export
 
 
@@ -21,7 +22,8 @@ def run(options: Export, request: Request) -> None:
         print(f"the same first answer for {parity['agreement']:.2f} %")
     if parity["accuracy"] is not None:
         print(f"accuracy {parity['accuracy']:.2f} %, before the export {parity['accuracy_before']:.2f} %")
+    size, time = significant(exported["bytes"] / 1e6), duration(exported["milliseconds"])
     print(
-        f"{path}: {exported['bytes'] / 1e6:.2f} MB, {exported['milliseconds']:.2f} ms a photo on one core\n"
-        f"next: crossres predict {path} PHOTOS"
+        f"{path}: {size} MB, {time} a photo on one core\n"
+        f"next: crossres predict {path} PHOTOS, or where it will run: crossres speed {path}"
     )

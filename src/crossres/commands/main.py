@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "bench": ("judging", "Bench", "bench"),
     "report": ("judging", "Report", "report"),
     "export": ("deployment", "Export", "export"),
+    "speed": ("deployment", "Speed", "speed"),
     "predict": ("deployment", "Predict", "predict"),
     "embed": ("deployment", "Embed", "embed"),
     "page": ("deployment", "Page", "page"),

@@ -31,6 +31,21 @@ class Export(SavedModel):
 
 
 @dataclass(kw_only=True)
+class Speed(SavedModel):
+    """Measure how long a model takes an image on this machine, on one thread and on all cores.
+
+    Args:
+        batch_size: images that are run together, beside one at a time.
+    """
+
+    command: ClassVar[str] = "crossres speed"
+    returns_document: ClassVar[bool] = True
+    example: ClassVar[str] = "crossres speed small.onnx"
+
+    batch_size: int = 64
+
+
+@dataclass(kw_only=True)
 class Predict(SavedModel):
     """Say what a model sees on photos; an answer that is not to be trusted is marked with the reason.
 

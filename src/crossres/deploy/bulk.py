@@ -177,7 +177,7 @@ def write_part(recognizer: Recognizer, part: PartFile, batch_size: int) -> dict[
             yield source
 
     answers = list(recognizer.stream(sources(), batch_size=batch_size))
-    flagged = sum(bool(answer.flags) for answer in answers)
+    flagged = sum(bool(answer.photo_flags) for answer in answers)
     unreadable = sum(answer.error is not None for answer in answers)
     counts = {"photos": len(answers), "flagged": flagged, "unreadable": unreadable}
     embeddings = [None if answer.embedding is None else answer.embedding.tolist() for answer in answers]
@@ -185,7 +185,7 @@ def write_part(recognizer: Recognizer, part: PartFile, batch_size: int) -> dict[
         "path": pa.array(names, pa.string()),
         "embedding": pa.array(embeddings, pa.list_(pa.float32(), recognizer.facts.embedding_dim)),
         "quality": pa.array([answer.quality for answer in answers], pa.float32()),
-        "flags": pa.array([list(answer.flags) for answer in answers], pa.list_(pa.string())),
+        "flags": pa.array([list(answer.photo_flags) for answer in answers], pa.list_(pa.string())),
         "error": pa.array([answer.error for answer in answers], pa.string()),
     }
     record = {ORIGIN: json.dumps({"origin": part.origin, "counts": counts}).encode()}

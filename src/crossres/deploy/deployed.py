@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from crossres.core.types import Float32s, Pixels
 from crossres.data.degrade import resampling_weights, resize_matrix
@@ -106,6 +107,22 @@ def deploy(encoder: Encoder) -> Deployed:
     info = {**encoder.info, "weights_sha256": weights_sha256(encoder)}
     facts = facts_of(info, encoder.classes, encoder.embedding_dim, encoder.input_size)
     return Deployed(encoder, facts).eval().requires_grad_(False)
+
+
+def multiply_adds(network: nn.Module, images: Tensor) -> int:
+    """Return how many multiply-adds a network makes in convolutions and matrix products of these images."""
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        network(images)
+    # the counter takes a multiplication and an addition for two operations
+    return int(counter.get_total_flops()) // 2
+
+
+def costs_of(network: Deployed) -> dict[str, int]:
+    """Return parameters, and multiply_adds of one image of the network's own size."""
+    side = network.facts.side
+    parameters = sum(p.numel() for p in network.parameters())
+    image = torch.zeros(1, side, side, 3, dtype=torch.uint8)
+    return {"parameters": parameters, "multiply_adds": multiply_adds(network, image)}
 
 
 class TorchEngine:

@@ -42,7 +42,7 @@ class PhotoReader:
         """Return each photo's embedding, (d,); None for one that is left out."""
         rows = []
         for answer in self.recognizer.stream(photos):
-            if left_out := answer.error is not None or (bool(answer.flags) and not self.flagged_too):
+            if left_out := answer.error is not None or (bool(answer.photo_flags) and not self.flagged_too):
                 self.left_out.append({"photo": answer.name, "why": answer.reason})
             rows.append(None if left_out else answer.embedding)
         return rows
@@ -202,7 +202,7 @@ def identify(options: Identify, note: Note = lambda _: None) -> dict[str, Any]:
         known = bool(matches) and threshold is not None and at_least(matches[0].similarity, threshold.similarity)
         name = matches[0].name if known else None
         row = {"photo": answer.name, "name": name, "nearest": [asdict(match) for match in matches]}
-        photos.append({**row, "flags": list(answer.flags), "error": answer.error})
+        photos.append({**row, "flags": list(answer.photo_flags), "error": answer.error})
     for line in filter(None, [why, gallery.outgrown_note]):
         note(line)
     return {
@@ -244,7 +244,7 @@ def verify(options: Verify, note: Note = lambda _: None) -> dict[str, Any]:
     if why:
         note(why)
     return {
-        "photos": [{"photo": answer.name, "flags": list(answer.flags)} for answer in answers],
+        "photos": [{"photo": answer.name, "flags": list(answer.photo_flags)} for answer in answers],
         "similarity": similarity,
         "threshold": threshold,
         "same": None if threshold is None else at_least(similarity, threshold),

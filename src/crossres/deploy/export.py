@@ -4,7 +4,6 @@ It is checked against the network on real images.
 """
 
 import tempfile
-import timeit
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, replace
@@ -21,10 +20,11 @@ from crossres.config.deployment import Export
 from crossres.config.experiment import Experiment, Teach
 from crossres.core.errors import CrossresError, library_errors
 from crossres.core.files import write_atomically
+from crossres.core.timing import timed
 from crossres.core.types import Float32s, Int64s, Pixels
 from crossres.data.faces import Pairs, draw_pairs, read_pairs
 from crossres.data.images import ImageSet
-from crossres.deploy.deployed import Deployed, TorchEngine
+from crossres.deploy.deployed import Deployed, TorchEngine, costs_of
 from crossres.deploy.facts import Facts
 from crossres.deploy.photos import reduced
 from crossres.deploy.recognizer import FACTS, INPUT, SHA256, Engine, OnnxEngine, with_sha256
@@ -75,6 +75,7 @@ def export(options: Export) -> dict[str, Any]:
         )
     before = run_all(network, test)
     about = {**network.facts.about, "format": "onnx", "precision_exported": options.precision}
+    about |= costs_of(network.network)
     facts = replace(network.facts, about=about)
     with tempfile.TemporaryDirectory() as beside:
         tried = Path(beside) / "tried.onnx"
@@ -87,10 +88,10 @@ def export(options: Export) -> dict[str, Any]:
         parity = measure_parity(before, after, _truth(test, facts), judged)
         demand_parity(parity, options.precision)
         photo = np.zeros((1, facts.side, facts.side, 3), np.uint8)
-        seconds = timeit.repeat(lambda: engine.run(photo), number=1, repeat=30)
+        (timing,) = timed({"one": (lambda: engine.run(photo), 1)}, seconds=0.1).values()
     write_onnx(model, replace(facts, about={**about, "parity": parity}), target)
-    milliseconds = 1000 * float(np.median(seconds))
-    return {"path": str(target), "bytes": target.stat().st_size, "milliseconds": milliseconds, "parity": parity}
+    size = target.stat().st_size
+    return {"path": str(target), "bytes": size, "milliseconds": timing.median, "parity": parity}
 
 
 def _images(options: Export, facts: Facts) -> tuple[ImageSet, list[Pixels], Pairs | None]:

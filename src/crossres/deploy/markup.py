@@ -27,8 +27,8 @@ def about(service: PhotoService) -> str:
     return f"Reads {size} pixels (trained from {facts.hr_size}x{facts.hr_size} images); {does}{known}."
 
 
-def classified(service: PhotoService, photo: Pixels, side: int) -> str:
-    """Show a photo, uint8 (H, W, 3), at a side in pixels: what the student reads and which classes it answers."""
+def classified(service: PhotoService, photo: Pixels, side: int, remark: str = "") -> str:
+    """Show a photo, uint8 (H, W, 3), at a side in pixels: what the student answers, what it reads, its classes."""
     examined, whole = service.examine(photo, side), side == service.largest(photo)
     at, as_it_is = f"at {side}x{side} pixels", "on the photo as it is"
     own = service.facts.side
@@ -37,50 +37,68 @@ def classified(service: PhotoService, photo: Pixels, side: int) -> str:
     if service.teacher:
         facts = service.teacher.facts
         lists += [_top("Teacher", *shown, facts) for shown in zip(captions, examined.teacher, strict=True)]
-    seen = {f"The photo {at}": examined.small, f"What the student reads: {own}x{own}": examined.read}
+    seen = {} if side == own and not whole else {f"The photo {at}": examined.small}
+    seen[f"What the student reads: {own}x{own}"] = examined.read
     pictures = [_picture(image, caption) for caption, image in seen.items()]
-    return block(_gate([("", examined.student)]), block(*pictures, kind="seen"), block(*lists, kind="lists"))
+    answer, notes = examined.student, [*examined.student.flags, _calibrated(service.facts), remark]
+    first = _answer(answer.sentence, bool(answer.flags), _of_teacher(examined.teacher), notes)
+    return block(first, block(*pictures, kind="seen"), block(*lists, kind="lists"))
+
+
+def _of_teacher(answers: Sequence[Answer]) -> str:
+    """Return what a teacher answers to the pixels and to the whole photo; nothing where they are one."""
+    if len(answers) < 2:
+        return ""
+    enlarged, whole = (answer.label for answer in answers)
+    return f"The teacher answers {enlarged} to the same pixels, enlarged, and {whole} to the whole photo."
+
+
+def _calibrated(facts: Facts) -> str:
+    """Return a line where nothing says from which probability on an answer is sure."""
+    return facts.confidence.note if facts.confidence else "this model has no calibrated confidence"
 
 
 def compared(service: PhotoService, first: Pixels, second: Pixels) -> str:
     """Show whether two photos, uint8 (H, W, 3), show the same."""
     similarity, answers = service.similarity(first, second)
-    verdict = _verdict(VERDICTS[service.pairs.passed(similarity)], similarity, service.pairs)
     photos = {"first": first, "second": second}
+    named = zip(photos, answers, strict=True)
+    flags = [f"the {name} photo is {flag}" for name, answer in named for flag in answer.photo_flags]
+    verdict = _verdict(VERDICTS[service.pairs.passed(similarity)], similarity, service.pairs, flags)
     caption = "The {} photo as the student reads it"
     pictures = [_picture(service.read(photo), caption.format(name)) for name, photo in photos.items()]
-    gate = _gate((f"The {name} photo is ", answer) for name, answer in zip(photos, answers, strict=True))
-    return block(gate, verdict, block(*pictures, kind="seen"))
+    return block(verdict, block(*pictures, kind="seen"))
 
 
 def searched(service: PhotoService, photo: Pixels) -> str:
     """Show who of the gallery is most like a photo, uint8 (H, W, 3)."""
     matches, answer = service.search(photo, LISTED)
-    best = matches[0]
+    best, flags = matches[0], answer.photo_flags
     verdicts = {True: best.name, False: "Nobody in this gallery", None: "No verdict"}
-    verdict = _verdict(verdicts[service.strangers.passed(best.similarity)], best.similarity, service.strangers)
+    verdict = _verdict(verdicts[service.strangers.passed(best.similarity)], best.similarity, service.strangers, flags)
     rows = [(match.name, max(0.0, match.similarity), f"{match.similarity:.4f}") for match in matches]
     picture = _picture(service.read(photo), "The photo as the student reads it")
     lists = block(picture, _list("Most alike", "by similarity", rows), kind="lists")
-    return block(_gate([("", answer)]), verdict, lists)
+    return block(verdict, lists)
 
 
-def _gate(answers: Iterable[tuple[str, Answer]]) -> str:
-    if reasons := [who + flag for who, answer in answers for flag in answer.flags]:
-        return message("doubt", "This answer is not to be trusted.", reasons)
-    return message("fine", "No problem detected in the photo.")
+def _verdict(verdict: str, similarity: float, limit: Limit, flags: Sequence[str]) -> str:
+    than = "" if limit.similarity is None else f", threshold {limit.similarity:.4f}"
+    return _answer(verdict, bool(flags), f"Similarity {similarity:.4f}{than}", [*flags, limit.note])
+
+
+def _answer(verdict: str, unsure: bool, text: str, notes: Iterable[str]) -> str:
+    """Show an answer in a large line, amber where it is unsure; a line below it, and notes in small print."""
+    below = f"<p>{escape(text)}</p>" if text else ""
+    small = "".join(note(f"{line[:1].upper()}{line[1:]}.") for line in notes if line)
+    kind = "answer unsure" if unsure else "answer"
+    return f"<div class='{kind}' role='status'><p class='verdict'>{escape(verdict)}</p>{below}{small}</div>"
 
 
 def message(kind: str, title: str, lines: Sequence[str] = ()) -> str:
     """Return a box with a title and lines, as text; ``kind`` decides its colour."""
     text = "".join(f"<p>{escape(line)}</p>" for line in lines)
     return f"<div class='message {kind}' role='status'><b>{escape(title)}</b>{text}</div>"
-
-
-def _verdict(verdict: str, similarity: float, limit: Limit) -> str:
-    than = "" if limit.similarity is None else f", threshold {limit.similarity:.4f}"
-    why = f"{limit.note[:1].upper()}{limit.note[1:]}." if limit.note else ""
-    return f"<div><p class='verdict'>{escape(verdict)}</p><p>Similarity {similarity:.4f}{than}</p>{note(why)}</div>"
 
 
 def _picture(pixels: Pixels, caption: str) -> str:

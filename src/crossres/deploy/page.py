@@ -14,7 +14,7 @@ from crossres.core.errors import CrossresError
 from crossres.core.types import Pixels
 from crossres.deploy.markup import about, block, classified, compared, message, note, searched
 from crossres.deploy.photos import MAX_BYTES
-from crossres.deploy.service import MIN_SIDE, PhotoService, read_upload
+from crossres.deploy.service import MIN_SIDE, PhotoService, read_upload, telling
 
 #: Seconds between two looks for old uploads, and how old they become.
 SWEEP, OLD = 600, 3600
@@ -22,6 +22,8 @@ SWEEP, OLD = 600, 3600
 SESSIONS = 100
 #: Seconds between two reports on the queue to each who waits, and for which an idle connection is kept.
 STATUS, KEEP = 10, 120
+#: What the browser sends for a photo, or a sample's path; None for no photo.
+Upload = dict[str, Any] | Path | None
 #: Photos in work at a time: the largest take a few hundred MB each while they are decoded.
 AT_ONCE = 2
 
@@ -53,7 +55,7 @@ def serve(service: PhotoService, first: Sequence[Sequence[Path]], uploads: Path,
         run_history=False,
         enable_monitoring=False,
         state_session_capacity=SESSIONS,
-        footer_links=["api"],
+        footer_links=[],
         css_paths=Path(__file__).with_name("page.css"),
         # fonts of the reader's own: nothing is fetched
         theme=gradio.themes.Default(primary_hue="blue", font=font, font_mono=gradio.themes.Font("monospace")),
@@ -102,40 +104,50 @@ class Layout:
     def _ask(self, render: Callable[..., str], labels: Sequence[str], rows: Sequence[Sequence[Path]]) -> None:
         """Put up places for photos, their result, and samples."""
         with self.gr.Row():
-            with self.gr.Column(scale=2, min_width=280), self.gr.Row():
-                photos = [self._place(label) for label in labels]
+            with self.gr.Column(scale=2, min_width=280):
+                with self.gr.Row():
+                    photos = [self._place(label) for label in labels]
+                self._examples(rows, photos)
             with self.gr.Column(scale=3, min_width=280):
                 result = self.gr.HTML(self._shown(render, *[None] * len(labels)))
         for photo in photos:
             photo.change(lambda *payloads: self._shown(render, *payloads), photos, result, **self.quiet)
-        self._examples(rows, photos)
 
     def _classify(self, rows: Sequence[Sequence[Path]]) -> None:
-        """Put up a place for a photo, the slider of its resolution, its classes, samples, and the API's endpoint."""
-        gr, high = self.gr, max(MIN_SIDE, self.service.facts.hr_size)
+        """Put up a place for a photo, samples, the slider of its resolution, its classes, and the API's endpoint."""
+        gr, facts = self.gr, self.service.facts
+        chosen = telling(self.service, [path for row in rows for path in row])
+        first = chosen or next((row[0] for row in rows), None)
+        remark = "chosen to open the page because the enlarged teacher answers otherwise" if chosen else ""
+        sides, text = self._opened(first, remark)
+        sides = {"maximum": max(MIN_SIDE, facts.hr_size), "value": max(MIN_SIDE, facts.side), **sides}
         with gr.Row():
             with gr.Column(scale=2, min_width=280):
-                photo = self._place("Photo")
-                side = gr.Slider(MIN_SIDE, high, high, step=1, buttons=[], label="Resolution: side in pixels")
+                photo = self._place("Photo", first)
+                self._examples(rows, [photo])
+                side = gr.Slider(MIN_SIDE, **sides, step=1, buttons=[], label="Resolution: side in pixels")
             with gr.Column(scale=3, min_width=280):
-                result = gr.HTML(self._shown(str, None))
+                result = gr.HTML(text)
         photo.change(self._begin, photo, [side, result], **self.quiet)
         side.input(self._slide, [photo, side], result, **self.quiet)
-        self._examples(rows, [photo])
         # the API's endpoint: what crossres predict --json prints for a file
         top, document = gr.Number(1, visible=False, label="top"), gr.JSON(visible=False, label="answer")
         gr.Button(visible=False).click(self._predict, [photo, top], document, api_name="predict", **self.how)
 
+    def _opened(self, photo: Upload, remark: str = "") -> tuple[dict[str, Any], str]:
+        """Return the slider's options for a new photo, if there is one, and what is shown of it at its first side."""
+        sides: dict[str, Any] = {}
+
+        def render(pixels: Pixels) -> str:
+            sides.update(maximum=self.service.largest(pixels), value=self.service.opening(pixels))
+            return classified(self.service, pixels, sides["value"], remark)
+
+        text = self._shown(render, photo)
+        return sides, text
+
     def _begin(self, payload: dict[str, Any] | None) -> tuple[Any, str]:
-        """Return the slider's range for a new photo, and what is shown of it at its own resolution."""
-        largest = []
-
-        def render(photo: Pixels) -> str:
-            largest.append(self.service.largest(photo))
-            return classified(self.service, photo, largest[0])
-
-        text = self._shown(render, payload)
-        return self.gr.update(maximum=largest[0], value=largest[0]) if largest else self.gr.skip(), text
+        sides, text = self._opened(payload)
+        return self.gr.update(**sides) if sides else self.gr.skip(), text
 
     def _slide(self, payload: dict[str, Any] | None, side: float | None) -> str:
         return self._shown(lambda photo: classified(self.service, photo, int(side or 0)), payload)
@@ -148,8 +160,8 @@ class Layout:
         except CrossresError as error:
             raise self.gr.Error(escape(str(error), quote=False), print_exception=False) from None
 
-    def _shown(self, render: Callable[..., str], *payloads: dict[str, Any] | None) -> str:
-        """Return what is shown of uploads; whatever is wrong with one is shown, too."""
+    def _shown(self, render: Callable[..., str], *payloads: Upload) -> str:
+        """Return what is shown of uploads or samples; whatever is wrong with one is shown, too."""
         present = [payload for payload in payloads if payload]
         if len(present) < len(payloads):
             return block(message("hint", "Add a second photo." if present else "Drop a photo, or pick a sample."))
@@ -158,15 +170,17 @@ class Layout:
         except CrossresError as error:
             return block(message("refused", "This photo cannot be read.", [str(error)]))
 
-    def _file(self, payload: dict[str, Any]) -> Path:
+    def _file(self, payload: dict[str, Any] | Path) -> Path:
+        if isinstance(payload, Path):  # a sample, not a request
+            return payload
         path = Path(str(payload.get("path") or "")).resolve()
         if not path.is_relative_to(self.uploads.resolve()):
             raise CrossresError("upload the photo itself; no other file of this machine is read")
         return path
 
-    def _place(self, label: str) -> Any:
-        sources = ["upload", "clipboard"]
-        return self.gr.Image(label=label, sources=sources, buttons=[], height=280, elem_classes="photo")
+    def _place(self, label: str, first: Path | None = None) -> Any:
+        how: dict[str, Any] = {"sources": ["upload", "clipboard"], "buttons": [], "height": 280, "min_width": 120}
+        return self.gr.Image(str(first) if first else None, label=label, elem_classes="photo", **how)
 
     def _examples(self, rows: Sequence[Sequence[Path]], photos: list[Any]) -> None:
         if rows:

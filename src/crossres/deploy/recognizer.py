@@ -96,7 +96,8 @@ class Answer:
 
     Attributes:
         name: path of the photo, or ``image N``.
-        flags: reasons why the answer is not to be trusted; empty for a sound photo.
+        photo_flags: reasons why nothing that is read of the photo is to be trusted; empty for a sound photo.
+        doubt: why its class is unsure, by the model's calibrated confidence; empty where it is not.
         label: the most probable class; None without classes, or where the photo could not be read.
         probability: of that class.
         probabilities: of all classes, float32 (classes,), in the order of ``facts.classes``.
@@ -106,13 +107,27 @@ class Answer:
     """
 
     name: str
-    flags: tuple[str, ...] = ()
+    photo_flags: tuple[str, ...] = ()
+    doubt: str = ""
     label: str | None = None
     probability: float | None = None
     probabilities: Float32s | None = None
     embedding: Float32s | None = None
     quality: float | None = None
     error: str | None = None
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """All reasons why its class is not to be trusted; none where it may be."""
+        return (self.doubt, *self.photo_flags) if self.doubt else self.photo_flags
+
+    @property
+    def sentence(self) -> str:
+        """The class and its probability in words; unsure where it is flagged."""
+        if self.probability is None:
+            return self.reason
+        percent = "over 99 %" if self.probability >= 0.995 else f"{100 * self.probability:.0f} %"
+        return f"{self.label}, {percent}{': unsure' if self.flags else ''}"
 
     def top(self, facts: Facts, k: int = 5) -> list[tuple[str, float]]:
         """Return the ``k`` most probable classes with their probabilities, the first one first."""
@@ -134,8 +149,8 @@ class Answer:
 
     @property
     def reason(self) -> str:
-        """Why the photo was not read, else why its answer is not to be trusted, without its name."""
-        return self.error.removeprefix(f"{self.name}: ") if self.error else "; ".join(self.flags)
+        """Why the photo was not read, else why nothing that is read of it is to be trusted, without its name."""
+        return self.error.removeprefix(f"{self.name}: ") if self.error else "; ".join(self.photo_flags)
 
 
 class Recognizer:
@@ -252,5 +267,7 @@ class Recognizer:
                 if probabilities is not None:
                     shares, best = probabilities[row], int(np.argmax(probabilities[row]))
                     label, probability = self.facts.classes[best], float(shares[best])
-                    answers[i] = replace(answers[i], label=label, probability=probability, probabilities=shares)
+                    doubt = self.facts.confidence.doubt(probability) if self.facts.confidence else ""
+                    known = {"label": label, "probability": probability, "probabilities": shares, "doubt": doubt}
+                    answers[i] = replace(answers[i], **known)
         return answers

@@ -1,7 +1,7 @@
 """What the page can be asked, and the photos that it begins with: plain functions, without a web server."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -89,6 +89,10 @@ class PhotoService:
         """Return the side that the photo has, in pixels: at most the HR side of training and at least `MIN_SIDE`."""
         return max(MIN_SIDE, min(self.facts.side_of(photo), self.facts.hr_size))
 
+    def opening(self, photo: Pixels) -> int:
+        """Return the side in pixels that a photo is first shown at: the student's own, where the photo has it."""
+        return max(MIN_SIDE, min(self.facts.side, self.largest(photo)))
+
     def examine(self, photo: Pixels, side: int) -> Examined:
         """Return the answers to a photo, uint8 (H, W, 3), at a side from `MIN_SIDE` to `largest`; there, as it is."""
         largest = self.largest(photo)
@@ -167,6 +171,26 @@ def _teacher(options: Page, note: Callable[[str], None]) -> Recognizer | None:
             raise
         note(f"the run's teacher is not shown: {error}")
         return None
+
+
+def telling(service: PhotoService, paths: Iterable[Path]) -> Path | None:
+    """Return the photo that shows best what the student is for; None where there is none, or no teacher.
+
+    The student answers as the teacher does to the whole photo, but not to the same pixels enlarged; of several photos
+    its most probable answer counts. Photos that are as small as those pixels or cannot be read are left out.
+    """
+    shares: dict[Path, float] = {}
+    for path in paths if service.teacher else ():
+        try:
+            photo = read_upload(path, service.facts.range)
+        except CrossresError:
+            continue
+        if (side := service.opening(photo)) < service.largest(photo):
+            examined = service.examine(photo, side)
+            enlarged, whole = (answer.label for answer in examined.teacher)
+            if examined.student.label == whole != enlarged:
+                shares[path] = examined.student.probability or 0.0
+    return max(shares, key=lambda path: shares[path], default=None)
 
 
 def read_upload(path: Path, limits: Limits = None) -> Pixels:

@@ -115,6 +115,73 @@ def wilson(right: int, count: int) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
+class Confidence:
+    """Which answers of a classifier are sure; ValueError or TypeError where a number is out of bounds.
+
+    Attributes:
+        accuracy: of sure answers at least so many are right, in percent.
+        images: that it was calibrated on.
+        threshold: an answer of this probability or a lower one is unsure: at 0 none is, at 1 all are. None where so
+            few images cannot show the accuracy, even if all answers are right.
+    """
+
+    accuracy: float
+    images: int
+    threshold: float | None
+
+    def __post_init__(self) -> None:
+        bounded = 0 <= self.accuracy <= 100 and (self.threshold is None or 0 <= self.threshold <= 1)
+        if not (bounded and type(self.images) is int and self.images > 0):
+            raise ValueError("not a calibrated confidence")
+
+    def doubt(self, probability: float) -> str:
+        """Return why an answer of this probability is unsure; nothing where it is not, or where nothing is known."""
+        if self.threshold is None or probability > self.threshold:
+            return ""
+        shown = f"unsure: {self.images:,} validation images show {self.accuracy:g} % right answers"
+        if self.threshold == 1:
+            return f"{shown} at no probability"
+        # rounded down, so that an unsure answer never seems to be above it
+        return f"{shown} only above a probability of {np.floor(1000 * self.threshold) / 10:g} %"
+
+    @property
+    def note(self) -> str:
+        """A line where the images were too few; else nothing."""
+        if self.threshold is not None:
+            return ""
+        few = f"{self.images:,} validation images are too few to show {self.accuracy:g} % right answers"
+        return f"no calibrated confidence: {few}"
+
+
+def calibrate(probability: npt.ArrayLike, right: npt.ArrayLike, accuracy: float = 95.0) -> Confidence:
+    """Calibrate which answers of a classifier are sure, on independent images that it was not trained on.
+
+    The threshold is the lowest above which the accuracy is reached by the lower end of Wilson's interval, half-way
+    between two answers.
+
+    Args:
+        probability: (N,), of each answer, 0..1; N at least 1.
+        right: bool (N,), whether each answer is right.
+        accuracy: of sure answers, in percent.
+
+    Source: Geifman & El-Yaniv, Selective Classification for Deep Neural Networks (NeurIPS 2017), with that interval
+    in place of their binomial bound.
+    """
+    shares, correct = np.asarray(probability, dtype=np.float64), np.asarray(right, dtype=bool)
+    count = len(shares)
+    if wilson(count, count)[0] < accuracy:
+        return Confidence(accuracy, count, None)
+    order = np.argsort(-shares)
+    falling, hits = shares[order], np.cumsum(correct[order])
+    # answers of one probability are sure together
+    cuts = [k for k in range(1, count) if falling[k - 1] > falling[k]] + [count]
+    sure = max((k for k in cuts if wilson(int(hits[k - 1]), k)[0] >= accuracy), default=0)
+    if sure in (0, count):
+        return Confidence(accuracy, count, 0.0 if sure else 1.0)
+    return Confidence(accuracy, count, float(falling[sure - 1 : sure + 1].mean()))
+
+
+@dataclass(frozen=True)
 class McNemar:
     """Two models on the same test images.
 

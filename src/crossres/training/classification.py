@@ -1,6 +1,7 @@
 """Objects: a classifier, judged by top-1 and top-5 accuracy."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from crossres.config.experiment import Distill
@@ -13,6 +14,7 @@ from crossres.data.loader import Loader
 from crossres.data.splits import SPLIT_SEED, require_classes, stratified_split
 from crossres.evaluation.accuracy import beside_top1, commonest_share, measure, right_at_k
 from crossres.evaluation.prepare import Autocast, logits_of, read_split
+from crossres.evaluation.statistics import calibrate
 from crossres.losses.options import reads
 from crossres.models.encoder import Encoder
 from crossres.training.natural import with_natural
@@ -66,6 +68,12 @@ class Classification(Task):
         logits = logits_of(encoder, test, autocast)
         right = encode_bits(right_at_k(logits, test.label).cpu())
         return {**measure(logits, test.label), "commonest": commonest_share(test.label), "right": right}
+
+    def calibrate(self, encoder: Encoder, val: Loader | None) -> dict[str, Any] | None:
+        if val is None:
+            return None
+        logits = logits_of(encoder, val)  # in float32, as it is deployed
+        return asdict(calibrate(logits.softmax(1).amax(1).cpu(), right_at_k(logits, val.label).cpu()))
 
     def summary(self, result: dict[str, Any]) -> str:
         beside = beside_top1(result, "_best_val")

@@ -56,11 +56,11 @@ def finish(loop: TrainingLoop, device: Device) -> dict[str, Any]:
     info = {
         **common,
         "fit": config.images.fit,
-        "seen": facts["seen"],
+        **{key: facts[key] for key in ("seen", "natural")},
+        "confidence": run.task.calibrate(run.student, run.val),
         "test_fraction": config.images.test_fraction,
         "group": config.images.group,
         "range": config.images.range,
-        "natural": facts["natural"],
         "val_fraction": config.train.val_fraction,
         "results": {
             **numbers,

@@ -70,6 +70,10 @@ class Task(ABC):
     def judge(self, encoder: Encoder, test: Loader, val: Loader | None, autocast: Autocast) -> dict[str, Any]:
         """Measure the trained encoder on the test images, for ``result.json``; ``val`` may choose thresholds."""
 
+    def calibrate(self, encoder: Encoder, val: Loader | None) -> dict[str, Any] | None:  # noqa: ARG002
+        """Return the fields of a `crossres.evaluation.statistics.Confidence`; None where nothing is calibrated."""
+        return None
+
     @abstractmethod
     def summary(self, result: dict[str, Any]) -> str:
         """Return a finished run in a line."""
