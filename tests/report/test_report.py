@@ -108,6 +108,12 @@ def test_no_row_stands_twice(runs: Path, people: Path, page_of: Callable[..., An
     assert page_of(run, images=0).texts("th").count("Recorded, ") == 1
 
 
+def test_all_but_the_worst_errors_are_folded(runs: Path, page_of: Callable[..., Any]) -> None:
+    page = page_of(runs / "taught", images=9)
+    assert page.names.count("article") == 9
+    assert page.text["summary"][0] == "3 more"
+
+
 def test_images_of_another_camera(
     runs: Path, people: Path, drawn: Path, page_of: Callable[..., Any], refused: Refused, tmp_path: Path
 ) -> None:

@@ -35,8 +35,8 @@ def other_cameras(run: FinishedRun) -> Block | None:
         rows.append((row["name"], [*counts, *shares, lost]))
     note = (
         "Class mean: the mean over classes of each one's top-1. Lost: points of top-1 less than as trained; small: "
-        "its 95 % interval (bootstrap over groups, such as tracks, or over images where no groups are known). Below: "
-        "a test image as trained beside a natural one of its class."
+        "its 95 % interval (bootstrap over groups, such as tracks, or over images where no groups are known). "
+        "Pictures: a test image as trained beside a natural one of its class."
     )
     cards = [card for images in sets for card in _cards(run, images)]
     return Block(

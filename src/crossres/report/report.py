@@ -109,7 +109,7 @@ def judge(run: FinishedRun) -> Chapter:
         parts.learning(run),
         parts.trained(run),
     ]
-    kept = agreement and Cell(f"{share(agreement.overlap)} %", f"by chance {rounded(agreement.chance, 2)} %")
+    kept = agreement and Cell(f"{share(agreement.overlap)} %", f"by chance {rounded(agreement.chance)} %")
     beside = f"teacher {short(efforts['teacher'].parameters)}" if "teacher" in efforts else ""
     tiles = {
         f"{judged.measure} at {run.at_lr}": judged.score,

@@ -52,7 +52,7 @@ class Agreement:
         return (
             f"Neighbours kept: the mean share of a test image's {self.neighbours} nearest others in the teacher's "
             "space that are among its nearest in the student's, too; a student that has learned nothing keeps "
-            f"{rounded(self.chance, 2)} %."
+            f"{rounded(self.chance)} %."
         )
 
 
@@ -131,7 +131,7 @@ def embeddings(run: FinishedRun, judged: Judged) -> tuple[Block | None, Agreemen
         title = "Does the student keep the relations?"
         turned = ", the student's turned and mirrored to lie as the teacher's"
         kept = f"{share(agreed.overlap)} % of an image's {agreed.neighbours} nearest in the teacher's space are "
-        kept += f"among its nearest in the student's, too (by chance {rounded(agreed.chance, 2)} %)"
+        kept += f"among its nearest in the student's, too (by chance {rounded(agreed.chance)} %)"
         every, across = (f"{r:.2f}" if isfinite(r) else "none" for r in (agreed.correlation, agreed.across))
         alike = f"{every} between both networks' similarities of all pairs"
         facts = [("Neighbours kept", kept), ("Correlation", f"{alike}; {across} over the pairs of two classes alone")]

@@ -130,7 +130,7 @@ def _wrong_images(run: FinishedRun, label: torch.Tensor, outputs: Mapping[str, O
         lines: list[Answer] = [("truth", run.student.classes[int(label[position])], None)]
         for who, (certainty, predicted) in answers.items():
             named = int(predicted[position])
-            text = f"{run.student.classes[named]}, {100 * float(certainty[position]):.0f} %"
+            text = f"{run.student.classes[named]}, {100 * float(certainty[position]):.0f}\N{NO-BREAK SPACE}%"
             lines.append((who, text, named == int(label[position])))
         errors.append(([position], lines))
     text = f"The student is wrong on {len(wrong):,} of {len(label):,} images; here are those it is surest of."
