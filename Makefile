@@ -29,11 +29,12 @@ $(PAGE_READY): pyproject.toml constraints.txt constraints-page.txt
 		--editable '.[train,onnx,predict,page]' pytest playwright
 	touch $@
 
-# The web page as a person meets it, in Chromium: the system's, or Playwright's own
+# The web page and the report as a person meets them, in Chromium: the system's, or Playwright's own
 page-test: $(PAGE_READY)
 	command -v chromium || command -v chromium-browser || command -v google-chrome \
 		|| $(PAGE_VENV)/bin/playwright install chromium
-	OMP_NUM_THREADS=1 $(PAGE_VENV)/bin/python -m pytest tests/deploy/test_page.py tests/deploy/test_page_browser.py
+	OMP_NUM_THREADS=1 $(PAGE_VENV)/bin/python -m pytest tests/deploy/test_page.py tests/deploy/test_page_browser.py \
+		tests/report/test_page_browser.py
 
 lint: $(READY)
 	$(BIN)/ruff check src tests benchmarks

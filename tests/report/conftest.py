@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -50,6 +51,17 @@ class Page(HTMLParser):
     def texts(self, tag: str) -> str:
         return " | ".join(self.text.get(tag, []))
 
+    def tables(self) -> list[list[str]]:
+        """Return the rows of each table as they are read, a text each."""
+        bodies = re.findall(r"<tbody>(.*?)</tbody>", self.source, re.DOTALL)
+        rows = [re.findall(r"<tr>(.*?)</tr>", body, re.DOTALL) for body in bodies]
+        return [[" ".join(re.sub(r"<.*?>", " ", row).split()) for row in each] for each in rows]
+
+    def tile(self, name: str) -> str | None:
+        """Return the number of a tile; None without it."""
+        tile = re.search(rf'<div class="tile"><span>{re.escape(name)}</span><b>(.*?)</b>', self.source)
+        return tile and tile[1]
+
     def loads_nothing(self) -> bool:
         own = all(address.startswith(("data:image/", "#")) for address in self.addresses)
         styles = self.texts("style")
@@ -87,7 +99,7 @@ def train() -> Callable[..., Path]:
         terms = {loss: {"weight": weight} for loss, weight in losses.items()}
         epochs = Train(epochs=options.pop("epochs", 1), batch_size=24)
         exact: dict[str, Any] = {"precision": "float32", "device": "cpu"}
-        distill(Distill(losses=terms, train=epochs, **where, **small, **exact, **options), quiet=True)
+        distill(Distill(losses=terms, train=epochs, **where, **{**small, **exact, **options}), quiet=True)
         return folder / name
 
     return run

@@ -41,17 +41,17 @@ def titles(scores: Sequence[MethodScore], baseline: str) -> list[str]:
     return ["setting", "method", measure, "95 % interval", f"gain over {baseline}", "p", "cost", "seeds"]
 
 
-def cells(row: MethodScore) -> list[str]:
-    """Return what a table says of a method, a cell for each of `titles`."""
+def cells(row: MethodScore, decimals: int = 2) -> list[str]:
+    """Return what a table says of a method, a cell for each of `titles`; percentages have so many ``decimals``."""
     interval, gain = row.interval, ""
     if row.gain is not None:
-        half = f" ± {row.half:.2f}" if row.half is not None else ""
-        gain = f"{row.gain:+.2f}{half}{' (within noise)' if row.is_noise else ''}"
+        half = f" ± {row.half:.{decimals}f}" if row.half is not None else ""
+        gain = f"{row.gain:+.{decimals}f}{half}{' (within noise)' if row.is_noise else ''}"
     return [
         row.setting,
         row.method + (f" (weight x {row.factor:g})" if row.factor is not None else ""),
-        spread(list(row.score.values())),
-        f"{interval[0]:.2f} to {interval[1]:.2f}" if interval else "",
+        spread(list(row.score.values()), decimals),
+        f"{interval[0]:.{decimals}f} to {interval[1]:.{decimals}f}" if interval else "",
         gain,
         "" if row.p is None else probability(row.p),
         "" if row.cost is None else f"{row.cost:.2f}",
@@ -176,11 +176,11 @@ def sizes_table(results: Iterable[Document]) -> str:
     return table(["setting", "method", *(f"{size}x{size}" for size in sizes)], rows)
 
 
-def spread(values: Sequence[float]) -> str:
+def spread(values: Sequence[float], decimals: int = 2) -> str:
     """Return mean ± standard deviation of several numbers, one number as it is, nothing of none."""
     if not values:
         return ""
-    return f"{mean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
+    return f"{mean(values):.{decimals}f}" + (f" ± {stdev(values):.{decimals}f}" if len(values) > 1 else "")
 
 
 def _by_setting(results: Sequence[Document]) -> list[tuple[tuple[str, str], list[Document]]]:

@@ -10,7 +10,7 @@ from crossres.evaluation.discrepancy import discrepancy, natural_sets
 from crossres.evaluation.prepare import loader_of
 from crossres.report.content import FinishedRun
 from crossres.report.page import Block, Card, Cell, Table
-from crossres.report.parts import data_uri
+from crossres.report.parts import data_uri, share
 
 #: Classes of each natural set that are shown.
 SHOWN = 6
@@ -23,19 +23,20 @@ def other_cameras(run: FinishedRun) -> Block | None:
     """
     if not run.shared.options.natural:
         return None
-    options = replace(run.judgement, natural=run.shared.options.natural, images=as_trained(run.config.images))
+    natural = list(dict.fromkeys(run.shared.options.natural))
+    options = replace(run.judgement, natural=natural, images=as_trained(run.config.images))
     sets = natural_sets(run.student, options)
     rows: list[tuple[str, list[Cell]]] = []
     for row in discrepancy(run.student, run.test.images, sets, options, run.device):
-        ends = "{:+.2f} to {:+.2f}".format(*row["interval"]) if row["interval"] else "one group"
-        lost = Cell(f"{row['drop']:+.2f}", ends) if rows else Cell("")
+        ends = "{:+.1f} to {:+.1f}".format(*row["interval"]) if row["interval"] else "one group"
+        lost = Cell(f"{row['drop']:+.1f}", ends) if rows else Cell("")
         counts = [Cell(f"{row[name]:,}") for name in ("images", "groups")]
-        shares = [Cell(f"{row[key]:.2f} %") for key in ("top1", "class_mean")]
+        shares = [Cell(f"{share(row[key])} %") for key in ("top1", "class_mean")]
         rows.append((row["name"], [*counts, *shares, lost]))
     note = (
         "Class mean: the mean over classes of each one's top-1. Lost: points of top-1 less than as trained; small: "
-        "its 95 % interval (bootstrap over groups, such as tracks, or over images where no groups are known). Below: "
-        "a test image as trained beside a natural one of its class."
+        "its 95 % interval (bootstrap over groups, such as tracks, or over images where no groups are known). "
+        "Pictures: a test image as trained beside a natural one of its class."
     )
     cards = [card for images in sets for card in _cards(run, images)]
     return Block(

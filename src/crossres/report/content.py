@@ -206,6 +206,17 @@ class FinishedRun:
             outputs["teacher"] = self.shared.once(key, lambda: self._outputs(teacher, at_hr))
         return outputs
 
+    def enlarged(self, images: ImageSet) -> Outputs | None:
+        """Return what the teacher makes of the images at the run's low resolution; it enlarges them itself.
+
+        None without a teacher that reads images, or where both resolutions are one.
+        """
+        teacher = self.teacher
+        if teacher is None or isinstance(teacher.backbone, StoredBackbone) or self.lr_size == self.hr_size:
+            return None
+        key = ("enlarged", id(teacher), id(images), self.lr_size, self.degradation, self.device.precision)
+        return self.shared.once(key, lambda: self._outputs(teacher, self.loader(images)))
+
     def _outputs(self, encoder: Encoder, loader: Loader) -> Outputs:
         if isinstance(encoder.backbone, StoredBackbone):
             return Outputs(stored_outputs(encoder, loader.images, self.device.torch).embedding[0].cpu())

@@ -5,6 +5,7 @@ These are SVG inside the page: text stays text, colours are the page's variables
 
 import io
 import re
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import numpy as np
 
 from crossres.core.files import write_atomically
 from crossres.core.types import Bools, Float64s, Int64s
-from crossres.evaluation.figures import MARKERS, STYLE, Curve, log_axis, name_classes, plot_curves, shortened
+from crossres.evaluation.figures import MARKERS, NAMED_CLASSES, STYLE, Curve, log_axis, name_classes, plot_curves
 
 #: Colours that nothing else has: each becomes a variable of the page's style.
 INK, MUTED, GRID = "#010101", "#010102", "#010103"
@@ -27,6 +28,8 @@ _VARIABLES |= {colour: f"var(--c{number})" for number, colour in enumerate(SERIE
 SIGNS = ("●", "■", "▲", "◆")
 #: A matrix is more or less of one of these over the page's ground.
 BLUE, ORANGE = (0.18, 0.45, 0.80), (0.88, 0.42, 0.12)
+#: Of the cells of a confusion matrix: how deep their colour is at most, for ink on it to be read; the smallest text.
+DEEPEST, SMALLEST = 0.65, 6.5
 _PAGE_STYLE: Any = {
     **STYLE,
     "svg.fonttype": "none",
@@ -40,7 +43,7 @@ _PAGE_STYLE: Any = {
 
 @dataclass(frozen=True)
 class Cell:
-    """What a table or a tile shows: text, what is small beside it, and for a bar the number and its interval."""
+    """What a table or a tile shows: text, what is small beside it, and to draw it the number and its interval."""
 
     text: str
     small: str = ""
@@ -48,19 +51,16 @@ class Cell:
     interval: Sequence[float] = ()
 
 
+#: Of a table: its name and its cells.
+TableRow = tuple[str, Sequence[Cell]]
+
+
 @dataclass(frozen=True)
 class Table:
-    """Rows of a name and cells; the intervals of a column get bars on one scale."""
+    """Rows below heads; on a narrow screen those of a wide table are stacked."""
 
     heads: Sequence[str]
-    rows: Sequence[tuple[str, Sequence[Cell]]]
-
-    def bar(self, column: int, cell: Cell) -> list[float]:
-        """Return where a cell's interval begins and ends and its number lies on its column's scale, in percent."""
-        ends = [end for _, cells in self.rows for end in cells[column].interval]
-        if cell.number is None or not cell.interval or len(ends) < 4 or min(ends) == max(ends):
-            return []
-        return [100 * (value - min(ends)) / (max(ends) - min(ends)) for value in (*cell.interval, cell.number)]
+    rows: Sequence[TableRow]
 
 
 #: Of a legend: a character, the number of its colour, what it stands for.
@@ -90,7 +90,10 @@ class Card:
 
 @dataclass(frozen=True)
 class Block:
-    """A heading of a section and what is below it; ``legend`` is of all its drawings, ``folded`` heading and text."""
+    """A heading of a section and what is below it; ``legend`` is of all its drawings, ``folded`` heading and text.
+
+    Of ``small`` drawings two lie side by side on a phone; of a ``closed`` block only the heading shows until a click.
+    """
 
     title: str
     text: str = ""
@@ -101,16 +104,22 @@ class Block:
     cards: Sequence[Card] = ()
     folded: tuple[str, str] | None = None
     note: str = ""
+    small: bool = False
+    closed: bool = False
 
 
 @dataclass(frozen=True)
 class Section:
-    """A run: its name, itself in a sentence, what the reader has to know, its few chief numbers, its blocks."""
+    """A run: its name, itself in a sentence, what the reader has to know, its few chief numbers, its blocks.
+
+    ``explained`` says what some of these numbers are.
+    """
 
     name: str
     lead: str
     notes: Sequence[str]
     tiles: Sequence[tuple[str, Cell]]
+    explained: str
     blocks: Sequence[Block]
 
 
@@ -149,15 +158,18 @@ def draw_curves(
 ) -> Drawing:
     """Draw curves; ``x`` and ``y`` say what the axes are, and unless they are ``named`` there is no legend.
 
-    The horizontal axis has a ``band`` that is marked, such as the sizes trained at, and a ``scale``: linear, sizes or
-    rates; the last two are logarithmic and have percentages above. With "log y" the vertical axis is logarithmic.
+    The horizontal axis has a ``band`` that is marked, such as the sizes trained at, and a ``scale``: linear, of whole
+    numbers, sizes or rates; the last two are logarithmic and have percentages above. With "log y" it is linear, and
+    the vertical axis is logarithmic.
     """
-    with _axes((4.8, 3.2)) as (axes, svg):
+    with _axes((3.8, 2.6), title) as (axes, svg):
         if band:
             axes.axvspan(*band, color=MUTED, alpha=0.25, linewidth=4)
         plot_curves(axes, curves, sizes=scale == "sizes")
         if scale in ("sizes", "rates"):
             axes.set_ylim(0, 100 if scale == "sizes" else 102)
+        if scale in ("linear", "log y"):
+            axes.xaxis.get_major_locator().set_params(integer=True)
         if scale in ("rates", "log y"):
             log_axis(axes.xaxis if scale == "rates" else axes.yaxis)
         axes.set(xlabel=x, ylabel=y)
@@ -165,50 +177,99 @@ def draw_curves(
     return Drawing(svg(), title, caption, signs(curves) if named else ())
 
 
-def draw_points(points: Float64s, label: Int64s) -> str:
+def draw_intervals(rows: Sequence[tuple[str, Cell]], measure: str) -> list[Drawing]:
+    """Draw the numbers of rows and their intervals on one scale; empty where fewer than two have an interval."""
+    shown = [(textwrap.fill(name, 18), cell) for name, cell in rows if cell.number is not None and cell.interval]
+    if len(shown) < 2:
+        return []
+    title = f"{measure[0].upper()}{measure[1:]} with 95 % intervals"
+    lines = sum(1 + name.count("\n") for name, _ in shown)
+    with _axes((3.8, 0.6 + 0.15 * (lines + len(shown))), title) as (axes, svg):
+        for place, (_, cell) in enumerate(shown):
+            axes.plot(cell.interval, [place, place], color="C0", linewidth=5, alpha=0.4, solid_capstyle="butt")
+            axes.plot([cell.number], [place], "o", color="C0", markersize=5)
+        axes.set_yticks(range(len(shown)), [name for name, _ in shown])
+        axes.set(xlabel=f"{measure}, %", ylim=(len(shown) - 0.5, -0.5))
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.grid(axis="x")
+    return [Drawing(svg(), title)]
+
+
+def draw_points(points: Float64s, label: Int64s, title: str, caption: str) -> Drawing:
     """Draw a map (N, 2); a label (N,) has its colour and marker of `SERIES` and `MARKERS`."""
-    with _axes((4.2, 4.0)) as (axes, svg):
+    with _axes((2.6, 2.4), title) as (axes, svg):
         for number in np.unique(label).tolist():
-            style: Any = {"color": f"C{number}", "marker": MARKERS[number % len(MARKERS)], "markersize": 4}
+            style: Any = {"color": f"C{number}", "marker": MARKERS[number % len(MARKERS)], "markersize": 3.5}
             axes.plot(*points[label == number].T, linestyle="", alpha=0.75, markeredgewidth=0, **style)
         axes.set(xticks=[], yticks=[])
         axes.axis("equal")
         axes.spines[:].set_visible(True)
-    return svg()
+    return Drawing(svg(), title, caption)
 
 
-def draw_relations(similarity: Float64s, label: Int64s, names: Sequence[str]) -> str:
-    """Draw similarities (N, N) in -1..1 of images that lie class by class: blue alike, orange opposed."""
-    with _axes((4.6, 4.0)) as (axes, svg):
-        axes.imshow(_coloured(similarity, -similarity), interpolation="none")
+def draw_relations(similarity: Float64s, label: Int64s, title: str) -> Drawing:
+    """Draw similarities (N, N) in -1..1 of images that lie class by class: blue alike, orange opposed.
+
+    Each class has its character of `SIGNS` in its colour of `SERIES` beside it, as in a legend.
+    """
+    from matplotlib.colors import LinearSegmentedColormap
+
+    ends: Any = [(0, (*ORANGE, 1)), (0.5, (*ORANGE, 0)), (0.5, (*BLUE, 0)), (1, (*BLUE, 1))]
+    colours = LinearSegmentedColormap.from_list("relations", ends)
+    with _axes((2.6, 2.9), title) as (axes, svg):
+        image = axes.imshow(similarity, cmap=colours, vmin=-1, vmax=1, interpolation="none")
+        bar = axes.figure.colorbar(image, location="bottom", ticks=[-1, 0, 1], aspect=16)
+        bar.set_label("cosine: -1 opposed, 1 alike")
+        bar.outline.set_visible(False)
         edges = np.flatnonzero(np.diff(label, prepend=-1, append=-1)).tolist()
         for edge in edges[1:-1]:
             axes.axhline(edge - 0.5, color=MUTED, linewidth=0.4)
             axes.axvline(edge - 0.5, color=MUTED, linewidth=0.4)
-        axes.set_yticks([(a + b - 1) / 2 for a, b in pairwise(edges)], [shortened(name) for name in names])
+        middles = [(a + b - 1) / 2 for a, b in pairwise(edges)]
+        axes.set_yticks(middles, [SIGNS[number % len(SIGNS)] for number in range(len(middles))])
+        for number, text in enumerate(axes.get_yticklabels()):
+            text.set_color(SERIES[number % len(SERIES)])
         axes.set_xticks([])
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-    return svg()
+    return Drawing(svg(), title)
 
 
-def draw_confusion(share: Float64s, classes: Sequence[str]) -> str:
-    """Draw shares (C, C) of the true class: right answers blue, mistakes orange, the largest the deepest."""
+def draw_confusion(counts: Int64s, share: Float64s, classes: Sequence[str]) -> Drawing:
+    """Draw shares (C, C) of the true class in percent, and the counts (C, C) in cells that are large enough.
+
+    Right answers are blue, mistakes orange, the largest the deepest.
+    """
     own = np.eye(len(share), dtype=bool)
     mistakes = share * ~own
-    with _axes((5.2, 4.8)) as (axes, svg):
-        axes.imshow(_coloured(share * own, mistakes / (mistakes.max() or 1)), interpolation="none")
+    # points, of a matrix some four inches wide: as large as a cell leaves room for the longest count
+    font = min(9.5, 290 / len(classes) / (0.6 * len(f"{counts.max()}") + 0.5))
+    title = "Confusion matrix"
+    with _axes((4.8, 4.5), title) as (axes, svg):
+        strength = DEEPEST * np.where(own, share / 100, mistakes / (mistakes.max() or 1))
+        colours = np.where(own[..., None], BLUE, ORANGE)
+        axes.imshow(np.concatenate([colours, strength[..., None]], axis=-1), interpolation="none")
+        axes.set(xticks=[], yticks=[])
         name_classes(axes, classes)
         axes.tick_params(length=0)
+        if max(map(len, classes)) < 3:
+            axes.tick_params(axis="x", rotation=0)
+        for truth, answer in np.argwhere(counts).tolist() if font >= SMALLEST else ():
+            axes.text(answer, truth, f"{counts[truth, answer]}", ha="center", va="center", fontsize=font)
         axes.set(xlabel="answer", ylabel="truth")
         axes.spines[:].set_visible(True)
-    return svg()
+    left_out = "names and counts" if len(classes) > NAMED_CLASSES else "counts"
+    small = f"The cells of {len(classes)} classes are too small for {left_out}"
+    numbers = "Counts of test images" if font >= SMALLEST else small
+    shade = "the shade is the share of the true class: right answers blue, mistakes orange"
+    return Drawing(svg(), title, f"{numbers}; {shade}, the deepest {mistakes.max():.0f} %.")
 
 
 def draw_histograms(scores: Float64s, same: Bools, threshold: float, title: str) -> Drawing:
     """Draw how similar genuine and impostor pairs (N,) are, and the threshold between them."""
     kinds = {"genuine": same, "impostor": ~same}
-    with _axes((4.8, 3.0)) as (axes, svg):
+    with _axes((3.8, 2.6), title) as (axes, svg):
         bins = np.linspace(min(scores.min(), threshold), max(scores.max(), threshold) + 1e-9, 41).tolist()
         for colour, chosen in enumerate(kinds.values()):
             # shares, not counts: a list may have few pairs of one kind
@@ -220,15 +281,9 @@ def draw_histograms(scores: Float64s, same: Bools, threshold: float, title: str)
     return Drawing(svg(), title, f"Dashed: the threshold, {threshold:.2f}.", legend)
 
 
-def _coloured(blue: Float64s, orange: Float64s) -> Float64s:
-    """Return RGBA (N, M, 4): the larger of the two, as much of its colour as it is above 0."""
-    strength = np.nan_to_num(np.maximum(blue, orange)).clip(0, 1)
-    return np.concatenate([np.where((blue >= orange)[..., None], BLUE, ORANGE), strength[..., None]], axis=-1)
-
-
 @contextmanager
-def _axes(size: tuple[float, float]) -> Iterator[tuple[Any, Callable[[], str]]]:
-    """Give axes in the page's style, and a function that returns their SVG once they are drawn."""
+def _axes(size: tuple[float, float], title: str) -> Iterator[tuple[Any, Callable[[], str]]]:
+    """Give axes in the page's style, and a function that returns their SVG, with its title, once they are drawn."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
     from matplotlib.rcsetup import cycler
@@ -237,12 +292,12 @@ def _axes(size: tuple[float, float]) -> Iterator[tuple[Any, Callable[[], str]]]:
     with rc_context({**_PAGE_STYLE, "axes.prop_cycle": cycler(color=SERIES)}):
         figure = Figure(figsize=size, layout="constrained")
         yield figure.subplots(), lambda: _inline(file.getvalue())
-        figure.savefig(file, format="svg")
+        figure.savefig(file, format="svg", metadata={"Title": title})
 
 
 def _inline(text: str) -> str:
     """Return matplotlib's file as a part of a page: no header, no addresses, no ids that every figure has."""
-    text = text[text.index("<svg") :]
+    text = text[text.index("<svg") :].replace("<svg", '<svg role="img"', 1)
     text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
     text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
     text = re.sub(r'<g id="[^"]*"', "<g", text)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, nan
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -20,7 +21,7 @@ from crossres.data.degradation import COLOURS
 from crossres.evaluation.figures import Curve
 from crossres.models.encoder import Encoder
 from crossres.report.content import FinishedRun
-from crossres.report.page import Answer, Block, Card, Cell, Drawing, Table, draw_curves
+from crossres.report.page import Answer, Block, Card, Cell, Table, TableRow, draw_curves
 
 #: Side that a picture is kept at, at most, and up to which every pixel is.
 LARGEST, EXACT = 128, 64
@@ -35,8 +36,9 @@ class Judged:
     Attributes:
         results: the numbers; the first row is the student's at the size it was trained at, its first the chief one.
         note: what these are.
-        teacher_score: the teacher's chief number at high resolution; None without one that can be judged.
-        curves: chief number against resolution, the student's first; ``drawings`` are beside it.
+        teacher_score, enlarged: the teacher's chief number at high resolution, and on the student's images, which it
+            enlarges; None without one that can be judged.
+        curves: chief number against resolution, the student's first.
         blocks: what the task alone has.
         outputs: of the student and, where there is one, of the teacher on the test images.
     """
@@ -45,8 +47,8 @@ class Judged:
     results: Table
     note: str
     teacher_score: Cell | None
+    enlarged: Cell | None
     curves: Sequence[Curve]
-    drawings: Sequence[Drawing]
     blocks: Sequence[Block]
     outputs: Mapping[str, Outputs]
 
@@ -56,26 +58,66 @@ class Judged:
         return self.results.rows[0][1][0]
 
 
+def share(value: float) -> str:
+    """Write a percentage in three digits; near its ends, which are 0 and 100, two stand after the point."""
+    if value in (0, 100):
+        return f"{value:.0f}"
+    return f"{value:.1f}" if 9.995 <= value < 99.95 else f"{min(value, 99.99):.2f}"
+
+
 def percent(value: float, interval: Sequence[float], mark: str = "") -> Cell:
     """Return a percentage and its 95 % interval."""
-    return Cell(f"{value:.2f} %{mark}", f"{interval[0]:.2f} to {interval[1]:.2f}", value, interval)
+    return Cell(f"{share(value)} %{mark}", f"{share(interval[0])} to {share(interval[1])}", value, interval)
+
+
+def rounded(value: float, digits: int = 3) -> str:
+    """Write a number in so many digits, without an exponent."""
+    return f"{float(f'{value:.{digits}g}'):,.10g}"
+
+
+def duration(milliseconds: float) -> str:
+    """Write a time in two digits: no clock of a busy machine knows more."""
+    small = milliseconds < 1
+    return f"{rounded(1000 * milliseconds if small else milliseconds, 2)} {'µs' if small else 'ms'}"
+
+
+def short(count: int) -> str:
+    """Write a number of parameters in three digits."""
+    if not count:
+        return "not known"
+    return f"{rounded(count / 1e6)} M" if count >= 1e6 else f"{rounded(count / 1e3)} k"
+
+
+def words(name: str) -> str:
+    """Write the name of a loss, or several of them, as words."""
+    return name.replace("_", " ").replace("+", " + ")
+
+
+def differing(measured: Sequence[Cell], recorded: Sequence[TableRow]) -> list[TableRow]:
+    """Return the recorded rows that show something else than the measured cells and the recorded rows above."""
+    rows: dict[tuple[str, ...], TableRow] = {}
+    for name, cells in (("", measured), *recorded):
+        rows.setdefault(tuple(cell.text + cell.small for cell in cells), (name, cells))
+    return list(rows.values())[1:]
 
 
 def trained(run: FinishedRun) -> Block:
     """Say what was trained, on what, how and where."""
     document, train, degradation = run.document, run.config.train, run.degradation.resolved()
+    parts = {"train": "training", "val": "validation"}
     ranges = {"blur": degradation.blur, "noise": degradation.noise, "JPEG": degradation.jpeg}
     ranges |= {name: getattr(degradation, name) for name in COLOURS}
     drawn = [f"{name} {r[0]:g} to {r[1]:g}" for name, r in ranges.items() if r not in (None, (0.0, 0.0), (1.0, 1.0))]
     losses = [
-        f"{options.get('weight', 1):g} {name}{' (decays)' * bool(options.get('decay'))}"
+        f"{options.get('weight', 1):g} {words(name)}{' (decays)' * bool(options.get('decay'))}"
         for name, options in document["losses"].items()
     ]
     batch = document.get("batch_size") or train.batch_size
-    counts = [f"{count:,} {name}" for name, count in document["images"].items()]
+    counts = [f"{count:,} {parts.get(name, name)}" for name, count in document["images"].items()]
     kind = ", ".join([degradation.preset, degradation.kernel, *drawn]) if document.get("degradation") else "none"
     versions = [f"{name} {document['versions'].get(name)}" for name in ("python", "crossres", "torch")]
-    speed = f"{document['images_per_second']:,.0f} images/s in {document['precision']}"
+    speed = f"{rounded(document['images_per_second'])} images a second in {document['precision']}"
+    optimizer = {"sgd": "SGD", "adamw": "AdamW"}[train.optimizer]
     facts = {
         "Images": f"{document['dataset']}: {', '.join(counts)}",
         "Network": f"{document['student']['name']}, {document['student']['parameters']:,} parameters",
@@ -84,15 +126,21 @@ def trained(run: FinishedRun) -> Block:
         "Degradation": kind,
         "Losses": " + ".join(losses),
         "Schedule": f"{document['epochs']} epochs, batch {batch}, {train.schedule.replace('_', ' ')}",
-        "Optimiser": f"{train.optimizer}, learning rate {train.learning_rate:g}, decay {train.weight_decay:g}",
+        "Optimiser": f"{optimizer}, learning rate {train.learning_rate:g}, decay {train.weight_decay:g}",
         "Seed": str(document["seed"]),
         "Saved": f"epoch {document['best_epoch']} of {document['epochs']}; judged here",
         "Time": f"{clock(document['seconds'])}, {speed}",
-        "Machine": f"{document['machine']['processor']}, {document['machine']['threads']} thread(s)",
+        "Machine": _machine(document["machine"]),
         "Versions": ", ".join(versions),
         "Commit": (document.get("commit") or "not recorded")[:12],
     }
-    return Block("What was trained", facts=list(facts.items()), folded=("Every option", to_yaml(run.config)))
+    every = "Every option", to_yaml(run.config)
+    return Block("What was trained", facts=list(facts.items()), folded=every, closed=True)
+
+
+def _machine(machine: Mapping[str, Any]) -> str:
+    """Name a processor and how many threads ran on it."""
+    return f"{machine['processor']}, {machine['threads']} thread{'s' * (machine['threads'] != 1)}"
 
 
 def learning(run: FinishedRun) -> Block | None:
@@ -108,7 +156,7 @@ def learning(run: FinishedRun) -> Block | None:
     shares = {"train_top1": "training", "val_top1": "validation", "val_top5": "validation top-5"}
     shares |= {"val_accuracy": "validation accuracy", "val_auc": "validation AUC"}
     accuracy = curves(run.epochs, shares)
-    losses = curves([row["losses"] for row in run.epochs], {name: name for name in run.epochs[-1]["losses"]})
+    losses = curves([row["losses"] for row in run.epochs], {name: words(name) for name in run.epochs[-1]["losses"]})
     values = [value for _, _, each in losses for value in each if isfinite(value)]
     apart = bool(values) and 0 < 20 * min(values) < max(values)
     best, unweighted = run.document["best_epoch"], "Each term unweighted, its mean over an epoch."
@@ -116,7 +164,7 @@ def learning(run: FinishedRun) -> Block | None:
     drawings = [draw_curves(accuracy, "Accuracy", marked, x="epoch", y="%", band=band)] if accuracy else []
     scale = "log y" if apart else "linear"
     drawings.append(draw_curves(losses, "Losses", unweighted, x="epoch", y="loss", scale=scale))
-    return Block("Learning curves", drawings=drawings)
+    return Block("Learning curves", drawings=drawings, closed=True)
 
 
 def worst_errors(run: FinishedRun, text: str, errors: Sequence[tuple[Sequence[int], Sequence[Answer]]]) -> Block:
@@ -178,17 +226,18 @@ def effort(encoder: Encoder, side: int, source: str | Path, device: Device) -> E
 
 
 def speed(efforts: Mapping[str, Effort], run: FinishedRun) -> Block:
-    """Set what the networks cost side by side."""
-    rows = []
-    for name, cost in efforts.items():
-        parameters = f"{cost.parameters:,}" if cost.parameters else ""
-        file = "" if cost.megabytes is None else f"{cost.megabytes:.2f} MB"
-        times = [f"{cost.milliseconds[batch]:.3g}" for batch in BATCHES]
-        rows.append((name, [Cell(text) for text in (f"{cost.side}x{cost.side}", parameters, file, *times)]))
-    heads = ["", "reads", "parameters", "file", *(f"ms, batch {batch}" for batch in BATCHES)]
-    where = "{processor}, {threads} thread(s)".format(**machine(run.device))
+    """Set what the networks cost side by side, a column each."""
+    costs = efforts.values()
+    texts = {
+        "reads": [f"{cost.side}x{cost.side}" for cost in costs],
+        "parameters": [short(cost.parameters) for cost in costs],
+        "file": ["none" if cost.megabytes is None else f"{rounded(cost.megabytes)} MB" for cost in costs],
+        "time for one image": [duration(cost.milliseconds[1]) for cost in costs],
+        "an image in batches of 64": [duration(cost.milliseconds[64]) for cost in costs],
+    }
+    rows = [(name, [Cell(text) for text in each]) for name, each in texts.items()]
     note = (
-        f"Times are milliseconds an image, of one moment on this machine ({where}, {run.device.precision}), the "
+        f"Times are of one moment on this machine ({_machine(machine(run.device))}, {run.device.precision}), the "
         "fastest of several passes; another load or machine gives others."
     )
-    return Block("Speed and size", table=Table(heads, rows), note=note)
+    return Block("Speed and size", table=Table(["", *efforts], rows), note=note)

@@ -19,8 +19,19 @@ from crossres.models.teachers import StoredBackbone
 from crossres.report import parts
 from crossres.report.cameras import other_cameras
 from crossres.report.content import FinishedRun, Shared
-from crossres.report.page import Block, Cell, Drawing, Section, Table, draw_curves, signs, write_page
-from crossres.report.space import Agreement, embeddings
+from crossres.report.page import (
+    Block,
+    Cell,
+    Drawing,
+    Section,
+    Table,
+    draw_curves,
+    draw_intervals,
+    signs,
+    write_page,
+)
+from crossres.report.parts import duration, rounded, share, short, words
+from crossres.report.space import NEIGHBOURS, Agreement, embeddings
 from crossres.report.tasks import judge_faces, judge_objects
 
 
@@ -87,34 +98,36 @@ def judge(run: FinishedRun) -> Chapter:
     caption = "Images are degraded to each size as in training; marked: the size trained at."
     resolution = _against_resolution(judged.curves, judged.measure, caption, band=(run.low, run.side))
     effort = efforts["student"]
+    chief = [(name, cells[0]) for name, cells in judged.results.rows]
+    drawings = [*draw_intervals(chief, judged.measure), resolution]
     blocks = [
-        parts.trained(run),
-        Block("Results", table=judged.results, drawings=[resolution, *judged.drawings], note=judged.note),
-        parts.learning(run),
+        Block("Results", table=judged.results, drawings=drawings, note=judged.note),
         *judged.blocks,
         other_cameras(run) if run.document["compared_by"] != "accuracy" else None,
         spaces,
         parts.speed(efforts, run),
+        parts.learning(run),
+        parts.trained(run),
     ]
-    kept = agreement and Cell(f"{agreement.overlap:.0f} %", f"by chance {agreement.chance:.1f} %")
-    beside = f"teacher {_millions(efforts['teacher'].parameters)}" if "teacher" in efforts else ""
+    kept = agreement and Cell(f"{share(agreement.overlap)} %", f"by chance {rounded(agreement.chance)} %")
+    beside = f"teacher {short(efforts['teacher'].parameters)}" if "teacher" in efforts else ""
     tiles = {
         f"{judged.measure} at {run.at_lr}": judged.score,
         f"teacher at {run.at_hr}": judged.teacher_score,
+        "teacher, enlarged": judged.enlarged,
         "neighbours kept": kept,
-        "parameters": Cell(_millions(effort.parameters), beside),
-        "an image": Cell(f"{effort.milliseconds[64]:.3g} ms", "batches of 64"),
+        "parameters": Cell(short(effort.parameters), beside),
+        "an image": Cell(duration(effort.milliseconds[64]), "batches of 64"),
     }
     reads = f"{run.document['student']['name']} reads images of {run.at_lr}"
     by = f"taught by {run.taught_by}, which sees them at {run.at_hr}" if run.taught_by else "taught by labels alone"
-    student = f"{reads}, {by}. Losses: {method_of(run.document)}."
+    student = f"{reads}, {by}. Losses: {words(method_of(run.document))}."
     lead = f"{reads}, a teacher." if run.document["task"] == "teach" else student
     shown = [(name, cell) for name, cell in tiles.items() if cell]
-    return Chapter(run.name, lead, run.notes, shown, list(filter(None, blocks)), run, judged, agreement, effort)
-
-
-def _millions(count: int) -> str:
-    return (f"{count / 1e6:.2f} M" if count >= 1e6 else f"{count / 1e3:.0f} k") if count else "not known"
+    same = f"Teacher, enlarged: on the images of {run.at_lr} that the student reads."
+    explained = " ".join([same] * bool(judged.enlarged) + ([agreement.explained] if agreement else []))
+    written = list(filter(None, blocks))
+    return Chapter(run.name, lead, run.notes, shown, explained, written, run, judged, agreement, effort)
 
 
 def _against_resolution(curves: Sequence[Curve], measure: str, caption: str, **how: Any) -> Drawing:
@@ -128,12 +141,15 @@ def side_by_side(chapters: Sequence[Chapter]) -> list[Block]:
     for measure in dict.fromkeys(chapter.judged.measure for chapter in chapters):
         members = [chapter for chapter in chapters if chapter.judged.measure == measure]
         heads = ["", measure, "teacher", "method", "size", "seed", "neighbours kept", "relations"]
-        table = Table([*heads, "parameters", "ms an image"], [(each.run.name, _cells(each)) for each in members])
+        table = Table([*heads, "parameters", "an image"], [(each.run.name, _cells(each)) for each in members])
+        drawings = draw_intervals([(each.run.name, each.judged.score) for each in members], measure)
         note = (
-            "Small: 95 % interval over the tests, which says nothing of another training; bars share a scale. "
-            "Relations: correlation of teacher's and student's similarities. Times: one moment, batches of 64."
+            "Small: 95 % interval over the tests, which says nothing of another training. Neighbours kept: the mean "
+            f"share of a test image's {NEIGHBOURS} nearest others in the teacher's space that are among its nearest "
+            "in the student's, too. Relations: correlation of teacher's and student's similarities. An image: the "
+            "time it takes in batches of 64, at one moment."
         )
-        blocks.append(Block(f"Runs by {measure}", table=table, note=note))
+        blocks.append(Block(f"Runs by {measure}", table=table, drawings=drawings, note=note))
         documents = {each.name: each.run.document for each in members}
         blocks += _methods([*documents.values()])
         history = {name: of.get(f"{of['chosen_by']}_by_epoch", []) for name, of in documents.items()}
@@ -156,20 +172,22 @@ def _methods(documents: Sequence[dict[str, Any]], baseline: str = "ce") -> list[
         return []
     if len(rows) == len(documents) and all(row.gain is None for row in rows):
         return []
-    table = [(setting, [Cell(text) for text in texts]) for setting, *texts in map(cells, rows)]
-    return [Block("Methods", table=Table(["", *titles(rows, baseline)[1:]], table), note=legend(rows, baseline))]
+    texts = [cells(row, decimals=1) for row in rows]
+    lines = [(setting, [Cell(words(method)), *map(Cell, others)]) for setting, method, *others in texts]
+    explained = "What the columns are", legend(rows, baseline)
+    return [Block("Methods", table=Table(["", *titles(rows, baseline)[1:]], lines), folded=explained)]
 
 
 def _cells(chapter: Chapter) -> list[Cell]:
     agreement, run, judged = chapter.agreement, chapter.run, chapter.judged
     texts = [
         judged.teacher_score.text if judged.teacher_score else "",
-        method_of(run.document),
+        words(method_of(run.document)),
         run.at_lr,
         str(run.document["seed"]),
-        f"{agreement.overlap:.1f} %" if agreement else "",
+        f"{share(agreement.overlap)} %" if agreement else "",
         f"{agreement.correlation:.2f}" if agreement and isfinite(agreement.correlation) else "",
-        f"{chapter.effort.parameters:,}",
-        f"{chapter.effort.milliseconds[64]:.3g}",
+        short(chapter.effort.parameters),
+        duration(chapter.effort.milliseconds[64]),
     ]
     return [judged.score, *(Cell(text) for text in texts)]

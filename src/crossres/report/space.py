@@ -8,8 +8,8 @@ import numpy.typing as npt
 
 from crossres.core.types import Bools, Float64s, Int64s
 from crossres.report.content import FinishedRun
-from crossres.report.page import SIGNS, Block, Drawing, draw_points, draw_relations
-from crossres.report.parts import Judged
+from crossres.report.page import SIGNS, Block, draw_points, draw_relations
+from crossres.report.parts import Judged, rounded, share
 
 #: Nearest neighbours that are compared.
 NEIGHBOURS = 10
@@ -45,6 +45,15 @@ class Agreement:
     chance: float
     correlation: float
     across: float
+
+    @property
+    def explained(self) -> str:
+        """What the share of neighbours kept is, in a sentence."""
+        return (
+            f"Neighbours kept: the mean share of a test image's {self.neighbours} nearest others in the teacher's "
+            "space that are among its nearest in the student's, too; a student that has learned nothing keeps "
+            f"{rounded(self.chance)} %."
+        )
 
 
 def agreement(teacher: Float64s, student: Float64s, label: Int64s) -> Agreement:
@@ -113,25 +122,24 @@ def embeddings(run: FinishedRun, judged: Judged) -> tuple[Block | None, Agreemen
     for side, embedding in sides.items():
         points, shown = principal_map(embedding[mapped], first)
         first = points if first is None else first
-        maps.append(Drawing(draw_points(points, colour), f"Map, {side}", f"{shown:.0f} % of the variance."))
-        matrix = draw_relations(relations(embedding[related]), label[related], [names[number] for number in classes])
-        matrices.append(Drawing(matrix, f"Relations, {side}"))
+        maps.append(draw_points(points, colour, f"Map, {side}", f"{shown:.0f} % of the variance."))
+        matrices.append(draw_relations(relations(embedding[related]), label[related], f"Relations, {side}"))
     title, turned, agreed, facts = "Embeddings", "", None, []
     if len(sides) == 2:
         some = np.unique(np.linspace(0, len(label) - 1, min(len(label), RELATED)).astype(np.int64))
         agreed = agreement(relations(sides["teacher"][some]), relations(sides["student"][some]), label[some])
         title = "Does the student keep the relations?"
         turned = ", the student's turned and mirrored to lie as the teacher's"
-        near = f"{agreed.overlap:.1f} % of an image's {agreed.neighbours} nearest in the teacher's space are among "
-        near += f"its nearest in the student's (by chance {agreed.chance:.1f} %)"
+        kept = f"{share(agreed.overlap)} % of an image's {agreed.neighbours} nearest in the teacher's space are "
+        kept += f"among its nearest in the student's, too (by chance {rounded(agreed.chance)} %)"
         every, across = (f"{r:.2f}" if isfinite(r) else "none" for r in (agreed.correlation, agreed.across))
         alike = f"{every} between both networks' similarities of all pairs"
-        facts = [("Neighbours", near), ("Correlation", f"{alike}; {across} over the pairs of two classes alone")]
+        facts = [("Neighbours kept", kept), ("Correlation", f"{alike}; {across} over the pairs of two classes alone")]
     which = f"the {len(classes)} classes with most images" if len(classes) < len(names) else "all classes"
     text = (
         f"Maps: the two principal components of the embeddings of {len(mapped)} test images of {which}{turned}. "
-        f"Relations: each row and column is one of {len(related)} images, class by class, each dot the cosine of two "
-        "embeddings, their mean taken off: blue alike, orange opposed."
+        f"Relations: each dot is the cosine of the embeddings of two of {len(related)} images, class by class, their "
+        "mean taken off."
     )
     signs = [(SIGNS[i % len(SIGNS)], i, names[number]) for i, number in enumerate(classes)]
-    return Block(title, text, facts, legend=signs, drawings=[*maps, *matrices]), agreed
+    return Block(title, text, facts, legend=signs, drawings=[*maps, *matrices], small=True), agreed

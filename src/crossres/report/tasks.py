@@ -16,7 +16,8 @@ from crossres.bench.results import tests_of
 from crossres.config.judging import EvaluateFaces
 from crossres.config.record import base_name
 from crossres.core.types import Float64s, Int64s, Outputs
-from crossres.evaluation.accuracy import beside_top1, topk_accuracy
+from crossres.data.degradation import Degradation
+from crossres.evaluation.accuracy import beside_top1, measure, topk_accuracy
 from crossres.evaluation.classification import AROUND, evaluate_encoder
 from crossres.evaluation.face_protocols import FaceTest
 from crossres.evaluation.faces import evaluate_face_encoder
@@ -25,8 +26,8 @@ from crossres.evaluation.identification import identify
 from crossres.evaluation.statistics import wilson
 from crossres.evaluation.verification import best_threshold, similarities, verify
 from crossres.report.content import FinishedRun
-from crossres.report.page import Answer, Block, Cell, Drawing, Table, draw_confusion, draw_curves, draw_histograms
-from crossres.report.parts import Judged, percent, worst_errors
+from crossres.report.page import Answer, Block, Cell, Table, TableRow, draw_confusion, draw_curves, draw_histograms
+from crossres.report.parts import Judged, differing, percent, share, worst_errors
 
 #: Mistakes between two classes that are listed.
 LISTED = 8
@@ -34,6 +35,8 @@ LISTED = 8
 FARS = (1e-3, 1e-2)
 #: ``{verification, identification}``, the second with a search alone, as `verify` and `identify` return them.
 Row = Mapping[str, Any]
+#: How the rows of results came about, before the precision.
+MEASURED = "Recorded numbers are shown where they differ; all others are measured here, in the training's precision:"
 #: Similarities (N,) of the pairs and the threshold.
 Scored = tuple[Float64s, float]
 
@@ -45,13 +48,9 @@ def judge_objects(run: FinishedRun) -> Judged:
     outputs = run.outputs(images)
     label = torch.tensor([classes.index(name) for name in images.classes])[torch.from_numpy(images.labels)]
     curves = [_curve("student", result["curve"])]
-    rows = [(f"Student at {run.at_lr}", _cells(result["top1"], result["top5"], count))]
-    document, best = run.document, run.document["best_epoch"]
-    recorded = {"best_val": f"epoch {best} (saved)"} if best < document["epochs"] else {}
-    if tests := tests_of(document):
-        for which, name in {**recorded, "last": "last epoch"}.items():
-            rows.append((f"Recorded, {name}", _cells(document[f"top1_{which}"], document[f"top5_{which}"], tests)))
-    score = None
+    rows: list[TableRow] = [(f"Student at {run.at_lr}", _cells(result["top1"], result["top5"], count))]
+    rows += differing(rows[0][1], _recorded(run.document))
+    score = at_lr = None
     if teacher and (logits := outputs["teacher"].logits) is not None:
         cells = _cells(topk_accuracy(logits, label), topk_accuracy(logits, label, 5), count)
         score, sizes = cells[0], [point["size"] for point in result["curve"]]
@@ -60,21 +59,45 @@ def judge_objects(run: FinishedRun) -> Judged:
         enlarged = run.shared.once(key, lambda: evaluate_encoder(*how)["curve"])
         curves.append(_curve("teacher, image enlarged", enlarged))
         rows.append((f"Teacher at {run.at_hr}", cells))
-        for point in enlarged:
-            if point["size"] == run.lr_size != run.hr_size:
-                rows.append((f"Teacher on {run.at_lr}, enlarged", _cells(point["top1"], point["top5"], count)))
+        if at_lr := _enlarged(run, label, enlarged):
+            rows.append((f"Teacher on {run.at_lr}, enlarged", at_lr))
     heads = ["", "top-1", "top-5"]
     if len(classes) <= 5:  # one of five is always right
         heads, rows = heads[:2], [(name, cells[:1]) for name, cells in rows]
     note = (
         f"On {count:,} test images; small: 95 % interval over the test images (Wilson), which says nothing of "
-        "another training. Rows that are not “recorded” are measured for this page, in the training's precision: "
-        f"{run.device.precision}."
+        f"another training. {MEASURED} {run.device.precision}."
     )
-    if beside := beside_top1(result):
-        note += f" Classes of unequal size: the student's {beside}."
+    if beside_top1(result):
+        mean, commonest = share(result["class_mean"]), share(result["commonest"])
+        note += f" Classes of unequal size: the student's mean over classes is {mean} %, the commonest class has "
+        note += f"{commonest} % of the images."
     blocks = [_confusion(np.array(result["confusion"]), classes), _wrong_images(run, label, outputs)]
-    return Judged("top-1", Table(heads, rows), note, score, curves, (), blocks, outputs)
+    return Judged("top-1", Table(heads, rows), note, score, at_lr[0] if at_lr else None, curves, blocks, outputs)
+
+
+def _recorded(document: Mapping[str, Any]) -> list[TableRow]:
+    """Return what a run recorded of its saved and its last weights."""
+    best, tests = document["best_epoch"], tests_of(document)
+    which = {"best_val": f"epoch {best} (saved)"} if best < document["epochs"] else {}
+    return [
+        (f"Recorded, {name}", _cells(document[f"top1_{key}"], document[f"top5_{key}"], tests))
+        for key, name in {**which, "last": "last epoch"}.items()
+        if tests
+    ]
+
+
+def _enlarged(run: FinishedRun, label: torch.Tensor, curve: Sequence[Mapping[str, float]]) -> list[Cell] | None:
+    """Return the teacher's accuracies on the student's images; their size is a point of the curve, a range is not."""
+    if run.lr_size == run.hr_size:
+        return None
+    point = next((point for point in curve if point["size"] == run.lr_size), None)
+    if point is None:
+        outputs = run.enlarged(run.test.images)
+        assert outputs is not None
+        assert outputs.logits is not None
+        point = measure(outputs.logits, label)
+    return _cells(point["top1"], point["top5"], len(label))
 
 
 def _cells(top1: float, top5: float, count: int) -> list[Cell]:
@@ -86,16 +109,15 @@ def _curve(name: str, points: Sequence[Mapping[str, float]]) -> Curve:
 
 
 def _confusion(counts: Int64s, classes: Sequence[str]) -> Block:
-    share = 100 * counts / counts.sum(1, keepdims=True).clip(1)
-    mistakes = share * ~np.eye(len(share), dtype=bool)
+    shares = 100 * counts / counts.sum(1, keepdims=True).clip(1)
+    mistakes = shares * ~np.eye(len(shares), dtype=bool)
     worst = np.argsort(-mistakes, axis=None, kind="stable")[:LISTED]
     rows = []
-    for at in (divmod(place, len(share)) for place in worst.tolist()):
+    for at in (divmod(place, len(shares)) for place in worst.tolist()):
         if mistakes[at]:
-            cells = [Cell(classes[at[1]]), Cell(str(counts[at])), Cell(f"{share[at]:.0f} %")]
+            cells = [Cell(classes[at[1]]), Cell(str(counts[at])), Cell(f"{shares[at]:.0f} %")]
             rows.append((classes[at[0]], cells))
-    caption = f"Share of each true class: right answers blue, mistakes orange, the deepest {mistakes.max():.0f} %."
-    drawing = Drawing(draw_confusion(share / 100, classes), "Confusion matrix", caption)
+    drawing = draw_confusion(counts, shares, classes)
     return Block("Confusion", table=Table(["truth", "taken for", "times", "of class"], rows), drawings=[drawing])
 
 
@@ -106,9 +128,9 @@ def _wrong_images(run: FinishedRun, label: torch.Tensor, outputs: Mapping[str, O
     errors: list[tuple[list[int], list[Answer]]] = []
     for position in wrong[confidence[wrong].argsort(descending=True, stable=True)][: run.shared.shown].tolist():
         lines: list[Answer] = [("truth", run.student.classes[int(label[position])], None)]
-        for who, (share, predicted) in answers.items():
+        for who, (certainty, predicted) in answers.items():
             named = int(predicted[position])
-            text = f"{run.student.classes[named]}, {100 * float(share[position]):.0f} %"
+            text = f"{run.student.classes[named]}, {100 * float(certainty[position]):.0f}\N{NO-BREAK SPACE}%"
             lines.append((who, text, named == int(label[position])))
         errors.append(([position], lines))
     text = f"The student is wrong on {len(wrong):,} of {len(label):,} images; here are those it is surest of."
@@ -128,25 +150,27 @@ def judge_faces(run: FinishedRun) -> Judged:
     rows: dict[str, Row] = {}
     scored: dict[str, Scored] = {}
     for who in outputs:
-        test, val = outputs[who].embedding.numpy(), choosing[who].embedding.numpy()
-        threshold = best_threshold(similarities(val, val, chooser[1]), chooser[1].same)
-        identification = {"identification": identify(test, test, run.test.search)} if run.test.search else {}
-        rows[names[who]] = {"verification": verify(test, test, pairs, threshold=threshold), **identification}
-        scored[who] = similarities(test, test, pairs), threshold
+        rows[names[who]], scored[who] = _judged_pairs(run.test, outputs[who], choosing[who])
+    at_lr, enlarged = f"Teacher, LR-LR {run.at_lr}, enlarged", run.enlarged(images)
+    if enlarged and (others := run.enlarged(chooser[0])):
+        rows[at_lr], _ = _judged_pairs(run.test, enlarged, others)
     gallery = run.shared.options.gallery
     by = f", HR by {base_name(gallery)}" if gallery else ""
-    for row in _evaluated(run, run.test, sizes=[run.side]):
+    # images of one resolution that are not degraded are the same on all sides
+    alike = run.lr_size == run.hr_size and run.degradation.resolved() == Degradation().resolved()
+    for row in () if alike and not by else _evaluated(run, run.test, sizes=[run.side]):
         # with a gallery, HR-HR is the gallery's own
         if row["sides"] == "hr-lr" or (row["sides"] == "hr-hr" and not by):
             size = f"{run.side}x{run.side}" if row["size"] else run.at_hr
             rows[f"Student, {row['sides'].upper()} {size}{by}"] = row
     table = _table(rows, {kind: run.document[f"{kind}_last"] for kind in rows[names["student"]]})
-    score = dict(table.rows)[names["teacher"]][0] if run.teacher else None
+    chief = {name: cells[0] for name, cells in table.rows}
+    score = chief.get(names["teacher"])
     genuine, impostors = int(pairs.same.sum()), int((~pairs.same).sum())
     note = (
         f"{genuine:,} genuine and {impostors:,} impostor pairs of {len(images):,} images; accuracy at the threshold "
         "that is best on the validation people; small: 95 % interval (bootstrap). * fewer than ten false matches are "
-        "expected at this rate: too few to know it."
+        f"expected at this rate: too few to know it. {MEASURED} {run.device.precision}."
     )
     rocs: list[Curve] = []
     for name, row in rows.items():
@@ -159,8 +183,23 @@ def judge_faces(run: FinishedRun) -> Judged:
     for who, (scores, threshold) in scored.items():
         title = f"Similarities, {who} at {run.at_lr if who == 'student' else run.at_hr}"
         spread.append(draw_histograms(scores, pairs.same, threshold, title))
-    blocks = [Block("Genuine and impostor pairs", drawings=spread), _wrong_pairs(run, scored)]
-    return Judged("pair accuracy", table, note, score, _against_resolution(run, score), [roc], blocks, outputs)
+    pairs_drawn = Block("Genuine and impostor pairs", drawings=[*spread, roc], closed=True)
+    blocks = [_wrong_pairs(run, scored), pairs_drawn]
+    curves = _against_resolution(run, score)
+    return Judged("pair accuracy", table, note, score, chief.get(at_lr), curves, blocks, outputs)
+
+
+def _judged_pairs(test: FaceTest, outputs: Outputs, chosen_on: Outputs) -> tuple[Row, Scored]:
+    """Judge one network's outputs on the test's images, at the threshold that its outputs on others choose."""
+    pairs, chooser = test.pairs, test.chooser
+    assert pairs is not None
+    assert chooser is not None
+    own, others = outputs.embedding.numpy(), chosen_on.embedding.numpy()
+    threshold = best_threshold(similarities(others, others, chooser[1]), chooser[1].same)
+    row: dict[str, Any] = {"verification": verify(own, own, pairs, threshold=threshold)}
+    if test.search:
+        row["identification"] = identify(own, own, test.search)
+    return row, (similarities(own, own, pairs), threshold)
 
 
 def _evaluated(run: FinishedRun, test: FaceTest, **options: Any) -> list[Row]:
@@ -173,13 +212,16 @@ def _evaluated(run: FinishedRun, test: FaceTest, **options: Any) -> list[Row]:
 
 
 def _table(rows: Mapping[str, Row], recorded: Row) -> Table:
-    """Return a table of measured rows, the recorded one below the student's; a rate that it lacks is left empty."""
+    """Return a table of measured rows, the recorded one below the student's where it shows something else.
+
+    A rate that it lacks is left empty.
+    """
     first = next(iter(rows.values()))
     rates = [point["far"] for point in first["verification"]["tar_at_far"] if FARS[0] <= point["far"] <= FARS[1]]
     texts = [np.format_float_scientific(rate, trim="-", exp_digits=1) for rate in rates]
-    heads = ["", "accuracy", "AUC", "EER", *(f"{'' if i else 'TAR at FAR '}{text}" for i, text in enumerate(texts))]
-    lines = [(name, _face_cells(row, rates)) for name, row in rows.items()]
-    lines.insert(1, ("Recorded, last epoch", _face_cells(recorded, rates)))
+    heads = ["", "accuracy", "AUC", "EER", *(f"TAR at FAR {text}" for text in texts)]
+    lines: list[TableRow] = [(name, _face_cells(row, rates)) for name, row in rows.items()]
+    lines[1:1] = differing(lines[0][1], [("Recorded, last epoch", _face_cells(recorded, rates))])
     return Table([*heads, *(["rank-1", "mAP"] if "identification" in first else [])], lines)
 
 
@@ -220,10 +262,11 @@ def _wrong_pairs(run: FinishedRun, scored: Mapping[str, Scored]) -> Block:
         answers: list[Answer] = [("truth", f"{kinds[truth]}: {', '.join(people)}", None)]
         for who, (similarity, limit) in scored.items():
             same = bool(similarity[number] >= limit)
-            text = f"{kinds[same]}: similarity {similarity[number]:.2f}, threshold {limit:.2f}"
+            text = f"{kinds[same]}: {similarity[number]:.3f} {'≥' if same else '<'} {limit:.3f}"
             answers.append((who, text, same == truth))
         errors.append((positions, answers))
     text = (
-        f"The student is wrong on {len(wrong):,} of {len(pairs):,} pairs; here are those farthest off its threshold."
+        f"The student is wrong on {len(wrong):,} of {len(pairs):,} pairs; here are those farthest off its threshold, "
+        "of each the similarity beside the threshold."
     )
     return worst_errors(run, text if len(wrong) else "The student is right on every pair.", errors)
