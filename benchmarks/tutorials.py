@@ -1,6 +1,6 @@
 """Time the commands of docs/tutorials/own-crops.md; measure its students and those of tiny-crops.md over three seeds.
 
-    python benchmarks/tutorials.py    # some ten minutes on two cores -> results/tutorials/*.json
+    python benchmarks/tutorials.py [own-crops] [tiny-crops]    # five minutes each -> results/tutorials/*.json
 
 Alone on the machine: another job's threads would be in the times.
 """
@@ -80,11 +80,14 @@ def tiny_crops() -> dict[str, Any]:
     return {"top1": scores, "images": images}
 
 
+MEASURES = {"own-crops": own_crops, "tiny-crops": tiny_crops}
+
+
 def main() -> None:
     here = machine(resolve_device("cpu"))
-    for measure in (own_crops, tiny_crops):
-        text = json.dumps({"machine": here, **measure()}, indent=1)
-        path = OUT / f"{measure.__name__.replace('_', '-')}.json"
+    for name in sys.argv[1:] or MEASURES:
+        text = json.dumps({"machine": here, **MEASURES[name]()}, indent=1)
+        path = OUT / f"{name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, lambda file, text=text: file.write(f"{text}\n".encode()))
         print(path)

@@ -10,7 +10,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import builtins
 import io
 import re
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +147,18 @@ def proc_stat(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
     return pretend
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Headless Chromium, the system's or Playwright's own."""
+    api = pytest.importorskip("playwright.sync_api", reason="a page in a browser needs playwright")
+    installed = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    with api.sync_playwright() as play:
+        # a container's root has no sandbox
+        try:
+            opened = play.chromium.launch(executable_path=installed, args=["--no-sandbox"])
+        except api.Error as error:
+            pytest.skip(f"there is no Chromium that starts: {str(error).splitlines()[0]}")
+        yield opened
+        opened.close()

@@ -27,11 +27,12 @@ from crossres.models.pretrained import save_pretrained
 if find_spec("gradio") is None or find_spec("playwright") is None:
     pytest.skip("a page in a browser needs gradio and playwright", allow_module_level=True)
 
-from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 RNG = np.random.default_rng(0)
 #: milliseconds that anything may take on a busy machine
 PATIENCE = 120_000
+expect.set_options(timeout=PATIENCE)
 #: a name that a page must not take for markup
 WRITTEN = "<img src=x onerror=document.title='owned'> ${1+1} {{x}}"
 
@@ -39,21 +40,6 @@ WRITTEN = "<img src=x onerror=document.title='owned'> ${1+1} {{x}}"
 def photo(path: Path, *shape: int) -> Path:
     Image.fromarray(RNG.integers(0, 256, (*shape, 3), dtype=np.uint8)).save(path)
     return path
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Playwright's own Chromium, or the system's."""
-    expect.set_options(timeout=PATIENCE)
-    installed = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    with sync_playwright() as play:
-        # a container's root has no sandbox
-        try:
-            opened = play.chromium.launch(executable_path=installed, args=["--no-sandbox"])
-        except Error as error:
-            pytest.skip(f"there is no Chromium that starts: {str(error).splitlines()[0]}")
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

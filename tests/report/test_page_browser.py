@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 if find_spec("playwright") is None:
     pytest.skip("a page in a browser needs playwright", allow_module_level=True)
 
-from playwright.sync_api import Browser, Error, sync_playwright
+from playwright.sync_api import Browser
 
 #: What lies beyond the sides of the window, or is scrolled to be seen.
 CUT_OFF = """() => [...document.querySelectorAll("body *")].filter(element => {
@@ -24,20 +23,6 @@ CUT_OFF = """() => [...document.querySelectorAll("body *")].filter(element => {
 }).map(element => element.outerHTML.slice(0, 120))"""
 OPEN = "document.querySelectorAll('details').forEach(each => each.open = true)"
 TOPS = "[...document.querySelectorAll('article')].map(each => each.getBoundingClientRect().top)"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """The system's Chromium, or Playwright's own."""
-    installed = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    with sync_playwright() as play:
-        # a container's root has no sandbox
-        try:
-            opened = play.chromium.launch(executable_path=installed, args=["--no-sandbox"])
-        except Error as error:
-            pytest.skip(f"there is no Chromium that starts: {str(error).splitlines()[0]}")
-        yield opened
-        opened.close()
 
 
 @pytest.mark.parametrize("width", [390, 1280])
