@@ -60,19 +60,21 @@ def tiny_crops() -> str:
 
 
 def few_table(recipes: list[Path]) -> str:
-    """Top-1 after the last epoch and of the epoch that was best on validation, of each grid of few images."""
-    rows = []
+    """Top-1 after the last epoch of grids of few images: a row a batch size and epochs, a column a method and grid."""
+    columns: dict[str, dict[str, str]] = {}
     for recipe in filter(has_results, recipes):
-        methods: dict[str, list[Document]] = {}
+        scores: dict[str, list[float]] = {}
         for result in read_results(grid_of(recipe).folder):
-            methods.setdefault(method_of(result), []).append(result)
-        for name in (name for name in grid_of(recipe).methods if name in methods):
-            members = methods[name]
-            last, best = ([r[f"top1_{which}"] for r in members] for which in ("last", "best_val"))
-            count = members[0]["images"]["train"] + members[0]["images"]["val"]
-            rows.append([str(count), name, spread(last), spread(best), str(len(members))])
-    heads = ["images", "method", "top-1 of the last epoch, %", "of the best on validation, %", "seeds"]
-    return table(heads, rows) if rows else NOT_MEASURED
+            scores.setdefault(method_of(result), []).append(result["top1_last"])
+            count = result["images"]["train"] + result["images"]["val"]
+        for name in (name for name in grid_of(recipe).methods if name in scores):
+            method, form = name.split(", ", 1)
+            columns.setdefault(f"{method}, {count}", {})[form] = spread(scores[name])
+    if not columns:
+        return NOT_MEASURED
+    forms = dict.fromkeys(form for column in columns.values() for form in column)
+    rows = [[form, *(column.get(form, "") for column in columns.values())] for form in forms]
+    return table(["top-1, %", *columns], rows)
 
 
 def saved_table(grids: dict[str, Path]) -> str:
