@@ -60,7 +60,7 @@ def tiny_crops() -> str:
 
 
 def few_table(recipes: list[Path]) -> str:
-    """Top-1 after the last epoch of grids of few images: a row a batch size and epochs, a column a method and grid."""
+    """Top-1 after the last epoch of grids of few images: a row a batch size and epochs, a column a method."""
     columns: dict[str, dict[str, str]] = {}
     for recipe in filter(has_results, recipes):
         scores: dict[str, list[float]] = {}
