@@ -1,6 +1,6 @@
 """Write N training and 2,000 test digits as folders few/N/train and few/N/test, for recipes/choices/.
 
-python benchmarks/few.py 100 300 1000
+python benchmarks/few.py 100 300 1000 3000
 """
 
 from __future__ import annotations

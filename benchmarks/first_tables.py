@@ -9,8 +9,9 @@ from typing import Any
 
 from grid_tables import grid_of, has_results
 
-from crossres.bench.results import Document, method_of, read_results
+from crossres.bench.results import method_of, read_results
 from crossres.bench.tables import spread, table
+from crossres.evaluation.statistics import beyond_chance
 
 TUTORIALS = Path("results/tutorials")
 NOT_MEASURED = "Not measured so far."
@@ -54,8 +55,9 @@ def tiny_crops() -> str:
         return NOT_MEASURED
     scores = measured["top1"]
     return (
-        f"On {measured['images']['tiny']} test crops as they are, over {len(scores['student'])} seeds: labels alone "
-        f"{spread(scores['labels'])} % right, with the larger photos {spread(scores['student'])} %."
+        f"On {measured['images']['tiny']} test crops as they are, over {len(scores['taught'])} seeds: labels alone "
+        f"{spread(scores['tiny-labels'])} % right, with the larger photos {spread(scores['more-labels'])} %, with a "
+        f"teacher that sees them {spread(scores['taught'])} %."
     )
 
 
@@ -89,19 +91,14 @@ def saved_table(grids: dict[str, Path]) -> str:
         if not runs:
             continue
         gains = [r["top1_best_val"] - r["top1_last"] for r in runs]
-        kept = [gain if _beyond_chance(r) else 0.0 for r, gain in zip(runs, gains, strict=True)]
+        curves = [(r["val_top1_by_epoch"], r["images"]["val"]) for r in runs]
+        better = [beyond_chance(max(curve), curve[-1], cases) for curve, cases in curves]
+        kept = [gain if is_better else 0.0 for gain, is_better in zip(gains, better, strict=True)]
         cases = sorted({r["images"]["val"] for r in runs})
         shown = f"{cases[0]:,}" if len(cases) == 1 else f"{cases[0]:,} to {cases[-1]:,}"
         rows.append([name, shown, str(len(runs)), f"{mean(gains):+.2f}", f"{min(gains):+.2f}", f"{mean(kept):+.2f}"])
     heads = ["runs", "validation images", "number", "best on validation, mean", "worst", "the rule, mean"]
     return table(heads, rows)
-
-
-def _beyond_chance(result: Document) -> bool:
-    """Whether the best epoch is two standard errors ahead of the last one, as in TrainingLoop.choose."""
-    curve, cases = result["val_top1_by_epoch"], result["images"]["val"]
-    last = curve[-1] / 100
-    return bool(max(curve) / 100 - last > 2 * (last * (1 - last) / cases) ** 0.5)
 
 
 def judged_anew(path: Path) -> str:

@@ -62,9 +62,9 @@ def own_crops() -> dict[str, Any]:
 
 
 def tiny_crops() -> dict[str, Any]:
-    """Top-1 of both students on the test crops as they are, over the seeds."""
+    """Top-1 of the students on the test crops as they are, over the seeds."""
     with tempfile.TemporaryDirectory() as folder:
-        scores: dict[str, list[float]] = {"labels": [], "student": []}
+        scores: dict[str, list[float]] = {"tiny-labels": [], "more-labels": [], "taught": []}
         for words in lines("tiny-crops"):
             if words[1] not in ("distill", "evaluate"):
                 call(words, folder)
@@ -76,7 +76,7 @@ def tiny_crops() -> dict[str, Any]:
                         call(["crossres", "evaluate", f"runs/{name}", "tiny", "--native", "--json"], folder)
                     )
                     scores[words[-1]].append(judged["top1"])
-        images = {"tiny": judged["images"], **result(folder, "student-0")["images"]}
+        images = {"tiny": judged["images"], **result(folder, "taught-0")["images"]}
     return {"top1": scores, "images": images}
 
 

@@ -99,7 +99,9 @@ def test_models_are_compared_on_clean_and_degraded_faces() -> None:
 
 def test_summary_has_the_methods_asked_for_and_leaves_what_cannot_be_compared_empty() -> None:
     results = [result("crd", seed, 0.4) for seed in (0, 1)] + [result("cosine", 0, 0.5), result("rkd", 0, 0.5)]
-    table = summary_table(results, judged(0.8, 5), ["crd", "cosine"], {"a copy": judged(0.4, 6)}).splitlines()
+    table = summary_table(
+        results, judged(0.8, 5), ["crd", "cosine"], {"a copy": judged(0.4, 6)}, "accuracy"
+    ).splitlines()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table]
     assert {len(row) for row in rows} == {3}
     assert [row[0] for row in rows[2:]][1:3] == ["crd", "cosine"]

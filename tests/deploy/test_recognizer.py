@@ -130,8 +130,8 @@ def test_the_gate_marks_answers(both: tuple[Recognizer, Recognizer]) -> None:
     white, small = np.full((16, 16, 3), 255, np.uint8), RNG.integers(0, 256, (7, 30, 3), dtype=np.uint8)
     flat, tiny = both[1].predict([white, small])
     assert flat.reason == "; ".join(flat.flags)
-    assert flat.flags[0].startswith("flat: ")
-    assert tiny.flags == ("too small: 30x7 pixels, trained on 8x8 or larger",)
+    assert flat.photo_flags[0].startswith("flat: ")
+    assert tiny.photo_flags == ("too small: 30x7 pixels, trained on 8x8 or larger",)
 
 
 def test_answers_below_the_calibrated_probability_are_unsure(

@@ -12,6 +12,7 @@ from crossres.core.errors import CrossresError
 from crossres.evaluation.statistics import (
     Confidence,
     McNemar,
+    beyond_chance,
     bootstrap_interval,
     calibrate,
     mcnemar,
@@ -81,9 +82,17 @@ def test_few_images_give_no_confidence() -> None:
     assert wilson(72, 72)[0] < 95 < wilson(73, 73)[0]
     few = calibrate([1.0] * 72, [True] * 72)
     assert few == Confidence(95.0, 72, None)
-    assert few.doubt(0.01) == ""
+    assert few.doubt(0.5) == "unsure: its probability is no higher than 50 %"
+    assert few.doubt(0.51) == ""
     assert few.note == "no calibrated confidence: 72 validation images are too few to show 95 % right answers"
     assert calibrate([1.0] * 73, [True] * 73).threshold == 0.0
+
+
+def test_another_epoch_is_better_beyond_two_standard_errors() -> None:
+    assert beyond_chance(88.1, 80.0, 100)  # the standard error is 4 points
+    assert not beyond_chance(87.9, 80.0, 100)
+    assert beyond_chance(80.9, 80.0, 10_000)
+    assert not beyond_chance(100.0, 100.0, 10)
 
 
 def test_the_threshold_is_the_lowest_of_all_that_keep_the_accuracy() -> None:

@@ -17,6 +17,7 @@ from crossres.core.errors import CrossresError, library_errors
 from crossres.core.types import Float32s, Pixels
 from crossres.deploy.facts import Facts, from_json
 from crossres.deploy.photos import Source, flags, named, read_photo, reduced
+from crossres.evaluation.statistics import uncalibrated_doubt
 from crossres.models.onnx_input import OnnxInput, onnx_sha256, open_session
 
 #: key of the facts in an ONNX file's metadata, and name of its input
@@ -97,7 +98,8 @@ class Answer:
     Attributes:
         name: path of the photo, or ``image N``.
         photo_flags: reasons why nothing that is read of the photo is to be trusted; empty for a sound photo.
-        doubt: why its class is unsure, by the model's calibrated confidence; empty where it is not.
+        doubt: why its class is unsure, by the model's calibrated confidence, without one up to a probability of 50 %;
+            empty where it is not.
         label: the most probable class; None without classes, or where the photo could not be read.
         probability: of that class.
         probabilities: of all classes, float32 (classes,), in the order of ``facts.classes``.
@@ -267,7 +269,8 @@ class Recognizer:
                 if probabilities is not None:
                     shares, best = probabilities[row], int(np.argmax(probabilities[row]))
                     label, probability = self.facts.classes[best], float(shares[best])
-                    doubt = self.facts.confidence.doubt(probability) if self.facts.confidence else ""
+                    confidence = self.facts.confidence
+                    doubt = (confidence.doubt if confidence else uncalibrated_doubt)(probability)
                     known = {"label": label, "probability": probability, "probabilities": shares, "doubt": doubt}
                     answers[i] = replace(answers[i], **known)
         return answers

@@ -135,8 +135,10 @@ class Confidence:
             raise ValueError("not a calibrated confidence")
 
     def doubt(self, probability: float) -> str:
-        """Return why an answer of this probability is unsure; nothing where it is not, or where nothing is known."""
-        if self.threshold is None or probability > self.threshold:
+        """Return why an answer of this probability is unsure; nothing where it is not."""
+        if self.threshold is None:
+            return uncalibrated_doubt(probability)
+        if probability > self.threshold:
             return ""
         shown = f"unsure: {self.images:,} validation images show {self.accuracy:g} % right answers"
         if self.threshold == 1:
@@ -151,6 +153,26 @@ class Confidence:
             return ""
         few = f"{self.images:,} validation images are too few to show {self.accuracy:g} % right answers"
         return f"no calibrated confidence: {few}"
+
+
+def beyond_chance(best: float, last: float, cases: int) -> bool:
+    """Return whether the best of several shares is more than two standard errors above the last one.
+
+    The error is that of a share as large as the last, which is also the largest that an area under the ROC curve has
+    (Birnbaum and Klose 1957).
+
+    Args:
+        best: in percent.
+        last: in percent.
+        cases: independent ones, at least 1.
+    """
+    share = last / 100
+    return bool(best / 100 - share > 2 * (share * (1 - share) / cases) ** 0.5)
+
+
+def uncalibrated_doubt(probability: float) -> str:
+    """Return why an answer is unsure where nothing is calibrated: to the network it is no likelier than not."""
+    return "unsure: its probability is no higher than 50 %" if probability <= 0.5 else ""
 
 
 def calibrate(probability: npt.ArrayLike, right: npt.ArrayLike, accuracy: float = 95.0) -> Confidence:

@@ -16,6 +16,7 @@ from torch import Tensor
 from crossres.config.record import to_yaml
 from crossres.core.devices import Device, machine
 from crossres.core.progress import clock
+from crossres.core.timing import duration
 from crossres.core.types import Outputs
 from crossres.data.degradation import COLOURS
 from crossres.evaluation.figures import Curve
@@ -73,12 +74,6 @@ def percent(value: float, interval: Sequence[float], mark: str = "") -> Cell:
 def rounded(value: float, digits: int = 3) -> str:
     """Write a number in so many digits, without an exponent."""
     return f"{float(f'{value:.{digits}g}'):,.10g}"
-
-
-def duration(milliseconds: float) -> str:
-    """Write a time in two digits: no clock of a busy machine knows more."""
-    small = milliseconds < 1
-    return f"{rounded(1000 * milliseconds if small else milliseconds, 2)} {'µs' if small else 'ms'}"
 
 
 def short(count: int) -> str:

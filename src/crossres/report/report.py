@@ -14,6 +14,7 @@ from crossres.bench.tables import cells, legend, titles
 from crossres.config.judging import Report
 from crossres.core.errors import CrossresError
 from crossres.core.progress import Progress
+from crossres.core.timing import duration
 from crossres.evaluation.figures import Curve
 from crossres.models.teachers import StoredBackbone
 from crossres.report import parts
@@ -30,7 +31,7 @@ from crossres.report.page import (
     signs,
     write_page,
 )
-from crossres.report.parts import duration, rounded, share, short, words
+from crossres.report.parts import rounded, share, short, words
 from crossres.report.space import NEIGHBOURS, Agreement, embeddings
 from crossres.report.tasks import judge_faces, judge_objects
 
@@ -157,7 +158,7 @@ def side_by_side(chapters: Sequence[Chapter]) -> list[Block]:
         epochs: list[Curve] = [(name, range(1, len(values) + 1), values) for name, values in history.items()]
         watched = f"validation {MEASURES[members[0].run.document['compared_by']][2]}, %"
         drawings = [
-            _against_resolution(curves, measure, "Of the students.", named=False),
+            _against_resolution(curves, measure, "", named=False),
             draw_curves(epochs, "Validation by epoch", x="epoch", y=watched, named=False),
         ]
         blocks.append(Block("Curves", legend=signs(curves), drawings=drawings))

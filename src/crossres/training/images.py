@@ -22,8 +22,8 @@ def say_small(cases: int, progress: Progress) -> None:
     """Say how much better than the last an epoch has to be where the validation images are few."""
     if cases < FEW:
         progress.say(
-            f"validation is small ({cases}): another epoch than the last is saved only where it is up to "
-            f"{100 / cases**0.5:.0f} points better"
+            f"validation is small ({cases}): another epoch than the last is saved only where it is clearly better "
+            f"(two standard errors, at most {100 / cases**0.5:.0f} points)"
         )
 
 

@@ -16,6 +16,7 @@ from crossres.core.errors import CrossresError, library_errors, needs
 from crossres.core.files import save_state, to_json, write_atomically
 from crossres.core.progress import Progress
 from crossres.core.types import Batch, Outputs
+from crossres.evaluation.statistics import beyond_chance
 from crossres.models.encoder import Encoder
 from crossres.models.small_maps import fast_weight_gradients
 from crossres.training.distiller import LossError
@@ -196,14 +197,12 @@ class TrainingLoop:
     def choose(self) -> None:
         """Leave the best epoch for the last one where two standard errors do not tell them apart on validation.
 
-        Of many epochs one is best by chance, the more so on few images. The error is that of a share as large as the
-        last epoch's, which is also the largest that an area under the ROC curve has (Birnbaum and Klose 1957).
+        Of many epochs one is best by chance, the more so on few images.
         """
         task, val, last = self.run.task, self.run.val, self.rows[-1]
         if val is None or task.chosen_by not in last:
             return
-        share = last[task.chosen_by] / 100
-        if self.best_accuracy / 100 - share <= 2 * (share * (1 - share) / task.cases(val)) ** 0.5:
+        if not beyond_chance(self.best_accuracy, last[task.chosen_by], task.cases(val)):
             self.best_epoch, self.best = self.epoch, self.weights()
 
     def _write_metrics(self, folder: Path) -> None:

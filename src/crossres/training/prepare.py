@@ -194,7 +194,7 @@ def say_enlarged(name: str, images: ImageSet, train: Loader, taught: bool, progr
     if taught and tiny > count / 2:
         progress.say(
             f"{name}: {tiny} of {count} images have no more than the {read} pixels that the student reads, so its "
-            "teacher sees no more; distil from larger images of the same classes, or leave --teacher out"
+            "teacher sees no more; larger images of the same classes would show it more"
         )
     elif few:
         adds = ", which adds nothing to see; --hr_size reads them smaller" if few > count / 2 else ""
