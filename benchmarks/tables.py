@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 import sys
+from functools import cache
 from math import hypot
 from pathlib import Path
 from statistics import mean, median
@@ -77,22 +78,28 @@ FACE_COPIES = {
 }
 
 
-def faces_tables(recipe: Path) -> dict[str, str]:
-    """A grid of faces on pages, accuracy on pairs and rank-1, and every protocol in a file beside its results."""
-    results = [r for r in read_results(grid_of(recipe).folder) if GALLERY in r.get("protocols", {})]
-    teacher = json.loads(FACE_TEACHER.read_text())
+@cache
+def judged_faces() -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
+    """The students judged against the teacher's gallery, what the teacher came to, and its copies by name."""
+    results = [dict(r) for r in read_results(grid_of(FACES).folder) if GALLERY in r.get("protocols", {})]
     copies = {name: json.loads(path.read_text()) for name, path in FACE_COPIES.items()}
+    return results, json.loads(FACE_TEACHER.read_text()), copies
+
+
+def faces_tables() -> dict[str, str]:
+    """A grid of faces on pages, accuracy on pairs and rank-1, and every protocol in a file beside its results."""
+    results, teacher, copies = judged_faces()
     protocols = [
         f"## {size}x{size}, {sides}\n\n{protocols_table(results, teacher, size, sides, copies)}"
         for sides in ("lr-lr", "hr-lr")
         for size in sorted({r["lr_size"] for r in results})
     ]
-    methods = [*grid_of(recipe).methods, *grid_of(FACES_ENLARGED).methods]
+    methods = [*grid_of(FACES).methods, *grid_of(FACES_ENLARGED).methods]
     tables = {
-        f"{recipe.stem}-{block}": summary_table(results, teacher, methods, copies, measure)
+        f"{FACES.stem}-{block}": summary_table(results, teacher, methods, copies, measure)
         for block, measure in (("pairs", "accuracy"), ("rank-1", "rank-1"))
     }
-    return tables | {str(grid_of(recipe).folder / "protocols.md"): "\n\n".join(protocols)}
+    return tables | {str(grid_of(FACES).folder / "protocols.md"): "\n\n".join(protocols)}
 
 
 def realistic_table() -> str:
@@ -216,11 +223,7 @@ def numbers() -> dict[str, str]:
     enlarged = json.loads(Path("results/cifar100/teacher-enlarged.json").read_text())
     at = {point["size"]: point["top1"] for point in enlarged["curve"]}
     eight = {row.method: row for row in comparison_of(GRIDS[0])[1].scores}
-    accuracy = pairs_accuracy(
-        [r for r in read_results(grid_of(FACES).folder) if GALLERY in r.get("protocols", {})],
-        json.loads(FACE_TEACHER.read_text()),
-        {name: json.loads(path.read_text()) for name, path in FACE_COPIES.items()},
-    )
+    accuracy = pairs_accuracy(*judged_faces())
     student = "cosine + crrcd-paper + cosface, enlarged to 32x32"
     values = {
         "teacher-8": at[8],
@@ -267,7 +270,7 @@ def all_tables(*, write: bool) -> dict[str, str]:
         "gallery": gallery_table(Path("results/deploy/gallery.json")),
         "ranks": ranks_over(GRIDS[:2]),
         "crrcd-against": ours_against(GRIDS),
-        **faces_tables(FACES),
+        **faces_tables(),
         "lfw-realistic": realistic_table(),
         "simulated": simulated_table(SIMULATED),
         **{grid_of(recipe).name: cameras_table(recipe, write=write) for recipe in CAMERAS},
