@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from crossres import CrossresError, read
-from crossres.data.groups import groups_in_both, hold_out_groups, joined_by_groups
+from crossres.data.groups import groups_in_both, hold_out_groups, independent, joined_by_groups
 from crossres.data.images import ArrayItems, ImageSet
 from crossres.data.splits import hold_out_people, stratified_split
 
@@ -130,3 +130,10 @@ def test_groups_on_both_sides_of_given_splits_are_reported(tmp_path: Path) -> No
     assert groups_in_both(train.subset(train.groups == "cat/02"), test) is None
     test.groups = None
     assert groups_in_both(train, test) is None
+
+
+def test_of_a_group_the_first_image_is_independent() -> None:
+    images = ImageSet(ArrayItems(np.zeros((5, 2, 2, 3), np.uint8)), np.zeros(5, np.int64), ["a"], "drawn")
+    assert independent(images).tolist() == [0, 1, 2, 3, 4]
+    images.groups = np.array(["b", "a", "b", "c", "a"])
+    assert sorted(independent(images).tolist()) == [0, 1, 3]

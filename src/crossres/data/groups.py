@@ -104,3 +104,9 @@ def groups_in_both(train: ImageSet, test: ImageSet) -> str | None:
         return None
     count = f"{len(both)} of the groups are in the training and in the test images, first '{both[0]}'"
     return f"{train.name}: {count}: results will be too high, unless the splits name groups independently"
+
+
+def independent(images: ImageSet) -> Int64s:
+    """Return positions of images that are independent of each other: of a group, such as a track, the first."""
+    groups = np.arange(len(images)) if images.groups is None else images.groups
+    return np.unique(groups, return_index=True)[1]

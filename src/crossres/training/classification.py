@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+import torch
+
 from crossres.config.experiment import Distill
 from crossres.core.errors import CrossresError
 from crossres.core.files import encode_bits
 from crossres.core.progress import Progress
-from crossres.data.groups import groups_in_both
+from crossres.data.groups import groups_in_both, independent
 from crossres.data.images import ImageSet, left_out
 from crossres.data.loader import Loader
 from crossres.data.splits import SPLIT_SEED, require_classes, stratified_split
@@ -73,7 +75,9 @@ class Classification(Task):
         if val is None:
             return None
         logits = logits_of(encoder, val)  # in float32, as it is deployed
-        return asdict(calibrate(logits.softmax(1).amax(1).cpu(), right_at_k(logits, val.label).cpu()))
+        alone = torch.from_numpy(independent(val.images))
+        shares, right = logits.softmax(1).amax(1).cpu(), right_at_k(logits, val.label).cpu()
+        return asdict(calibrate(shares[alone], right[alone]))
 
     def summary(self, result: dict[str, Any]) -> str:
         beside = beside_top1(result, "_best_val")

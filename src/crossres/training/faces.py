@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from crossres.config.experiment import Experiment
 from crossres.config.options import how_unlabelled
 from crossres.core.errors import CrossresError
@@ -68,9 +70,9 @@ class FaceTask(Task):
         verified = verify(embedding, embedding, self.val_pairs, resamples=0)
         return {"val_auc": verified["auc"], "val_accuracy": verified["accuracy_best"]}
 
-    def cases(self, val: Loader) -> int:  # noqa: ARG002
+    def cases(self, val: Loader) -> int:
         same = int(self.val_pairs.same.sum())
-        return min(same, len(self.val_pairs) - same)
+        return min(same, len(self.val_pairs) - same, len(np.unique(val.images.labels)))
 
     def judge(self, encoder: Encoder, test: Loader, val: Loader | None, autocast: Autocast) -> dict[str, Any]:
         assert val is not None

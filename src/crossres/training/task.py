@@ -7,6 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from crossres.config.experiment import Experiment
 from crossres.core.progress import Progress
+from crossres.data.groups import independent
 from crossres.data.images import ImageSet
 from crossres.data.loader import Loader
 from crossres.data.natural import NaturalPairs
@@ -64,7 +65,7 @@ class Task(ABC):
 
     def cases(self, val: Loader) -> int:
         """Return how many independent cases `validate` counts, which say how much of a difference is chance."""
-        return len(val.images)
+        return len(independent(val.images))
 
     @abstractmethod
     def judge(self, encoder: Encoder, test: Loader, val: Loader | None, autocast: Autocast) -> dict[str, Any]:
