@@ -7,6 +7,8 @@ import pytest
 from crossres.bench.comparison import compare_methods
 from crossres.bench.results import differences, method_of, paired_gain, read_results, require_one_experiment
 from crossres.bench.tables import cells
+from crossres.config.experiment import Distill
+from crossres.config.reading import read
 from crossres.core.errors import CrossresError
 
 
@@ -60,6 +62,14 @@ def test_a_loss_that_decays_is_a_method_of_its_own():
     fading = result("ce+kd", 0, 52.0) | {"losses": {"ce": {}, "kd": {"decay": True}}}
     assert [method_of(constant), method_of(fading)] == ["ce+kd", "ce+kd (decays)"]
     assert compare_methods([constant, fading], "ce+kd")[0].gain == 1.0
+
+
+def test_a_run_of_a_known_method_carries_its_name_and_one_with_an_option_of_its_own_does_not():
+    config = read(Distill, {"teacher": "t", "method": "crrcd"})
+    result = {"task": "distill", "method": "ce+crrcd_images+crrcd_maps", "losses": config.terms}
+    assert method_of(result) == "crrcd"
+    other = config.terms | {"crrcd_maps": config.terms["crrcd_maps"] | {"tau": 0.2}}
+    assert method_of(result | {"losses": other}) == "ce+crrcd_images+crrcd_maps"
 
 
 @pytest.mark.parametrize(

@@ -130,11 +130,15 @@ def _draw_costs(rows: Sequence[MethodScore], baseline: str, path: Path) -> None:
             colour, gain = method_colour(row.method), row.gain or 0.0
             style: Any = {"color": colour, "marker": "o" if gain >= lowest else "v", "elinewidth": 1.4}
             style |= {"yerr": row.half if gain >= lowest else None, "zorder": 2 if colour == GREY else 3}
+            style["markerfacecolor"] = "white" if len(row.score) == 1 else colour
             panels[row.setting].errorbar(row.cost, max(gain, lowest), **style)
         figure.draw_without_rendering()  # the axes have their places from here on
         names = [_name_points(axes, settings[setting], lowest) for setting, axes in panels.items()]
+        note = ["Hollow: one seed."] if any(len(row.score) == 1 for row in rows) else []
         if sum(names) < len(rows):
-            figure.supxlabel("Points without a name have no room for one; accuracy.png names all.", fontsize="small")
+            note.append("Points without a name have no room for one; accuracy.png names all.")
+        if note:
+            figure.supxlabel(" ".join(note), fontsize="small")
 
 
 def _name_points(axes: Any, rows: Sequence[MethodScore], lowest: float) -> int:

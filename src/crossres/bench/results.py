@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from crossres.config.experiment import Distill, Faces
+from crossres.config.methods import FACE_METHODS, METHODS, Losses
 from crossres.config.old import upgraded
+from crossres.config.reading import options_of_loss
 from crossres.config.record import to_dict
 from crossres.core.errors import CrossresError
 from crossres.core.files import decode_bits, read_json
@@ -45,12 +47,23 @@ def read_results(folder: str | Path) -> list[dict[str, Any]]:
 
 
 def method_of(result: Document) -> str:
-    """Name the method as its grid does; else by its losses, and which of their weights fall to 0."""
+    """Name the method as its grid does, or as ``--method`` does; else by its losses, and which weights fall to 0."""
     if name := result.get("grid", {}).get("method"):
         return str(name)
     losses = result.get("losses", {})
+    for known, of_method in (FACE_METHODS if result.get("task") == "faces distill" else METHODS).items():
+        if known != "labels" and _completed(of_method) == losses:  # labels alone are ce in every table
+            return known
     names = result["method"].split("+")
     return "+".join(f"{name} (decays)" if losses.get(name, {}).get("decay") else name for name in names)
+
+
+def _completed(losses: Losses) -> Losses:
+    """Add the options that a method leaves at their defaults."""
+    return {
+        name: {each.name: options.get(each.name, each.default) for each in options_of_loss(name)}
+        for name, options in losses.items()
+    }
 
 
 def tests_of(result: Document) -> int | None:

@@ -122,7 +122,7 @@ def judge(run: FinishedRun) -> Chapter:
     }
     reads = f"{run.document['student']['name']} reads images of {run.at_lr}"
     by = f"taught by {run.taught_by}, which sees them at {run.at_hr}" if run.taught_by else "taught by labels alone"
-    student = f"{reads}, {by}. Losses: {words(method_of(run.document))}."
+    student = f"{reads}, {by}. Method: {words(method_of(run.document))}."
     lead = f"{reads}, a teacher." if run.document["task"] == "teach" else student
     shown = [(name, cell) for name, cell in tiles.items() if cell]
     same = f"Teacher, enlarged: on the images of {run.at_lr} that the student reads."

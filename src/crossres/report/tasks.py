@@ -48,7 +48,8 @@ def judge_objects(run: FinishedRun) -> Judged:
     outputs = run.outputs(images)
     label = torch.tensor([classes.index(name) for name in images.classes])[torch.from_numpy(images.labels)]
     curves = [_curve("student", result["curve"])]
-    rows: list[TableRow] = [(f"Student at {run.at_lr}", _cells(result["top1"], result["top5"], count))]
+    judged = "Teacher" if run.document["task"] == "teach" else "Student"
+    rows: list[TableRow] = [(f"{judged} at {run.at_lr}", _cells(result["top1"], result["top5"], count))]
     rows += differing(rows[0][1], _recorded(run.document))
     score = at_lr = None
     if teacher and (logits := outputs["teacher"].logits) is not None:
