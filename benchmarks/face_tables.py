@@ -108,13 +108,13 @@ def summary_table(
     return "\n".join(lines)
 
 
-def pairs_accuracy(
-    results: Sequence[Mapping[str, Any]], teacher: Mapping[str, Any], copies: Mapping[str, Any]
+def face_means(
+    measure: str, results: Sequence[Mapping[str, Any]], teacher: Mapping[str, Any], copies: Mapping[str, Any]
 ) -> dict[tuple[str, int], dict[str, float]]:
-    """Accuracy on pairs in %, mean over the seeds: by sides and LR size, by method."""
+    """One of `MEASURES` in %, mean over the seeds: by sides and LR size, by method."""
     return {
         (sides, size): {
-            name: mean(MEASURES["accuracy"](row) for row in rows)
+            name: mean(MEASURES[measure](row) for row in rows)
             for name, (rows, _) in _rated(results, teacher, size, sides, copies).items()
         }
         for sides in ("lr-lr", "hr-lr")

@@ -68,7 +68,8 @@ def grid_table(recipe: Path, *, write: bool) -> str:
     taught = ", ".join(f"{name} at {size}x{size}" for name, size in teachers)
     run = {row.method for row in comparison.scores}
     left = [method for method in grid.methods if method not in run]
-    missing = f" To be run: {', '.join(left)}." if left else ""
+    published = "" if any("(" in method for method in left) else " with their published weights"
+    missing = f" Not run so far{published}: {', '.join(left)}." if left else ""
     tests = f"{some['images']['test']:,} test images"
     caption = (
         f"{some['dataset']}{subset}; {some['epochs']} epochs; {tests}; teacher {taught}. "

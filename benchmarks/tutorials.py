@@ -1,4 +1,6 @@
-"""Time the commands of docs/tutorials/own-crops.md; measure its students and those of tiny-crops.md over three seeds.
+"""Time the way to docs/tutorials/own-crops.md and its commands; measure its students and those of tiny-crops.md.
+
+Students are judged over three seeds, on digits that no page uses.
 
     python benchmarks/tutorials.py [own-crops] [tiny-crops]    # five minutes each -> results/tutorials/*.json
 
@@ -17,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from crossres.bench.demo import write_folder
 from crossres.core.devices import machine, resolve_device
 from crossres.core.files import write_atomically
 
@@ -44,8 +47,31 @@ def result(folder: str, name: str) -> dict[str, Any]:
     return document
 
 
+def others(folder: str, **how: Any) -> int:
+    """Write digits that no tutorial uses, to judge on; return how many."""
+    write_folder(Path(folder, "others"), images=1000, skip=1000, **how)
+    return len(list(Path(folder, "others").rglob("*.png")))
+
+
+def judged(folder: str, run: str, *how: str) -> float:
+    """Top-1 of a student on the other digits."""
+    document = json.loads(call(["crossres", "evaluate", run, "others", "--split", "all", "--json", *how], folder))
+    return float(document["top1"])
+
+
+def installed() -> float:
+    """Seconds of a clone and of pip in a new environment: the network and pip's cache decide."""
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        subprocess.run(["git", "clone", "-q", str(ROOT), "crossres"], cwd=folder, check=True)
+        subprocess.run([sys.executable, "-m", "venv", "env"], cwd=folder, check=True)
+        subprocess.run(["env/bin/pip", "install", "-q", "./crossres[all]"], cwd=folder, check=True)
+        return round(time.perf_counter() - start, 1)
+
+
 def own_crops() -> dict[str, Any]:
-    """Seconds of each line, and top-1 of both students over the seeds."""
+    """Seconds of the installation and of each line, and top-1 of both students over the seeds."""
+    installing = installed()
     with tempfile.TemporaryDirectory() as folder:
         timed = []
         for words in lines("own-crops"):
@@ -53,18 +79,20 @@ def own_crops() -> dict[str, Any]:
             call(words, folder)
             timed.append({"line": shlex.join(words), "seconds": round(time.perf_counter() - start, 1)})
         scores: dict[str, list[float]] = {"student": [], "labels": []}
+        count = others(folder)
         for words in [words for words in lines("own-crops") if words[1] == "distill"]:
             for seed in SEEDS:
                 call([*words[:-1], f"{words[-1]}-{seed}", "--train.seed", str(seed)], folder)
-                scores[words[-1]].append(result(folder, f"{words[-1]}-{seed}")["top1_last"])
+                scores[words[-1]].append(judged(folder, f"runs/{words[-1]}-{seed}"))
         images = result(folder, "student")["images"]
-    return {"lines": timed, "top1": scores, "images": images}
+    return {"install_seconds": installing, "lines": timed, "top1": scores, "images": {**images, "others": count}}
 
 
 def tiny_crops() -> dict[str, Any]:
     """Top-1 of the students on the test crops as they are, over the seeds."""
     with tempfile.TemporaryDirectory() as folder:
         scores: dict[str, list[float]] = {"tiny-labels": [], "more-labels": [], "taught": []}
+        count = others(folder, side=8)
         for words in lines("tiny-crops"):
             if words[1] not in ("distill", "evaluate"):
                 call(words, folder)
@@ -72,12 +100,9 @@ def tiny_crops() -> dict[str, Any]:
                 for seed in SEEDS:
                     name = f"{words[-1]}-{seed}"
                     call([*words[:-1], name, "--train.seed", str(seed)], folder)
-                    judged = json.loads(
-                        call(["crossres", "evaluate", f"runs/{name}", "tiny", "--native", "--json"], folder)
-                    )
-                    scores[words[-1]].append(judged["top1"])
-        images = {"tiny": judged["images"], **result(folder, "taught-0")["images"]}
-    return {"top1": scores, "images": images}
+                    scores[words[-1]].append(judged(folder, f"runs/{name}", "--native"))
+        images = result(folder, "taught-0")["images"]
+    return {"top1": scores, "images": {**images, "others": count}}
 
 
 MEASURES = {"own-crops": own_crops, "tiny-crops": tiny_crops}

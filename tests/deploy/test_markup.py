@@ -63,7 +63,7 @@ def test_the_answer_comes_first_and_is_amber_where_it_is_unsure(
     assert unsure.startswith(begins.format(" unsure", f"{percent}: unsure", why))
     unknown = "<p class='note'>This model has no calibrated confidence.</p>"
     if answer.probability > 0.5:
-        assert old.startswith(begins.format("", percent, unknown))
+        assert old.startswith(begins.format("", f"{percent} (not calibrated)", unknown))
     else:
         doubt = "<p class='note'>Unsure: its probability is no higher than 50 %.</p>"
         assert old.startswith(begins.format(" unsure", f"{percent}: unsure", doubt + unknown))

@@ -19,7 +19,6 @@ from crossres.core.progress import Progress
 from crossres.data.loader import Loader
 from crossres.data.readers import read
 from crossres.evaluation.classification import evaluate
-from crossres.training.run import train
 
 SIZES = (7, 4)
 BASELINE = "labels"
@@ -37,6 +36,8 @@ def demo(options: Demo) -> dict[str, Any]:
     Raises:
         CrossresError: no seeds, or the folder holds a run called teacher that is not the demo's.
     """
+    from crossres.training.run import train  # slow to import, and `write_folder` needs no training
+
     if options.seeds < 1:
         raise CrossresError(f"--seeds: {options.seeds} is below 1; a comparison needs a student of each kind")
     started = time.perf_counter()

@@ -15,6 +15,7 @@ from crossres.bench.grid import Grid, GridRun, judgements_of
 from crossres.config.experiment import Experiment
 from crossres.config.reading import of_run
 from crossres.config.record import sha256, to_yaml
+from crossres.core.cores import usable_cores
 from crossres.core.errors import CrossresError, needs, one_line
 from crossres.core.files import SAFE, read_json, write_atomically
 from crossres.core.progress import Overview
@@ -29,7 +30,7 @@ LOOK_EVERY = 2.0
 
 def side_by_side(grid: Grid, runs: list[GridRun], parallel: int, overview: Overview) -> Ends:
     """Do runs on this machine, ``parallel`` at a time, each with its own share of the cores."""
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    cores = usable_cores()
     parallel = max(1, min(parallel, len(cores), len(runs)))
     shares: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
     for number in range(parallel):

@@ -78,12 +78,15 @@ def _losses(kind: type[Experiment]) -> Iterator[str]:
 
 def _line(option: Option, name: str, every: bool) -> list[str]:
     text = option.help.rstrip(".")
+    left_out = re.search(r"if left out,? ([^;.:]+)", text)
     if not every:
         text = re.split(r"(?<=\w); |\. |: | \(", text)[0]
     if option.choices:
         text += f" ({', '.join(map(str, option.choices))})"
     if option.default not in (None, MISSING, []) and option.default is not False and not option.optional_group:
         text += f" [{_shown(option.default)}]"
+    elif left_out and not every:  # what stands in the place of a default
+        text += f" [{left_out[1]}]"
     return _entry(f"--{name}", text)
 
 

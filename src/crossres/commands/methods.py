@@ -19,16 +19,18 @@ def run(_: Methods, request: Request) -> None:
         return
     columns = document["columns"]
     heads = "".join(f"{column.replace(' classes', ''):>12}" for column in columns)
-    print(f"{'method':24}{heads}  step  losses")
+    width = 2 + max(map(len, [*document["methods"], *document["face_methods"]]))
+    print(f"{'method':{width}}{heads}  step  losses")
     for name, method in document["methods"].items():
         top1 = "".join(f"{_number(method['top1'].get(column)):>12}" for column in columns)
-        print(f"{name:24}{top1}{_number(method['step_cost']):>6}  {described(method['losses'])}")
+        print(f"{name:{width}}{top1}{_number(method['step_cost']):>6}  {described(method['losses'])}")
     print("\nof faces:")
     for name, method in document["face_methods"].items():
-        print(f"{name:24}{described(method['losses'])}")
+        print(f"{name:{width}}{described(method['losses'])}")
     about = f"{document['about']} The columns are the side of the LR images and how many classes they are of."
     print("\n".join(["", *textwrap.wrap(about, 100)]))
     print(
+        "In brackets: options of a loss, which crossres distill --help all explains.\n"
         "crossres distill --method NAME; default: crrcd with a teacher (crrcd-images without its maps), else labels"
     )
 

@@ -35,6 +35,7 @@ class Speed(SavedModel):
     """Measure how long a model takes an image on this machine, on one thread and on all cores.
 
     Args:
+        model: a run's folder, a model's folder, a Hub name, or an ONNX file of crossres export.
         batch_size: images that are run together, beside one at a time.
     """
 

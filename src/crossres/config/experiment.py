@@ -36,9 +36,9 @@ class Experiment:
         augment: what happens to a training image.
         model: the network.
         train: how it is trained.
-        method: training method; see crossres methods. It is a set of losses with the weights of the tables; left out,
-            and without losses of your own, the measured best: of objects with a teacher crrcd, or crrcd-images where
-            the feature maps of teacher or student are not known (an ONNX file, stored embeddings, your own network).
+        method: training method; see crossres methods. A set of losses with the weights of the tables; if left out
+            the measured best: of objects with a teacher crrcd, or crrcd-images where the feature maps of teacher or
+            student are not known (an ONNX file, stored embeddings, your own network); none where losses are given.
         losses: the terms of the loss: a weight each (0 = off) and their options, over those of the method.
         device: auto takes a GPU where there is one.
         precision: auto is bfloat16 autocast where the device computes it in hardware, else float32.

@@ -173,8 +173,8 @@ class Train:
 
     Args:
         epochs: passes over the training images; if left out 60 of less than 5,000 images, else 30.
-        batch_size: images per step, over all devices together; if left out the largest of 16, 32, 64 and 128 that is
-            at most a thirtieth of the training images, or 16.
+        batch_size: images per step, over all devices together; if left out 16 to 128, at most a thirtieth of the
+            training images: the largest of 16, 32, 64 and 128 that is, or 16.
         images_per_class: draw classes, not images, and this many images of each, so that every class is met equally
             often and has company in its batch; 0 = off.
         optimizer: the optimizer: sgd (Nesterov momentum) or adamw.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from crossres.core.cores import usable_cores
 from crossres.core.errors import CrossresError, composed, nearest
 from crossres.core.types import Int64s, Pixels, Texts
 from crossres.data.decode import FORMATS, Fit, Limits, check_fit, fit_image, reason, to_rgb
@@ -285,7 +285,7 @@ class ImageSet:
         def run(start: int) -> list[Any]:
             return [attempt(i) for i in range(start, min(start + _CHUNK, len(self)))]
 
-        pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))  # Pillow frees the GIL
+        pool = ThreadPoolExecutor(max_workers=min(8, len(usable_cores())))  # Pillow frees the GIL
         try:
             results = [result for part in pool.map(run, range(0, len(self), _CHUNK)) for result in part]
         finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import KW_ONLY, dataclass, field
@@ -15,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from crossres.core.cores import usable_cores
 from crossres.core.errors import CrossresError
 from crossres.core.types import Batch
 from crossres.data.decode import FLAT
@@ -224,7 +224,7 @@ class Loader:
             yield from (self._pixels[positions] for positions in batches)
             return
         # torch warns of more workers than cores
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = len(usable_cores())
         # a whole batch for each item, so that nothing is left to collate
         items: Any = [positions.tolist() for positions in batches]
         served: DataLoader[Any] = DataLoader(

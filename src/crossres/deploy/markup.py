@@ -41,7 +41,10 @@ def classified(service: PhotoService, photo: Pixels, side: int, remark: str = ""
     seen[f"What the student reads: {own}x{own}"] = examined.read
     pictures = [_picture(image, caption) for caption, image in seen.items()]
     answer, notes = examined.student, [*examined.student.flags, _calibrated(service.facts), remark]
-    first = _answer(answer.sentence, bool(answer.flags), _of_teacher(examined.teacher), notes)
+    confidence = service.facts.confidence
+    unknown = not answer.flags and (confidence is None or confidence.threshold is None)
+    verdict = f"{answer.sentence}{' (not calibrated)' * unknown}"
+    first = _answer(verdict, bool(answer.flags), _of_teacher(examined.teacher), notes)
     return block(first, block(*pictures, kind="seen"), block(*lists, kind="lists"))
 
 

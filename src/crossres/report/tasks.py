@@ -118,6 +118,8 @@ def _confusion(counts: Int64s, classes: Sequence[str]) -> Block:
         if mistakes[at]:
             cells = [Cell(classes[at[1]]), Cell(str(counts[at])), Cell(f"{shares[at]:.0f} %")]
             rows.append((classes[at[0]], cells))
+    if not rows:
+        return Block("Confusion", "No class is taken for another.")
     drawing = draw_confusion(counts, shares, classes)
     return Block("Confusion", table=Table(["truth", "taken for", "times", "of class"], rows), drawings=[drawing])
 
