@@ -108,8 +108,9 @@ def test_a_table_and_a_figure(student: Path, crowd: Path, pairs: Path, tmp_path:
     chooser = tmp_path / "chooser.csv"
     chooser.write_text("left,right,same\np01_0000,p01_0001,1\np01_0000,p02_0001,0\n")
     words = [student, crowd, "--pairs", pairs, "--threshold-pairs", chooser, "--resamples", 20, "--sizes", "4,8"]
-    run(*words, "--png", tmp_path / "faces.png")
+    run(*words, "--flip", "--png", tmp_path / "faces.png")
     page = capsys.readouterr().out
+    assert "each embedding is the mean over the image and its mirror image" in page
     assert "accuracy %" in page
     assert "accuracy at the threshold that is best on the threshold pairs" in page
     assert "±: half the 95 % interval" in page

@@ -63,6 +63,7 @@ def _show(result: dict[str, Any], fars: Sequence[float], fpirs: Sequence[float],
         notes.append("accuracy at the threshold that is best on the threshold pairs")
     elif verified and verified[0]["accuracy"] is None:
         notes.append("† at the threshold that is best on these very pairs; --threshold_pairs chooses it on others")
+    notes += ["each embedding is the mean over the image and its mirror image"] if result["flip"] else []
     notes += [INTERVALS] if any("intervals" in row for row in (*verified, *identified)) else []
     notes += [UNSURE] if any("*" in cell for row in cells for cell in row) else []
     console.print("\n".join(notes))

@@ -117,6 +117,7 @@ class EvaluateFaces(Judgement):
         onnx_input: what ONNX files expect of their input; what the model was trained with if left out.
         layout: the data is a set in its own layout: tinyface, scface (scface-1 to -3: one distance), uccs or folders.
         native: the images are small already, do not shrink them; they are judged as they are.
+        flip: average the embeddings of each image and its mirror image, on both sides; stored ones stay as they are.
         resamples: resamples of the bootstrap; 0 leaves intervals out.
         far: false accept rates that TAR is given at.
         fpir: false positive identification rates that TPIR is given at.
@@ -127,8 +128,8 @@ class EvaluateFaces(Judgement):
 
     command: ClassVar[str] = "crossres faces evaluate"
     first: ClassVar[tuple[str, ...]] = (
-        *("model", "data", "pairs", "threshold_pairs", "gallery", "sizes", "split", "native", "far", "png", "scores"),
-        *("device", "images.label_column", "onnx_input.highest", "onnx_input.colours"),
+        *("model", "data", "pairs", "threshold_pairs", "gallery", "sizes", "split", "native", "flip", "far", "png"),
+        *("scores", "device", "images.label_column", "onnx_input.highest", "onnx_input.colours"),
     )
     example: ClassVar[str] = "crossres faces evaluate runs/faces people --pairs pairs.txt --sizes 8,16"
 
@@ -142,6 +143,7 @@ class EvaluateFaces(Judgement):
     onnx_input: OnnxInput | None = None
     layout: str | None = None
     native: bool = False
+    flip: bool = False
     resamples: int = 1000
     far: list[float] | None = None
     fpir: list[float] = field(default_factory=lambda: [0.01, 0.1, 0.3])

@@ -125,8 +125,8 @@ def evaluate_face_encoder(
         progress: called with (what, done, total) in each pass over the images.
 
     Returns:
-        ``{dataset, images, people, native, hr_size, degradation, rows}``; a row is ``{sides, size, verification,
-        identification}``, sides one of hr-hr, hr-lr, lr-lr, native, and size null at hr-hr.
+        ``{dataset, images, people, native, flip, hr_size, degradation, rows}``; a row is ``{sides, size,
+        verification, identification}``, sides one of hr-hr, hr-lr, lr-lr, native, and size null at hr-hr.
 
     Raises:
         CrossresError: no pairs and no search, encoders of two spaces, a size above hr_size, or what `verify` and
@@ -152,6 +152,7 @@ def evaluate_face_encoder(
         "images": len(test.images),
         "people": sum(bool(count) and name != UNNAMED for name, count in counts),
         "native": options.native,
+        "flip": options.flip,
         "hr_size": reading.hr_size,
         "degradation": None if options.native else asdict(reading.degradation.resolved()),
         "rows": rows,
@@ -217,7 +218,8 @@ class _Reading:
         """Return the embeddings of the judged encoder, or those of the gallery's, in float32 and kept in a folder."""
         encoder = (self.encoder if gallery is None else gallery).to(self.device.torch)
         folder = Path(self.options.cache_dir) if self.options.cache_dir else None
-        how: dict[str, Any] = {"flip": False, "autocast": nullcontext, "precision": "float32"}
+        flip = self.options.flip
+        how: dict[str, Any] = {"flip": flip, "autocast": nullcontext, "precision": "float32"}
         how["progress"] = lambda _, done, total: self.progress("gallery", done, total)
         embeddings = []
         for loader in loaders:
@@ -225,9 +227,10 @@ class _Reading:
             if isinstance(encoder.backbone, StoredBackbone):
                 rows = stored_outputs(encoder, loader.images, self.device.torch).embedding[0].cpu().numpy()
             elif gallery is not None:
-                rows = cached_outputs(encoder, loader, folder, **how).embedding[0].cpu().numpy()
+                rows = cached_outputs(encoder, loader, folder, **how).embedding.mean(0).cpu().numpy()
             else:
-                rows = embeddings_of(encoder, loader, self.device.autocast, progress=partial(self.progress, what))
+                progress = partial(self.progress, what)
+                rows = embeddings_of(encoder, loader, self.device.autocast, progress=progress, mirrored=flip)
             embeddings.append(_sound(rows, loader))
         return embeddings
 
