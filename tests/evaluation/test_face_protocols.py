@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,6 +85,31 @@ def test_of_people_with_one_image_each_nobody_is_identified(
     judged, skipped = capsys.readouterr().err.splitlines()
     assert judged == f"{options.data}: test 3 images"
     assert skipped == f"{options.data}: no person has two images; skipping identification"
+
+
+def test_ten_folds_over_both_splits_of_lfw(encoder: Encoder, tmp_path: Path) -> None:
+    """View 2 of LFW, on the parquet files: its pairs, in ten folds, show people of both splits of View 1."""
+    if not os.environ.get("CROSSRES_DATA"):
+        pytest.skip("CROSSRES_DATA is not set: it is the folder that holds lfw/")
+    folder = Path(os.environ["CROSSRES_DATA"]) / "lfw"
+    people = {
+        split: [line.split("\t") for line in (folder / f"peopleDev{split}.txt").read_text().splitlines()[1:]]
+        for split in ("Train", "Test")
+    }
+    several = [name for split in people.values() for name, count in split if int(count) > 1]
+    same = [f"{name}\t1\t2\n" for name in several[:: len(several) // 30][:30]]
+    other = [f"{people['Train'][i][0]}\t1\t{people['Test'][i][0]}\t1\n" for i in range(30)]
+    folds = ["".join(same[i : i + 3] + other[i : i + 3]) for i in range(0, 30, 3)]
+    (tmp_path / "pairs.txt").write_text("10\t3\n" + "".join(folds))
+    options = EvaluateFaces(
+        model="m", data=str(folder), split="all", pairs=str(tmp_path / "pairs.txt"), pairs_only=True
+    )
+    test = read_protocols(options, encoder)
+    assert (len(test.images), int((test.images.class_counts > 0).sum())) == (13_233, 5_749)
+    assert test.pairs is not None
+    assert np.bincount(test.pairs.fold).tolist() == [6] * 10
+    names = np.array(test.images.classes)[test.images.labels]
+    assert np.array_equal(names[test.pairs.left] == names[test.pairs.right], test.pairs.same)
 
 
 def test_options_that_the_data_leave_no_room_for(encoder: Encoder, crowd: Path) -> None:

@@ -219,11 +219,12 @@ def test_scores_read_back_exactly(tmp_path: Path) -> None:
     images = people()
     pairs = draw_pairs(images, 10, 0)
     similarity = RNG.normal(size=len(pairs))
-    write_scores(tmp_path / "scores.csv", images, pairs, [("hr-lr", 8, similarity), ("lr-lr", 8, -similarity)])
+    test = FaceTest(images, pairs)
+    write_scores(tmp_path / "scores.csv", test, [("hr-lr", 8, similarity), ("lr-lr", 8, -similarity)])
     lines = (tmp_path / "scores.csv").read_text().splitlines()
     assert lines[0] == "left,right,same,fold,sides,size,similarity"
     fields = [line.split(",") for line in lines[1:]]
     assert [float(each[-1]) for each in fields] == [*similarity, *-similarity]
     assert [int(each[-5]) for each in fields[: len(pairs)]] == pairs.same.tolist()
     with pytest.raises(CrossresError, match=r"^cannot write .*scores\.csv"):
-        write_scores(tmp_path / "scores.csv" / "scores.csv", images, pairs, [])
+        write_scores(tmp_path / "scores.csv" / "scores.csv", test, [])

@@ -33,7 +33,8 @@ def _show(result: dict[str, Any], fars: Sequence[float], fpirs: Sequence[float],
     console = Console(highlight=False)
     gallery = f", gallery by {result['gallery']}" if result["gallery"] else ""
     people = f" of {result['people']:,} people" if result["people"] else ""  # a list of pairs may name none
-    images = f"{result['images']:,} images{people}"
+    templates = f" in {result['templates']:,} templates" if result["templates"] else ""
+    images = f"{result['images']:,} images{people}{templates}"
     console.print(f"{result['model']} on {result['dataset']}, {images}{gallery}", markup=False)
     verified, identified = (
         [row[part] for row in result["rows"] if part in row] for part in ("verification", "identification")
@@ -54,8 +55,8 @@ def _show(result: dict[str, Any], fars: Sequence[float], fpirs: Sequence[float],
         cells += searched
         first = identified[0]
         notes.append(
-            f"{first['gallery']:,} gallery images, {first['mated_probes']:,} probes of them, "
-            f"{first['strangers']:,} of strangers"
+            f"{first['gallery']:,} gallery {'templates' if templates else 'images'}, "
+            f"{first['mated_probes']:,} probes of them, {first['strangers']:,} of strangers"
         )
         if over_images:
             notes.append("rank-k over gallery images, as TinyFace counts; over identities in --json")

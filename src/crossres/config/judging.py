@@ -108,6 +108,10 @@ class EvaluateFaces(Judgement):
         threshold_pairs: pairs file to choose the threshold on; of the training split (of all images where there
             are none). held-out: pairs drawn among the people whom the model's training held out.
         pairs_only: verification only: skip identification.
+        templates: list of IJB, a line for each image with its template and medium: templates are compared, each as
+            the mean over its images; pairs are then lines of two templates and 0 or 1.
+        search: two CSV files of IJB with the templates to search in and those to search for.
+        by_quality: in a template an image counts by the length of its embedding.
         gallery: another model for the HR side, such as the teacher in whose space the model was trained; or its
             stored embeddings.
         sizes: LR sides in pixels; those of the training if left out.
@@ -136,6 +140,9 @@ class EvaluateFaces(Judgement):
     pairs: str | None = None
     threshold_pairs: str | None = None
     pairs_only: bool = False
+    templates: str | None = None
+    search: tuple[str, str] | None = None
+    by_quality: bool = False
     gallery: str | None = None
     sizes: list[int] = field(default_factory=list)
     hr_size: int | None = None

@@ -11,9 +11,11 @@ from crossres.config.judging import EvaluateFaces
 from crossres.config.record import base_name
 from crossres.core.errors import CrossresError
 from crossres.data.face_sets import read_bin, read_face_set
-from crossres.data.faces import Pairs, Search, both_splits, draw_pairs, first_image_search, read_pairs
+from crossres.data.faces import UNNAMED, Pairs, Search, both_splits, draw_pairs, first_image_search, read_pairs
 from crossres.data.images import ImageSet, left_out, understood
+from crossres.data.readers import read_unlabelled
 from crossres.data.splits import SPLIT_SEED, OwnSplits, Split, hold_out_people, people_in_both
+from crossres.data.templates import Templates, read_template_pairs, read_template_search, read_templates
 from crossres.evaluation.prepare import held_out_share, note, read_split
 from crossres.models.encoder import Encoder
 
@@ -33,12 +35,20 @@ class FaceTest:
         pairs: of them, for verification; None leaves it out.
         search: who is searched for among them, for identification and retrieval; None leaves it out.
         chooser: other images and pairs of them, on which the threshold of ``accuracy_chosen`` is chosen.
+        templates: sets of the images; what pairs and search name are then these.
     """
 
     images: ImageSet
     pairs: Pairs | None = None
     search: Search | None = None
     chooser: tuple[ImageSet, Pairs] | None = None
+    templates: Templates | None = None
+
+    def name(self, i: int) -> str:
+        """Return what a list calls the image or the template at a position."""
+        if self.templates is not None:
+            return str(self.templates.ids[i])
+        return self.images.path(i) or self.images.where(i)
 
     def used(self) -> FaceTest:
         """Return the same with only those images that pairs and search name.
@@ -57,6 +67,9 @@ class FaceTest:
         if self.chooser is not None:
             others = FaceTest(*self.chooser).used()
             parts["chooser"] = others.images, others.pairs
+        if self.templates is not None:
+            images = self.templates.image[np.isin(self.templates.template, used)]
+            parts["templates"], used = self.templates.subset(used), np.unique(images)
         return FaceTest(self.images.subset(used), **parts)
 
 
@@ -72,9 +85,12 @@ def read_protocols(options: EvaluateFaces, encoder: Encoder) -> FaceTest:
     if options.images.classes is not None:
         raise CrossresError("--images.classes does not apply to people; leave it out")
     own = "gallery and probes" if options.layout else "pairs" if options.data.endswith(".bin") else None
-    for option in ("pairs", "threshold_pairs", "split", "pairs_only"):
+    for option in ("pairs", "threshold_pairs", "split", "pairs_only", "templates"):
         if own and getattr(options, option):
             raise CrossresError(f"{options.data} has its own {own}; leave --{option} out")
+    for option in ("search", "by_quality"):
+        if getattr(options, option) and not options.templates:
+            raise CrossresError(f"--{option} is about templates; give --templates, or leave it out")
     if own and options.images.corrupt == "skip":
         raise CrossresError(f"{options.data}: its {own} need every image; leave --images.corrupt out")
     if options.layout:
@@ -83,8 +99,29 @@ def read_protocols(options: EvaluateFaces, encoder: Encoder) -> FaceTest:
         return FaceTest(images, search=search)
     if own:
         return FaceTest(*read_bin(options.data))
+    if options.templates:
+        return _read_templates(options, encoder, options.templates)
     test = _read_test(options, encoder)
     return replace(test, chooser=_read_chooser(options, encoder, test)) if options.threshold_pairs else test
+
+
+def _read_templates(options: EvaluateFaces, encoder: Encoder, path: str) -> FaceTest:
+    """Read the images of templates, wherever they lie below the folder, and the pairs and the search of these."""
+    for option in ("threshold_pairs", "split", "pairs_only"):
+        if getattr(options, option):
+            raise CrossresError(f"--{option}: cannot be combined with --templates")
+    if options.images.corrupt == "skip":
+        raise CrossresError(f"{path} needs every image; leave --images.corrupt out")
+    if not (options.pairs or options.search):
+        raise CrossresError("--templates: give --pairs or --search, lists of templates")
+    read_as = options.images
+    how: dict[str, Any] = {"image_column": read_as.image_column, "memory_mb": read_as.memory_mb}
+    images = read_unlabelled(options.data, range=read_as.range or encoder.info.get("range"), **how)
+    images.labels, images.classes = np.zeros_like(images.labels), [UNNAMED]
+    templates = read_templates(path, images)
+    pairs = read_template_pairs(options.pairs, templates) if options.pairs else None
+    search = read_template_search(options.search, templates) if options.search else None
+    return FaceTest(images, pairs, search, templates=templates).used()
 
 
 def _read_test(options: EvaluateFaces, encoder: Encoder) -> FaceTest:
