@@ -119,7 +119,8 @@ class EvaluateFaces(Judgement):
         split: split to judge (of a source without any the people that `distill` holds out, or the others); left out:
             test, or all of a source without any.
         onnx_input: what ONNX files expect of their input; what the model was trained with if left out.
-        layout: the data is a set in its own layout: tinyface, scface (scface-1 to -3: one distance), uccs or folders.
+        layout: the data is a set in its own layout: tinyface, survface, survface-pairs, scface (scface-1 to -3: one
+            distance), uccs or folders.
         native: the images are small already, do not shrink them; they are judged as they are.
         flip: average the embeddings of each image and its mirror image, on both sides; stored ones stay as they are.
         resamples: resamples of the bootstrap; 0 leaves intervals out.

@@ -10,7 +10,8 @@ import numpy as np
 from crossres.config.judging import EvaluateFaces
 from crossres.config.record import base_name
 from crossres.core.errors import CrossresError
-from crossres.data.face_sets import read_bin, read_face_set
+from crossres.data.face_bin import read_bin
+from crossres.data.face_sets import SURVFACE_PAIRS, read_face_set, read_survface_pairs
 from crossres.data.faces import UNNAMED, Pairs, Search, both_splits, draw_pairs, first_image_search, read_pairs
 from crossres.data.images import ImageSet, left_out, understood
 from crossres.data.readers import read_unlabelled
@@ -84,7 +85,8 @@ def read_protocols(options: EvaluateFaces, encoder: Encoder) -> FaceTest:
     """
     if options.images.classes is not None:
         raise CrossresError("--images.classes does not apply to people; leave it out")
-    own = "gallery and probes" if options.layout else "pairs" if options.data.endswith(".bin") else None
+    pairs_alone = options.layout == SURVFACE_PAIRS or (not options.layout and options.data.endswith(".bin"))
+    own = "pairs" if pairs_alone else "gallery and probes" if options.layout else None
     for option in ("pairs", "threshold_pairs", "split", "pairs_only", "templates"):
         if own and getattr(options, option):
             raise CrossresError(f"{options.data} has its own {own}; leave --{option} out")
@@ -93,16 +95,18 @@ def read_protocols(options: EvaluateFaces, encoder: Encoder) -> FaceTest:
             raise CrossresError(f"--{option} is about templates; give --templates, or leave it out")
     if own and options.images.corrupt == "skip":
         raise CrossresError(f"{options.data}: its {own} need every image; leave --images.corrupt out")
-    if options.layout:
+    if own == "pairs":
+        test = FaceTest(*(read_survface_pairs if options.layout else read_bin)(options.data))
+    elif options.layout:
         images, search = read_face_set(options.layout, options.data)
-        images.range = options.images.range or encoder.info.get("range")
-        return FaceTest(images, search=search)
-    if own:
-        return FaceTest(*read_bin(options.data))
-    if options.templates:
+        test = FaceTest(images, search=search)
+    elif options.templates:
         return _read_templates(options, encoder, options.templates)
-    test = _read_test(options, encoder)
-    return replace(test, chooser=_read_chooser(options, encoder, test)) if options.threshold_pairs else test
+    else:
+        test = _read_test(options, encoder)
+        return replace(test, chooser=_read_chooser(options, encoder, test)) if options.threshold_pairs else test
+    test.images.range = options.images.range or encoder.info.get("range")
+    return test
 
 
 def _read_templates(options: EvaluateFaces, encoder: Encoder, path: str) -> FaceTest:

@@ -19,6 +19,7 @@ from crossres.core.files import cell, holds_embeddings, write_atomically
 from crossres.core.progress import Progress
 from crossres.core.types import Float32s, Float64s
 from crossres.data.degradation import Degradation
+from crossres.data.face_sets import SURVFACE_PAIRS
 from crossres.data.faces import UNNAMED
 from crossres.data.loader import Loader
 from crossres.evaluation.face_protocols import FaceTest, read_protocols
@@ -76,7 +77,7 @@ def _check_files(options: EvaluateFaces) -> None:
     """Refuse files that cannot be what they are given as."""
     if holds_embeddings(options.model):
         raise CrossresError(f"{options.model}: stored embeddings know no other images; give the model they come from")
-    if options.scores and options.layout:
+    if options.scores and options.layout not in (None, SURVFACE_PAIRS):
         raise CrossresError(f"--scores: {options.data} has its own gallery and probes, no pairs; leave it out")
     if options.scores and options.search and not options.pairs:
         raise CrossresError("--scores writes the similarities of pairs; give --pairs, or leave it out")
