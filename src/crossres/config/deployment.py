@@ -125,6 +125,8 @@ class Enroll(Reader):
         remove: identities to take out first.
         index: how the gallery is searched; exact if new.
         strangers: folder of photos of people who are not in the gallery, like the probes to come.
+        sizes: sides in pixels that strangers are shrunk to, for a threshold of each: a probe has that of the largest
+            size at or below its own side, and is not judged below all.
         fpir: share of strangers that may be taken for an identity.
         pairs: pairs file for the threshold of verify, LFW's text format or CSV.
         images: folder of the images that the pairs name.
@@ -142,6 +144,7 @@ class Enroll(Reader):
     remove: list[str] = field(default_factory=list)
     index: Literal["exact", "hnsw", "ivf"] | None = None
     strangers: str | None = None
+    sizes: list[int] = field(default_factory=list)
     fpir: float = 0.01
     pairs: str | None = None
     images: str | None = None
