@@ -142,12 +142,11 @@ def load_service(options: Page, note: Callable[[str], None] = lambda _: None) ->
     thresholds, why = [], ""
     if gallery:
         gallery.demand_shared(identity_of(student), student.facts.embedding_dim, same_space=options.same_space)
-        read_as = identity_of(student).digest, f"--model {student.source}"
+        digest, by = identity_of(student).digest, f"--model {student.source}"
         first = next(iter(gallery.thresholds), None)
-        held, why = usable(first, read_as[0], f"{options.gallery} --strangers FOLDER {read_as[1]}")
+        held, why = usable(first, digest, f"{options.gallery} --strangers FOLDER {by}")
         thresholds = gallery.thresholds if held else []
-        more = f"{options.gallery} --pairs FILE --images FOLDER {read_as[1]}"
-        held, lacking = usable(gallery.pair_threshold, read_as[0], more)
+        held, lacking = usable(gallery.pair_threshold, digest, f"{options.gallery} --pairs FILE --images FOLDER {by}")
         pairs = _limit_of(held, gallery) if held else Limit(None, lacking)
     if options.threshold is not None:
         pairs = Limit(options.threshold, "")
