@@ -16,6 +16,7 @@ from PIL import Image
 import crossres
 from crossres.config.deployment import Enroll, Identify, Verify
 from crossres.core.errors import CrossresError
+from crossres.data.align import TEMPLATE, Aligner
 from crossres.deploy.enrolment import enroll, identify, verify
 from crossres.deploy.gallery import Gallery
 from crossres.deploy.photos import fitted, read_photo
@@ -151,6 +152,36 @@ def test_a_probe_is_judged_by_the_threshold_of_its_size(
     assert Gallery.load(gallery).thresholds == held.thresholds
     # one threshold for all sizes takes their place
     assert len(enroll(Enroll(gallery=gallery, model=model, strangers=strangers))["thresholds"]) == 1
+
+
+def test_portraits_are_aligned_and_photos_without_a_face_left_out(
+    model: str, tmp_path: Path, yunet: Callable[[np.ndarray], Path]
+) -> None:
+    rng = np.random.default_rng(0)
+    path = yunet(TEMPLATE / 2 * np.exp(0.3j) + 30)
+    folder = tmp_path / "people" / "ann"
+    folder.mkdir(parents=True)
+    photos = [rng.integers(0, 255, (96, 120, 3), np.uint8) for _ in range(3)]
+    for photo in photos[:2]:
+        photo[:8, :8] = (255, 0, 0)
+    for number, photo in enumerate(photos):
+        Image.fromarray(photo).save(folder / f"{number}.png")
+    (folder / "3.png").write_bytes(b"noise")
+    options = Enroll(gallery=str(tmp_path / "g"), model=model, people=str(folder.parent), align=str(path), all=True)
+    document = enroll(options)
+    assert (document["added"], [Path(each["photo"]).name for each in document["left_out"]]) == (
+        {"ann": 2},
+        ["2.png", "3.png"],
+    )
+    assert document["left_out"][0]["why"] == "no face was detected in it"
+    aligner, recognizer = Aligner(path), crossres.Recognizer.load(model)
+    rows = recognizer.embed([face for photo in photos[:2] if (face := aligner(photo)) is not None])
+    held = Gallery.load(tmp_path / "g")
+    assert [match[0].similarity for match in held.search(rows)] == pytest.approx([1, 1], abs=1e-5)
+    unaligned = held.search(recognizer.embed(photos[0]))[0][0]
+    assert unaligned.similarity < 0.999
+    with pytest.raises(CrossresError, match="--align: aligns the photos of PEOPLE; give them, too"):
+        enroll(Enroll(gallery=str(tmp_path / "g"), model=model, align=str(path), remove=["ann"]))
 
 
 def test_an_enrolled_photo_is_identified_at_any_threshold(gallery: str, people: Path, model: str) -> None:

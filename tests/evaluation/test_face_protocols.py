@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from crossres import CrossresError, Encoder, EvaluateFaces, build_encoder
+from crossres.data.align import TEMPLATE, Aligner
 from crossres.data.faces import Pairs, Search
 from crossres.data.images import ArrayItems, ImageSet
 from crossres.evaluation.face_protocols import FaceTest, read_protocols
@@ -110,6 +113,35 @@ def test_ten_folds_over_both_splits_of_lfw(encoder: Encoder, tmp_path: Path) -> 
     assert np.bincount(test.pairs.fold).tolist() == [6] * 10
     names = np.array(test.images.classes)[test.images.labels]
     assert np.array_equal(names[test.pairs.left] == names[test.pairs.right], test.pairs.same)
+
+
+def test_of_native_images_the_gallery_is_aligned(
+    encoder: Encoder,
+    crowd: Path,
+    tmp_path: Path,
+    yunet: Callable[[np.ndarray], Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rng = np.random.default_rng(0)
+    for path in ("gallery/ann/1.png", "gallery/bob/2.png", "probes/ann/3.png", "probes/bob/4.png"):
+        pixels = rng.integers(0, 255, (96, 120, 3), np.uint8)
+        if "2" not in path:  # in which no face is detected
+            pixels[:8, :8] = (255, 0, 0)
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / path)
+    detector = str(yunet(TEMPLATE / 2 + 30))
+    options = EvaluateFaces(model="m", data=str(tmp_path), layout="folders", native=True, align=detector)
+    test, plain = read_protocols(options, encoder), read_protocols(replace(options, align=None), encoder)
+    assert [test.images.image(i).shape[:2] for i in range(4)] == [(56, 56), *[(96, 120)] * 3]
+    assert np.array_equal(test.images.image(0), Aligner(detector)(plain.images.image(0)))
+    assert test.images.fingerprint != plain.images.fingerprint
+    line = "no face was detected in 1 of 2 images, first "
+    assert capsys.readouterr().err.splitlines()[-1].startswith(line)
+    # what is shrunk is aligned before
+    whole = read_protocols(replace(options, native=False, sizes=[8]), encoder)
+    assert [whole.images.image(i).shape[0] for i in range(4)] == [56, 96, 56, 56]
+    with pytest.raises(CrossresError, match=r"^--align: of images that are small already only a gallery is al"):
+        read_protocols(replace(options, layout=None, data=str(crowd)), encoder)
 
 
 def test_options_that_the_data_leave_no_room_for(encoder: Encoder, crowd: Path) -> None:

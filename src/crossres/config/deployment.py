@@ -121,6 +121,7 @@ class Enroll(Reader):
         gallery: file of the gallery; made if there is none.
         people: a folder of a folder of images for each identity, or of an image for each.
         flat: take the images in PEOPLE itself, not those in its folders.
+        align: OpenCV's YuNet as an ONNX file: in each photo of PEOPLE the largest face is aligned by five points.
         all: also enrol flagged photos, whose embedding is not to be trusted.
         remove: identities to take out first.
         index: how the gallery is searched; exact if new.
@@ -140,6 +141,7 @@ class Enroll(Reader):
     gallery: str
     people: str | None = None
     flat: bool = False
+    align: str | None = None
     all: bool = False
     remove: list[str] = field(default_factory=list)
     index: Literal["exact", "hnsw", "ivf"] | None = None

@@ -4,7 +4,7 @@
 ``--json``; ``note`` is called with each line that a user should read beside it.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 from crossres.config.deployment import Enroll, Identify, Reader, Verify
 from crossres.core.errors import CrossresError
 from crossres.core.types import Bools, Float32s
+from crossres.data.align import Aligner
 from crossres.data.faces import read_pairs
 from crossres.data.folder import IMAGE_SUFFIXES, folders_in, is_own, read_loose
 from crossres.data.images import ImageSet
@@ -47,6 +48,29 @@ class PhotoReader:
                 self.left_out.append({"photo": name, "why": answer.reason})
             rows.append(None if left_out else answer.embedding)
         return rows
+
+    def portraits(self, photos: Sequence[Path], aligner: Aligner | None) -> list[Float32s | None]:
+        """Return the embedding (d,) of each photo or, with an aligner, of the face in it; None for one left out."""
+        if aligner is None:
+            return self.embeddings(photos)
+        names: list[str] = []
+
+        def faces() -> Iterator[Source]:
+            for path in photos:
+                face, why = None, "no face was detected in it"
+                try:
+                    face = aligner(read_photo(path, limits=self.recognizer.facts.range))
+                except CrossresError as error:
+                    why = str(error).removeprefix(f"{path}: ")
+                if face is None:
+                    self.left_out.append({"photo": str(path), "why": why})
+                else:
+                    names.append(str(path))
+                    yield face
+
+        rows = self.embeddings(faces(), names)
+        by_name = dict(zip(names, rows, strict=True))
+        return [by_name.get(str(path)) for path in photos]
 
     def strangers(self, folder: Path, sizes: Sequence[int]) -> dict[int, Float32s]:
         """Return the embeddings (S, d) of strangers shrunk to each size in pixels, or as they are, as size 0.
@@ -140,7 +164,8 @@ def enroll(options: Enroll, note: Note = lambda _: None) -> dict[str, Any]:
     path = Path(options.gallery)
     _opened(path, reader)
     people = people_in(Path(options.people), flat=options.flat) if options.people else []
-    rows = reader.embeddings(photo for _, photo in people) if reader else []
+    aligner = Aligner(options.align) if options.align else None
+    rows = reader.portraits([photo for _, photo in people], aligner) if reader else []
     strangers = reader.strangers(Path(options.strangers), options.sizes) if reader and options.strangers else {}
     pairs = reader.pairs(options.pairs, Path(options.images)) if reader and options.pairs and options.images else None
     left_out = reader.left_out if reader else []
@@ -185,6 +210,8 @@ def _reads(options: Enroll) -> bool:
     reads = bool(options.people or options.strangers or options.pairs)
     if not (reads or options.remove or options.index):
         raise CrossresError("nothing to do; give PEOPLE, --remove, --strangers, --pairs or --index")
+    if options.align and not options.people:
+        raise CrossresError("--align: aligns the photos of PEOPLE; give them, too")
     if options.sizes and not options.strangers:
         raise CrossresError("--sizes: sides that strangers are shrunk to; give --strangers, too")
     if options.sizes and min(options.sizes) < 1:

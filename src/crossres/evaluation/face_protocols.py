@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 from crossres.config.judging import EvaluateFaces
 from crossres.config.record import base_name
 from crossres.core.errors import CrossresError
+from crossres.core.progress import Progress
+from crossres.data.align import Aligner, aligned
 from crossres.data.face_bin import read_bin
 from crossres.data.face_sets import SURVFACE_PAIRS, read_face_set, read_survface_pairs
 from crossres.data.faces import UNNAMED, Pairs, Search, both_splits, draw_pairs, first_image_search, read_pairs
@@ -101,12 +104,37 @@ def read_protocols(options: EvaluateFaces, encoder: Encoder) -> FaceTest:
         images, search = read_face_set(options.layout, options.data)
         test = FaceTest(images, search=search)
     elif options.templates:
-        return _read_templates(options, encoder, options.templates)
+        test = _read_templates(options, encoder, options.templates)
     else:
         test = _read_test(options, encoder)
-        return replace(test, chooser=_read_chooser(options, encoder, test)) if options.threshold_pairs else test
+        chooser = _read_chooser(options, encoder, test) if options.threshold_pairs else None
+        test = replace(test, chooser=chooser)
     test.images.range = options.images.range or encoder.info.get("range")
-    return test
+    return _align(test, options.align, native=options.native) if options.align else test
+
+
+def _align(test: FaceTest, detector: str, *, native: bool) -> FaceTest:
+    """Align the faces of all images, of native ones those of a gallery; note how many have none that is detected."""
+    aligner, count = Aligner(detector), Progress().count
+    if native and (test.search is None or test.pairs is not None or test.templates is not None):
+        raise CrossresError("--align: of images that are small already only a gallery is aligned; give a --layout")
+    used = test if native else test.used()
+
+    def align(images: ImageSet, rows: Sequence[int]) -> ImageSet:
+        def counted() -> Iterator[int]:
+            for number, row in enumerate(rows, 1):
+                yield row
+                count("faces", number, len(rows))
+
+        result, missed = aligned(images, aligner, counted())
+        if missed:
+            first = images.where(missed[0])
+            note(f"no face was detected in {len(missed)} of {len(rows)} images, first {first}: they stay as they are")
+        return result
+
+    rows = test.search.gallery.tolist() if native and test.search else range(len(used.images))
+    chooser = used.chooser and (align(used.chooser[0], range(len(used.chooser[0]))), used.chooser[1])
+    return replace(used, images=align(used.images, rows), chooser=chooser)
 
 
 def _read_templates(options: EvaluateFaces, encoder: Encoder, path: str) -> FaceTest:
