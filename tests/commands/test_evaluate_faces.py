@@ -264,6 +264,7 @@ def test_templates_are_compared_with_templates(
     run(*words, *both, "--by_quality")
     page = capsys.readouterr().out
     assert "36 images in 12 templates" in page
+    assert "† at the threshold that is best on these very pairs\n" in page
     assert "4 gallery templates, 4 probes of them, 2 of strangers" in page
     refuse = partial(refused, "faces", "evaluate")
     assert refuse(*words) == "--templates: give --pairs or --search, lists of templates"

@@ -63,7 +63,8 @@ def _show(result: dict[str, Any], fars: Sequence[float], fpirs: Sequence[float],
     if verified and verified[0]["accuracy_chosen"] is not None:
         notes.append("accuracy at the threshold that is best on the threshold pairs")
     elif verified and verified[0]["accuracy"] is None:
-        notes.append("† at the threshold that is best on these very pairs; --threshold_pairs chooses it on others")
+        others = "; --threshold_pairs chooses it on others" if result["people"] else ""  # not of own lists
+        notes.append(f"† at the threshold that is best on these very pairs{others}")
     notes += ["each embedding is the mean over the image and its mirror image"] if result["flip"] else []
     notes += [INTERVALS] if any("intervals" in row for row in (*verified, *identified)) else []
     notes += [UNSURE] if any("*" in cell for row in cells for cell in row) else []

@@ -121,7 +121,8 @@ class Enroll(Reader):
         gallery: file of the gallery; made if there is none.
         people: a folder of a folder of images for each identity, or of an image for each.
         flat: take the images in PEOPLE itself, not those in its folders.
-        align: OpenCV's YuNet as an ONNX file: in each photo of PEOPLE the largest face is aligned by five points.
+        align: ONNX file of OpenCV's YuNet, which finds the largest face in each photo of PEOPLE, to align it by five
+            points.
         all: also enrol flagged photos, whose embedding is not to be trusted.
         remove: identities to take out first.
         index: how the gallery is searched; exact if new.

@@ -122,8 +122,8 @@ class EvaluateFaces(Judgement):
         layout: the data is a set in its own layout: tinyface, survface, survface-pairs, scface (scface-1 to -3: one
             distance), uccs or folders.
         native: the images are small already, do not shrink them; they are judged as they are.
-        align: OpenCV's YuNet as an ONNX file: the largest face of each image is aligned by five points before it is
-            shrunk; of native images only those of the gallery.
+        align: ONNX file of OpenCV's YuNet, which finds the largest face in each image, to align it by five points
+            before it is shrunk; of native images only those of the gallery.
         flip: average the embeddings of each image and its mirror image, on both sides; stored ones stay as they are.
         resamples: resamples of the bootstrap; 0 leaves intervals out.
         far: false accept rates that TAR is given at.
