@@ -128,8 +128,8 @@ def evaluate_face_encoder(
         progress: called with (what, done, total) in each pass over the images.
 
     Returns:
-        ``{dataset, images, templates, people, native, flip, hr_size, degradation, rows}``; a row is ``{sides,
-        size, verification, identification}``, sides one of hr-hr, hr-lr, lr-lr, native, and size null at hr-hr.
+        ``{dataset, images, templates, people, native, flip, aligned, hr_size, degradation, rows}``; a row is
+        ``{sides, size, verification, identification}``, sides one of hr-hr, hr-lr, lr-lr, native, and size null at hr-hr.
 
     Raises:
         CrossresError: no pairs and no search, encoders of two spaces, a size above hr_size, or what `verify` and
@@ -157,6 +157,7 @@ def evaluate_face_encoder(
         "people": sum(bool(count) and name != UNNAMED for name, count in counts),
         "native": options.native,
         "flip": options.flip,
+        "aligned": options.align is not None,
         "hr_size": reading.hr_size,
         "degradation": None if options.native else asdict(reading.degradation.resolved()),
         "rows": rows,
