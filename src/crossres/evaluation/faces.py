@@ -129,7 +129,8 @@ def evaluate_face_encoder(
 
     Returns:
         ``{dataset, images, templates, people, native, flip, aligned, hr_size, degradation, rows}``; a row is
-        ``{sides, size, verification, identification}``, sides one of hr-hr, hr-lr, lr-lr, native, and size null at hr-hr.
+        ``{sides, size, verification, identification}``, sides one of hr-hr, hr-lr, lr-lr, native, and size
+        null at hr-hr.
 
     Raises:
         CrossresError: no pairs and no search, encoders of two spaces, a size above hr_size, or what `verify` and
