@@ -155,7 +155,7 @@ def test_two_photos_and_a_search(faces: Path, tmp_path: Path) -> None:
     assert service.pairs.passed(0.5) is False
     matches, _ = service.search(ann, 5)
     assert [match.name for match in matches] == ["Ann", "Bob"]
-    assert service.strangers.passed(matches[0].similarity) is True
+    assert service.strangers(ann).passed(matches[0].similarity) is True
     assert load_service(Page(model=str(faces), threshold=0.3, gallery=gallery)).pairs.similarity == 0.3
     bare = load_service(Page(model=str(faces)))
     assert bare.pairs.passed(1.0) is None
@@ -169,8 +169,21 @@ def test_a_threshold_of_another_model_does_not_count(faces: Path, student: Path,
     with pytest.raises(CrossresError, match="gallery was made by"):
         load_service(Page(model=str(student), gallery=gallery))
     service = load_service(Page(model=str(student), gallery=gallery, same_space=True))
-    assert service.pairs.similarity is service.strangers.similarity is None
-    assert "the threshold was set with photos read by another model" in service.strangers.note
+    strangers = service.strangers(noise(16, 16))
+    assert service.pairs.similarity is strangers.similarity is None
+    assert "the threshold was set with photos read by another model" in strangers.note
+
+
+def test_a_photo_below_the_smallest_size_has_no_verdict(faces: Path, tmp_path: Path) -> None:
+    path = enrolled(faces, {"Ann": noise(16, 16)}, tmp_path / "people.gallery")
+    gallery, recognizer = Gallery.load(path), Recognizer.load(faces)
+    strangers = recognizer.embed([noise(16, 16) for _ in range(8)])
+    for size in (10, 12):
+        gallery.calibrate(strangers, 0, identity_of(recognizer), size)
+    gallery.save(path)
+    service = load_service(Page(model=str(faces), gallery=path))
+    assert service.strangers(noise(9, 30)) == (None, "too small: 9 pixels, thresholds begin at 10")
+    assert service.strangers(noise(11, 30)).similarity == gallery.thresholds[0].similarity
 
 
 def test_uploads_are_refused_by_their_name_alone(tmp_path: Path) -> None:

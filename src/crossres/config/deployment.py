@@ -122,10 +122,14 @@ class Enroll(Reader):
         gallery: file of the gallery; made if there is none.
         people: a folder of a folder of images for each identity, or of an image for each.
         flat: take the images in PEOPLE itself, not those in its folders.
+        align: ONNX file of OpenCV's YuNet, which finds the largest face in each photo of PEOPLE, to align it by five
+            points.
         all: also enrol flagged photos, whose embedding is not to be trusted.
         remove: identities to take out first.
         index: how the gallery is searched; exact if new.
         strangers: folder of photos of people who are not in the gallery, like the probes to come.
+        sizes: sides in pixels that strangers are shrunk to, for a threshold of each: a probe has that of the largest
+            size at or below its own side, and is not judged below all.
         fpir: share of strangers that may be taken for an identity.
         pairs: pairs file for the threshold of verify, LFW's text format or CSV.
         images: folder of the images that the pairs name.
@@ -139,10 +143,12 @@ class Enroll(Reader):
     gallery: str
     people: str | None = None
     flat: bool = False
+    align: str | None = None
     all: bool = False
     remove: list[str] = field(default_factory=list)
     index: Literal["exact", "hnsw", "ivf"] | None = None
     strangers: str | None = None
+    sizes: list[int] = field(default_factory=list)
     fpir: float = 0.01
     pairs: str | None = None
     images: str | None = None

@@ -106,6 +106,7 @@ class Answer:
         embedding: float32 (d,).
         quality: the highest probability; without classes the embedding's length.
         error: why the photo could not be read; None for one that was.
+        side: in pixels, of what is read of the photo; 0 where it could not be read.
     """
 
     name: str
@@ -117,6 +118,7 @@ class Answer:
     embedding: Float32s | None = None
     quality: float | None = None
     error: str | None = None
+    side: int = 0
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -231,7 +233,8 @@ class Recognizer:
         for name, source in named(images):
             try:
                 photo = read_photo(source, name, self.facts.range)
-                waiting.append((Answer(name, flags(photo, self.facts)), small := reduced(photo, self.facts)))
+                answer = Answer(name, flags(photo, self.facts), side=self.facts.side_of(photo))
+                waiting.append((answer, small := reduced(photo, self.facts)))
                 size += small.size
             except CrossresError as error:
                 waiting.append((Answer(name, error=str(error)), None))
