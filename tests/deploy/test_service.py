@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,17 @@ import pytest
 import torch
 from PIL import Image
 
-from crossres.config.deployment import Page
+from crossres.config.deployment import Page, Verify
 from crossres.core.errors import CrossresError
 from crossres.deploy.deployed import deploy
+from crossres.deploy.enrolment import verify
 from crossres.deploy.gallery import Gallery, identity_of
 from crossres.deploy.photos import fitted
 from crossres.deploy.recognizer import Recognizer
-from crossres.deploy.service import MIN_SIDE, load_service, read_upload, samples, telling
-from crossres.models.pretrained import from_pretrained
+from crossres.deploy.service import MIN_SIDE, load_service, read_upload, samples, shown, telling
+from crossres.deploy.zoo import names
+from crossres.evaluation.statistics import PairThreshold
+from crossres.models.pretrained import from_pretrained, save_pretrained
 
 RNG = np.random.default_rng(0)
 
@@ -125,9 +129,9 @@ def test_a_runs_own_teacher_and_test_images_are_found(
     into = tmp_path / "samples"
     into.mkdir()
     notes: list[str] = []
-    shown = samples(str(run), None, into, notes.append)
-    assert [path.name for path in shown[0]] == ["bar-1.png", "bar-2.png"]
-    assert [len(paths) for paths in shown] == [2, 2, 2, 2]
+    photos = samples(str(run), None, into, notes.append)
+    assert [path.name for path in photos[0]] == ["bar-1.png", "bar-2.png"]
+    assert [len(paths) for paths in photos] == [2, 2, 2, 2]
     stored = np.asarray(Image.open(drawn / "test" / "disc" / "00.png"))
     np.testing.assert_array_equal(np.asarray(Image.open(into / "disc-1.png")), stored)
     # neither is there any more
@@ -162,6 +166,37 @@ def test_two_photos_and_a_search(faces: Path, tmp_path: Path) -> None:
     assert bare.pairs.note.startswith("no threshold is set")
     with pytest.raises(CrossresError, match="leave --teacher out"):
         load_service(Page(model=str(faces), teacher=str(faces)))
+
+
+def test_a_model_brings_its_threshold_of_pairs(faces: Path, tmp_path: Path) -> None:
+    own = PairThreshold(0.75, 0.001, 0.6, 80, 90_000)
+    network = from_pretrained(faces)
+    save_pretrained(network, tmp_path / "own", info={**network.info, "pairs": asdict(own)})
+    model = str(tmp_path / "own")
+    assert load_service(Page(model=model)).pairs == (0.75, own.note)
+    assert own.note == (
+        "calibrated on 80 people: it takes 0.1 % of the pairs of two people for one person, and misses 40 % of the "
+        "pairs of one"
+    )
+    assert load_service(Page(model=model, threshold=0.3)).pairs.similarity == 0.3
+    photo = tmp_path / "one.png"
+    Image.fromarray(noise(16, 16)).save(photo)
+    notes: list[str] = []
+    document = verify(Verify(photos=[str(photo), str(photo)], model=model), notes.append)
+    assert (document["threshold"], document["same"], notes) == (0.75, True, [own.note])
+    assert verify(Verify(photos=[str(photo), str(photo)], model=model, threshold=0.5))["threshold"] == 0.5
+
+
+def test_without_a_model_the_page_has_the_ready_ones(tmp_path: Path) -> None:
+    models = shown(Page(), tmp_path)
+    assert [model.title for model in models] == names()
+    for model in (model for model in models if not model.service.compares):
+        assert [path.stem for (path,) in model.first] == [
+            model.service.student.predict(path)[0].label for (path,) in model.first
+        ]
+        assert len(model.first) == 3
+    with pytest.raises(CrossresError, match="--samples belongs to one model; name it: crossres page MODEL --samples"):
+        shown(Page(samples="photos"), tmp_path)
 
 
 def test_a_threshold_of_another_model_does_not_count(faces: Path, student: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from crossres.evaluation.verification import (
     auc,
     best_threshold,
     bootstrap,
+    calibrate_pairs,
     eer,
     k_fold_accuracy,
     k_fold_tar,
@@ -29,6 +30,36 @@ def draw(seed: int, tied: bool, count: int = 60) -> tuple[np.ndarray, np.ndarray
     same[:2] = [True, False]
     scores = rng.normal(same * 1.0, 1.0)
     return (np.round(scores * 2) / 2 if tied else scores), same
+
+
+@pytest.mark.parametrize("far", [0.0, 0.01, 0.2])
+def test_the_threshold_of_pairs_is_the_lowest_that_keeps_the_rate(far: float) -> None:
+    rng = np.random.default_rng(1)
+    label = rng.integers(0, 12, 60)
+    embedding = rng.normal(size=(12, 8))[label] + 0.6 * rng.normal(size=(60, 8))
+    threshold = calibrate_pairs(embedding, label, far)
+    assert threshold is not None
+    genuine, impostors = [], []
+    for i in range(60):
+        for j in range(i):
+            a, b = embedding[i], embedding[j]
+            cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+            (genuine if label[i] == label[j] else impostors).append(cosine)
+    assert (threshold.people, threshold.impostors) == (12, len(impostors))
+    at = threshold.similarity - 1e-9
+    assert np.mean(np.array(impostors) >= at) == pytest.approx(threshold.far)
+    assert threshold.far <= far
+    assert np.mean(np.array(genuine) >= at) == pytest.approx(threshold.tar)
+    lower = max(score for score in impostors if score < at)
+    assert np.mean(np.array(impostors) >= lower) > far
+
+
+def test_no_threshold_of_pairs_where_none_can_be_known() -> None:
+    rows = np.eye(4)
+    assert calibrate_pairs(rows, [0, 0, 0, 0]) is None  # nobody else
+    assert calibrate_pairs(rows, [0, 1, 2, 3]) is None  # nobody twice
+    # the pair of one person is less alike than every other
+    assert calibrate_pairs([[1, 0], [-1, 0.0], [0, 1]], [0, 0, 1], 0.0) is None
 
 
 CASES = [(seed, tied) for seed in range(4) for tied in (False, True)]

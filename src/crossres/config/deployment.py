@@ -31,11 +31,37 @@ class Export(SavedModel):
 
 
 @dataclass(kw_only=True)
-class Speed(SavedModel):
+class ServedModel(SavedModel):
+    """A model that answers.
+
+    Args:
+        model: a ready model of crossres models, an ONNX file, a run's or model's folder, a Hub name.
+    """
+
+
+@dataclass(kw_only=True)
+class Models:
+    """List the ready models, or show one's card: data, licence, measured accuracy and limits.
+
+    Args:
+        name: of the model; all if left out.
+    """
+
+    command: ClassVar[str] = "crossres models"
+    positional: ClassVar[tuple[str, ...]] = ("name",)
+    returns_document: ClassVar[bool] = True
+    example: ClassVar[str] = "crossres models faces-16"
+
+    name: str | None = None
+
+
+@dataclass(kw_only=True)
+class Speed(ServedModel):
     """Measure how long a model takes an image on this machine, on one thread and on all cores.
 
     Args:
-        model: a run's folder, a model's folder, a Hub name, or an ONNX file of crossres export.
+        model: a ready model of crossres models, an ONNX file of crossres export, a run's or model's folder, or a
+            Hub name.
         batch_size: images that are run together, beside one at a time.
     """
 
@@ -47,7 +73,7 @@ class Speed(SavedModel):
 
 
 @dataclass(kw_only=True)
-class Predict(SavedModel):
+class Predict(ServedModel):
     """Say what a model sees on photos; an answer that is not to be trusted is marked with the reason.
 
     Args:
@@ -60,7 +86,7 @@ class Predict(SavedModel):
     command: ClassVar[str] = "crossres predict"
     positional: ClassVar[tuple[str, ...]] = ("model", "photos")
     returns_document: ClassVar[bool] = True
-    example: ClassVar[str] = "crossres predict small.onnx photos/ --top 3"
+    example: ClassVar[str] = "crossres predict objects-8 photos/ --top 3"
 
     photos: list[str]
     top: int = 1
@@ -69,7 +95,7 @@ class Predict(SavedModel):
 
 
 @dataclass(kw_only=True)
-class Embed(SavedModel):
+class Embed(ServedModel):
     """Write the embeddings of images in folders or parquet files as parquet files; goes on where it stopped.
 
     Args:
@@ -100,7 +126,7 @@ class Reader:
     """What reads the photos that are compared with each other or with a gallery.
 
     Args:
-        model: an ONNX file, a run's or model's folder, a Hub name.
+        model: a ready model of crossres models, an ONNX file, a run's or model's folder, a Hub name.
         same_space: trust that model and gallery are comparable, although no record says so.
         onnx_input: what an ONNX file that is not of crossres expects of its input.
         trust_code: import the code that a saved model names for its network.
@@ -181,7 +207,7 @@ class Verify(Reader):
     Args:
         photos: two image files.
         gallery: file of crossres enroll with a threshold of pairs.
-        threshold: similarity at or above which two photos show the same.
+        threshold: similarity at or above which two photos show the same; the model's own if left out.
     """
 
     command: ClassVar[str] = "crossres verify"
@@ -194,10 +220,11 @@ class Verify(Reader):
 
 
 @dataclass(kw_only=True)
-class Page(SavedModel):
+class Page(ServedModel):
     """Open a web page on this machine that asks a model about photos: drop one, or pick a sample.
 
     Args:
+        model: as in crossres predict; the ready models if left out.
         teacher: teacher to show beside the student; the one that the run's folder names if left out.
         samples: folder of photos to begin with; test images of the run's data if left out.
         gallery: file of crossres enroll, to search in; it brings its thresholds.
@@ -211,6 +238,7 @@ class Page(SavedModel):
     command: ClassVar[str] = "crossres page"
     example: ClassVar[str] = "crossres page runs/student --samples photos/"
 
+    model: str | None = None  # type: ignore[assignment]
     teacher: str | None = None
     samples: str | None = None
     gallery: str | None = None

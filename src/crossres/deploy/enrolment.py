@@ -276,7 +276,9 @@ def identify(options: Identify, note: Note = lambda _: None) -> dict[str, Any]:
 
 
 def verify(options: Verify, note: Note = lambda _: None) -> dict[str, Any]:
-    """Decide whether two photos show the same; note that no threshold is given or holds.
+    """Decide whether two photos show the same; note what the threshold does, or that none is given or holds.
+
+    The threshold is the given one, a gallery's, or the model's own.
 
     Returns:
         photos (photo and flags of each), similarity, threshold (a similarity, or None) and same (None without one).
@@ -294,6 +296,8 @@ def verify(options: Verify, note: Note = lambda _: None) -> dict[str, Any]:
         pairs = reader.gallery(options.gallery).pair_threshold
         held, why = reader.usable(pairs, f"{options.gallery} --pairs FILE --images FOLDER")
         threshold = held.similarity if held else None
+    elif threshold is None and (own := reader.recognizer.facts.pairs):
+        threshold, why = own.similarity, own.note
     elif threshold is None:
         remedy = "--gallery with one (crossres enroll GALLERY --pairs FILE --images FOLDER sets it)"
         why = f"no threshold, so no verdict; give --threshold, or {remedy}"

@@ -17,6 +17,7 @@ from crossres.core.errors import CrossresError, library_errors
 from crossres.core.types import Float32s, Pixels
 from crossres.deploy.facts import Facts, from_json
 from crossres.deploy.photos import Source, flags, named, read_photo, reduced
+from crossres.deploy.zoo import model_file
 from crossres.evaluation.statistics import uncalibrated_doubt
 from crossres.models.onnx_input import OnnxInput, onnx_sha256, open_session
 
@@ -180,8 +181,8 @@ class Recognizer:
         """Read a model.
 
         Args:
-            path: an ONNX file of ``crossres export``, which needs onnxruntime alone; a run's or model's folder, a
-                Hub name, or an ONNX face model from elsewhere, which need torch.
+            path: a ready model's name, or an ONNX file of ``crossres export``, which need onnxruntime alone; a run's
+                or model's folder, a Hub name, or an ONNX face model from elsewhere, which need torch.
             threads: of an ONNX file; 0: as many as there are cores.
             trust_code: import the code that a model's folder names for its network.
             onnx_input: what an ONNX file from elsewhere expects of its input.
@@ -190,6 +191,7 @@ class Recognizer:
             CrossresError: nothing there, a broken file, or a package that is missing.
         """
         engine: Engine | None = None
+        path = model_file(path)
         if Path(path).suffix.lower() == ".onnx" or Path(path).is_file():
             session = _open(path, threads)
             if FACTS in metadata_of(session, path):

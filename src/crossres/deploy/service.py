@@ -18,6 +18,7 @@ from crossres.deploy.gallery import Gallery, Match, cosine, identity_of
 from crossres.deploy.photos import fitted, no_image, photos_below, read_photo
 from crossres.deploy.recognizer import Answer, Recognizer
 from crossres.deploy.thresholds import Threshold, at_least, check_similarity, for_side, too_small, usable
+from crossres.deploy.zoo import examples, names
 
 #: Smallest side that a photo is brought to.
 MIN_SIDE = 4
@@ -130,15 +131,18 @@ class PhotoService:
 
 
 def load_service(options: Page, note: Callable[[str], None] = lambda _: None) -> PhotoService:
-    """Read everything that the page is asked about; note where the run's own teacher cannot be shown.
+    """Read everything that the page is asked about a model; note where the run's own teacher cannot be shown.
 
     CrossresError: one of them cannot be read, or does not belong to the others.
     """
     if options.threshold is not None:
         check_similarity(options.threshold)
+    assert options.model is not None
     student = Recognizer.load(options.model, threads=options.threads, trust_code=options.trust_code)
     gallery = Gallery.load(options.gallery) if options.gallery else None
-    pairs = Limit(None, "no threshold is set, so similarities only; --gallery or --threshold sets one")
+    own = student.facts.pairs
+    unset = "no threshold is set, so similarities only; --gallery or --threshold sets one"
+    pairs = Limit(own.similarity, own.note) if own else Limit(None, unset)
     thresholds, why = [], ""
     if gallery:
         gallery.demand_shared(identity_of(student), student.facts.embedding_dim, same_space=options.same_space)
@@ -158,12 +162,36 @@ def load_service(options: Page, note: Callable[[str], None] = lambda _: None) ->
     return service
 
 
+class Shown(NamedTuple):
+    """A model on the page: its title, what it is asked, and the photos to begin with, class by class."""
+
+    title: str
+    service: PhotoService
+    first: list[list[Path]]
+
+
+def shown(options: Page, into: Path, note: Callable[[str], None] = lambda _: None) -> list[Shown]:
+    """Return the model that the page is of, or all ready ones; samples of a run are written ``into`` a folder.
+
+    CrossresError: what `load_service` and `samples` refuse, or options of one model where all are shown.
+    """
+    if options.model is not None:
+        service = load_service(options, note)
+        return [Shown(service.name, service, samples(options.model, options.samples, into, note))]
+    given = [name for name in ("teacher", "samples", "gallery", "threshold") if getattr(options, name) is not None]
+    if given:
+        raise CrossresError(f"--{given[0]} belongs to one model; name it: crossres page MODEL --{given[0]} ...")
+    services = {name: load_service(replace(options, model=name), note) for name in names()}
+    return [Shown(name, service, [[path] for path in examples(name)]) for name, service in services.items()]
+
+
 def _limit_of(threshold: Threshold, gallery: Gallery) -> Limit:
     return Limit(threshold.similarity, threshold.outgrown_note(len(gallery)) or threshold.unsure_note())
 
 
 def _teacher(options: Page, note: Callable[[str], None]) -> Recognizer | None:
     """Return the teacher that is given, else the one that a run's folder names, where that can still be read."""
+    assert options.model is not None
     path = options.teacher
     try:
         if not path and (Path(options.model) / "config.yaml").is_file():

@@ -16,7 +16,7 @@ from crossres.core.files import encode_bits
 from crossres.core.types import Bools, Float64s
 from crossres.data.faces import Pairs
 from crossres.evaluation.identification import unit_rows
-from crossres.evaluation.statistics import FEW, POINTS, OperatingPoint, interval
+from crossres.evaluation.statistics import FEW, POINTS, OperatingPoint, PairThreshold, interval
 
 #: False accept rates that TAR is given at.
 FARS = (1e-1, 1e-2, 1e-3, 1e-4)
@@ -113,6 +113,30 @@ def tar_at_far(points: Roc, far: float) -> OperatingPoint:
         raise CrossresError(f"a false accept rate lies within 0..1, got {far:g}")
     at = int(np.flatnonzero(points.far <= far)[-1])
     return OperatingPoint(float(points.tar[at]), float(points.threshold[at]), bool(points.impostors * far < FEW))
+
+
+def calibrate_pairs(embedding: npt.ArrayLike, label: npt.ArrayLike, far: float = 1e-3) -> PairThreshold | None:
+    """Return the lowest similarity at which at most a share ``far`` of the pairs of two people is accepted.
+
+    All pairs of the images count. None where no threshold accepts a pair of one person at that rate, or where there
+    is no pair of one person or of two.
+
+    Args:
+        embedding: (N, d).
+        label: (N,), numbers of the people.
+        far: 0..1.
+    """
+    rows, people = unit_rows(embedding, "image"), np.asarray(label)
+    left, right = np.triu_indices(len(rows), 1)
+    same = people[left] == people[right]
+    if same.all() or not same.any():
+        return None
+    points = roc((rows @ rows.T)[left, right].clip(-1, 1), same)
+    at = int(np.flatnonzero(points.far <= far)[-1])
+    if not points.tar[at]:
+        return None
+    reached = float(points.threshold[at]), float(points.far[at]), float(points.tar[at])
+    return PairThreshold(*reached, len(np.unique(people)), points.impostors)
 
 
 def best_threshold(scores: npt.ArrayLike, same: npt.ArrayLike) -> float:
