@@ -154,7 +154,7 @@ def no_entry(picture: Image.Image, draw: Draw) -> None:
     draw.rectangle(box(13, 27, 51, 37), WHITE)
 
 
-def give_way(picture: Image.Image, draw: Draw) -> None:
+def yield_(picture: Image.Image, draw: Draw) -> None:
     draw.polygon(points((3, 8), (61, 8), (32, 60)), RED)
     draw.polygon(points((13, 14), (51, 14), (32, 48)), WHITE)
 
@@ -198,7 +198,7 @@ OBJECTS: dict[Paint, tuple[Colour, Colour]] = {
     skyscraper: ((110, 165, 225), (190, 215, 240)),
     mushroom: ((70, 96, 50), (70, 96, 50)),
 }
-SIGNS: tuple[Paint, ...] = (no_entry, give_way, priority_road, keep_right, ahead_only, no_vehicles)
+SIGNS: tuple[Paint, ...] = (no_entry, yield_, priority_road, keep_right, ahead_only, no_vehicles)
 STREET = ((150, 165, 180), (96, 110, 96))
 
 
@@ -211,7 +211,7 @@ def draw_all() -> dict[str, Image.Image]:
             picture = canvas(*ground)
             paint(picture, ImageDraw.Draw(picture))
             small = picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-            pictures[f"{kind}/{paint.__name__}.png"] = small.filter(ImageFilter.GaussianBlur(0.6))
+            pictures[f"{kind}/{paint.__name__.strip('_')}.png"] = small.filter(ImageFilter.GaussianBlur(0.6))
     return pictures
 
 

@@ -78,7 +78,15 @@ CIFAR100 = {
         "stake: a photo of none of the classes gets the name of one"
     ),
 }
+GTSRB = {
+    "folder": "gtsrb/near",
+    "data": "German Traffic Sign Recognition Benchmark (Stallkamp et al. 2011), 888 tracks of its training part",
+    "licence": "none stated with the images; published for a competition and for research",
+    "not_for": "driving: signs of other countries, of other kinds or none at all get the name of one of the classes",
+    "natural": {"far frames, as the camera gave them": "gtsrb/far"},
+}
 MODELS = {
+    "signs-16": Ready("German traffic signs of 43 classes at 16x16", **GTSRB),
     "faces-8": Ready("faces at 8x8, in the space of SFace", **LFW),
     "faces-16": Ready("faces at 16x16, in the space of SFace", **LFW),
     "faces-16-free": Ready("faces at 16x16, in a space of its own", **LFW),

@@ -324,4 +324,4 @@ def test_without_a_model_the_ready_ones_answer_at_a_click(
         for number in (1, 2, 0):  # it opens with the first
             path = chosen[number]
             page.locator(".gallery-item:visible").nth(number).click()
-            expect(page.locator(".answer:visible .verdict")).to_contain_text(f"{path.stem}, ")
+            expect(page.locator(".answer:visible .verdict")).to_contain_text(f"{path.stem.replace('_', ' ')}, ")

@@ -192,7 +192,7 @@ def test_without_a_model_the_page_has_the_ready_ones(tmp_path: Path) -> None:
     assert [model.title for model in models] == names()
     for model in (model for model in models if not model.service.compares):
         assert [path.stem for (path,) in model.first] == [
-            model.service.student.predict(path)[0].label for (path,) in model.first
+            model.service.student.predict(path)[0].label.replace(" ", "_") for (path,) in model.first
         ]
         assert len(model.first) == 3
     with pytest.raises(CrossresError, match="--samples belongs to one model; name it: crossres page MODEL --samples"):

@@ -58,7 +58,8 @@ def test_examples_are_named_rightly() -> None:
     for name in (name for name in names() if card(name)["classes"]):
         chosen = examples(name)
         assert len(chosen) == 3
-        assert [answer.label for answer in Recognizer.load(name).predict(chosen)] == [path.stem for path in chosen]
+        labels = [answer.label.replace(" ", "_") for answer in Recognizer.load(name).predict(chosen)]
+        assert labels == [path.stem for path in chosen]
 
 
 def test_a_file_of_that_name_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ def examples(name: str, count: int = 3) -> list[Path]:
     right = {
         path: facts["probability"]
         for path, facts in card(name)["samples"].items()
-        if facts.get("label") == Path(path).stem
+        if str(facts.get("label")).replace(" ", "_") == Path(path).stem
     }
     return [FOLDER / "samples" / path for path in sorted(right, key=lambda path: -right[path])[:count]]
 
