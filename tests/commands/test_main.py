@@ -159,7 +159,13 @@ def test_every_package_outside_the_core_has_an_extra_that_brings_it() -> None:
         name = re.split(r"[^\w-]", requirement)[0].lower().replace("_", "-")
         extra = re.search(r"extra == .([\w-]+)", requirement)
         brought.setdefault(name, set()).add(extra[1] if extra else "")
-    of_module = {"PIL": "pillow", "faiss": "faiss-cpu", "yaml": "pyyaml", "sklearn": "scikit-learn"}
+    of_module = {
+        "PIL": "pillow",
+        "cv2": "opencv-python-headless",
+        "faiss": "faiss-cpu",
+        "yaml": "pyyaml",
+        "sklearn": "scikit-learn",
+    }
     imported = {
         name.split(".")[0]
         for path in Path(crossres.__file__).parent.rglob("*.py")

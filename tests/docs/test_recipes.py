@@ -26,11 +26,11 @@ def recipes(grids: bool) -> list[Path]:
 @pytest.mark.parametrize("recipe", recipes(grids=False), ids=lambda p: p.stem)
 def test_recipe_is_valid(recipe: Path) -> None:
     tree = load_yaml(recipe)
-    kind = Faces if recipe.parent.name == "faces" else Distill if "lr_size" in tree else Teach
+    kind = Faces if "crossres faces distill" in recipe.read_text() else Distill if "lr_size" in tree else Teach
     if kind is not Teach:
         tree["teacher"] = "somewhere"
     config = read(kind, tree)
-    leading = ("cosine", "crrcd") if kind is Faces else ("ce",)
+    leading = ("cosine", "crrcd", "crrcd_images") if kind is Faces else ("ce",)
     assert any(config.losses[name]["weight"] >= 1 for name in leading if name in config.losses)
 
 

@@ -44,7 +44,13 @@ EXTRAS = {
     **dict.fromkeys(("filelock", "faiss"), "predict"),
     **dict.fromkeys(("scipy", "sklearn"), "bench"),
     **{name: name for name in ("timm", "torchvision", "tensorboard", "ray")},
-    **{"pyarrow": "parquet", "mlxtend": "digits", "gradio": "page", "efficientnet_lite_pytorch": "efficientnet"},
+    **{
+        "pyarrow": "parquet",
+        "mlxtend": "digits",
+        "gradio": "page",
+        "cv2": "align",
+        "efficientnet_lite_pytorch": "efficientnet",
+    },
 }
 
 
