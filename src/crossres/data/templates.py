@@ -120,7 +120,7 @@ def read_template_search(paths: Sequence[str | Path], templates: Templates) -> S
     """Read the templates of a gallery and those of the probes: two CSV files with template_id and subject_id.
 
     As in IJB's ``1N_gallery_G1.csv`` and ``1N_probe_mixed.csv``, which list a template once for each image. A subject
-    below 0 is nobody, one that the gallery lacks a stranger.
+    below 0 is nobody; a subject who is not in the gallery is a stranger.
 
     CrossresError: no such file, columns or numbers, a template that is unknown, of two subjects or in both files, or
     no probe of a person in the gallery.

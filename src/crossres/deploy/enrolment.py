@@ -23,7 +23,15 @@ from crossres.deploy.gallery import Gallery, cosine, identity_of
 from crossres.deploy.gallery_file import is_name, locked
 from crossres.deploy.photos import Source, fitted, no_image, photos_below, read_photo
 from crossres.deploy.recognizer import Recognizer
-from crossres.deploy.thresholds import Threshold, at_least, at_size, check_similarity, for_side, too_small, usable
+from crossres.deploy.thresholds import (
+    at_least,
+    at_size,
+    check_similarity,
+    for_side,
+    too_small,
+    usable,
+    usable_by_size,
+)
 
 Note = Callable[[str], None]
 
@@ -118,10 +126,6 @@ class PhotoReader:
         gallery = Gallery.load(path)
         gallery.demand_shared(self.identity, self.recognizer.facts.embedding_dim, same_space=self.same_space)
         return gallery
-
-    def usable(self, threshold: Threshold | None, options: str) -> tuple[Threshold | None, str]:
-        """Return a threshold where it holds for these photos; else None, and why not."""
-        return usable(threshold, self.identity.digest, f"{options} --model {self.recognizer.source}")
 
 
 def people_in(folder: Path, *, flat: bool = False) -> list[tuple[str, Path]]:
@@ -253,9 +257,8 @@ def identify(options: Identify, note: Note = lambda _: None) -> dict[str, Any]:
     if not rows:
         raise CrossresError(f"none of {len(answers)} photos could be read; the first: {answers[0].reason}")
     results = iter(gallery.search(np.stack(rows), options.k))
-    first = next(iter(gallery.thresholds), None)
-    held, why = reader.usable(first, f"{options.gallery} --strangers FOLDER")
-    thresholds = gallery.thresholds if held else []
+    remedy = f"{options.gallery} --strangers FOLDER --model {reader.recognizer.source}"
+    thresholds, why = usable_by_size(gallery.thresholds, reader.identity.digest, remedy)
     photos = []
     for answer in answers:
         matches = next(results) if answer.embedding is not None else []
@@ -294,7 +297,8 @@ def verify(options: Verify, note: Note = lambda _: None) -> dict[str, Any]:
     reader = PhotoReader(options)
     if options.gallery:
         pairs = reader.gallery(options.gallery).pair_threshold
-        held, why = reader.usable(pairs, f"{options.gallery} --pairs FILE --images FOLDER")
+        remedy = f"{options.gallery} --pairs FILE --images FOLDER --model {reader.recognizer.source}"
+        held, why = usable(pairs, reader.identity.digest, remedy)
         threshold = held.similarity if held else None
     elif threshold is None and (own := reader.recognizer.facts.pairs):
         threshold, why = own.similarity, own.note

@@ -40,10 +40,9 @@ def classified(service: PhotoService, photo: Pixels, side: int, remark: str = ""
     seen = {} if side == own and not whole else {f"The photo {at}": examined.small}
     seen[f"What the student reads: {own}x{own}"] = examined.read
     pictures = [_picture(image, caption) for caption, image in seen.items()]
-    answer, notes = examined.student, [*examined.student.flags, _calibrated(service.facts), remark]
-    confidence = service.facts.confidence
-    unknown = not answer.flags and (confidence is None or confidence.threshold is None)
-    verdict = f"{answer.sentence}{' (not calibrated)' * unknown}"
+    answer, uncalibrated = examined.student, _uncalibrated(service.facts)
+    verdict = f"{answer.sentence} (not calibrated)" if uncalibrated and not answer.flags else answer.sentence
+    notes = [*answer.flags, uncalibrated, remark]
     first = _answer(verdict, bool(answer.flags), _of_teacher(examined.teacher), notes)
     return block(first, block(*pictures, kind="seen"), block(*lists, kind="lists"))
 
@@ -56,7 +55,7 @@ def _of_teacher(answers: Sequence[Answer]) -> str:
     return f"The teacher answers {enlarged} to the same pixels, enlarged, and {whole} to the whole photo."
 
 
-def _calibrated(facts: Facts) -> str:
+def _uncalibrated(facts: Facts) -> str:
     """Return a line where nothing says from which probability on an answer is sure."""
     return facts.confidence.note if facts.confidence else "this model has no calibrated confidence"
 

@@ -17,7 +17,15 @@ from crossres.deploy.facts import Facts
 from crossres.deploy.gallery import Gallery, Match, cosine, identity_of
 from crossres.deploy.photos import fitted, no_image, photos_below, read_photo
 from crossres.deploy.recognizer import Answer, Recognizer
-from crossres.deploy.thresholds import Threshold, at_least, check_similarity, for_side, too_small, usable
+from crossres.deploy.thresholds import (
+    Threshold,
+    at_least,
+    check_similarity,
+    for_side,
+    too_small,
+    usable,
+    usable_by_size,
+)
 from crossres.deploy.zoo import examples, names
 
 #: Smallest side that a photo is brought to.
@@ -143,13 +151,12 @@ def load_service(options: Page, note: Callable[[str], None] = lambda _: None) ->
     own = student.facts.pairs
     unset = "no threshold is set, so similarities only; --gallery or --threshold sets one"
     pairs = Limit(own.similarity, own.note) if own else Limit(None, unset)
-    thresholds, why = [], ""
+    thresholds: Sequence[Threshold] = []
+    why = ""
     if gallery:
         gallery.demand_shared(identity_of(student), student.facts.embedding_dim, same_space=options.same_space)
         digest, by = identity_of(student).digest, f"--model {student.source}"
-        first = next(iter(gallery.thresholds), None)
-        held, why = usable(first, digest, f"{options.gallery} --strangers FOLDER {by}")
-        thresholds = gallery.thresholds if held else []
+        thresholds, why = usable_by_size(gallery.thresholds, digest, f"{options.gallery} --strangers FOLDER {by}")
         held, lacking = usable(gallery.pair_threshold, digest, f"{options.gallery} --pairs FILE --images FOLDER {by}")
         pairs = _limit_of(held, gallery) if held else Limit(None, lacking)
     if options.threshold is not None:

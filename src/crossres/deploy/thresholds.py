@@ -100,6 +100,12 @@ def usable(threshold: Threshold | None, model: str, options: str) -> tuple[Thres
     return threshold, ""
 
 
+def usable_by_size(thresholds: Sequence[Threshold], model: str, options: str) -> tuple[Sequence[Threshold], str]:
+    """Return a gallery's thresholds of a search, which are set together, or none of them and why; see `usable`."""
+    held, why = usable(next(iter(thresholds), None), model, options)
+    return (thresholds if held else []), why
+
+
 def check_similarity(threshold: float) -> None:
     """Raise CrossresError for what cannot be a similarity of two embeddings: outside -1..1."""
     if not -1 <= threshold <= 1:

@@ -111,8 +111,13 @@ def tar_at_far(points: Roc, far: float) -> OperatingPoint:
     """
     if not 0 <= far <= 1:
         raise CrossresError(f"a false accept rate lies within 0..1, got {far:g}")
-    at = int(np.flatnonzero(points.far <= far)[-1])
+    at = _at_far(points, far)
     return OperatingPoint(float(points.tar[at]), float(points.threshold[at]), bool(points.impostors * far < FEW))
+
+
+def _at_far(points: Roc, far: float) -> int:
+    """Return the position of the lowest threshold at a FAR or a lower one."""
+    return int(np.flatnonzero(points.far <= far)[-1])
 
 
 def calibrate_pairs(embedding: npt.ArrayLike, label: npt.ArrayLike, far: float = 1e-3) -> PairThreshold | None:
@@ -132,7 +137,7 @@ def calibrate_pairs(embedding: npt.ArrayLike, label: npt.ArrayLike, far: float =
     if same.all() or not same.any():
         return None
     points = roc((rows @ rows.T)[left, right].clip(-1, 1), same)
-    at = int(np.flatnonzero(points.far <= far)[-1])
+    at = _at_far(points, far)
     if not points.tar[at]:
         return None
     reached = float(points.threshold[at]), float(points.far[at]), float(points.tar[at])
