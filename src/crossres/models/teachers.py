@@ -137,8 +137,13 @@ def stored_encoder(path: str | Path) -> Encoder:
     return encoder.eval().requires_grad_(False)
 
 
-def stored_outputs(teacher: Encoder, images: ImageSet, device: torch.device | str) -> TeacherCache:
-    """Return the stored embeddings of images, the same for both views; raise CrossresError if some lack one."""
+def stored_outputs(
+    teacher: Encoder, images: ImageSet, device: torch.device | str, memory_mb: int = 4096
+) -> TeacherCache:
+    """Return the stored embeddings of images, the same for both views; raise CrossresError if some lack one.
+
+    They stay where they are; those within ``memory_mb`` are copied to a GPU.
+    """
     backbone = teacher.backbone
     assert isinstance(backbone, StoredBackbone)
     position = by_name(backbone.paths)
@@ -161,7 +166,10 @@ def stored_outputs(teacher: Encoder, images: ImageSet, device: torch.device | st
         twice = next(i for i, row in enumerate(rows) if row in rows[:i])
         both = f"{images.path(twice)} and another image of {images.name}"
         raise CrossresError(f"{backbone.path}: {both} would share an embedding: store whole paths")
-    return TeacherCache(backbone.values[rows].to(device).expand(2, -1, -1), None)
+    values, order = backbone.values, torch.tensor(rows)
+    if torch.device(device).type != "cpu" and 4 * len(rows) * values.shape[1] <= memory_mb * 2**20:
+        return TeacherCache([{"embedding": values[order].to(device)}], 0, device)
+    return TeacherCache([{"embedding": values}], 0, device, order=order.to(device))
 
 
 def _read(path: Path) -> tuple[list[str], npt.NDArray[Any]]:
