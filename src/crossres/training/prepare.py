@@ -260,7 +260,7 @@ def _build_cache(
     return cached_outputs(
         teacher,
         train,
-        Path(distillation.cache_dir) if distillation.cache_dir else Path(config.runs) / "cache",
+        cache_folder(config),
         flip=config.augment.flip,
         mirrored=mirrored,
         autocast=device.autocast,
@@ -269,6 +269,12 @@ def _build_cache(
         progress=progress.count,
         agree=fabric.broadcast,
     )
+
+
+def cache_folder(config: Experiment) -> Path:
+    """Return the folder of the teacher's outputs."""
+    given = config.distillation and config.distillation.cache_dir
+    return Path(given) if given else Path(config.runs) / "cache"
 
 
 def _check_batch(student: Encoder, train: Loader) -> None:
