@@ -333,6 +333,27 @@ def test_a_process_that_sees_other_files_is_refused(tmp_path: Path) -> None:
     outputs(tmp_path, agree=lambda _: keys[0] | {"probe": "other"})
 
 
+@pytest.mark.usefixtures("small")
+def test_a_disk_that_fills_in_the_middle_keeps_whole_shards(tmp_path: Path, counted: list[int]) -> None:
+    resource = pytest.importorskip("resource", reason="the system has no such limit")
+    whole, limits = stored(outputs(None)), resource.getrlimit(resource.RLIMIT_FSIZE)
+    counted.clear()
+
+    def fill(_what: str, done: int, _total: int) -> None:
+        if done == 16:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1024, limits[1]))
+
+    line = r"^cannot write [^\n]*00001.safetensors: [^\n]*; nothing was changed; free some space, or give another "
+    try:
+        with pytest.raises(CrossresError, match=line):
+            outputs(tmp_path, progress=fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.rglob("0*")] == ["00000.safetensors"]
+    assert torch.equal(stored(outputs(tmp_path)), whole)
+    assert sum(counted) == 2 * COUNT + 8
+
+
 def test_a_disk_without_the_space_is_refused_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=2 * COUNT * (64 * 4 + 3 * 2) - 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
