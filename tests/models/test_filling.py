@@ -299,7 +299,9 @@ def test_what_another_process_is_at_is_left_to_it(tmp_path: Path, counted: list[
     assert sum(counted) == 8
     blocked = tmp_path / "file"
     blocked.write_text("")
-    with pytest.raises(CrossresError, match=r"^cannot write [^\n]*: give another cache_dir \([^\n]+\)$"):
+    with pytest.raises(
+        CrossresError, match=r"^cannot write [^\n]*: Not a directory; nothing was changed; give another cache_dir$"
+    ):
         outputs(blocked / "cache")
 
 
@@ -309,7 +311,7 @@ def test_a_folder_of_another_teacher_is_refused(tmp_path: Path) -> None:
     ours, theirs = (shards(tmp_path / side)[0].parent for side in "ab")
     shutil.rmtree(theirs)
     ours.rename(theirs)
-    with pytest.raises(CrossresError, match=r"^[^\n]* is of another 'teacher'; remove it or give [^\n]*$"):
+    with pytest.raises(CrossresError, match=r"^[^\n]* is of another 'teacher'; remove its folder or give [^\n]*$"):
         outputs(tmp_path / "b", teacher(1), flip=False)
 
 
@@ -370,8 +372,8 @@ def test_the_memory_does_not_grow_with_the_images(tmp_path: Path, monkeypatch: p
     """Every shard is mapped from its file, and none of it is this process's own memory."""
     monkeypatch.setattr(cache_module, "ROWS", 256)
     held = []
-    real = ShardFile.write
-    monkeypatch.setattr(ShardFile, "write", lambda *given: held.append(tracked()) or real(*given))
+    real = ShardFile.written
+    monkeypatch.setattr(ShardFile, "written", lambda *given: held.append(tracked()) or real(*given))
 
     def tracked() -> int:
         gc.collect()

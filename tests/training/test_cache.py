@@ -26,13 +26,13 @@ from crossres.commands.main import main
 from crossres.models import cache, filling
 
 cache.ROWS, filling.BATCH, filling.LOOK_EVERY = 16, 8, 0.05
-write = cache.ShardFile.write
+written = cache.ShardFile.written
 
 def told(file, tensors):
     print(f"<{os.environ['RANK']} {file.digest} {file.first}>", flush=True)
-    write(file, tensors)
+    return written(file, tensors)
 
-cache.ShardFile.write = told
+cache.ShardFile.written = told
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from crossres.core.errors import CrossresError
 from crossres.core.files import write_atomically
 from crossres.core.types import Outputs
 from crossres.data.loader import resampled
@@ -78,19 +79,23 @@ class TeacherCache:
 
 @dataclass(frozen=True)
 class ShardFile:
-    """A file of some rows, whole or not there: ``first`` to ``last - 1`` of the cache of a ``digest``."""
+    """A file of some rows of a view, whole or not there: ``first`` to ``last - 1`` of the cache of a ``digest``."""
 
     path: Path
     digest: str
     first: int
     last: int
+    flip: bool = False
 
-    def write(self, tensors: dict[str, Tensor]) -> None:
-        """Write the rows; CrossresError where the disk is full or the folder cannot be written."""
+    def written(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Write the rows and map them; CrossresError where the disk is full or the folder cannot be written."""
         from safetensors.torch import save
 
         remedy = ", or give another cache_dir: the same command goes on, as whole shards are kept"
         write_atomically(self.path, lambda file: file.write(save(tensors, metadata=self._facts)), remedy)
+        if (rows := self.mapped(note=True)) is None:
+            raise CrossresError(f"{self.path} cannot be read after it was written: give another cache_dir")
+        return rows
 
     def mapped(self, note: bool = False) -> dict[str, Tensor] | None:
         """Return the rows as tensors that are mapped from the file; None where they are not there, or not all.

@@ -5,7 +5,7 @@ import json
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from crossres.core.errors import CrossresError, library_errors
-from crossres.core.files import read_json, write_json
+from crossres.core.files import read_json, to_json, write_atomically
 from crossres.data.loader import Loader
 from crossres.losses.maps import pooled
 from crossres.models import cache
@@ -80,11 +80,11 @@ def cached_outputs(
         },
         agree,
     )
-    views = range(2 if flip or mirrored else 1)
+    views = (False, True) if flip or mirrored else (False,)
     if folder is None:
-        shards = [run.outputs(*rows, bool(view)) for view in views for rows in run.bounds]
+        shards = [run.outputs(*rows, view) for view in views for rows in run.bounds]
     else:
-        shards = [shard for view in views for shard in run.filled(folder, {**key, "flip": bool(view)})]
+        shards = run.filled(folder, key, views)
     on_gpu = torch.device(loader.device).type != "cpu"
     size = sum(tensor.nbytes for shard in shards for tensor in shard.values())
     if folder is None or (on_gpu and size <= loader.memory_mb * 2**20):
@@ -105,7 +105,7 @@ def _agreed(own: dict[str, Any], agree: Callable[[dict[str, Any]], dict[str, Any
 
 @dataclass
 class _TeacherPass:
-    """A teacher on all images: `cached_outputs` for one view at a time."""
+    """A teacher on all images, some of them at a time."""
 
     teacher: Encoder
     loader: Loader
@@ -134,45 +134,45 @@ class _TeacherPass:
         parts = [part for part in (outputs.embedding, outputs.logits) if part is not None]
         return hashlib.sha256(torch.cat(parts, dim=1).float().cpu().numpy().tobytes()).hexdigest()
 
-    def filled(self, folder: Path, key: Mapping[str, Any]) -> list[dict[str, Tensor]]:
-        """Return the shards of one view, mapped; compute those that are not there and wait for other processes'."""
-        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
-        folder = folder / digest
-        files = [
-            ShardFile(folder / f"{number:05}.safetensors", digest, *rows) for number, rows in enumerate(self.bounds)
-        ]
+    def filled(self, folder: Path, key: Mapping[str, Any], views: Iterable[bool]) -> list[dict[str, Tensor]]:
+        """Return the shards of each view, mapped; compute those that are not there and wait for other processes'."""
+        files = [file for flip in views for file in self._files(folder, {**key, "flip": flip})]
         shards = {file: rows for file in files if (rows := file.mapped()) is not None}
-        if len(shards) < len(files):
-            self._begin(folder, key, sum(file.last - file.first for file in files if file not in shards))
+        self._demand_space(folder, [file for file in files if file not in shards])
         rank, world = self.loader.rank, self.loader.world_size
         while missing := [number for number, file in enumerate(files) if file not in shards]:
             wrote = False
             # a run's processes begin at different shards
             for number in sorted(missing, key=lambda number: ((number - rank) % world, number)):
                 file = files[number]
-                if file.mapped() is None:
+                if (rows := file.mapped()) is None:
                     with _claimed(file.path.with_suffix(".lock")) as mine:
-                        if mine and file.mapped(note=True) is None:
-                            file.write(self.outputs(file.first, file.last, key["flip"]))
-                            wrote = True
-                if (rows := file.mapped()) is not None:
+                        if mine and (rows := file.mapped(note=True)) is None:
+                            rows, wrote = file.written(self.outputs(file.first, file.last, file.flip)), True
+                if rows is not None:
                     shards[file] = rows
             if not wrote and len(shards) < len(files):
                 done = sum(file.last - file.first for file in shards)
-                self.progress("teacher, in other processes", done, len(self.loader.images))
+                self.progress("teacher, in other processes", done, sum(file.last - file.first for file in files))
                 time.sleep(LOOK_EVERY)
         return [shards[file] for file in files]
 
-    def _begin(self, folder: Path, key: Mapping[str, Any], rows: int) -> None:
-        """Check that a folder is of this key and that the missing rows fit the disk; note the key in it."""
-        with library_errors(f"cannot write {folder}: give another cache_dir"):
-            folder.mkdir(parents=True, exist_ok=True)
-        if (record := folder / RECORD).exists():
-            if other := [what for what, value in key.items() if read_json(record).get(what) != value]:
-                raise CrossresError(f"{folder} is of another '{other[0]}'; remove it or give another cache_dir")
-        else:
-            write_json(record, dict(key))
-        needed, free = rows * self.row_bytes, shutil.disk_usage(folder).free
+    def _files(self, folder: Path, key: Mapping[str, Any]) -> list[ShardFile]:
+        """Return the files of a view, in a folder that holds its key; refuse one that holds another."""
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+        record = folder / digest / RECORD
+        if not record.exists():
+            write_atomically(record, lambda file: file.write(to_json(key, 1).encode()), "; give another cache_dir")
+        elif other := [what for what, value in key.items() if read_json(record).get(what) != value]:
+            raise CrossresError(f"{record} is of another '{other[0]}'; remove its folder or give another cache_dir")
+        return [
+            ShardFile(record.with_name(f"{number:05}.safetensors"), digest, *rows, key["flip"])
+            for number, rows in enumerate(self.bounds)
+        ]
+
+    def _demand_space(self, folder: Path, missing: Sequence[ShardFile]) -> None:
+        needed = sum(file.last - file.first for file in missing) * self.row_bytes
+        free = shutil.disk_usage(folder).free
         if needed > free:
             raise CrossresError(
                 f"the teacher's outputs need {needed / 1e9:,.1f} GB, and {folder} has {free / 1e9:,.1f} GB free: "
