@@ -423,26 +423,6 @@ def test_the_live_teacher_sees_the_students_own_view() -> None:
             torch.testing.assert_close(said.logits, stored_outputs.logits, **HALF)
 
 
-@pytest.mark.parametrize("zoom", [0.0, 0.2])
-def test_stored_maps_follow_the_shift_and_the_zoom_of_the_view(zoom: float) -> None:
-    """Of a teacher whose map is the image itself the moved map is the student's view, but for what was out of it."""
-    y, x = torch.meshgrid(torch.arange(16), torch.arange(16), indexing="ij")
-    pixels = torch.stack([8 * y + 4 * x, 160 - 3 * y + 2 * x, 100 + 5 * y - 6 * x], -1)  # no view is another's mirror
-    smooth = ImageSet(ArrayItems(pixels.byte().numpy()[None].repeat(6, 0)), np.zeros(6, int), ["a"], "slopes")
-    loader = Loader(smooth, hr_size=16, lr_size=8, batch_size=6, shift=2, flip=True, zoom=zoom)
-    image = pixels.permute(2, 0, 1) / 255
-    views = torch.stack([image, image.flip(-1)])[:, None].repeat(1, 6, 1, 1, 1).flatten(0, 1)
-    cache = TeacherCache([{"embedding": torch.zeros(12, 1), "image": views}], 6)
-    for batch in loader.epoch(0, hr=True):
-        assert batch.place is not None
-        assert 0 < batch.view.sum() < 6
-        still = cache(batch.index, batch.view).features["image"]
-        moved = cache(batch.index, batch.view, batch.place).features["image"]
-        inside = (..., slice(5, -5), slice(5, -5))
-        torch.testing.assert_close(moved[inside], batch.hr[inside], rtol=0, atol=1e-5)
-        assert (still[inside] - batch.hr[inside]).abs().mean() > 0.01
-
-
 def test_an_unmoved_batch_has_no_place() -> None:
     loader = Loader(images(), hr_size=16, lr_size=8, batch_size=6)
     assert next(loader.epoch(0)).place is None
