@@ -18,7 +18,6 @@ from crossres.bench.comparison import (
     best_factor,
     compare_folder,
     compare_methods,
-    ranks,
 )
 from crossres.bench.grid import Grid, read_grid
 from crossres.bench.results import method_of, paired_gain, read_results
@@ -143,12 +142,6 @@ def elsewhere_table(recipe: Path) -> str:
         for method, members in sorted(methods.items(), key=lambda item: -mean(r["top1_best_val"] for r in item[1]))
     ]
     return table(["method", *values], rows)
-
-
-def ranks_over(recipes: Sequence[Path]) -> str:
-    """Mean rank of the methods that several grids have, each grid its own settings."""
-    order = ranks([row for recipe in recipes for row in comparison_of(recipe)[1].scores])
-    return f"Mean ranks (1 is best): {', '.join(f'{method} {rank:.1f}' for method, rank in order.items())}."
 
 
 def validation_table(recipe: Path) -> str:

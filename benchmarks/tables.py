@@ -27,7 +27,6 @@ from grid_tables import (
     grid_table,
     has_results,
     ours_against,
-    ranks_over,
     validation_table,
 )
 
@@ -279,7 +278,6 @@ def all_tables(*, write: bool) -> dict[str, str]:
         "steps": steps_text(STEPS),
         "exports": exports_table(Path("results/deploy/exports.json")),
         "gallery": gallery_table(Path("results/deploy/gallery.json")),
-        "ranks": ranks_over(GRIDS[:2]),
         "crrcd-against": ours_against(GRIDS),
         **faces_tables(),
         "lfw-realistic": realistic_table(),

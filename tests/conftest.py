@@ -12,6 +12,7 @@ import io
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -162,3 +163,46 @@ def browser() -> Iterator[Any]:
             pytest.skip(f"there is no Chromium that starts: {str(error).splitlines()[0]}")
         yield opened
         opened.close()
+
+
+def write_yunet(path: Path, points: np.ndarray) -> Path:
+    """Write an ONNX file with YuNet's outputs that takes a red cell of 8 pixels for a face.
+
+    Its ``points`` (5,), x + iy in pixels, count from the cell's corner.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes, numbers, outputs = [], [], []
+    for stride in (8, 16, 32):
+        nodes.append(
+            helper.make_node(
+                "AveragePool", ["input"], [f"p{stride}"], kernel_shape=[stride] * 2, strides=[stride] * 2
+            )
+        )
+        places = [value / stride for point in points for value in (point.real, point.imag)]
+        for name, values in {"cls": [0.0], "obj": [0.0], "bbox": [0.5, 0.5, 2, 2], "kps": places}.items():
+            weight = np.zeros((len(values), 3, 1, 1), np.float32)
+            if len(values) == 1 and stride == 8:
+                weight[0, :, 0, 0] = [-1 / 255, -1 / 255, 1 / 255]  # of blue, green and red
+            of = f"{name}_{stride}"
+            arrays = weight, np.array(values, np.float32), np.array([1, -1, len(values)])
+            numbers += [numpy_helper.from_array(array, f"{of}/{i}") for i, array in enumerate(arrays)]
+            nodes += [
+                helper.make_node("Conv", [f"p{stride}", f"{of}/0", f"{of}/1"], [f"{of}/conv"]),
+                helper.make_node("Transpose", [f"{of}/conv"], [f"{of}/last"], perm=[0, 2, 3, 1]),
+                helper.make_node("Reshape", [f"{of}/last", f"{of}/2"], [of]),
+            ]
+            outputs.append(helper.make_tensor_value_info(of, TensorProto.FLOAT, [1, None, len(values)]))
+    image = helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, 640, 640])
+    graph = helper.make_graph(nodes, "yunet", [image], outputs, numbers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.save(model, path)
+    return path
+
+
+@pytest.fixture
+def yunet(tmp_path: Path) -> Callable[[np.ndarray], Path]:
+    """Return a function that writes a stand-in for YuNet with the points of a face, and returns its path."""
+    pytest.importorskip("cv2", reason="the extra align is not installed")
+    return partial(write_yunet, tmp_path / "yunet.onnx")

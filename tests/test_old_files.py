@@ -53,6 +53,6 @@ def test_a_gallery(drawn: Path) -> None:
         gallery=str(OLD / "gallery.npz"), photos=[str(drawn / "train" / "disc" / "00.png")], model=str(OLD / "run")
     )
     document = crossres.identify(options)
-    assert document["threshold"]["similarity"] == pytest.approx(0.9959, abs=1e-4)
+    assert document["thresholds"][0]["similarity"] == pytest.approx(0.9959, abs=1e-4)
     assert document["photos"][0]["name"] == "disc"
     assert document["photos"][0]["nearest"][0]["similarity"] == pytest.approx(1, abs=1e-5)

@@ -8,6 +8,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +109,9 @@ def test_a_table_and_a_figure(student: Path, crowd: Path, pairs: Path, tmp_path:
     chooser = tmp_path / "chooser.csv"
     chooser.write_text("left,right,same\np01_0000,p01_0001,1\np01_0000,p02_0001,0\n")
     words = [student, crowd, "--pairs", pairs, "--threshold-pairs", chooser, "--resamples", 20, "--sizes", "4,8"]
-    run(*words, "--png", tmp_path / "faces.png")
+    run(*words, "--flip", "--png", tmp_path / "faces.png")
     page = capsys.readouterr().out
+    assert "each embedding is the mean over the image and its mirror image" in page
     assert "accuracy %" in page
     assert "accuracy at the threshold that is best on the threshold pairs" in page
     assert "±: half the 95 % interval" in page
@@ -227,6 +229,52 @@ def test_own_folders_of_gallery_and_probes_are_judged_at_each_size(
     assert line.endswith("has its own gallery and probes, no pairs; leave it out")
 
 
+def test_templates_are_compared_with_templates(
+    untrained: Path, crowd: Path, tmp_path: Path, capsys: Printed, refused: Refused
+) -> None:
+    people = range(12, 18)
+    listed = [f"p{p}_{i:04} {2 * p + i // 3} {i}" for p in people for i in range(6)]
+    (tmp_path / "templates.txt").write_text("\n".join(listed))
+    pairs = [f"{2 * p} {2 * p + 1} 1" for p in people] + [f"{2 * p} {2 * p + 3} 0" for p in people[:-1]]
+    (tmp_path / "pairs.txt").write_text("\n".join(pairs))
+    for name, number, whom in (("gallery", 0, people[:4]), ("probes", 1, people)):
+        rows = "".join(f"{2 * p + number},{p}\n" for p in whom)
+        (tmp_path / f"{name}.csv").write_text(f"template_id,subject_id\n{rows}")
+    words = [untrained, crowd, "--templates", tmp_path / "templates.txt", *PLAIN, "--sizes", 8]
+    both = ["--pairs", tmp_path / "pairs.txt", "--search", f"{tmp_path}/gallery.csv,{tmp_path}/probes.csv"]
+    run(*words, *both, "--scores", tmp_path / "scores.csv", "--json")
+    document = json.loads(capsys.readouterr().out)
+    assert (document["images"], document["templates"], document["people"]) == (36, 12, 0)
+    high = document["rows"][0]
+    searched = {name: high["identification"][name] for name in ("gallery", "mated_probes", "strangers")}
+    assert searched == {"gallery": 4, "mated_probes": 4, "strangers": 2}
+    # by hand, with images in place of templates of one
+    encoder, images = from_pretrained(untrained), read(crowd, split="test", open_set=True)
+    place = {Path(images.path(i)).stem: i for i in range(len(images))}
+    with torch.no_grad():
+        rows = encoder(images.pixels(16).float() / 255).embedding.numpy()
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    means = {t: rows[[place[f"p{t // 2}_{3 * (t % 2) + i:04}"] for i in range(3)]].mean(0) for t in range(24, 36)}
+    with (tmp_path / "scores.csv").open(newline="") as file:
+        lines = [line for line in csv.DictReader(file) if line["sides"] == "hr-hr"]
+    for line in lines:
+        left, right = means[int(line["left"])], means[int(line["right"])]
+        cosine = left @ right / np.linalg.norm(left) / np.linalg.norm(right)
+        assert float(line["similarity"]) == pytest.approx(cosine, abs=1e-5)
+    run(*words, *both, "--by_quality")
+    page = capsys.readouterr().out
+    assert "36 images in 12 templates" in page
+    assert "† at the threshold that is best on these very pairs\n" in page
+    assert "4 gallery templates, 4 probes of them, 2 of strangers" in page
+    refuse = partial(refused, "faces", "evaluate")
+    assert refuse(*words) == "--templates: give --pairs or --search, lists of templates"
+    assert refuse(*words, *both, "--split", "test") == "--split: cannot be combined with --templates"
+    line = refuse(untrained, crowd, "--by_quality")
+    assert line == "--by_quality is about templates; give --templates, or leave it out"
+    line = refuse(*words, *both[2:], "--scores", tmp_path / "s.csv")
+    assert line == "--scores writes the similarities of pairs; give --pairs, or leave it out"
+
+
 def test_a_gallery_of_another_model(
     student: Path, untrained: Path, crowd: Path, pairs: Path, tmp_path: Path, capsys: Printed, refused: Refused
 ) -> None:
@@ -292,6 +340,7 @@ def test_the_pairs_of_a_bin(tmp_path: Path, capsys: Printed, refused: Refused) -
         (["--far", "0.1,.nan"], "--far: nan is not between 0 and 1"),
         (["--fpir", "1"], "--fpir: 1 is not between 0 and 1"),
         (["--images.classes", "p12"], "--images.classes does not apply to people; leave it out"),
+        (["--layout", "tinyface", "--templates", "t.txt"], "has its own gallery and probes; leave --templates out"),
         (["--layout", "tinyface", "--pairs", "p.csv"], "has its own gallery and probes; leave --pairs out"),
     ],
 )

@@ -200,6 +200,7 @@ def test_words_go_over_the_file() -> None:
         (Evaluate, "images.classes", "null", None),
         (EvaluateFaces, "far", "1e-1,1e-3", [0.1, 0.001]),
         (EvaluateFaces, "far", "0.1", [0.1]),
+        (EvaluateFaces, "search", "gallery.csv,probes.csv", ("gallery.csv", "probes.csv")),
         (
             Enroll,
             "remove",

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from crossres.core.errors import CrossresError
-from crossres.data.decode import check_fit, extremes, fit_image, look, to_rgb
+from crossres.data.decode import Fit, check_fit, decode, extremes, fit_image, look, to_rgb
 
 GREY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
 RGB = np.stack([GREY, 255 - GREY, GREY // 2], axis=2)
@@ -203,3 +203,20 @@ def test_extremes_leave_out_one_in_a_thousand() -> None:
 def test_black_and_white_may_be_given(kind: type[np.generic]) -> None:
     deep = Image.fromarray(np.array([[0, 900, 1000], [1500, 2000, 4000]]).astype(kind))
     assert np.asarray(to_rgb(deep, (1000, 2000)))[..., 1].tolist() == [[0, 0, 0], [128, 255, 255]]
+
+
+@pytest.mark.parametrize("fit", ["crop", "squash", "pad"])
+@pytest.mark.parametrize("sides", [(600, 400), (400, 600)])
+def test_a_large_jpeg_is_decoded_small_and_stays_close(tmp_path: Path, fit: Fit, sides: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+    coarse.resize(sides, Image.Resampling.BICUBIC).save(tmp_path / "large.jpg", quality=90)
+    with Image.open(tmp_path / "large.jpg") as image:
+        expected = np.asarray(fit_image(to_rgb(image), 16, fit))
+    with Image.open(tmp_path / "large.jpg") as image:
+        pixels = decode(image, 16, fit)
+        assert image.size == tuple(side // 8 for side in sides)
+    assert np.abs(pixels.astype(int) - expected).mean() < 1.5
+    with Image.open(tmp_path / "large.jpg") as image:
+        assert decode(image, 100, fit).shape == (100, 100, 3)
+        assert image.size == sides

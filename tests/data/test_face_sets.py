@@ -1,12 +1,8 @@
-"""TinyFace, SCface, UCCS and insightface's .bin, made here in exactly their layouts."""
+"""TinyFace, QMUL-SurvFace, SCface and UCCS, made here in exactly their layouts."""
 
 from __future__ import annotations
 
-import io
 import json
-import os
-import pickle
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +13,7 @@ from scipy.io import savemat
 
 from crossres.commands.main import main
 from crossres.core.errors import CrossresError
-from crossres.data.face_sets import read_bin, read_face_set
+from crossres.data.face_sets import read_face_set, read_survface_pairs
 from crossres.data.faces import NOBODY, UNNAMED
 from crossres.models.encoder import build_encoder
 from crossres.models.pretrained import save_pretrained
@@ -105,6 +101,68 @@ def test_tinyface(tmp_path: Path) -> None:
     inside, again = read_face_set("tinyface", tmp_path / "tinyface" / "Testing_Set")
     assert again.gallery_identity.tolist() == search.gallery_identity.tolist()
     assert inside.path(0) == "Gallery_Match/1_1.jpg"
+
+
+def survface(root: Path) -> Path:
+    test = root / "QMUL-SurvFace" / "Face_Identification_Test_Set"
+    of_folder = {
+        "gallery": ["31_cam1_1.jpg", "31_cam1_2.jpg", "40_cam2_1.jpg"],
+        "mated_probe": ["31_cam2_1.jpg", "40_cam3_1.jpg"],
+        "unmated_probe": ["7_cam1_1.jpg", "7_cam1_2.jpg", "distractors_5.jpg"],
+    }
+    for folder, names in of_folder.items():
+        for name in names:
+            picture(test / folder / name, len(name))
+        if folder != "unmated_probe":
+            ids = np.array([1 if name.startswith("31") else 7 for name in names], dtype=np.uint16)
+            lists: dict[str, Any] = {f"{folder}_set": cells(names), f"{folder}_ids": ids[:, None]}
+            savemat(test / f"{folder}_img_ID_pairs.mat", lists)
+    test = root / "QMUL-SurvFace" / "Face_Verification_Test_Set"
+    pairs = {"positive": [("1_a.jpg", "1_b.jpg"), ("2_a.jpg", "2_b.jpg")], "negative": [("1_a.jpg", "2_a.jpg")]}
+    for kind, rows in pairs.items():
+        savemat(test.parent / "list.mat", {f"{kind}_pairs_names": np.array(rows, dtype=object)})
+        for name in (name for row in rows for name in row):
+            picture(test / "verification_images" / name, ord(name[0]))
+        (test.parent / "list.mat").rename(test / f"{kind}_pairs_names.mat")
+    return root
+
+
+def test_survface(tmp_path: Path) -> None:
+    images, search = read_face_set("survface", survface(tmp_path))
+    one, seven, unmated = (images.classes.index(name) for name in ("1", "7", "unmated 7"))
+    assert search.gallery_identity.tolist() == [one, one, seven]
+    assert search.probe_identity.tolist() == [one, seven, unmated, unmated, NOBODY]
+    assert images.path(int(search.probes[0])).endswith("mated_probe/31_cam2_1.jpg")
+    found, pairs = read_survface_pairs(tmp_path / "QMUL-SurvFace")
+    names = [tuple(found.path(int(i)) for i in pair) for pair in zip(pairs.left, pairs.right, strict=True)]
+    assert names == [("1_a.jpg", "1_b.jpg"), ("2_a.jpg", "2_b.jpg"), ("1_a.jpg", "2_a.jpg")]
+    assert pairs.same.tolist() == [True, True, False]
+    test = tmp_path / "QMUL-SurvFace" / "Face_Verification_Test_Set"
+    (test / "verification_images" / "2_b.jpg").unlink()
+    with pytest.raises(CrossresError, match=r"2_b.jpg is missing \(1 images of survface-pairs are missing\)$"):
+        read_survface_pairs(tmp_path)
+    savemat(test / "negative_pairs_names.mat", {"negative_pairs_names": cells(["1_a.jpg", "2_a.jpg", "2_b.jpg"])})
+    with pytest.raises(CrossresError, match=r"negative_pairs_names.mat: 3 images, expected two for each pair$"):
+        read_survface_pairs(tmp_path)
+    (test.parent / "Face_Identification_Test_Set" / "unmated_probe").rename(tmp_path / "elsewhere")
+    with pytest.raises(CrossresError, match=r"unmated_probe is missing: without its strangers QMUL-SurvFace is ano"):
+        read_face_set("survface", tmp_path)
+
+
+def test_survface_is_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str], refused: Any) -> None:
+    save_pretrained(build_encoder("resnet8", classes=(), input_size=16), tmp_path / "model", info={"hr_size": 32})
+    words = ["faces", "evaluate", tmp_path / "model", survface(tmp_path / "set"), "--layout"]
+    assert main([str(word) for word in [*words, "survface", "--json"]]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert (row["identification"]["strangers"], "verification" in row) == (3, False)
+    scores = ["--scores", tmp_path / "scores.csv"]
+    assert main([str(word) for word in [*words, "survface-pairs", "--json", *scores]]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert row["verification"]["pairs"] == {"genuine": 2, "impostor": 1}
+    assert "identification" not in row
+    assert len((tmp_path / "scores.csv").read_text().splitlines()) == 4
+    line = refused(*words, "survface-pairs", "--pairs", "p.csv")
+    assert line.endswith("has its own pairs; leave --pairs out")
 
 
 def test_scface(tmp_path: Path) -> None:
@@ -202,7 +260,7 @@ def test_what_is_not_in_its_layout_is_said_in_one_line(tmp_path: Path) -> None:
         (
             "lfw",
             tmp_path,
-            "unknown layout 'lfw'; known: folders, tinyface, scface, uccs, scface-1, scface-2, scface-3",
+            "unknown layout 'lfw'; known: folders, tinyface, scface, uccs, survface, scface-1, scface-2",
         ),
         ("scface-9", tmp_path, "unknown layout 'scface-9'"),
         ("uccs", tmp_path / "none", "there is no folder"),
@@ -284,108 +342,6 @@ def test_tinyface_prints_ranks_over_images(tmp_path: Path, capsys: pytest.Captur
     (row,) = [line for line in shown.splitlines() if "native" in line]
     assert [cell.strip() for cell in row.split("│")[3:6]] == ["50.00", "50.00", "100.00"]
     assert "rank-k over gallery images, as TinyFace counts; over identities in --json" in shown
-
-
-# -- insightface's .bin
-
-
-def png(seed: int) -> bytes:
-    file = io.BytesIO()
-    pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
-
-
-#: A pickle whose dtype claims to hold objects and whose bytes are then taken for pointers.
-POINTERS = (
-    b"\x80\x02]q\x00(cnumpy.core.multiarray\n_reconstruct\nq\x01cnumpy\nndarray\nq\x02K\x00\x85q\x03c_codecs\nencode\n"
-    b"X\x01\x00\x00\x00bX\x06\x00\x00\x00latin1\x86R\x87R(K\x01K\x01\x85cnumpy\ndtype\nX\x02\x00\x00\x00O8K\x00K\x01\x87R"
-    b"(K\x03X\x01\x00\x00\x00|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89X\x08\x00\x00\x00AAAAAAAAtbe]\x88a\x86."
-)
-
-
-@pytest.mark.parametrize("arrays", [False, True])
-def test_the_bin_of_insightface(arrays: bool, tmp_path: Path) -> None:
-    pictures = [png(i) for i in range(6)]
-    bins = [np.frombuffer(p, dtype=np.uint8) for p in pictures] if arrays else pictures
-    path = tmp_path / "lfw.bin"
-    path.write_bytes(pickle.dumps((bins, [True, False, np.True_ if arrays else True])))
-    found, pairs = read_bin(path)
-    assert (pairs.left.tolist(), pairs.right.tolist()) == ([0, 2, 4], [1, 3, 5])
-    assert pairs.same.tolist() == [True, False, True]
-    for i, encoded in enumerate(pictures):
-        assert np.array_equal(found.image(i), np.asarray(Image.open(io.BytesIO(encoded))))
-
-
-def test_a_damaged_picture_of_a_bin_cannot_be_left_out(tmp_path: Path) -> None:
-    path = tmp_path / "lfw.bin"
-    path.write_bytes(pickle.dumps(([png(0), b"no picture", png(2), png(3)], [True, False])))
-    found, _ = read_bin(path)
-    with pytest.raises(
-        CrossresError, match=r"1 of the 4 images of lfw cannot be read: its lists name every image, so none"
-    ):
-        found.pixels(8)
-
-
-def test_a_bin_that_python_2_wrote(tmp_path: Path) -> None:
-    shown = png(1)
-    raw = struct.pack("<I", len(shown)) + shown
-    # names of dtypes and pictures are byte strings there
-    array = (
-        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85U\x01btR(K\x01M"
-        + struct.pack("<H", len(shown))
-        + b"\x85cnumpy\ndtype\n(U\x02u1K\x00K\x01tR(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89T"
-        + raw
-        + b"tb"
-    )
-    path = tmp_path / "old.bin"
-    path.write_bytes(b"\x80\x02](" + array + b"T" + raw + b"e]\x88a\x86.")
-    kept = pickle.loads(path.read_bytes(), encoding="bytes")[0]
-    assert [bytes(each) for each in kept] == [shown, shown]
-    found, pairs = read_bin(path)
-    assert pairs.same.tolist() == [True]
-    assert np.array_equal(found.image(0), found.image(1))
-
-
-def test_a_bin_that_would_run_code_is_refused(tmp_path: Path) -> None:
-    class Crafted:
-        def __reduce__(self):
-            return os.mkdir, (str(tmp_path / "ran"),)
-
-    path = tmp_path / "bad.bin"
-    for content in ((Crafted(), [True]), ([b"x"], Crafted())):
-        path.write_bytes(pickle.dumps(content))
-        with pytest.raises(
-            CrossresError, match=r"not a .bin of insightface \(it refers to posix.mkdir, which is never run\)$"
-        ):
-            read_bin(path)
-    assert not (tmp_path / "ran").exists()
-    # arrays of anything but bytes: pointers that numpy would follow
-    for array in (np.array([object()], dtype=object), np.zeros(3, dtype=np.float64)):
-        path.write_bytes(pickle.dumps(([array, array], [True]), protocol=2) if array.dtype != object else POINTERS)
-        with pytest.raises(CrossresError, match=r"not a .bin of insightface \(it (holds an array|refers to)"):
-            read_bin(path)
-    path.write_bytes(b"\x80\x04garbage")
-    with pytest.raises(CrossresError, match=r"not a .bin of insightface"):
-        read_bin(path)
-    path.write_bytes(pickle.dumps(([b"x"], [True, False])))
-    with pytest.raises(CrossresError, match=r"1 images for 2 pairs, expected two for each$"):
-        read_bin(path)
-    with pytest.raises(CrossresError, match=r"No such file"):
-        read_bin(tmp_path / "none.bin")
-
-
-def test_a_few_bytes_do_not_become_gigabytes(tmp_path: Path) -> None:
-    nested: list[object] = [1] * 10
-    for _ in range(12):
-        nested = [nested] * 10
-    path = tmp_path / "bomb.bin"
-    path.write_bytes(pickle.dumps(([nested, b"x"], [True])))
-    assert path.stat().st_size < 1000
-    with pytest.raises(
-        CrossresError, match=r"not a .bin of insightface \(it holds an image as list, not as bytes\)$"
-    ):
-        read_bin(path)
 
 
 def test_a_mat_that_kills_its_reader_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,8 +16,10 @@ from PIL import Image
 import crossres
 from crossres.config.deployment import Enroll, Identify, Verify
 from crossres.core.errors import CrossresError
+from crossres.data.align import TEMPLATE, Aligner
 from crossres.deploy.enrolment import enroll, identify, verify
 from crossres.deploy.gallery import Gallery
+from crossres.deploy.photos import fitted, read_photo
 from crossres.deploy.thresholds import at_least
 from crossres.models.encoder import build_encoder
 from crossres.models.pretrained import from_pretrained, save_pretrained
@@ -91,7 +93,7 @@ def test_people_are_identified_and_strangers_are_not(gallery: str, people: Path,
     notes: list[str] = []
     probe = str(people / "probes" / "bar" / "00.png")
     document = identify(Identify(gallery=gallery, model=model, photos=[probe]), notes.append)
-    assert document["threshold"] is None
+    assert document["thresholds"] == []
     assert document["photos"][0]["name"] is None
     remedy = f"crossres enroll {gallery} --strangers FOLDER --model {model} sets one"
     assert notes == [f"no threshold is set, so similarities only; {remedy}"]
@@ -102,7 +104,7 @@ def test_people_are_identified_and_strangers_are_not(gallery: str, people: Path,
     assert notes == ["uncertain threshold: a rate of 0.25 needs at least 40 strangers, got 24"]
     photos = [str(people / "probes"), strangers]
     document = identify(Identify(gallery=gallery, model=model, photos=photos, k=2))
-    threshold = document["threshold"]["similarity"]
+    threshold = document["thresholds"][0]["similarity"]
     for photo in document["photos"]:
         first, second = photo["nearest"]
         assert first["similarity"] >= second["similarity"]
@@ -113,11 +115,80 @@ def test_people_are_identified_and_strangers_are_not(gallery: str, people: Path,
     assert np.mean([a == b for a, b in zip(nearest, np.repeat(KNOWN, 10), strict=True)]) > 0.6
 
 
+def test_a_probe_is_judged_by_the_threshold_of_its_size(
+    gallery: str, people: Path, model: str, tmp_path: Path
+) -> None:
+    notes: list[str] = []
+    strangers = str(people / "strangers")
+    options = Enroll(gallery=gallery, model=model, strangers=strangers, sizes=[12, 8], fpir=0.25)
+    document = enroll(options, notes.append)
+    assert [(each["size"], each["count"]) for each in document["thresholds"]] == [(8, 24), (12, 24)]
+    assert notes[0] == "uncertain threshold at 12 pixels: a rate of 0.25 needs at least 40 strangers, got 24"
+    small, large = (each["similarity"] for each in document["thresholds"])
+    assert small != large
+    # the gate's own view: a quarter of the strangers passes at each size, as this model shrinks them
+    recognizer = crossres.Recognizer.load(model)
+    for size, threshold in ((8, small), (12, large)):
+        photos = [read_photo(path) for path in sorted(Path(strangers).iterdir())]
+        rows = recognizer.embed([fitted(photo, size, recognizer.facts) for photo in photos])
+        matches = Gallery.load(gallery).search(rows)
+        assert sum(at_least(match[0].similarity, threshold) for match in matches) == 6
+    photos = []
+    for side in (7, 8, 11, 12, 40):
+        photos.append(str(tmp_path / f"{side:02}.png"))
+        Image.open(people / "probes" / "bar" / "00.png").resize((side, side)).save(photos[-1])
+    answers = identify(Identify(gallery=gallery, model=model, photos=photos))["photos"]
+    assert [answer["threshold"] for answer in answers] == [None, small, small, large, large]
+    assert (answers[0]["name"], answers[0]["flags"][-1]) == (None, "too small: 7 pixels, thresholds begin at 8")
+    assert answers[0]["nearest"]
+    held = Gallery.load(gallery)
+    enrolled = recognizer.embed(people / "known" / "bar" / "00.png")[0]
+    assert held.identify(enrolled, side=8) == held.search(enrolled)[0][0]
+    with pytest.raises(CrossresError, match="has no threshold at 7 pixels; calibrate it on strangers first"):
+        held.identify(np.ones(held.width), side=7)
+    # of photos without that many pixels none are left, and the gallery stays as it was
+    with pytest.raises(CrossresError, match="no photo in it that can be used as a stranger at 99 pixels"):
+        enroll(Enroll(gallery=gallery, model=model, strangers=strangers, sizes=[8, 99]))
+    assert Gallery.load(gallery).thresholds == held.thresholds
+    # one threshold for all sizes takes their place
+    assert len(enroll(Enroll(gallery=gallery, model=model, strangers=strangers))["thresholds"]) == 1
+
+
+def test_portraits_are_aligned_and_photos_without_a_face_left_out(
+    model: str, tmp_path: Path, yunet: Callable[[np.ndarray], Path]
+) -> None:
+    rng = np.random.default_rng(0)
+    path = yunet(TEMPLATE / 2 * np.exp(0.3j) + 30)
+    folder = tmp_path / "people" / "ann"
+    folder.mkdir(parents=True)
+    photos = [rng.integers(0, 255, (96, 120, 3), np.uint8) for _ in range(3)]
+    for photo in photos[:2]:
+        photo[:8, :8] = (255, 0, 0)
+    for number, photo in enumerate(photos):
+        Image.fromarray(photo).save(folder / f"{number}.png")
+    (folder / "3.png").write_bytes(b"noise")
+    options = Enroll(gallery=str(tmp_path / "g"), model=model, people=str(folder.parent), align=str(path), all=True)
+    document = enroll(options)
+    assert (document["added"], [Path(each["photo"]).name for each in document["left_out"]]) == (
+        {"ann": 2},
+        ["2.png", "3.png"],
+    )
+    assert document["left_out"][0]["why"] == "no face was detected in it"
+    aligner, recognizer = Aligner(path), crossres.Recognizer.load(model)
+    rows = recognizer.embed([face for photo in photos[:2] if (face := aligner(photo)) is not None])
+    held = Gallery.load(tmp_path / "g")
+    assert [match[0].similarity for match in held.search(rows)] == pytest.approx([1, 1], abs=1e-5)
+    unaligned = held.search(recognizer.embed(photos[0]))[0][0]
+    assert unaligned.similarity < 0.999
+    with pytest.raises(CrossresError, match="--align: aligns the photos of PEOPLE; give them, too"):
+        enroll(Enroll(gallery=str(tmp_path / "g"), model=model, align=str(path), remove=["ann"]))
+
+
 def test_an_enrolled_photo_is_identified_at_any_threshold(gallery: str, people: Path, model: str) -> None:
     """Its similarity may be 0.9999999, and a stranger that is enrolled sets the threshold above 1."""
     known = str(people / "known" / "bar")
     document = enroll(Enroll(gallery=gallery, model=model, strangers=known, fpir=0.0))
-    assert document["threshold"]["similarity"] > 1
+    assert document["thresholds"][0]["similarity"] > 1
     (photo,) = identify(Identify(gallery=gallery, model=model, photos=[f"{known}/00.png"]))["photos"]
     assert photo["name"] is None
     photos = [f"{known}/00.png", f"{known}/00.png"]
@@ -204,10 +275,10 @@ def test_a_gallery_by_the_teacher_is_searched_by_its_student(
     strangers = str(people / "strangers")
     teacher = spaces["teacher"]
     enroll(Enroll(gallery=gallery, model=teacher, people=str(people / "known"), strangers=strangers, fpir=0.5))
-    assert search("taught")["threshold"] is None
+    assert search("taught")["thresholds"] == []
     assert notes[0].startswith("the threshold was set with photos read by another model, so similarities only")
     enroll(Enroll(gallery=gallery, model=spaces["taught"], strangers=strangers, fpir=0.5))
-    assert search("taught")["threshold"] is not None
+    assert len(search("taught")["thresholds"]) == 1
     assert notes == []
     with pytest.raises(CrossresError, match="the gallery was made by teacher, and kd was not distilled from it"):
         search("kd")
@@ -266,6 +337,8 @@ def test_none_of_it_needs_torch_with_an_onnx_file(people: Path, onnx_file: Path,
         ),
         (lambda m: Verify(photos=["bad/a.png"] * 2, model=m), "bad/a.png: not an image"),
         (lambda m: Verify(photos=["known/bar"], model=m), "verify compares two photos, got 12"),
+        (lambda _: Enroll(gallery="G", sizes=[8], remove=["x"]), "that strangers are shrunk to; give --strangers"),
+        (lambda m: Enroll(gallery="G", strangers="s", sizes=[0], model=m), "--sizes: 0 is below 1"),
         (lambda m: Verify(photos=["a", "b"], model=m, threshold=float("nan")), r"lies within -1\.\.1, got nan"),
         (lambda m: Verify(photos=["a", "b"], model=m, gallery="G", threshold=1), "give one of them"),
     ],

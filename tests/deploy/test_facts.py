@@ -10,7 +10,7 @@ import pytest
 
 from crossres.core.errors import CrossresError
 from crossres.deploy.facts import Facts, facts_of, from_json
-from crossres.evaluation.statistics import Confidence
+from crossres.evaluation.statistics import Confidence, PairThreshold
 
 FACTS = Facts("classification", ("a", "b"), (8, 8), 32, "crop", "bicubic", 16)
 SURE = Confidence(95.0, 400, 0.8)
@@ -36,6 +36,9 @@ SURE = Confidence(95.0, 400, 0.8)
         {"confidence": {"accuracy": 95.0, "images": 400, "threshold": "high"}},
         {"confidence": {"accuracy": 10**4000, "images": 400, "threshold": 0.5}},
         {"confidence": [0.5]},
+        {"pairs": {"similarity": 0.5}},
+        {"pairs": {"similarity": 2, "far": 0.001, "tar": 0.5, "people": 9, "impostors": 99}},
+        {"pairs": {"similarity": 0.5, "far": 0.001, "tar": 0.5, "people": 0, "impostors": 99}},
         {"surplus": 1},
     ],
 )
@@ -71,13 +74,15 @@ def test_facts_of_a_folder_without_a_size_are_refused() -> None:
 
 
 def test_the_calibrated_confidence_travels() -> None:
-    facts = replace(FACTS, confidence=SURE)
+    same = PairThreshold(0.4, 0.001, 0.7, 80, 90_000)
+    facts = replace(FACTS, confidence=SURE, pairs=same)
     assert from_json(facts.to_json(), "it") == facts
     # a file of an earlier version says nothing
     tree = json.loads(FACTS.to_json())
-    del tree["confidence"]
-    assert from_json(json.dumps(tree), "it").confidence is None
-    info = {"lr_size": 8, "confidence": asdict(SURE)}
+    del tree["confidence"], tree["pairs"]
+    assert from_json(json.dumps(tree), "it").confidence is from_json(json.dumps(tree), "it").pairs is None
+    info = {"lr_size": 8, "confidence": asdict(SURE), "pairs": asdict(same)}
     assert facts_of(info, ("a", "b"), 16, 8).confidence == SURE
+    assert facts_of(info, ("a", "b"), 16, 8).pairs == same
     assert "confidence" not in facts_of(info, ("a", "b"), 16, 8).about
     assert facts_of({"lr_size": 8, "confidence": None}, ("a", "b"), 16, 8).confidence is None

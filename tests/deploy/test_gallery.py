@@ -215,7 +215,7 @@ def test_saving_and_loading_keeps_everything(tmp_path: Path) -> None:
     gallery.calibrate_pairs([0.9, 0.1], [True, False], 0.5)
     gallery.save(tmp_path / "people.gallery")
     again = Gallery.load(tmp_path / "people.gallery")
-    kept = ("names", "embeddings", "model", "index", "threshold", "pair_threshold", "outgrown")
+    kept = ("names", "embeddings", "model", "index", "thresholds", "pair_threshold", "outgrown")
     assert [getattr(again, key) for key in kept] == [getattr(gallery, key) for key in kept]
     again.index = gallery.index = "exact"
     assert again.search(centres, 3) == gallery.search(centres, 3)

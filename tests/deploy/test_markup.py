@@ -14,6 +14,7 @@ from crossres.deploy.gallery import Gallery
 from crossres.deploy.markup import about, classified, compared, message, searched
 from crossres.deploy.photos import read_photo
 from crossres.deploy.service import Limit, PhotoService, load_service
+from crossres.deploy.thresholds import Threshold
 
 RNG = np.random.default_rng(0)
 WRITTEN = "<img src=x onerror=alert()> {{x}}"
@@ -101,10 +102,13 @@ def test_two_photos(service: PhotoService, limit: Limit, verdict: str, note: str
 
 def test_names_are_escaped(service: PhotoService) -> None:
     assert about(service).endswith("compares photos; 1 identities in the gallery.")
-    html = searched(replace(service, strangers=Limit(-1.0, "")), noise(16, 16))
+    html = searched(replace(service, thresholds=[Threshold(-1.0, 0.1, 100, False, 1, None)]), noise(16, 16))
     assert f"<p class='verdict'>{ESCAPED}</p>" in html
     assert f"<li><span>{ESCAPED}</span>" in html
     assert WRITTEN not in html
-    nobody = searched(replace(service, strangers=Limit(1.1, "")), noise(16, 16))
+    nobody = searched(replace(service, thresholds=[Threshold(1.1, 0.1, 100, False, 1, None, 16)]), noise(16, 16))
     assert "Nobody in this gallery" in nobody
+    small = searched(replace(service, thresholds=[Threshold(-1.0, 0.1, 100, False, 1, None, 17)]), noise(16, 16))
+    assert "No verdict" in small
+    assert "Too small: 16 pixels, thresholds begin at 17." in small
     assert message("refused", WRITTEN, [WRITTEN]).count(ESCAPED) == 2

@@ -21,6 +21,7 @@ import crossres
 from crossres.deploy.gallery import Gallery, identity_of
 from crossres.deploy.photos import fitted
 from crossres.deploy.recognizer import Recognizer
+from crossres.deploy.zoo import examples, names
 from crossres.models.encoder import build_encoder
 from crossres.models.pretrained import save_pretrained
 
@@ -310,3 +311,17 @@ def test_two_faces_and_a_search(serve: Callable[..., str], opened: Callable[...,
     place.set_input_files(strangers[0])
     expect(page.locator(".verdict").last).to_have_text("Nobody in this gallery")
     assert "owned" not in page.title()
+
+
+def test_without_a_model_the_ready_ones_answer_at_a_click(
+    serve: Callable[..., str], opened: Callable[..., Page]
+) -> None:
+    page = opened(serve())
+    for name in names():
+        page.get_by_role("tab", name=name, exact=True).click()
+        expect(page.get_by_role("heading", name=name, exact=True)).to_be_visible()
+        chosen = examples(name)
+        for number in (1, 2, 0):  # it opens with the first
+            path = chosen[number]
+            page.locator(".gallery-item:visible").nth(number).click()
+            expect(page.locator(".answer:visible .verdict")).to_contain_text(f"{path.stem.replace('_', ' ')}, ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,17 @@ import pytest
 import torch
 from PIL import Image
 
-from crossres.config.deployment import Page
+from crossres.config.deployment import Page, Verify
 from crossres.core.errors import CrossresError
 from crossres.deploy.deployed import deploy
+from crossres.deploy.enrolment import verify
 from crossres.deploy.gallery import Gallery, identity_of
 from crossres.deploy.photos import fitted
 from crossres.deploy.recognizer import Recognizer
-from crossres.deploy.service import MIN_SIDE, load_service, read_upload, samples, telling
-from crossres.models.pretrained import from_pretrained
+from crossres.deploy.service import MIN_SIDE, load_service, read_upload, samples, shown, telling
+from crossres.deploy.zoo import names
+from crossres.evaluation.statistics import PairThreshold
+from crossres.models.pretrained import from_pretrained, save_pretrained
 
 RNG = np.random.default_rng(0)
 
@@ -125,9 +129,9 @@ def test_a_runs_own_teacher_and_test_images_are_found(
     into = tmp_path / "samples"
     into.mkdir()
     notes: list[str] = []
-    shown = samples(str(run), None, into, notes.append)
-    assert [path.name for path in shown[0]] == ["bar-1.png", "bar-2.png"]
-    assert [len(paths) for paths in shown] == [2, 2, 2, 2]
+    photos = samples(str(run), None, into, notes.append)
+    assert [path.name for path in photos[0]] == ["bar-1.png", "bar-2.png"]
+    assert [len(paths) for paths in photos] == [2, 2, 2, 2]
     stored = np.asarray(Image.open(drawn / "test" / "disc" / "00.png"))
     np.testing.assert_array_equal(np.asarray(Image.open(into / "disc-1.png")), stored)
     # neither is there any more
@@ -155,7 +159,7 @@ def test_two_photos_and_a_search(faces: Path, tmp_path: Path) -> None:
     assert service.pairs.passed(0.5) is False
     matches, _ = service.search(ann, 5)
     assert [match.name for match in matches] == ["Ann", "Bob"]
-    assert service.strangers.passed(matches[0].similarity) is True
+    assert service.strangers(ann).passed(matches[0].similarity) is True
     assert load_service(Page(model=str(faces), threshold=0.3, gallery=gallery)).pairs.similarity == 0.3
     bare = load_service(Page(model=str(faces)))
     assert bare.pairs.passed(1.0) is None
@@ -164,13 +168,57 @@ def test_two_photos_and_a_search(faces: Path, tmp_path: Path) -> None:
         load_service(Page(model=str(faces), teacher=str(faces)))
 
 
+def test_a_model_brings_its_threshold_of_pairs(faces: Path, tmp_path: Path) -> None:
+    own = PairThreshold(0.75, 0.001, 0.6, 80, 90_000)
+    network = from_pretrained(faces)
+    save_pretrained(network, tmp_path / "own", info={**network.info, "pairs": asdict(own)})
+    model = str(tmp_path / "own")
+    assert load_service(Page(model=model)).pairs == (0.75, own.note)
+    assert own.note == (
+        "calibrated on 80 people: it takes 0.1 % of the pairs of two people for one person, and misses 40 % of the "
+        "pairs of one"
+    )
+    assert load_service(Page(model=model, threshold=0.3)).pairs.similarity == 0.3
+    photo = tmp_path / "one.png"
+    Image.fromarray(noise(16, 16)).save(photo)
+    notes: list[str] = []
+    document = verify(Verify(photos=[str(photo), str(photo)], model=model), notes.append)
+    assert (document["threshold"], document["same"], notes) == (0.75, True, [own.note])
+    assert verify(Verify(photos=[str(photo), str(photo)], model=model, threshold=0.5))["threshold"] == 0.5
+
+
+def test_without_a_model_the_page_has_the_ready_ones(tmp_path: Path) -> None:
+    models = shown(Page(), tmp_path)
+    assert [model.title for model in models] == names()
+    for model in (model for model in models if not model.service.compares):
+        assert [path.stem for (path,) in model.first] == [
+            model.service.student.predict(path)[0].label.replace(" ", "_") for (path,) in model.first
+        ]
+        assert len(model.first) == 3
+    with pytest.raises(CrossresError, match="--samples belongs to one model; name it: crossres page MODEL --samples"):
+        shown(Page(samples="photos"), tmp_path)
+
+
 def test_a_threshold_of_another_model_does_not_count(faces: Path, student: Path, tmp_path: Path) -> None:
     gallery = enrolled(faces, {"Ann": noise(16, 16)}, tmp_path / "people.gallery")
     with pytest.raises(CrossresError, match="gallery was made by"):
         load_service(Page(model=str(student), gallery=gallery))
     service = load_service(Page(model=str(student), gallery=gallery, same_space=True))
-    assert service.pairs.similarity is service.strangers.similarity is None
-    assert "the threshold was set with photos read by another model" in service.strangers.note
+    strangers = service.strangers(noise(16, 16))
+    assert service.pairs.similarity is strangers.similarity is None
+    assert "the threshold was set with photos read by another model" in strangers.note
+
+
+def test_a_photo_below_the_smallest_size_has_no_verdict(faces: Path, tmp_path: Path) -> None:
+    path = enrolled(faces, {"Ann": noise(16, 16)}, tmp_path / "people.gallery")
+    gallery, recognizer = Gallery.load(path), Recognizer.load(faces)
+    strangers = recognizer.embed([noise(16, 16) for _ in range(8)])
+    for size in (10, 12):
+        gallery.calibrate(strangers, 0, identity_of(recognizer), size)
+    gallery.save(path)
+    service = load_service(Page(model=str(faces), gallery=path))
+    assert service.strangers(noise(9, 30)) == (None, "too small: 9 pixels, thresholds begin at 10")
+    assert service.strangers(noise(11, 30)).similarity == gallery.thresholds[0].similarity
 
 
 def test_uploads_are_refused_by_their_name_alone(tmp_path: Path) -> None:

@@ -12,8 +12,10 @@ from crossres.deploy.thresholds import (
     above,
     at_least,
     check_similarity,
+    for_side,
     pair_threshold,
     search_threshold,
+    too_small,
     usable,
 )
 
@@ -50,6 +52,15 @@ def test_impostors_that_are_lower_by_rounding_alone_are_refused_with_the_others(
     assert pair_threshold([0.9, 0.5, 0.2], [True, True, False], 0.0, None).similarity == 0.5
     with pytest.raises(CrossresError, match="more alike than all genuine ones: no pair would be accepted"):
         pair_threshold([0.9, 0.9 - 1e-7], [True, False], 0.0, None)
+
+
+def test_a_probe_has_the_threshold_of_the_largest_size_at_or_below_its_own() -> None:
+    by_size = [search_threshold([0.1 * size], 0.5, 3, None, size) for size in (8, 2, 5)]
+    held = [for_side(by_size, side) for side in (1, 2, 4, 5, 7, 8, 100)]
+    assert [each and each.size for each in held] == [None, 2, 2, 5, 5, 8, 8]
+    assert too_small(by_size, 1) == "too small: 1 pixels, thresholds begin at 2"
+    assert too_small(by_size, 2) == too_small([], 1) == ""
+    assert for_side([Threshold(0.5, 0.1, 9, True, 3, None)], 0) == Threshold(0.5, 0.1, 9, True, 3, None)
 
 
 def test_when_it_holds_and_what_is_unsure() -> None:

@@ -166,11 +166,27 @@ def test_deploy(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert Path("report.html").stat().st_size
 
 
+def write_templates(images: Path) -> None:
+    """Write lists as IJB's into the working folder: two templates of each person."""
+    people = sorted({path.stem.rpartition("_")[0] for path in images.iterdir()})
+    rows = [(f"{name}_{i:04}.png", 2 * p + i // 3, i) for p, name in enumerate(people) for i in range(1, 5)]
+    Path("ijbc_face_tid_mid.txt").write_text("".join("{} {} {}\n".format(*row) for row in rows))
+    same = "".join(f"{2 * p} {2 * p + 1} 1\n" for p in range(len(people)))
+    Path("ijbc_template_pair_label.txt").write_text(f"{same}0 3 0\n")
+    for name, whom in (("gallery_G1", people[1:]), ("probe_mixed", people)):
+        lines = [f"{2 * people.index(one) + (name == 'probe_mixed')},{people.index(one)}" for one in whom]
+        Path(f"ijbc_1N_{name}.csv").write_text("\n".join(["TEMPLATE_ID,SUBJECT_ID", *lines]))
+
+
 def test_faces(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(world / "people", "people")
     shutil.copy(world / "pairs.txt", ".")
     strong(Path("arcface.onnx"), 112, 128)
+    Path("loose_crop").mkdir()
+    for path in Path("people", "test").rglob("*.png"):
+        shutil.copy(path, "loose_crop")
+    write_templates(Path("loose_crop"))
     for words in commands(ROOT / "docs" / "faces.md"):
         call(words)
     assert Path("faces.png").stat().st_size

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from crossres import CrossresError, Encoder, EvaluateFaces, build_encoder
+from crossres.data.align import TEMPLATE, Aligner
 from crossres.data.faces import Pairs, Search
 from crossres.data.images import ArrayItems, ImageSet
 from crossres.evaluation.face_protocols import FaceTest, read_protocols
@@ -84,6 +88,60 @@ def test_of_people_with_one_image_each_nobody_is_identified(
     judged, skipped = capsys.readouterr().err.splitlines()
     assert judged == f"{options.data}: test 3 images"
     assert skipped == f"{options.data}: no person has two images; skipping identification"
+
+
+def test_ten_folds_over_both_splits_of_lfw(encoder: Encoder, tmp_path: Path) -> None:
+    """View 2 of LFW, on the parquet files: its pairs, in ten folds, show people of both splits of View 1."""
+    if not os.environ.get("CROSSRES_DATA"):
+        pytest.skip("CROSSRES_DATA is not set: it is the folder that holds lfw/")
+    folder = Path(os.environ["CROSSRES_DATA"]) / "lfw"
+    people = {
+        split: [line.split("\t") for line in (folder / f"peopleDev{split}.txt").read_text().splitlines()[1:]]
+        for split in ("Train", "Test")
+    }
+    several = [name for split in people.values() for name, count in split if int(count) > 1]
+    same = [f"{name}\t1\t2\n" for name in several[:: len(several) // 30][:30]]
+    other = [f"{people['Train'][i][0]}\t1\t{people['Test'][i][0]}\t1\n" for i in range(30)]
+    folds = ["".join(same[i : i + 3] + other[i : i + 3]) for i in range(0, 30, 3)]
+    (tmp_path / "pairs.txt").write_text("10\t3\n" + "".join(folds))
+    options = EvaluateFaces(
+        model="m", data=str(folder), split="all", pairs=str(tmp_path / "pairs.txt"), pairs_only=True
+    )
+    test = read_protocols(options, encoder)
+    assert (len(test.images), int((test.images.class_counts > 0).sum())) == (13_233, 5_749)
+    assert test.pairs is not None
+    assert np.bincount(test.pairs.fold).tolist() == [6] * 10
+    names = np.array(test.images.classes)[test.images.labels]
+    assert np.array_equal(names[test.pairs.left] == names[test.pairs.right], test.pairs.same)
+
+
+def test_of_native_images_the_gallery_is_aligned(
+    encoder: Encoder,
+    crowd: Path,
+    tmp_path: Path,
+    yunet: Callable[[np.ndarray], Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rng = np.random.default_rng(0)
+    for path in ("gallery/ann/1.png", "gallery/bob/2.png", "probes/ann/3.png", "probes/bob/4.png"):
+        pixels = rng.integers(0, 255, (96, 120, 3), np.uint8)
+        if "2" not in path:  # in which no face is detected
+            pixels[:8, :8] = (255, 0, 0)
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / path)
+    detector = str(yunet(TEMPLATE / 2 + 30))
+    options = EvaluateFaces(model="m", data=str(tmp_path), layout="folders", native=True, align=detector)
+    test, plain = read_protocols(options, encoder), read_protocols(replace(options, align=None), encoder)
+    assert [test.images.image(i).shape[:2] for i in range(4)] == [(56, 56), *[(96, 120)] * 3]
+    assert np.array_equal(test.images.image(0), Aligner(detector)(plain.images.image(0)))
+    assert test.images.fingerprint != plain.images.fingerprint
+    line = "no face was detected in 1 of 2 images, first "
+    assert capsys.readouterr().err.splitlines()[-1].startswith(line)
+    # what is shrunk is aligned before
+    whole = read_protocols(replace(options, native=False, sizes=[8]), encoder)
+    assert [whole.images.image(i).shape[0] for i in range(4)] == [56, 96, 56, 56]
+    with pytest.raises(CrossresError, match=r"^--align: of images that are small already only a gallery is al"):
+        read_protocols(replace(options, layout=None, data=str(crowd)), encoder)
 
 
 def test_options_that_the_data_leave_no_room_for(encoder: Encoder, crowd: Path) -> None:

@@ -15,6 +15,7 @@ from crossres import CrossresError, Degradation, Encoder, EvaluateFaces
 from crossres.data.degrade import degrade
 from crossres.data.faces import Search, draw_pairs, first_image_search
 from crossres.data.images import ArrayItems, ImageSet
+from crossres.data.loader import Loader
 from crossres.evaluation.face_protocols import FaceTest
 from crossres.evaluation.faces import evaluate_face_encoder, write_scores
 from crossres.evaluation.figures import draw_faces
@@ -78,6 +79,29 @@ def test_each_side_is_read_at_its_resolution() -> None:
         assert row["verification"]["threshold_best"] == pytest.approx(expected["threshold_best"], abs=1e-4)
         expected = identify(left.numpy(), right.numpy(), search, resamples=0)
         assert row["identification"]["cmc"] == expected["cmc"]
+
+
+def test_an_image_and_its_mirror_image_share_an_embedding() -> None:
+    images = people()
+    pairs = draw_pairs(images, 40, 0)
+    noisy = Degradation(noise=(0.2, 0.2))
+    for gallery in (None, encoder(16, factor=0.1)):
+        result = judge(encoder(), FaceTest(images, pairs), gallery=gallery, sizes=[4], degradation=noisy, flip=True)
+        assert result["flip"]
+        pixels = images.pixels(16).float() / 255
+        # a small image and its mirror image have one noise
+        low = next(Loader(images, hr_size=16, lr_size=4, degradation=noisy).ordered(batch_size=13)).lr
+
+        def both(judged: Encoder, seen: torch.Tensor) -> np.ndarray:
+            with torch.no_grad():
+                return (judged(seen).embedding + judged(seen.flip(3)).embedding).numpy()
+
+        expected = verify(both(gallery or encoder(), pixels), both(encoder(), low), pairs, resamples=0)
+        row = result["rows"][1]["verification"]
+        assert row["auc"] == pytest.approx(expected["auc"])
+        assert row["threshold_best"] == pytest.approx(expected["threshold_best"], abs=1e-4)
+        alone = judge(encoder(), FaceTest(images, pairs), gallery=gallery, sizes=[4], degradation=noisy)["rows"][1]
+        assert alone["verification"]["threshold_best"] != pytest.approx(row["threshold_best"], abs=1e-4)
 
 
 def test_a_teachers_gallery_takes_the_hr_side() -> None:
@@ -195,11 +219,12 @@ def test_scores_read_back_exactly(tmp_path: Path) -> None:
     images = people()
     pairs = draw_pairs(images, 10, 0)
     similarity = RNG.normal(size=len(pairs))
-    write_scores(tmp_path / "scores.csv", images, pairs, [("hr-lr", 8, similarity), ("lr-lr", 8, -similarity)])
+    test = FaceTest(images, pairs)
+    write_scores(tmp_path / "scores.csv", test, [("hr-lr", 8, similarity), ("lr-lr", 8, -similarity)])
     lines = (tmp_path / "scores.csv").read_text().splitlines()
     assert lines[0] == "left,right,same,fold,sides,size,similarity"
     fields = [line.split(",") for line in lines[1:]]
     assert [float(each[-1]) for each in fields] == [*similarity, *-similarity]
     assert [int(each[-5]) for each in fields[: len(pairs)]] == pairs.same.tolist()
     with pytest.raises(CrossresError, match=r"^cannot write .*scores\.csv"):
-        write_scores(tmp_path / "scores.csv" / "scores.csv", images, pairs, [])
+        write_scores(tmp_path / "scores.csv" / "scores.csv", test, [])

@@ -14,8 +14,10 @@ from crossres.evaluation.verification import (
     auc,
     best_threshold,
     bootstrap,
+    calibrate_pairs,
     eer,
     k_fold_accuracy,
+    k_fold_tar,
     roc,
     tar_at_far,
     verify,
@@ -28,6 +30,36 @@ def draw(seed: int, tied: bool, count: int = 60) -> tuple[np.ndarray, np.ndarray
     same[:2] = [True, False]
     scores = rng.normal(same * 1.0, 1.0)
     return (np.round(scores * 2) / 2 if tied else scores), same
+
+
+@pytest.mark.parametrize("far", [0.0, 0.01, 0.2])
+def test_the_threshold_of_pairs_is_the_lowest_that_keeps_the_rate(far: float) -> None:
+    rng = np.random.default_rng(1)
+    label = rng.integers(0, 12, 60)
+    embedding = rng.normal(size=(12, 8))[label] + 0.6 * rng.normal(size=(60, 8))
+    threshold = calibrate_pairs(embedding, label, far)
+    assert threshold is not None
+    genuine, impostors = [], []
+    for i in range(60):
+        for j in range(i):
+            a, b = embedding[i], embedding[j]
+            cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+            (genuine if label[i] == label[j] else impostors).append(cosine)
+    assert (threshold.people, threshold.impostors) == (12, len(impostors))
+    at = threshold.similarity - 1e-9
+    assert np.mean(np.array(impostors) >= at) == pytest.approx(threshold.far)
+    assert threshold.far <= far
+    assert np.mean(np.array(genuine) >= at) == pytest.approx(threshold.tar)
+    lower = max(score for score in impostors if score < at)
+    assert np.mean(np.array(impostors) >= lower) > far
+
+
+def test_no_threshold_of_pairs_where_none_can_be_known() -> None:
+    rows = np.eye(4)
+    assert calibrate_pairs(rows, [0, 0, 0, 0]) is None  # nobody else
+    assert calibrate_pairs(rows, [0, 1, 2, 3]) is None  # nobody twice
+    # the pair of one person is less alike than every other
+    assert calibrate_pairs([[1, 0], [-1, 0.0], [0, 1]], [0, 0, 1], 0.0) is None
 
 
 CASES = [(seed, tied) for seed in range(4) for tied in (False, True)]
@@ -111,6 +143,36 @@ def test_folds_are_judged_at_the_others_threshold(seed: int, tied: bool) -> None
         hits = [(s >= threshold) == bool(y) for s, y in zip(scores[inside], same[inside], strict=True)]
         assert (result["fold"], result["accuracy"]) == (name, pytest.approx(100 * np.mean(hits)))
     assert len(results) == 10
+
+
+@pytest.mark.parametrize(("seed", "tied"), CASES)
+@pytest.mark.parametrize("far", [0.0, 0.1, 0.5])
+def test_tar_over_folds_takes_the_others_threshold(seed: int, tied: bool, far: float) -> None:
+    scores, same = draw(seed, tied, 100)
+    fold = np.arange(100) % 4
+    tars, fars = [], []
+    for name in range(4):
+        inside = fold == name
+        others, truth = scores[~inside], same[~inside]
+        allowed = [t for t in [*sorted(set(others)), np.inf] if accepted(others, truth, t)[0] <= far]
+        tars.append(np.mean(scores[inside & same] >= min(allowed)))
+        fars.append(np.mean(scores[inside & ~same] >= min(allowed)))
+    (row,) = k_fold_tar(scores, same, fold, [far])
+    expected = {"tar": 100 * np.mean(tars), "std": 100 * np.std(tars), "far": 100 * np.mean(fars)}
+    assert row == pytest.approx(expected)
+    # it stands beside the one over all pairs
+    embeddings = np.stack([np.cos(scores), np.sin(scores)], 1)
+    pairs = Pairs(np.zeros(100, int), np.arange(100), same, fold)
+    point = verify(embeddings, embeddings, pairs, 0, fars=[far])["tar_at_far"][0]
+    assert set(point["folds"]) == {"tar", "std", "far"}
+    alone = Pairs(pairs.left, pairs.right, same, np.zeros(100, int))
+    assert verify(embeddings, embeddings, alone, 0, fars=[far])["tar_at_far"][0]["folds"] is None
+
+
+def test_a_fold_without_a_genuine_pair_counts_for_far_alone() -> None:
+    same = np.array([True, False, True, False, False, False])
+    rows = k_fold_tar([0.9, 0.1, 0.87, 0.2, 0.85, 0.0], same, [0, 0, 1, 1, 2, 2], [0.5])
+    assert rows == [{"tar": 100.0, "std": 0.0, "far": pytest.approx(100 / 6)}]
 
 
 def test_the_middle_one_of_the_best_thresholds_is_taken() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ import torch
 import crossres
 from crossres import CrossresError, Encoder, Faces, build_encoder, distill_faces, load, read
 from crossres.commands.main import main
+from crossres.data.splits import SPLIT_SEED, hold_out_people
+from crossres.evaluation.verification import calibrate_pairs
 
 STEPS = 3  # of an epoch: 54 images in batches of 16
 COSINE = {"cosine": {"weight": 1.0}}
@@ -63,6 +65,13 @@ def test_without_labels_it_comes_near_its_teacher(make: Any, teacher: Encoder) -
     assert "top1_last" not in result
     student = load(config.folder)
     assert (student.classes, student.embedding_dim) == ((), 48)
+    # the threshold that travels is that of all pairs of the people held out, as the deployed model reads them
+    train = read(config.data, split="train", open_set=True)
+    _, held_out = hold_out_people(train, 0.25, SPLIT_SEED)
+    rows = crossres.Recognizer.load(config.folder).embed(held_out.image(i) for i in range(len(held_out)))
+    expected = calibrate_pairs(rows, held_out.labels)
+    assert student.info["pairs"] == pytest.approx(asdict(expected), abs=0.02)
+    assert student.info["pairs"]["people"] == len(set(held_out.labels.tolist()))
     # the summary is printed for people; Python gets the document
     assert crossres.distill_faces(config, teacher=teacher, resume=True, quiet=True) == result
 

@@ -4,6 +4,7 @@ from crossres.commands.parsing import Request
 from crossres.commands.printing import note, show, show_json
 from crossres.config.deployment import Enroll
 from crossres.deploy.enrolment import enroll
+from crossres.deploy.thresholds import at_size
 
 
 def run(options: Enroll, request: Request) -> None:
@@ -16,6 +17,7 @@ def run(options: Enroll, request: Request) -> None:
         f"{document['gallery']}: {document['identities']:,} identities, {document['embeddings']:,} embeddings, "
         f"{sum(document['added'].values()):,} new"
     )
-    for name in ("threshold", "pair_threshold"):
-        if document[name]:
-            show(f"{name.replace('_', ' ')} {document[name]['similarity']:.4f}")
+    for threshold in document["thresholds"]:
+        show(f"threshold{at_size(threshold['size'])} {threshold['similarity']:.4f}")
+    if document["pair_threshold"]:
+        show(f"pair threshold {document['pair_threshold']['similarity']:.4f}")

@@ -33,7 +33,8 @@ def _show(result: dict[str, Any], fars: Sequence[float], fpirs: Sequence[float],
     console = Console(highlight=False)
     gallery = f", gallery by {result['gallery']}" if result["gallery"] else ""
     people = f" of {result['people']:,} people" if result["people"] else ""  # a list of pairs may name none
-    images = f"{result['images']:,} images{people}"
+    templates = f" in {result['templates']:,} templates" if result["templates"] else ""
+    images = f"{result['images']:,} images{people}{templates}"
     console.print(f"{result['model']} on {result['dataset']}, {images}{gallery}", markup=False)
     verified, identified = (
         [row[part] for row in result["rows"] if part in row] for part in ("verification", "identification")
@@ -54,15 +55,17 @@ def _show(result: dict[str, Any], fars: Sequence[float], fpirs: Sequence[float],
         cells += searched
         first = identified[0]
         notes.append(
-            f"{first['gallery']:,} gallery images, {first['mated_probes']:,} probes of them, "
-            f"{first['strangers']:,} of strangers"
+            f"{first['gallery']:,} gallery {'templates' if templates else 'images'}, "
+            f"{first['mated_probes']:,} probes of them, {first['strangers']:,} of strangers"
         )
         if over_images:
             notes.append("rank-k over gallery images, as TinyFace counts; over identities in --json")
     if verified and verified[0]["accuracy_chosen"] is not None:
         notes.append("accuracy at the threshold that is best on the threshold pairs")
     elif verified and verified[0]["accuracy"] is None:
-        notes.append("† at the threshold that is best on these very pairs; --threshold_pairs chooses it on others")
+        others = "; --threshold_pairs chooses it on others" if result["people"] else ""  # not of own lists
+        notes.append(f"† at the threshold that is best on these very pairs{others}")
+    notes += ["each embedding is the mean over the image and its mirror image"] if result["flip"] else []
     notes += [INTERVALS] if any("intervals" in row for row in (*verified, *identified)) else []
     notes += [UNSURE] if any("*" in cell for row in cells for cell in row) else []
     console.print("\n".join(notes))

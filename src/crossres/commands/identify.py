@@ -15,14 +15,15 @@ def run(options: Identify, request: Request) -> None:
         show_json(document)
         return
     for photo in document["photos"]:
-        show(f"{photo['photo']}: {_answer(photo, document['threshold'])}")
+        show(f"{photo['photo']}: {_answer(photo, bool(document['thresholds']))}")
 
 
-def _answer(photo: dict[str, Any], threshold: dict[str, Any] | None) -> str:
+def _answer(photo: dict[str, Any], judged: bool) -> str:
     if photo["error"]:
         return f"not read: {photo['error'].removeprefix(photo['photo'] + ': ')}"
     nearest = ", ".join(f"{match['name']} {match['similarity']:.4f}" for match in photo["nearest"])
-    if threshold is None:
-        return f"nearest: {nearest} (no threshold){marks(photo['flags'])}"
+    if photo["threshold"] is None:
+        why = "not judged" if judged else "no threshold"
+        return f"nearest: {nearest} ({why}){marks(photo['flags'])}"
     answer = "" if photo["name"] else "nobody, nearest "
-    return f"{answer}{nearest} (threshold {threshold['similarity']:.4f}){marks(photo['flags'])}"
+    return f"{answer}{nearest} (threshold {photo['threshold']:.4f}){marks(photo['flags'])}"

@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "speed": ("deployment", "Speed", "speed"),
     "predict": ("deployment", "Predict", "predict"),
     "embed": ("deployment", "Embed", "embed"),
+    "models": ("deployment", "Models", "models"),
     "page": ("deployment", "Page", "page"),
     "enroll": ("deployment", "Enroll", "enroll"),
     "identify": ("deployment", "Identify", "identify"),

@@ -27,11 +27,10 @@ def run(options: Page, request: Request) -> None:  # noqa: ARG001 every command 
             f"cannot listen at {options.host}, port {options.port}: {why}; choose another --port or --host"
         ) from None
     from crossres.deploy.page import serve
-    from crossres.deploy.service import load_service, samples
+    from crossres.deploy.service import shown
 
-    service = load_service(options, note)
     # a stop from outside deletes the uploads, too
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="crossres-page-") as folder:
-        first = samples(options.model, options.samples, Path(folder), note)
-        serve(service, first, Path(folder) / "uploads", options.host, options.port)
+        models = shown(options, Path(folder), note)
+        serve(models, Path(folder) / "uploads", options.host, options.port)

@@ -31,11 +31,37 @@ class Export(SavedModel):
 
 
 @dataclass(kw_only=True)
-class Speed(SavedModel):
+class ServedModel(SavedModel):
+    """A model that answers.
+
+    Args:
+        model: a ready model of crossres models, an ONNX file, a run's or model's folder, a Hub name.
+    """
+
+
+@dataclass(kw_only=True)
+class Models:
+    """List the ready models, or show one's card: data, licence, measured accuracy and limits.
+
+    Args:
+        name: of the model; all if left out.
+    """
+
+    command: ClassVar[str] = "crossres models"
+    positional: ClassVar[tuple[str, ...]] = ("name",)
+    returns_document: ClassVar[bool] = True
+    example: ClassVar[str] = "crossres models faces-16"
+
+    name: str | None = None
+
+
+@dataclass(kw_only=True)
+class Speed(ServedModel):
     """Measure how long a model takes an image on this machine, on one thread and on all cores.
 
     Args:
-        model: a run's folder, a model's folder, a Hub name, or an ONNX file of crossres export.
+        model: a ready model of crossres models, an ONNX file of crossres export, a run's or model's folder, or a
+            Hub name.
         batch_size: images that are run together, beside one at a time.
     """
 
@@ -47,7 +73,7 @@ class Speed(SavedModel):
 
 
 @dataclass(kw_only=True)
-class Predict(SavedModel):
+class Predict(ServedModel):
     """Say what a model sees on photos; an answer that is not to be trusted is marked with the reason.
 
     Args:
@@ -60,7 +86,7 @@ class Predict(SavedModel):
     command: ClassVar[str] = "crossres predict"
     positional: ClassVar[tuple[str, ...]] = ("model", "photos")
     returns_document: ClassVar[bool] = True
-    example: ClassVar[str] = "crossres predict small.onnx photos/ --top 3"
+    example: ClassVar[str] = "crossres predict objects-8 photos/ --top 3"
 
     photos: list[str]
     top: int = 1
@@ -69,7 +95,7 @@ class Predict(SavedModel):
 
 
 @dataclass(kw_only=True)
-class Embed(SavedModel):
+class Embed(ServedModel):
     """Write the embeddings of images in folders or parquet files as parquet files; goes on where it stopped.
 
     Args:
@@ -100,7 +126,7 @@ class Reader:
     """What reads the photos that are compared with each other or with a gallery.
 
     Args:
-        model: an ONNX file, a run's or model's folder, a Hub name.
+        model: a ready model of crossres models, an ONNX file, a run's or model's folder, a Hub name.
         same_space: trust that model and gallery are comparable, although no record says so.
         onnx_input: what an ONNX file that is not of crossres expects of its input.
         trust_code: import the code that a saved model names for its network.
@@ -122,10 +148,14 @@ class Enroll(Reader):
         gallery: file of the gallery; made if there is none.
         people: a folder of a folder of images for each identity, or of an image for each.
         flat: take the images in PEOPLE itself, not those in its folders.
+        align: ONNX file of OpenCV's YuNet, which finds the largest face in each photo of PEOPLE, to align it by five
+            points.
         all: also enrol flagged photos, whose embedding is not to be trusted.
         remove: identities to take out first.
         index: how the gallery is searched; exact if new.
         strangers: folder of photos of people who are not in the gallery, like the probes to come.
+        sizes: sides in pixels that strangers are shrunk to, for a threshold of each: a probe has that of the largest
+            size at or below its own side, and is not judged below all.
         fpir: share of strangers that may be taken for an identity.
         pairs: pairs file for the threshold of verify, LFW's text format or CSV.
         images: folder of the images that the pairs name.
@@ -139,10 +169,12 @@ class Enroll(Reader):
     gallery: str
     people: str | None = None
     flat: bool = False
+    align: str | None = None
     all: bool = False
     remove: list[str] = field(default_factory=list)
     index: Literal["exact", "hnsw", "ivf"] | None = None
     strangers: str | None = None
+    sizes: list[int] = field(default_factory=list)
     fpir: float = 0.01
     pairs: str | None = None
     images: str | None = None
@@ -175,7 +207,7 @@ class Verify(Reader):
     Args:
         photos: two image files.
         gallery: file of crossres enroll with a threshold of pairs.
-        threshold: similarity at or above which two photos show the same.
+        threshold: similarity at or above which two photos show the same; the model's own if left out.
     """
 
     command: ClassVar[str] = "crossres verify"
@@ -188,10 +220,11 @@ class Verify(Reader):
 
 
 @dataclass(kw_only=True)
-class Page(SavedModel):
+class Page(ServedModel):
     """Open a web page on this machine that asks a model about photos: drop one, or pick a sample.
 
     Args:
+        model: as in crossres predict; the ready models if left out.
         teacher: teacher to show beside the student; the one that the run's folder names if left out.
         samples: folder of photos to begin with; test images of the run's data if left out.
         gallery: file of crossres enroll, to search in; it brings its thresholds.
@@ -205,6 +238,7 @@ class Page(SavedModel):
     command: ClassVar[str] = "crossres page"
     example: ClassVar[str] = "crossres page runs/student --samples photos/"
 
+    model: str | None = None  # type: ignore[assignment]
     teacher: str | None = None
     samples: str | None = None
     gallery: str | None = None

@@ -108,6 +108,10 @@ class EvaluateFaces(Judgement):
         threshold_pairs: pairs file to choose the threshold on; of the training split (of all images where there
             are none). held-out: pairs drawn among the people whom the model's training held out.
         pairs_only: verification only: skip identification.
+        templates: list of IJB, a line for each image with its template and medium: templates are compared, each as
+            the mean over its images; pairs are then lines of two templates and 0 or 1.
+        search: two CSV files of IJB with the templates to search in and those to search for.
+        by_quality: in a template an image counts by the length of its embedding.
         gallery: another model for the HR side, such as the teacher in whose space the model was trained; or its
             stored embeddings.
         sizes: LR sides in pixels; those of the training if left out.
@@ -115,8 +119,12 @@ class EvaluateFaces(Judgement):
         split: split to judge (of a source without any the people that `distill` holds out, or the others); left out:
             test, or all of a source without any.
         onnx_input: what ONNX files expect of their input; what the model was trained with if left out.
-        layout: the data is a set in its own layout: tinyface, scface (scface-1 to -3: one distance), uccs or folders.
+        layout: the data is a set in its own layout: tinyface, survface, survface-pairs, scface (scface-1 to -3: one
+            distance), uccs or folders.
         native: the images are small already, do not shrink them; they are judged as they are.
+        align: ONNX file of OpenCV's YuNet, which finds the largest face in each image, to align it by five points
+            before it is shrunk; of native images only those of the gallery.
+        flip: average the embeddings of each image and its mirror image, on both sides; stored ones stay as they are.
         resamples: resamples of the bootstrap; 0 leaves intervals out.
         far: false accept rates that TAR is given at.
         fpir: false positive identification rates that TPIR is given at.
@@ -127,14 +135,17 @@ class EvaluateFaces(Judgement):
 
     command: ClassVar[str] = "crossres faces evaluate"
     first: ClassVar[tuple[str, ...]] = (
-        *("model", "data", "pairs", "threshold_pairs", "gallery", "sizes", "split", "native", "far", "png", "scores"),
-        *("device", "images.label_column", "onnx_input.highest", "onnx_input.colours"),
+        *("model", "data", "pairs", "threshold_pairs", "gallery", "sizes", "split", "native", "flip", "far", "png"),
+        *("scores", "device", "images.label_column", "onnx_input.highest", "onnx_input.colours"),
     )
     example: ClassVar[str] = "crossres faces evaluate runs/faces people --pairs pairs.txt --sizes 8,16"
 
     pairs: str | None = None
     threshold_pairs: str | None = None
     pairs_only: bool = False
+    templates: str | None = None
+    search: tuple[str, str] | None = None
+    by_quality: bool = False
     gallery: str | None = None
     sizes: list[int] = field(default_factory=list)
     hr_size: int | None = None
@@ -142,6 +153,8 @@ class EvaluateFaces(Judgement):
     onnx_input: OnnxInput | None = None
     layout: str | None = None
     native: bool = False
+    align: str | None = None
+    flip: bool = False
     resamples: int = 1000
     far: list[float] | None = None
     fpir: list[float] = field(default_factory=lambda: [0.01, 0.1, 0.3])

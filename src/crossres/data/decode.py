@@ -26,6 +26,8 @@ PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugi
 DEPTHS, DARK = (8, 10, 12, 14, 16), 64
 #: Values that an image's lie within where there is nothing to see, of 256.
 FLAT = 5
+#: How much finer than it needs a large photo is left by the cheap steps before the last.
+FINER = 3
 #: Grey values, 0..1, that count as black and as white.
 BLACK, WHITE = 0.02, 0.98
 
@@ -70,7 +72,7 @@ def to_rgb(image: Image.Image, limits: Limits = None) -> Image.Image:
 
 
 def fit_image(
-    image: Image.Image, size: int, fit: Fit, kernel: Kernel = "bicubic", *, reducing_gap: float | None = 3.0
+    image: Image.Image, size: int, fit: Fit, kernel: Kernel = "bicubic", *, reducing_gap: float | None = FINER
 ) -> Image.Image:
     """Bring an RGB image to ``size`` x ``size`` pixels; see `ImageSet.pixels`.
 
@@ -95,6 +97,16 @@ def fit_image(
     left, top = (width - decisive) / 2, (height - decisive) / 2
     box = (left, top, left + decisive, top + decisive) if fit == "crop" else None
     return image.resize((size, size), resample, box=box, reducing_gap=reducing_gap)
+
+
+def decode(image: Image.Image, size: int, fit: Fit, limits: Limits = None) -> Pixels:
+    """Return an image that is open, not decoded yet, as uint8 (size, size, 3); see `to_rgb` and `fit_image`.
+
+    Of a large JPEG the decoder itself makes a half, a quarter or an eighth, by its discrete cosine transform: still
+    `FINER` times finer than the result needs.
+    """
+    image.draft(None, (FINER * size, FINER * size))
+    return np.asarray(fit_image(to_rgb(image, limits), size, fit))
 
 
 def check_fit(size: int, fit: str) -> None:

@@ -1,7 +1,6 @@
-"""Face sets in the layouts they are published in: folders with a gallery and probes, and insightface's .bin."""
+"""Face sets in the layouts they are published in: folders with a gallery and probes, or with pairs."""
 
 import json
-import pickle
 import re
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -19,7 +18,7 @@ from crossres.core.errors import CrossresError, composed, needs
 from crossres.core.files import SAFE
 from crossres.data.faces import NOBODY, UNNAMED, Pairs, Search, opening, read_csv
 from crossres.data.folder import FileItems, files_below
-from crossres.data.images import EncodedItems, ImageSet, by_name
+from crossres.data.images import ImageSet, by_name
 
 #: left, top, right, bottom in pixels
 Box = tuple[float, float, float, float]
@@ -36,6 +35,8 @@ content = scipy.io.loadmat(sys.argv[1], squeeze_me=True, variable_names=sys.argv
 cells = {name: numpy.atleast_1d(content[name]).flat for name in sys.argv[2:] if name in content}
 print(json.dumps({name: [str(cell) for cell in array] for name, array in cells.items()}))
 """
+#: Layout that has pairs in place of a gallery and probes.
+SURVFACE_PAIRS = "survface-pairs"
 AS_PUBLISHED = "give the folder of the set as published"
 
 
@@ -84,15 +85,13 @@ def read_face_set(layout: str, root: str | Path) -> tuple[ImageSet, Search]:
     if not root.is_dir():
         raise CrossresError(f"there is no folder {root}")
     if layout not in LAYOUTS:
-        raise CrossresError(f"unknown layout '{layout}'; known: {', '.join(LAYOUTS)}")
+        raise CrossresError(f"unknown layout '{layout}'; known: {', '.join(LAYOUTS)}, {SURVFACE_PAIRS}")
     faces = LAYOUTS[layout](root)
     enrolled = np.array([face.enrolled for face in faces], dtype=bool)
     if not enrolled.any() or enrolled.all():
         lacking = "probe" if enrolled.any() else "gallery"
         raise CrossresError(f"{root}: no {lacking} image of {layout}; {AS_PUBLISHED}")
-    missing = [path for path in dict.fromkeys(face.path for face in faces) if not (root / path).is_file()]
-    if missing:
-        raise CrossresError(f"{root / missing[0]} is missing ({len(missing)} images of {layout} are missing)")
+    _demand_files(root, [face.path for face in faces], layout)
     people = sorted({face.person for face in faces if face.person is not None})
     number: dict[str | None, int] = {person: i for i, person in enumerate(people)}
     identity = np.array([number.get(face.person, NOBODY) for face in faces], dtype=np.int64)
@@ -109,18 +108,15 @@ def read_face_set(layout: str, root: str | Path) -> tuple[ImageSet, Search]:
     return images, Search(gallery, identity[gallery], probes, identity[probes])
 
 
+def _demand_files(root: Path, paths: Sequence[str], layout: str) -> None:
+    if missing := [path for path in dict.fromkeys(paths) if not (root / path).is_file()]:
+        raise CrossresError(f"{root / missing[0]} is missing ({len(missing)} images of {layout} are missing)")
+
+
 def _tinyface(root: Path) -> list[Face]:
     """``Testing_Set/`` with Gallery_Match, Gallery_Distractor, Probe and their two .mat lists (Cheng et al. 2018)."""
-    places = (root / "Testing_Set", root / "tinyface" / "Testing_Set")
-    test = next((folder for folder in places if folder.is_dir()), root)
-    faces: list[Face] = []
-    for folder, key, enrolled in (("Gallery_Match", "gallery", True), ("Probe", "probe", False)):
-        path = test / f"{folder.lower()}_img_ID_pairs.mat"
-        names, ids = _mat(path, f"{key}_set", f"{key}_ids")
-        if len(names) != len(ids):
-            raise CrossresError(f"{path}: {len(names)} images for {len(ids)} identities")
-        inside = (test / folder).relative_to(root)
-        faces += [Face((inside / name).as_posix(), person, enrolled) for name, person in zip(names, ids, strict=True)]
+    test = _below(root, "tinyface", "Testing_Set")
+    faces = [*_listed(root, test / "Gallery_Match", "gallery"), *_listed(root, test / "Probe", "probe")]
     distractors = test / "Gallery_Distractor"
     if not distractors.is_dir():
         raise CrossresError(f"{distractors} is missing: without its distractors TinyFace is another, easier test")
@@ -131,9 +127,64 @@ def _strangers(root: Path, folder: Path) -> list[Face]:
     return [Face(file.relative_to(root).as_posix(), None, True) for file in files_below(folder)[0]]
 
 
+def _survface(root: Path) -> list[Face]:
+    """``Face_Identification_Test_Set/`` with gallery, mated_probe, unmated_probe and two .mat lists.
+
+    An unmated probe has its person in its name, ``12_cam1_3.jpg``, or is a distractor (Cheng et al. 2018).
+    """
+    test = _below(root, "QMUL-SurvFace", "Face_Identification_Test_Set")
+    unmated = test / "unmated_probe"
+    if not unmated.is_dir():
+        raise CrossresError(f"{unmated} is missing: without its strangers QMUL-SurvFace is another, easier test")
+    faces = [*_listed(root, test / "gallery", "gallery"), *_listed(root, test / "mated_probe", "mated_probe")]
+    for file in files_below(unmated)[0]:
+        number = re.match(r"\d+(?=_)", file.name)  # the lists count people in another way
+        faces.append(Face(file.relative_to(root).as_posix(), f"unmated {number[0]}" if number else None, False))
+    return faces
+
+
+def read_survface_pairs(root: str | Path) -> tuple[ImageSet, Pairs]:
+    """Read the pairs of QMUL-SurvFace, ``Face_Verification_Test_Set/`` with two .mat lists of them, without folds.
+
+    CrossresError: a list or an image that is missing, or a list that cannot be read.
+    """
+    root = Path(root)
+    test = _below(root, "QMUL-SurvFace", "Face_Verification_Test_Set")
+    names, same = [], []
+    for kind in ("positive", "negative"):
+        path = test / f"{kind}_pairs_names.mat"
+        (listed,) = _mat(path, f"{kind}_pairs_names")
+        if len(listed) % 2 or not listed:
+            raise CrossresError(f"{path}: {len(listed)} images, expected two for each pair")
+        names += listed
+        same += [kind == "positive"] * (len(listed) // 2)
+    paths, place = np.unique(names, return_inverse=True)
+    folder = test / "verification_images"
+    _demand_files(folder, paths.tolist(), SURVFACE_PAIRS)
+    images = ImageSet(FileItems(folder, paths.tolist()), np.zeros(len(paths), int), [UNNAMED], "survface", whole=True)
+    left, right = place.reshape(-1, 2).T
+    return images, Pairs(left, right, np.array(same), np.zeros(len(same), np.int64))
+
+
+def _below(root: Path, name: str, folder: str) -> Path:
+    """Return a folder of a set that may be given whole, inside its parent, or as that folder alone."""
+    return next((place for place in (root / folder, root / name / folder) if place.is_dir()), root)
+
+
+def _listed(root: Path, folder: Path, key: str) -> list[Face]:
+    """Return the faces of a folder that a .mat list beside it names."""
+    path = folder.with_name(f"{folder.name.lower()}_img_ID_pairs.mat")
+    names, ids = _mat(path, f"{key}_set", f"{key}_ids")
+    if len(names) != len(ids):
+        raise CrossresError(f"{path}: {len(names)} images for {len(ids)} identities")
+    inside = folder.relative_to(root)
+    faces = zip(names, ids, strict=True)
+    return [Face((inside / name).as_posix(), person, key == "gallery") for name, person in faces]
+
+
 def _mat(path: Path, *entries: str) -> list[list[str]]:
     """Return the texts of some cell arrays of a MATLAB file."""
-    with needs("the MATLAB file of TinyFace", "bench"):
+    with needs(f"{path.name}, a MATLAB file,", "bench"):
         import scipy.io  # noqa: F401
     with opening(path, "a .mat file"):
         path.open("rb").close()
@@ -226,79 +277,6 @@ LAYOUTS: dict[str, Callable[[Path], list[Face]]] = {
     "tinyface": _tinyface,
     "scface": _scface,
     "uccs": _uccs,
+    "survface": _survface,
     **{f"scface-{digit}": partial(_scface, distances=[digit]) for digit in DISTANCES},
 }
-
-
-class _Kind:
-    """Stands in for numpy's dtype: bytes and booleans only, so that no pickle can make numpy follow a pointer."""
-
-    def __init__(self, name: str | bytes, *_: object) -> None:
-        name = name.decode("latin1") if isinstance(name, bytes) else name  # as Python 2 wrote it
-        if name not in ("u1", "|u1", "b1", "|b1", "?"):
-            raise pickle.UnpicklingError(f"it holds an array of {name!r}, not of bytes")
-
-    def __setstate__(self, state: object) -> None:
-        """Byte order and flags: of single bytes there are none."""
-
-
-class _Array(bytearray):
-    """Stands in for numpy's ndarray: its bytes in one row."""
-
-    def __init__(self, *_: object) -> None:
-        super().__init__()
-
-    def __setstate__(self, state: Any) -> None:
-        _, _, kind, _, raw = state
-        self[:] = _raw(kind, raw)
-
-
-def _raw(kind: object, raw: object) -> bytes:
-    """Return the bytes of an array; UnpicklingError if it has none."""
-    if not isinstance(kind, _Kind) or not isinstance(raw, (bytes, bytearray)):
-        raise pickle.UnpicklingError("it holds an array of an unknown kind or without bytes")
-    return bytes(raw)
-
-
-class _Plain(pickle.Unpickler):
-    """Reads lists, bytes, numbers and arrays of bytes; anything else that a pickle names is refused, not run."""
-
-    OWN: ClassVar[dict[str, Any]] = {
-        "numpy.ndarray": _Array,
-        "numpy.dtype": _Kind,
-        "numpy.core.multiarray._reconstruct": _Array,
-        "numpy.core.multiarray.scalar": lambda kind, raw: _raw(kind, raw)[0],
-        "numpy.core.numeric._frombuffer": lambda raw, kind, *_: _raw(kind, raw),
-        "_codecs.encode": lambda text, *_: text.encode("latin1"),  # how protocol 2 writes bytes
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        name = f"{module.replace('numpy._core.', 'numpy.core.')}.{name}"
-        if name not in self.OWN:
-            raise pickle.UnpicklingError(f"it refers to {name}, which is never run")
-        return self.OWN[name]
-
-
-def read_bin(path: str | Path) -> tuple[ImageSet, Pairs]:
-    """Read insightface's ``.bin``: encoded images, two a pair, and whether each pair is genuine; ten folds in order.
-
-    The file is a pickle. Only lists, bytes, booleans and arrays are read; a file that names anything else is refused
-    before it can run.
-
-    Raises:
-        CrossresError: no such file, no such pickle, or counts that do not fit.
-    """
-    path = Path(path)
-    with opening(path, "a .bin of insightface"), path.open("rb") as file:
-        pictures, same = _Plain(file, encoding="bytes").load()
-        for picture in pictures:  # a few bytes of nested lists may stand for gigabytes
-            if not isinstance(picture, (bytes, bytearray)):
-                raise pickle.UnpicklingError(f"it holds an image as {type(picture).__name__}, not as bytes")
-        pictures, truth = [bytes(picture) for picture in pictures], np.asarray([bool(one) for one in same])
-    if len(pictures) != 2 * len(truth) or not len(truth):
-        raise CrossresError(f"{path}: {len(pictures)} images for {len(truth)} pairs, expected two for each")
-    labels = np.zeros(len(pictures), dtype=np.int64)
-    images = ImageSet(EncodedItems(pictures, path.name), labels, [UNNAMED], path.stem, whole=True)
-    left = np.arange(len(truth), dtype=np.int64) * 2
-    fold = np.arange(len(truth), dtype=np.int64) * min(10, len(truth)) // len(truth)
-    return images, Pairs(left, left + 1, truth, fold)

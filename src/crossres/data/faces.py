@@ -191,21 +191,7 @@ def read_pairs(path: str | Path, images: ImageSet) -> Pairs:
     rows = _csv_pairs(path) if path.suffix.lower() == ".csv" else _lfw_pairs(path)
     if not rows:
         raise CrossresError(f"{path}: holds no pair")
-    position = by_name([images.path(i) for i in range(len(images))])
-
-    def place(named: str, line: int) -> int:
-        name = composed(named)
-        # of a name such as john.2 the last part is not an ending
-        whole = PurePosixPath(name)
-        short = str(whole.with_suffix("")) if whole.suffix.lower() in IMAGE_SUFFIXES else name
-        # where a folder is named it counts: another person's image may have the same file name
-        at = position.get(name, position.get(short))
-        if at is None:
-            raise CrossresError(f"{path}, line {line}: there is no image '{name}' among {len(images)}")
-        if at < 0:
-            raise CrossresError(f"{path}, line {line}: several images are named '{name}'; give its whole path")
-        return at
-
+    place = finder(path, images)
     places = np.array([[place(name, row.line) for name in row.names] for row in rows], dtype=np.int64)
     same = np.array([row.same for row in rows], dtype=bool)
     fold = np.array([row.fold for row in rows], dtype=np.int64)
@@ -225,6 +211,29 @@ def read_pairs(path: str | Path, images: ImageSet) -> Pairs:
             names = " and ".join(f"'{name}'" for name in row.names)
             raise CrossresError(f"{path}: line {row.line} calls {names} {here}, line {other.line} {there}")
     return Pairs(places[:, 0], places[:, 1], same, fold)
+
+
+def finder(path: Path, images: ImageSet) -> Callable[[str, int], int]:
+    """Return what finds an image by the name that a list gives it in a line; an ending may be left out.
+
+    It raises CrossresError for a name that no image or several images have, by the line.
+    """
+    position = by_name([images.path(i) for i in range(len(images))])
+
+    def place(named: str, line: int) -> int:
+        name = composed(named)
+        # of a name such as john.2 the last part is not an ending
+        whole = PurePosixPath(name)
+        short = str(whole.with_suffix("")) if whole.suffix.lower() in IMAGE_SUFFIXES else name
+        # where a folder is named it counts: another person's image may have the same file name
+        at = position.get(name, position.get(short))
+        if at is None:
+            raise CrossresError(f"{path}, line {line}: there is no image '{name}' among {len(images)}")
+        if at < 0:
+            raise CrossresError(f"{path}, line {line}: several images are named '{name}'; give its whole path")
+        return at
+
+    return place
 
 
 @contextmanager

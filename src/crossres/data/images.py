@@ -20,7 +20,7 @@ from PIL import Image
 from crossres.core.cores import usable_cores
 from crossres.core.errors import CrossresError, composed, nearest
 from crossres.core.types import Int64s, Pixels, Texts
-from crossres.data.decode import FORMATS, Fit, Limits, check_fit, fit_image, reason, to_rgb
+from crossres.data.decode import FORMATS, Fit, Limits, check_fit, decode, reason, to_rgb
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -163,7 +163,8 @@ class ImageSet:
         import torch
 
         check_fit(size, fit)
-        return torch.from_numpy(np.array(fit_image(self._load(i), size, fit)).transpose(2, 0, 1).copy())
+        pixels = self._load(i, lambda image: decode(image, size, fit, self.range))
+        return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
 
     def pixels(self, size: int, fit: Fit = "crop") -> Tensor:
         """Decode all images to uint8 (N, 3, size, size).
@@ -187,12 +188,12 @@ class ImageSet:
             return torch.from_numpy(items.array[self._rows].transpose(0, 3, 1, 2).copy())
         out = np.empty((len(self), 3, size, size), dtype=np.uint8)
 
-        def decode(i: int) -> Any:
-            image = self._load(i)
-            out[i] = np.asarray(fit_image(image, size, fit)).transpose(2, 0, 1)
-            return image.size
+        def work(i: int) -> Any:
+            sides, pixels = self._load(i, lambda image: (image.size, decode(image, size, fit, self.range)))
+            out[i] = pixels.transpose(2, 0, 1)
+            return sides
 
-        self._sides = np.array(self._each(decode)).reshape(-1, 2)
+        self._sides = np.array(self._each(work)).reshape(-1, 2)
         return torch.from_numpy(out)
 
     def sides(self) -> Int64s:

@@ -4,7 +4,7 @@
 ``--json``; ``note`` is called with each line that a user should read beside it.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,16 @@ import numpy as np
 from crossres.config.deployment import Enroll, Identify, Reader, Verify
 from crossres.core.errors import CrossresError
 from crossres.core.types import Bools, Float32s
+from crossres.data.align import Aligner
 from crossres.data.faces import read_pairs
 from crossres.data.folder import IMAGE_SUFFIXES, folders_in, is_own, read_loose
 from crossres.data.images import ImageSet
 from crossres.data.splits import SPLIT_WORDS
 from crossres.deploy.gallery import Gallery, cosine, identity_of
 from crossres.deploy.gallery_file import is_name, locked
-from crossres.deploy.photos import no_image, photos_below
+from crossres.deploy.photos import Source, fitted, no_image, photos_below, read_photo
 from crossres.deploy.recognizer import Recognizer
-from crossres.deploy.thresholds import Threshold, at_least, check_similarity, usable
+from crossres.deploy.thresholds import Threshold, at_least, at_size, check_similarity, for_side, too_small, usable
 
 Note = Callable[[str], None]
 
@@ -38,13 +39,64 @@ class PhotoReader:
         self.same_space, self.flagged_too = options.same_space, flagged_too
         self.left_out: list[dict[str, str]] = []
 
-    def embeddings(self, photos: Iterable[Path]) -> list[Float32s | None]:
-        """Return each photo's embedding, (d,); None for one that is left out."""
+    def embeddings(self, photos: Iterable[Source], names: Sequence[str] = ()) -> list[Float32s | None]:
+        """Return each photo's embedding, (d,); None for one that is left out, by its path or its name."""
         rows = []
-        for answer in self.recognizer.stream(photos):
+        for number, answer in enumerate(self.recognizer.stream(photos)):
             if left_out := answer.error is not None or (bool(answer.photo_flags) and not self.flagged_too):
-                self.left_out.append({"photo": answer.name, "why": answer.reason})
+                name = names[number] if names else answer.name
+                self.left_out.append({"photo": name, "why": answer.reason})
             rows.append(None if left_out else answer.embedding)
+        return rows
+
+    def portraits(self, photos: Sequence[Path], aligner: Aligner | None) -> list[Float32s | None]:
+        """Return the embedding (d,) of each photo or, with an aligner, of the face in it; None for one left out."""
+        if aligner is None:
+            return self.embeddings(photos)
+        names: list[str] = []
+
+        def faces() -> Iterator[Source]:
+            for path in photos:
+                face, why = None, "no face was detected in it"
+                try:
+                    face = aligner(read_photo(path, limits=self.recognizer.facts.range))
+                except CrossresError as error:
+                    why = str(error).removeprefix(f"{path}: ")
+                if face is None:
+                    self.left_out.append({"photo": str(path), "why": why})
+                else:
+                    names.append(str(path))
+                    yield face
+
+        rows = self.embeddings(faces(), names)
+        by_name = dict(zip(names, rows, strict=True))
+        return [by_name.get(str(path)) for path in photos]
+
+    def strangers(self, folder: Path, sizes: Sequence[int]) -> dict[int, Float32s]:
+        """Return the embeddings (S, d) of strangers shrunk to each size in pixels, or as they are, as size 0.
+
+        A photo is shrunk as the model does it, to those sizes that it has. CrossresError where none can be used.
+        """
+        facts, paths = self.recognizer.facts, photos_below(folder)
+        small: dict[int, dict[str, Source]] = {size: {} for size in sizes or [0]}
+        for path in paths:
+            if not sizes:
+                small[0][str(path)] = path
+                continue
+            try:
+                photo = read_photo(path, limits=facts.range)
+            except CrossresError as error:
+                self.left_out.append({"photo": str(path), "why": str(error).removeprefix(f"{path}: ")})
+                continue
+            for size in sizes:
+                if facts.side_of(photo) >= size:
+                    small[size][f"{path}{at_size(size)}"] = fitted(photo, size, facts)
+        rows = {}
+        for size, photos in small.items():
+            usable = [row for row in self.embeddings(photos.values(), list(photos)) if row is not None]
+            if not usable:
+                raise CrossresError(f"{folder}: no photo in it that can be used as a stranger{at_size(size)}")
+            rows[size] = np.stack(usable)
         return rows
 
     def pairs(self, path: str, folder: Path) -> tuple[list[float], Bools]:
@@ -102,7 +154,8 @@ def enroll(options: Enroll, note: Note = lambda _: None) -> dict[str, Any]:
 
     Returns:
         gallery (its path), identities, embeddings, added (new embeddings by name), removed, left_out (photo and why),
-        threshold and pair_threshold (as `crossres.deploy.thresholds.Threshold`, or None), outgrown.
+        thresholds of a search and pair_threshold (as `crossres.deploy.thresholds.Threshold`; None without one),
+        outgrown.
 
     Raises:
         CrossresError: nothing to do, or nothing that can be done; the gallery is then as it was.
@@ -111,13 +164,11 @@ def enroll(options: Enroll, note: Note = lambda _: None) -> dict[str, Any]:
     path = Path(options.gallery)
     _opened(path, reader)
     people = people_in(Path(options.people), flat=options.flat) if options.people else []
-    unknown = photos_below(Path(options.strangers)) if options.strangers else []
-    rows = reader.embeddings(photo for _, photo in people) if reader else []
-    strangers = [row for row in reader.embeddings(unknown) if row is not None] if reader else []
+    aligner = Aligner(options.align) if options.align else None
+    rows = reader.portraits([photo for _, photo in people], aligner) if reader else []
+    strangers = reader.strangers(Path(options.strangers), options.sizes) if reader and options.strangers else {}
     pairs = reader.pairs(options.pairs, Path(options.images)) if reader and options.pairs and options.images else None
     left_out = reader.left_out if reader else []
-    if options.strangers and not strangers:
-        raise CrossresError(f"{options.strangers}: no photo in it that can be used as a stranger")
     if people and all(row is None for row in rows):
         first = left_out[0]["why"]
         raise CrossresError(f"{options.people}: none of {len(rows)} photos can be used; the first: {first}")
@@ -133,8 +184,9 @@ def enroll(options: Enroll, note: Note = lambda _: None) -> dict[str, Any]:
             if row is not None:
                 added[name] = added.get(name, 0) + gallery.add(name, row)
         model = reader.identity if reader else None
-        if strangers:
-            notes.append(gallery.calibrate(np.stack(strangers), options.fpir, model).unsure_note())
+        gallery.thresholds = [] if strangers else gallery.thresholds
+        for size, those in strangers.items():
+            notes.append(gallery.calibrate(those, options.fpir, model, size).unsure_note())
         if pairs:
             notes.append(gallery.calibrate_pairs(*pairs, options.far, model).unsure_note())
         gallery.save(path)
@@ -147,7 +199,7 @@ def enroll(options: Enroll, note: Note = lambda _: None) -> dict[str, Any]:
         "added": added,
         "removed": options.remove,
         "left_out": left_out,
-        "threshold": gallery.threshold and asdict(gallery.threshold),
+        "thresholds": [asdict(threshold) for threshold in gallery.thresholds],
         "pair_threshold": gallery.pair_threshold and asdict(gallery.pair_threshold),
         "outgrown": gallery.outgrown,
     }
@@ -158,6 +210,12 @@ def _reads(options: Enroll) -> bool:
     reads = bool(options.people or options.strangers or options.pairs)
     if not (reads or options.remove or options.index):
         raise CrossresError("nothing to do; give PEOPLE, --remove, --strangers, --pairs or --index")
+    if options.align and not options.people:
+        raise CrossresError("--align: aligns the photos of PEOPLE; give them, too")
+    if options.sizes and not options.strangers:
+        raise CrossresError("--sizes: sides that strangers are shrunk to; give --strangers, too")
+    if options.sizes and min(options.sizes) < 1:
+        raise CrossresError(f"--sizes: {min(options.sizes)} is below 1")
     if bool(options.pairs) != bool(options.images):
         raise CrossresError("--pairs and --images belong together: a list, and the folder of its images")
     for name, rate in (("fpir", options.fpir), ("far", options.far)):
@@ -179,9 +237,9 @@ def identify(options: Identify, note: Note = lambda _: None) -> dict[str, Any]:
     """Find who of a gallery is on photos; note that no threshold holds, or that it is outgrown.
 
     Returns:
-        gallery (its path), threshold (a `crossres.deploy.thresholds.Threshold` as a dict; None where none holds),
-        outgrown, and photos: of each its path as photo, name (None: not in it, or no threshold), nearest (name and
-        similarity of each), flags and error.
+        gallery (its path), thresholds (each a `crossres.deploy.thresholds.Threshold` as a dict; none where none
+        hold), outgrown, and photos: of each its path as photo, name (None: not in it, or no threshold), threshold
+        (its similarity, by the photo's size), nearest (name and similarity of each), flags and error.
 
     Raises:
         CrossresError: a gallery, model or folder that cannot be read, or none of the photos can be.
@@ -195,26 +253,32 @@ def identify(options: Identify, note: Note = lambda _: None) -> dict[str, Any]:
     if not rows:
         raise CrossresError(f"none of {len(answers)} photos could be read; the first: {answers[0].reason}")
     results = iter(gallery.search(np.stack(rows), options.k))
-    threshold, why = reader.usable(gallery.threshold, f"{options.gallery} --strangers FOLDER")
+    first = next(iter(gallery.thresholds), None)
+    held, why = reader.usable(first, f"{options.gallery} --strangers FOLDER")
+    thresholds = gallery.thresholds if held else []
     photos = []
     for answer in answers:
         matches = next(results) if answer.embedding is not None else []
-        known = bool(matches) and threshold is not None and at_least(matches[0].similarity, threshold.similarity)
-        name = matches[0].name if known else None
-        row = {"photo": answer.name, "name": name, "nearest": [asdict(match) for match in matches]}
-        photos.append({**row, "flags": list(answer.photo_flags), "error": answer.error})
+        threshold = for_side(thresholds, answer.side) if matches else None
+        known = threshold is not None and at_least(matches[0].similarity, threshold.similarity)
+        row: dict[str, Any] = {"photo": answer.name, "name": matches[0].name if known else None}
+        row |= {"threshold": threshold and threshold.similarity, "nearest": [asdict(match) for match in matches]}
+        small = too_small(thresholds, answer.side) if matches else ""
+        photos.append({**row, "flags": [*answer.photo_flags, *filter(None, [small])], "error": answer.error})
     for line in filter(None, [why, gallery.outgrown_note]):
         note(line)
     return {
         "gallery": options.gallery,
-        "threshold": threshold and asdict(threshold),
+        "thresholds": [asdict(threshold) for threshold in thresholds],
         "outgrown": gallery.outgrown,
         "photos": photos,
     }
 
 
 def verify(options: Verify, note: Note = lambda _: None) -> dict[str, Any]:
-    """Decide whether two photos show the same; note that no threshold is given or holds.
+    """Decide whether two photos show the same; note what the threshold does, or that none is given or holds.
+
+    The threshold is the given one, a gallery's, or the model's own.
 
     Returns:
         photos (photo and flags of each), similarity, threshold (a similarity, or None) and same (None without one).
@@ -232,6 +296,8 @@ def verify(options: Verify, note: Note = lambda _: None) -> dict[str, Any]:
         pairs = reader.gallery(options.gallery).pair_threshold
         held, why = reader.usable(pairs, f"{options.gallery} --pairs FILE --images FOLDER")
         threshold = held.similarity if held else None
+    elif threshold is None and (own := reader.recognizer.facts.pairs):
+        threshold, why = own.similarity, own.note
     elif threshold is None:
         remedy = "--gallery with one (crossres enroll GALLERY --pairs FILE --images FOLDER sets it)"
         why = f"no threshold, so no verdict; give --threshold, or {remedy}"

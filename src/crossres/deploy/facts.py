@@ -9,7 +9,7 @@ from crossres.core.errors import CrossresError
 from crossres.core.types import Pixels
 from crossres.data.decode import Fit
 from crossres.data.degradation import Kernel
-from crossres.evaluation.statistics import Confidence
+from crossres.evaluation.statistics import Confidence, PairThreshold
 
 #: Characters of a JSON text in a file that may come from anybody.
 MAX_TEXT = 16 * 2**20
@@ -33,6 +33,7 @@ class Facts:
         seen: of the training images at low resolution: ``contrast``, below which one in a thousand of them lies, and
             ``clipped``, a share of black and white that one in a thousand exceeds.
         confidence: which answers are sure, calibrated on validation images; None where that was not done.
+        pairs: which similarity shows one person, calibrated on people held out; None where that was not done.
         about: all else that is known: degradation, versions, measured results, precision.
     """
 
@@ -46,6 +47,7 @@ class Facts:
     range: tuple[float, float] | None = None
     seen: Mapping[str, float] = field(default_factory=dict)
     confidence: Confidence | None = None
+    pairs: PairThreshold | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -91,15 +93,16 @@ def from_json(text: str, where: str) -> Facts:
     try:
         tree = json.loads(text if len(text) <= MAX_TEXT else "")
         low, high = tree["lr_size"]
-        own = {"lr_size": (low, high), "classes": tuple(tree["classes"]), "confidence": _confidence(tree)}
+        own = {"lr_size": (low, high), "classes": tuple(tree["classes"]), **_calibrated(tree)}
         return Facts(**{**tree, **own})
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise CrossresError(f"{where}: its metadata is damaged; export the model again") from None
 
 
-def _confidence(tree: Mapping[str, Any]) -> Confidence | None:
-    """Return what a tree says of it; an earlier version's says nothing."""
-    return None if tree.get("confidence") is None else Confidence(**tree["confidence"])
+def _calibrated(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a tree says of confidence and pairs; an earlier version's says nothing."""
+    kinds = {"confidence": Confidence, "pairs": PairThreshold}
+    return {name: None if tree.get(name) is None else kind(**tree[name]) for name, kind in kinds.items()}
 
 
 def facts_of(info: Mapping[str, Any], classes: tuple[str, ...], embedding_dim: int, input_size: int | None) -> Facts:
@@ -110,7 +113,7 @@ def facts_of(info: Mapping[str, Any], classes: tuple[str, ...], embedding_dim: i
     trained = info.get("lr_size") or input_size
     if trained is None:
         raise CrossresError("the model does not say its lr_size; save it with info={'lr_size': ...}")
-    own = ("task", "seen", "confidence", "lr_size", "hr_size", "fit", "range")
+    own = ("task", "seen", "confidence", "pairs", "lr_size", "hr_size", "fit", "range")
     try:
         low, high = (trained, trained) if isinstance(trained, int) else trained
         return Facts(
@@ -123,9 +126,9 @@ def facts_of(info: Mapping[str, Any], classes: tuple[str, ...], embedding_dim: i
             embedding_dim=embedding_dim,
             range=info.get("range"),
             seen=info.get("seen") or {},
-            confidence=_confidence(info),
+            **_calibrated(info),
             about={key: value for key, value in info.items() if key not in own},
         )
     except (TypeError, ValueError, AttributeError):
-        facts = "lr_size, hr_size, degradation, fit, seen, confidence or class names"
+        facts = "lr_size, hr_size, degradation, fit, seen, confidence, pairs or class names"
         raise CrossresError(f"the model's config.json has broken {facts}; save it again") from None

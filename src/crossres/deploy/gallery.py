@@ -16,7 +16,15 @@ from crossres.core.types import Float32s
 from crossres.deploy import gallery_file
 from crossres.deploy.gallery_file import MAX_NAME, is_name
 from crossres.deploy.recognizer import Recognizer
-from crossres.deploy.thresholds import TOLERANCE, Threshold, at_least, pair_threshold, search_threshold
+from crossres.deploy.thresholds import (
+    TOLERANCE,
+    Threshold,
+    at_least,
+    at_size,
+    for_side,
+    pair_threshold,
+    search_threshold,
+)
 from crossres.evaluation.identification import unit_rows
 
 FORMAT = "crossres gallery 1"
@@ -119,7 +127,7 @@ class Gallery:
         width: of the embeddings.
         model: that makes them; None where they are given without one.
         index: exact; hnsw or ivf for millions. It is built by the first search and kept in memory, not in the file.
-        threshold: of a search; `calibrate` sets it.
+        thresholds: of a search, one or by rising size of the probe; `calibrate` sets them.
         pair_threshold: of a pair; `calibrate_pairs` sets it.
     """
 
@@ -127,7 +135,7 @@ class Gallery:
         self.width = width
         self.model = model
         self.index = index
-        self.threshold: Threshold | None = None
+        self.thresholds: list[Threshold] = []
         self.pair_threshold: Threshold | None = None
         self._rows: dict[str, Float32s] = {}
         # its kind, the index and whose each of its rows is
@@ -154,7 +162,7 @@ class Gallery:
     @property
     def outgrown_note(self) -> str:
         """A line for the user where it is outgrown; else nothing."""
-        return self.threshold.outgrown_note(len(self)) if self.threshold else ""
+        return next(filter(None, (each.outgrown_note(len(self)) for each in self.thresholds)), "")
 
     def demand_shared(self, model: ModelIdentity, width: int, *, same_space: bool = False) -> None:
         """Refuse a model whose embeddings cannot be compared with those of this gallery.
@@ -247,14 +255,17 @@ class Gallery:
             left, fetch = np.array(short, np.int64), 4 * fetch
         return matches
 
-    def identify(self, probe: npt.ArrayLike) -> Match | None:
-        """Return who one probe (d,) is, None if not in this gallery; CrossresError where no threshold is set."""
-        if self.threshold is None:
-            raise CrossresError("the gallery has no threshold; calibrate it on strangers first")
+    def identify(self, probe: npt.ArrayLike, side: int = 0) -> Match | None:
+        """Return who a probe (d,) is, None if not in this gallery; CrossresError without a threshold at its side."""
+        threshold = for_side(self.thresholds, side)
+        if threshold is None:
+            raise CrossresError(f"the gallery has no threshold{at_size(side)}; calibrate it on strangers first")
         best = self.search(probe)[0]
-        return best[0] if best and at_least(best[0].similarity, self.threshold.similarity) else None
+        return best[0] if best and at_least(best[0].similarity, threshold.similarity) else None
 
-    def calibrate(self, strangers: npt.ArrayLike, fpir: float, model: ModelIdentity | None = None) -> Threshold:
+    def calibrate(
+        self, strangers: npt.ArrayLike, fpir: float, model: ModelIdentity | None = None, size: int = 0
+    ) -> Threshold:
         """Set the lowest threshold at which no more than a share of strangers matches anybody.
 
         It is that of `crossres.evaluation.identification.open_set`, and two `TOLERANCE` higher. It depends on who is
@@ -264,13 +275,16 @@ class Gallery:
             strangers: (S, d), of nobody in the gallery.
             fpir: false positive identification rate, 0..1.
             model: of the strangers and of the probes to come.
+            size: side in pixels of the smallest probes that it is for, beside thresholds of other sizes; 0: of all.
 
         Raises:
             CrossresError: a rate outside 0..1, no strangers, or what `search` raises.
         """
         best = [matches[0].similarity if matches else -1.0 for matches in self.search(strangers)]
-        self.threshold = search_threshold(best, fpir, len(self), model.digest if model else None)
-        return self.threshold
+        threshold = search_threshold(best, fpir, len(self), model.digest if model else None, size)
+        others = [each for each in self.thresholds if size and each.size not in (0, size)]  # that of any is alone
+        self.thresholds = sorted([*others, threshold], key=lambda each: each.size)
+        return threshold
 
     def calibrate_pairs(
         self, similarities: npt.ArrayLike, same: npt.ArrayLike, far: float, model: ModelIdentity | None = None
@@ -295,7 +309,7 @@ class Gallery:
             "format": FORMAT,
             "index": self.index,
             "model": self.model and asdict(self.model),
-            "threshold": self.threshold and asdict(self.threshold),
+            "thresholds": [asdict(threshold) for threshold in self.thresholds],
             "pair_threshold": self.pair_threshold and asdict(self.pair_threshold),
         }
         counts = np.array([len(rows) for rows in self._rows.values()], np.int64)
@@ -315,8 +329,9 @@ class Gallery:
             gallery = cls(rows.shape[1], index=cast(Kind, facts["index"]))
             if facts["model"] is not None:
                 gallery.model = ModelIdentity(facts["model"]["name"], tuple(facts["model"]["spaces"]))
-            for name in ("threshold", "pair_threshold"):
-                setattr(gallery, name, None if facts[name] is None else Threshold(**facts[name]))
+            listed = facts["thresholds"] if "thresholds" in facts else [facts["threshold"]]  # of an earlier version
+            gallery.thresholds = [Threshold(**each) for each in listed if each]
+            gallery.pair_threshold = facts["pair_threshold"] and Threshold(**facts["pair_threshold"])
         except (ValueError, TypeError, KeyError, OverflowError):
             raise CrossresError(f"{path}: its metadata is damaged, or of another version than {FORMAT!r}") from None
         ends = np.cumsum(counts).tolist()

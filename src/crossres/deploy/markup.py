@@ -76,9 +76,9 @@ def compared(service: PhotoService, first: Pixels, second: Pixels) -> str:
 def searched(service: PhotoService, photo: Pixels) -> str:
     """Show who of the gallery is most like a photo, uint8 (H, W, 3)."""
     matches, answer = service.search(photo, LISTED)
-    best, flags = matches[0], answer.photo_flags
+    best, flags, limit = matches[0], answer.photo_flags, service.strangers(photo)
     verdicts = {True: best.name, False: "Nobody in this gallery", None: "No verdict"}
-    verdict = _verdict(verdicts[service.strangers.passed(best.similarity)], best.similarity, service.strangers, flags)
+    verdict = _verdict(verdicts[limit.passed(best.similarity)], best.similarity, limit, flags)
     rows = [(match.name, max(0.0, match.similarity), f"{match.similarity:.4f}") for match in matches]
     picture = _picture(service.read(photo), "The photo as the student reads it")
     lists = block(picture, _list("Most alike", "by similarity", rows), kind="lists")

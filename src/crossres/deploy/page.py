@@ -14,7 +14,7 @@ from crossres.core.errors import CrossresError
 from crossres.core.types import Pixels
 from crossres.deploy.markup import about, block, classified, compared, message, note, searched
 from crossres.deploy.photos import MAX_BYTES
-from crossres.deploy.service import MIN_SIDE, PhotoService, read_upload, telling
+from crossres.deploy.service import MIN_SIDE, Shown, read_upload, telling
 
 #: Seconds between two looks for old uploads, and how old they become.
 SWEEP, OLD = 600, 3600
@@ -28,10 +28,10 @@ Upload = dict[str, Any] | Path | None
 AT_ONCE = 2
 
 
-def serve(service: PhotoService, first: Sequence[Sequence[Path]], uploads: Path, host: str, port: int) -> None:
+def serve(models: Sequence[Shown], uploads: Path, host: str, port: int) -> None:
     """Serve the page until the process is interrupted, at a host's address and port.
 
-    It begins with the ``first`` photos, class by class; ``uploads`` is a new folder, for what is uploaded.
+    ``uploads`` is a new folder, for what is uploaded.
     """
     # gradio calls its own address, which no proxy can reach
     os.environ |= {"GRADIO_TEMP_DIR": str(uploads), "GRADIO_ANALYTICS_MAX_EVENTS": "100", "no_proxy": "*"}
@@ -42,7 +42,7 @@ def serve(service: PhotoService, first: Sequence[Sequence[Path]], uploads: Path,
 
     # a request to the API may name an address in the place of a file
     gradio.processing_utils.async_ssrf_protected_download = refuse
-    page = Layout(service, uploads).page(first).queue(status_update_rate=STATUS, max_size=None)
+    page = page_of(models, uploads).queue(status_update_rate=STATUS, max_size=None)
     font = [gradio.themes.Font("system-ui"), gradio.themes.Font("sans-serif")]
     page.launch(
         server_name=host,
@@ -69,22 +69,35 @@ def serve(service: PhotoService, first: Sequence[Sequence[Path]], uploads: Path,
         page.close(verbose=False)
 
 
+def page_of(models: Sequence[Shown], uploads: Path) -> Any:
+    """Return the ``gradio.Blocks`` of some models, a tab each where there are several."""
+    import gradio
+
+    title = models[0].title if len(models) == 1 else "ready models"
+    page = gradio.Blocks(title=f"crossres: {title}", analytics_enabled=False, delete_cache=(SWEEP, OLD))
+    with page:
+        for each in models:
+            with gradio.Tab(each.title) if len(models) > 1 else nullcontext():
+                Layout(each, uploads).put_up()
+    return page
+
+
 class Layout:
-    """The page's parts and what happens to uploads; no files but those in ``uploads`` are read."""
+    """A model's parts and what happens to uploads; no files but those in ``uploads`` are read."""
 
     # gradio's own preprocessing would open an upload with every decoder that Pillow has
     how: ClassVar[dict[str, Any]] = {"preprocess": False, "concurrency_id": "model", "concurrency_limit": AT_ONCE}
     private: ClassVar[dict[str, str]] = {"api_visibility": "private", "show_progress": "hidden"}
     quiet: ClassVar[dict[str, Any]] = {**how, **private, "trigger_mode": "always_last"}
 
-    def __init__(self, service: PhotoService, uploads: Path) -> None:
+    def __init__(self, model: Shown, uploads: Path) -> None:
         import gradio
 
-        self.gr, self.service, self.uploads = gradio, service, uploads
+        self.gr, self.model, self.service, self.uploads = gradio, model, model.service, uploads
 
-    def page(self, first: Sequence[Sequence[Path]]) -> Any:
-        """Return the ``gradio.Blocks``; ``first`` are photos to begin with, class by class."""
-        gr, service = self.gr, self.service
+    def put_up(self) -> None:
+        """Put up the model's head, and a tab for each way to ask it."""
+        gr, service, first = self.gr, self.service, self.model.first
         singles = [[path] for paths in first for path in paths]
         if service.compares:
             labels = ["First photo", "Second photo"]
@@ -93,13 +106,10 @@ class Layout:
             tabs = [("Which class", partial(self._classify, singles))]
         if service.gallery:
             tabs.append(("Search", partial(self._ask, partial(searched, service), ["Photo"], singles)))
-        page = gr.Blocks(title=f"crossres: {service.name}", analytics_enabled=False, delete_cache=(SWEEP, OLD))
-        with page:
-            gr.HTML(block(f"<div><h1>{escape(service.name)}</h1>{note(about(service))}</div>"))
-            for name, put_up in tabs:
-                with gr.Tab(name) if len(tabs) > 1 else nullcontext():
-                    put_up()
-        return page
+        gr.HTML(block(f"<div><h1>{escape(self.model.title)}</h1>{note(about(service))}</div>"))
+        for name, put_up in tabs:
+            with gr.Tab(name) if len(tabs) > 1 else nullcontext():
+                put_up()
 
     def _ask(self, render: Callable[..., str], labels: Sequence[str], rows: Sequence[Sequence[Path]]) -> None:
         """Put up places for photos, their result, and samples."""

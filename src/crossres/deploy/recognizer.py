@@ -17,6 +17,7 @@ from crossres.core.errors import CrossresError, library_errors
 from crossres.core.types import Float32s, Pixels
 from crossres.deploy.facts import Facts, from_json
 from crossres.deploy.photos import Source, flags, named, read_photo, reduced
+from crossres.deploy.zoo import model_file
 from crossres.evaluation.statistics import uncalibrated_doubt
 from crossres.models.onnx_input import OnnxInput, onnx_sha256, open_session
 
@@ -106,6 +107,7 @@ class Answer:
         embedding: float32 (d,).
         quality: the highest probability; without classes the embedding's length.
         error: why the photo could not be read; None for one that was.
+        side: in pixels, of what is read of the photo; 0 where it could not be read.
     """
 
     name: str
@@ -117,6 +119,7 @@ class Answer:
     embedding: Float32s | None = None
     quality: float | None = None
     error: str | None = None
+    side: int = 0
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -178,8 +181,8 @@ class Recognizer:
         """Read a model.
 
         Args:
-            path: an ONNX file of ``crossres export``, which needs onnxruntime alone; a run's or model's folder, a
-                Hub name, or an ONNX face model from elsewhere, which need torch.
+            path: a ready model's name, or an ONNX file of ``crossres export``, which need onnxruntime alone; a run's
+                or model's folder, a Hub name, or an ONNX face model from elsewhere, which need torch.
             threads: of an ONNX file; 0: as many as there are cores.
             trust_code: import the code that a model's folder names for its network.
             onnx_input: what an ONNX file from elsewhere expects of its input.
@@ -188,6 +191,7 @@ class Recognizer:
             CrossresError: nothing there, a broken file, or a package that is missing.
         """
         engine: Engine | None = None
+        path = model_file(path)
         if Path(path).suffix.lower() == ".onnx" or Path(path).is_file():
             session = _open(path, threads)
             if FACTS in metadata_of(session, path):
@@ -231,7 +235,8 @@ class Recognizer:
         for name, source in named(images):
             try:
                 photo = read_photo(source, name, self.facts.range)
-                waiting.append((Answer(name, flags(photo, self.facts)), small := reduced(photo, self.facts)))
+                answer = Answer(name, flags(photo, self.facts), side=self.facts.side_of(photo))
+                waiting.append((answer, small := reduced(photo, self.facts)))
                 size += small.size
             except CrossresError as error:
                 waiting.append((Answer(name, error=str(error)), None))

@@ -17,7 +17,8 @@ from crossres.deploy.facts import Facts
 from crossres.deploy.gallery import Gallery, Match, cosine, identity_of
 from crossres.deploy.photos import fitted, no_image, photos_below, read_photo
 from crossres.deploy.recognizer import Answer, Recognizer
-from crossres.deploy.thresholds import Threshold, at_least, check_similarity, usable
+from crossres.deploy.thresholds import Threshold, at_least, check_similarity, for_side, too_small, usable
+from crossres.deploy.zoo import examples, names
 
 #: Smallest side that a photo is brought to.
 MIN_SIDE = 4
@@ -53,14 +54,16 @@ class Limit(NamedTuple):
 class PhotoService:
     """Everything that the page can be asked: a student, beside one of classes its teacher, and a gallery to search.
 
-    On two photos the same is seen from the similarity ``pairs`` on; somebody of the gallery from ``strangers`` on.
+    On two photos the same is seen from the similarity ``pairs`` on; somebody of the gallery from that of `strangers`
+    on, which are of the gallery's ``thresholds`` or, where none hold, of none because of ``why``.
     """
 
     student: Recognizer
     teacher: Recognizer | None
     gallery: Gallery | None
     pairs: Limit
-    strangers: Limit
+    thresholds: Sequence[Threshold]
+    why: str
 
     @property
     def name(self) -> str:
@@ -112,6 +115,14 @@ class PhotoService:
         answers = [self.student.predict(photo)[0] for photo in (first, second)]
         return cosine(*(np.asarray(answer.embedding) for answer in answers)), answers
 
+    def strangers(self, photo: Pixels) -> Limit:
+        """Return the similarity from which on a photo, uint8 (H, W, 3), shows somebody of the gallery."""
+        side = self.facts.side_of(photo)
+        threshold = for_side(self.thresholds, side)
+        if threshold is None or self.gallery is None:
+            return Limit(None, too_small(self.thresholds, side) or self.why)
+        return _limit_of(threshold, self.gallery)
+
     def search(self, photo: Pixels, k: int) -> tuple[list[Match], Answer]:
         """Return the ``k`` of the gallery who are most like a photo, uint8 (H, W, 3), and the answer of the model."""
         assert self.gallery is not None
@@ -120,23 +131,30 @@ class PhotoService:
 
 
 def load_service(options: Page, note: Callable[[str], None] = lambda _: None) -> PhotoService:
-    """Read everything that the page is asked about; note where the run's own teacher cannot be shown.
+    """Read everything that the page is asked about a model; note where the run's own teacher cannot be shown.
 
     CrossresError: one of them cannot be read, or does not belong to the others.
     """
     if options.threshold is not None:
         check_similarity(options.threshold)
+    assert options.model is not None
     student = Recognizer.load(options.model, threads=options.threads, trust_code=options.trust_code)
     gallery = Gallery.load(options.gallery) if options.gallery else None
-    pairs = Limit(None, "no threshold is set, so similarities only; --gallery or --threshold sets one")
-    strangers = Limit(None, "")
+    own = student.facts.pairs
+    unset = "no threshold is set, so similarities only; --gallery or --threshold sets one"
+    pairs = Limit(own.similarity, own.note) if own else Limit(None, unset)
+    thresholds, why = [], ""
     if gallery:
         gallery.demand_shared(identity_of(student), student.facts.embedding_dim, same_space=options.same_space)
-        strangers = _limit(gallery, gallery.threshold, student, f"{options.gallery} --strangers FOLDER")
-        pairs = _limit(gallery, gallery.pair_threshold, student, f"{options.gallery} --pairs FILE --images FOLDER")
+        digest, by = identity_of(student).digest, f"--model {student.source}"
+        first = next(iter(gallery.thresholds), None)
+        held, why = usable(first, digest, f"{options.gallery} --strangers FOLDER {by}")
+        thresholds = gallery.thresholds if held else []
+        held, lacking = usable(gallery.pair_threshold, digest, f"{options.gallery} --pairs FILE --images FOLDER {by}")
+        pairs = _limit_of(held, gallery) if held else Limit(None, lacking)
     if options.threshold is not None:
         pairs = Limit(options.threshold, "")
-    service = PhotoService(student, None, gallery, pairs, strangers)
+    service = PhotoService(student, None, gallery, pairs, thresholds, why)
     if not service.compares:
         return replace(service, teacher=_teacher(options, note))
     if options.teacher:
@@ -144,15 +162,36 @@ def load_service(options: Page, note: Callable[[str], None] = lambda _: None) ->
     return service
 
 
-def _limit(gallery: Gallery, threshold: Threshold | None, student: Recognizer, options: str) -> Limit:
-    held, why = usable(threshold, identity_of(student).digest, f"{options} --model {student.source}")
-    if held is None:
-        return Limit(None, why)
-    return Limit(held.similarity, held.outgrown_note(len(gallery)) or held.unsure_note())
+class Shown(NamedTuple):
+    """A model on the page: its title, what it is asked, and the photos to begin with, class by class."""
+
+    title: str
+    service: PhotoService
+    first: list[list[Path]]
+
+
+def shown(options: Page, into: Path, note: Callable[[str], None] = lambda _: None) -> list[Shown]:
+    """Return the model that the page is of, or all ready ones; samples of a run are written ``into`` a folder.
+
+    CrossresError: what `load_service` and `samples` refuse, or options of one model where all are shown.
+    """
+    if options.model is not None:
+        service = load_service(options, note)
+        return [Shown(service.name, service, samples(options.model, options.samples, into, note))]
+    given = [name for name in ("teacher", "samples", "gallery", "threshold") if getattr(options, name) is not None]
+    if given:
+        raise CrossresError(f"--{given[0]} belongs to one model; name it: crossres page MODEL --{given[0]} ...")
+    services = {name: load_service(replace(options, model=name), note) for name in names()}
+    return [Shown(name, service, [[path] for path in examples(name)]) for name, service in services.items()]
+
+
+def _limit_of(threshold: Threshold, gallery: Gallery) -> Limit:
+    return Limit(threshold.similarity, threshold.outgrown_note(len(gallery)) or threshold.unsure_note())
 
 
 def _teacher(options: Page, note: Callable[[str], None]) -> Recognizer | None:
     """Return the teacher that is given, else the one that a run's folder names, where that can still be read."""
+    assert options.model is not None
     path = options.teacher
     try:
         if not path and (Path(options.model) / "config.yaml").is_file():

@@ -3,7 +3,7 @@
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +16,7 @@ from crossres.core.cores import usable_cores
 from crossres.core.errors import CrossresError
 from crossres.core.timing import timed
 from crossres.deploy.recognizer import Engine, OnnxEngine
+from crossres.deploy.zoo import model_file
 
 
 def speed(options: Speed) -> dict[str, Any]:
@@ -31,13 +32,14 @@ def speed(options: Speed) -> dict[str, Any]:
     """
     if options.batch_size < 1:
         raise CrossresError(f"--batch_size: expected 1 or more, got {options.batch_size}")
+    name, options = options.model, replace(options, model=str(model_file(options.model)))
     document: dict[str, Any] = {}
     timings = []
     for all_cores, threads in ((False, 1), (True, len(usable_cores()))):
         with _engine(options, threads) as engine:
             document = document or _facts(options, engine)
             timings.append({"threads": 0 if all_cores else 1, **_timings(engine, options.batch_size)})
-    return {**document, "timings": timings}
+    return {**document, "model": name, "timings": timings}
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Which similarity is enough: thresholds of searches and of pairs, and how they are calibrated."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +40,7 @@ class Threshold:
         too_few: fewer than ten false positives are expected among them, so the rate is unsure.
         identities: in the gallery at that time; 0 for pairs, whose threshold does not depend on them.
         model: digest of the model of the probes; None where embeddings were given without one.
+        size: side in pixels of the smallest probes that it holds for; 0: for any.
     """
 
     similarity: float
@@ -47,9 +49,10 @@ class Threshold:
     too_few: bool
     identities: int
     model: str | None
+    size: int = 0
 
     def __post_init__(self) -> None:
-        numbers = (self.similarity, self.rate, self.count, self.identities)
+        numbers = (self.similarity, self.rate, self.count, self.identities, self.size)
         sound = all(isinstance(value, (int, float)) and math.isfinite(value) for value in numbers)
         if not (sound and isinstance(self.too_few, bool) and (self.model is None or is_name(self.model))):
             raise ValueError("not a threshold")
@@ -58,14 +61,30 @@ class Threshold:
         """Return a line where it was measured on too few; else nothing."""
         kind = "strangers" if self.identities else "impostor pairs"
         required = f"at least {math.ceil(FEW / self.rate):,}" if self.rate else "infinitely many"
-        note = f"uncertain threshold: a rate of {self.rate:g} needs {required} {kind}, got {self.count:,}"
-        return note if self.too_few else ""
+        requires = f"a rate of {self.rate:g} needs {required} {kind}, got {self.count:,}"
+        return f"uncertain threshold{at_size(self.size)}: {requires}" if self.too_few else ""
 
     def outgrown_note(self, identities: int) -> str:
         """Return a line where identities changed by over `OUTGROWN` (more match more strangers); else nothing."""
         change = f"the threshold was set with {self.identities:,} identities and there are {identities:,} now"
         outgrown = abs(identities - self.identities) > OUTGROWN * self.identities > 0
         return f"{change}; set it again with crossres enroll --strangers" if outgrown else ""
+
+
+def at_size(size: int) -> str:
+    """Return `` at 8 pixels``; nothing for a threshold of any size."""
+    return f" at {size} pixels" if size else ""
+
+
+def for_side(thresholds: Sequence[Threshold], side: int) -> Threshold | None:
+    """Return the threshold of the largest size at or below a probe's side in pixels; None where all are above."""
+    return max((each for each in thresholds if each.size <= side), key=lambda each: each.size, default=None)
+
+
+def too_small(thresholds: Sequence[Threshold], side: int) -> str:
+    """Return why a probe of a side in pixels is not judged; nothing where a threshold holds for it or none is set."""
+    judged = not thresholds or for_side(thresholds, side)
+    return "" if judged else f"too small: {side} pixels, thresholds begin at {min(each.size for each in thresholds)}"
 
 
 def usable(threshold: Threshold | None, model: str, options: str) -> tuple[Threshold | None, str]:
@@ -87,7 +106,9 @@ def check_similarity(threshold: float) -> None:
         raise CrossresError(f"--threshold: a similarity lies within -1..1, got {threshold:g}")
 
 
-def search_threshold(nearest: npt.ArrayLike, fpir: float, identities: int, model: str | None) -> Threshold:
+def search_threshold(
+    nearest: npt.ArrayLike, fpir: float, identities: int, model: str | None, size: int = 0
+) -> Threshold:
     """Return what `Gallery.calibrate` sets, from each stranger's similarity to the nearest identity, (S,)."""
     if not 0 <= fpir <= 1:
         raise CrossresError(f"a false positive identification rate lies within 0..1, got {fpir:g}")
@@ -97,7 +118,7 @@ def search_threshold(nearest: npt.ArrayLike, fpir: float, identities: int, model
     allowed = int(fpir * len(falling) + 1e-9)
     # above the first stranger too many, and with it above all that are as similar
     similarity = above(float(falling[allowed])) if allowed < len(falling) else -1.0
-    return Threshold(similarity, fpir, len(falling), bool(len(falling) * fpir < FEW), identities, model)
+    return Threshold(similarity, fpir, len(falling), bool(len(falling) * fpir < FEW), identities, model, size)
 
 
 def pair_threshold(similarity: npt.ArrayLike, same: npt.ArrayLike, far: float, model: str | None) -> Threshold:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,10 +11,15 @@ import numpy as np
 from crossres.config.judging import EvaluateFaces
 from crossres.config.record import base_name
 from crossres.core.errors import CrossresError
-from crossres.data.face_sets import read_bin, read_face_set
-from crossres.data.faces import Pairs, Search, both_splits, draw_pairs, first_image_search, read_pairs
+from crossres.core.progress import Progress
+from crossres.data.align import Aligner, aligned
+from crossres.data.face_bin import read_bin
+from crossres.data.face_sets import SURVFACE_PAIRS, read_face_set, read_survface_pairs
+from crossres.data.faces import UNNAMED, Pairs, Search, both_splits, draw_pairs, first_image_search, read_pairs
 from crossres.data.images import ImageSet, left_out, understood
+from crossres.data.readers import read_unlabelled
 from crossres.data.splits import SPLIT_SEED, OwnSplits, Split, hold_out_people, people_in_both
+from crossres.data.templates import Templates, read_template_pairs, read_template_search, read_templates
 from crossres.evaluation.prepare import held_out_share, note, read_split
 from crossres.models.encoder import Encoder
 
@@ -33,12 +39,20 @@ class FaceTest:
         pairs: of them, for verification; None leaves it out.
         search: who is searched for among them, for identification and retrieval; None leaves it out.
         chooser: other images and pairs of them, on which the threshold of ``accuracy_chosen`` is chosen.
+        templates: sets of the images; what pairs and search name are then these.
     """
 
     images: ImageSet
     pairs: Pairs | None = None
     search: Search | None = None
     chooser: tuple[ImageSet, Pairs] | None = None
+    templates: Templates | None = None
+
+    def name(self, i: int) -> str:
+        """Return what a list calls the image or the template at a position."""
+        if self.templates is not None:
+            return str(self.templates.ids[i])
+        return self.images.path(i) or self.images.where(i)
 
     def used(self) -> FaceTest:
         """Return the same with only those images that pairs and search name.
@@ -57,6 +71,9 @@ class FaceTest:
         if self.chooser is not None:
             others = FaceTest(*self.chooser).used()
             parts["chooser"] = others.images, others.pairs
+        if self.templates is not None:
+            images = self.templates.image[np.isin(self.templates.template, used)]
+            parts["templates"], used = self.templates.subset(used), np.unique(images)
         return FaceTest(self.images.subset(used), **parts)
 
 
@@ -71,20 +88,72 @@ def read_protocols(options: EvaluateFaces, encoder: Encoder) -> FaceTest:
     """
     if options.images.classes is not None:
         raise CrossresError("--images.classes does not apply to people; leave it out")
-    own = "gallery and probes" if options.layout else "pairs" if options.data.endswith(".bin") else None
-    for option in ("pairs", "threshold_pairs", "split", "pairs_only"):
+    pairs_alone = options.layout == SURVFACE_PAIRS or (not options.layout and options.data.endswith(".bin"))
+    own = "pairs" if pairs_alone else "gallery and probes" if options.layout else None
+    for option in ("pairs", "threshold_pairs", "split", "pairs_only", "templates"):
         if own and getattr(options, option):
             raise CrossresError(f"{options.data} has its own {own}; leave --{option} out")
+    for option in ("search", "by_quality"):
+        if getattr(options, option) and not options.templates:
+            raise CrossresError(f"--{option} is about templates; give --templates, or leave it out")
     if own and options.images.corrupt == "skip":
         raise CrossresError(f"{options.data}: its {own} need every image; leave --images.corrupt out")
-    if options.layout:
+    if own == "pairs":
+        test = FaceTest(*(read_survface_pairs if options.layout else read_bin)(options.data))
+    elif options.layout:
         images, search = read_face_set(options.layout, options.data)
-        images.range = options.images.range or encoder.info.get("range")
-        return FaceTest(images, search=search)
-    if own:
-        return FaceTest(*read_bin(options.data))
-    test = _read_test(options, encoder)
-    return replace(test, chooser=_read_chooser(options, encoder, test)) if options.threshold_pairs else test
+        test = FaceTest(images, search=search)
+    elif options.templates:
+        test = _read_templates(options, encoder, options.templates)
+    else:
+        test = _read_test(options, encoder)
+        chooser = _read_chooser(options, encoder, test) if options.threshold_pairs else None
+        test = replace(test, chooser=chooser)
+    test.images.range = options.images.range or encoder.info.get("range")
+    return _align(test, options.align, native=options.native) if options.align else test
+
+
+def _align(test: FaceTest, detector: str, *, native: bool) -> FaceTest:
+    """Align the faces of all images, of native ones those of a gallery; note how many have none that is detected."""
+    aligner, count = Aligner(detector), Progress().count
+    if native and (test.search is None or test.pairs is not None or test.templates is not None):
+        raise CrossresError("--align: of images that are small already only a gallery is aligned; give a --layout")
+    used = test if native else test.used()
+
+    def align(images: ImageSet, rows: Sequence[int]) -> ImageSet:
+        def counted() -> Iterator[int]:
+            for number, row in enumerate(rows, 1):
+                yield row
+                count("faces", number, len(rows))
+
+        result, missed = aligned(images, aligner, counted())
+        if missed:
+            first = images.where(missed[0])
+            note(f"no face was detected in {len(missed)} of {len(rows)} images, first {first}: they stay as they are")
+        return result
+
+    rows = test.search.gallery.tolist() if native and test.search else range(len(used.images))
+    chooser = used.chooser and (align(used.chooser[0], range(len(used.chooser[0]))), used.chooser[1])
+    return replace(used, images=align(used.images, rows), chooser=chooser)
+
+
+def _read_templates(options: EvaluateFaces, encoder: Encoder, path: str) -> FaceTest:
+    """Read the images of templates, wherever they lie below the folder, and the pairs and the search of these."""
+    for option in ("threshold_pairs", "split", "pairs_only"):
+        if getattr(options, option):
+            raise CrossresError(f"--{option}: cannot be combined with --templates")
+    if options.images.corrupt == "skip":
+        raise CrossresError(f"{path} needs every image; leave --images.corrupt out")
+    if not (options.pairs or options.search):
+        raise CrossresError("--templates: give --pairs or --search, lists of templates")
+    read_as = options.images
+    how: dict[str, Any] = {"image_column": read_as.image_column, "memory_mb": read_as.memory_mb}
+    images = read_unlabelled(options.data, range=read_as.range or encoder.info.get("range"), **how)
+    images.labels, images.classes = np.zeros_like(images.labels), [UNNAMED]
+    templates = read_templates(path, images)
+    pairs = read_template_pairs(options.pairs, templates) if options.pairs else None
+    search = read_template_search(options.search, templates) if options.search else None
+    return FaceTest(images, pairs, search, templates=templates).used()
 
 
 def _read_test(options: EvaluateFaces, encoder: Encoder) -> FaceTest:

@@ -19,8 +19,8 @@ from crossres.core.files import cell, holds_embeddings, write_atomically
 from crossres.core.progress import Progress
 from crossres.core.types import Float32s, Float64s
 from crossres.data.degradation import Degradation
-from crossres.data.faces import UNNAMED, Pairs
-from crossres.data.images import ImageSet
+from crossres.data.face_sets import SURVFACE_PAIRS
+from crossres.data.faces import UNNAMED
 from crossres.data.loader import Loader
 from crossres.evaluation.face_protocols import FaceTest, read_protocols
 from crossres.evaluation.identification import FPIRS, identify
@@ -68,8 +68,8 @@ def evaluate_faces(options: EvaluateFaces) -> dict[str, Any]:
             from crossres.evaluation.figures import draw_faces
 
             draw_faces(result, options.png)
-        if options.scores and test.pairs is not None and scored is not None:
-            write_scores(options.scores, test.images, test.pairs, scored)
+        if options.scores and scored:
+            write_scores(options.scores, test, scored)
     return result
 
 
@@ -77,9 +77,12 @@ def _check_files(options: EvaluateFaces) -> None:
     """Refuse files that cannot be what they are given as."""
     if holds_embeddings(options.model):
         raise CrossresError(f"{options.model}: stored embeddings know no other images; give the model they come from")
-    if options.scores and options.layout:
+    if options.scores and options.layout not in (None, SURVFACE_PAIRS):
         raise CrossresError(f"--scores: {options.data} has its own gallery and probes, no pairs; leave it out")
-    inputs = {Path(path).absolute() for path in (options.pairs, options.threshold_pairs, options.data) if path}
+    if options.scores and options.search and not options.pairs:
+        raise CrossresError("--scores writes the similarities of pairs; give --pairs, or leave it out")
+    lists = (options.pairs, options.threshold_pairs, options.templates, options.data)
+    inputs = {Path(path).absolute() for path in (*lists, *(options.search or ())) if path}
     if options.scores and Path(options.scores).absolute() in inputs:
         raise CrossresError(f"--scores: {options.scores} is an input; name another file")
 
@@ -125,8 +128,9 @@ def evaluate_face_encoder(
         progress: called with (what, done, total) in each pass over the images.
 
     Returns:
-        ``{dataset, images, people, native, hr_size, degradation, rows}``; a row is ``{sides, size, verification,
-        identification}``, sides one of hr-hr, hr-lr, lr-lr, native, and size null at hr-hr.
+        ``{dataset, images, templates, people, native, flip, aligned, hr_size, degradation, rows}``; a row is
+        ``{sides, size, verification, identification}``, sides one of hr-hr, hr-lr, lr-lr, native, and size
+        null at hr-hr.
 
     Raises:
         CrossresError: no pairs and no search, encoders of two spaces, a size above hr_size, or what `verify` and
@@ -150,8 +154,11 @@ def evaluate_face_encoder(
     return {
         "dataset": test.images.name,
         "images": len(test.images),
+        "templates": len(test.templates) if test.templates is not None else None,
         "people": sum(bool(count) and name != UNNAMED for name, count in counts),
         "native": options.native,
+        "flip": options.flip,
+        "aligned": options.align is not None,
         "hr_size": reading.hr_size,
         "degradation": None if options.native else asdict(reading.degradation.resolved()),
         "rows": rows,
@@ -217,7 +224,8 @@ class _Reading:
         """Return the embeddings of the judged encoder, or those of the gallery's, in float32 and kept in a folder."""
         encoder = (self.encoder if gallery is None else gallery).to(self.device.torch)
         folder = Path(self.options.cache_dir) if self.options.cache_dir else None
-        how: dict[str, Any] = {"flip": False, "autocast": nullcontext, "precision": "float32"}
+        flip = self.options.flip
+        how: dict[str, Any] = {"flip": flip, "autocast": nullcontext, "precision": "float32"}
         how["progress"] = lambda _, done, total: self.progress("gallery", done, total)
         embeddings = []
         for loader in loaders:
@@ -226,11 +234,14 @@ class _Reading:
                 cache = stored_outputs(encoder, loader.images, self.device.torch)
                 rows = cache.embeddings(len(loader.images)).cpu().numpy()
             elif gallery is not None:
-                cache = cached_outputs(encoder, loader, folder, **how)
+                cache = cached_outputs(encoder, loader, folder, mirrored=flip, **how)
                 rows = cache.embeddings(len(loader.images)).cpu().numpy()
             else:
-                rows = embeddings_of(encoder, loader, self.device.autocast, progress=partial(self.progress, what))
+                progress = partial(self.progress, what)
+                rows = embeddings_of(encoder, loader, self.device.autocast, progress=progress, mirrored=flip)
             embeddings.append(_sound(rows, loader))
+        if self.test.templates is not None:
+            embeddings[0] = self.test.templates.joined(embeddings[0], by_quality=self.options.by_quality)
         return embeddings
 
 
@@ -244,19 +255,20 @@ def _sound(embeddings: Float32s, loader: Loader) -> Float32s:
     return embeddings
 
 
-def write_scores(path: str | Path, images: ImageSet, pairs: Pairs, rows: Sequence[Scored]) -> None:
+def write_scores(path: str | Path, test: FaceTest, rows: Sequence[Scored]) -> None:
     """Write a line a pair and row: the columns of a list of pairs, and the similarity.
 
     Args:
         path: of the CSV, written atomically; similarities are written so that they read back exactly.
-        images: that the pairs name.
-        pairs: of N pairs.
+        test: with pairs.
         rows: the similarities at each of the sides and sizes.
 
     Raises:
         CrossresError: the file cannot be written.
     """
-    sides = ([cell(images.path(i) or images.where(i)) for i in side.tolist()] for side in (pairs.left, pairs.right))
+    pairs = test.pairs
+    assert pairs is not None
+    sides = ([cell(test.name(i)) for i in side.tolist()] for side in (pairs.left, pairs.right))
     listed = list(zip(*sides, pairs.same.astype(int).tolist(), pairs.fold.tolist(), strict=True))
 
     def write(file: IO[bytes]) -> None:

@@ -153,9 +153,17 @@ def loader_of(
 
 
 def batch_outputs(
-    encoder: Encoder, loader: Loader, autocast: Autocast = nullcontext, batch_size: int = BATCH
+    encoder: Encoder,
+    loader: Loader,
+    autocast: Autocast = nullcontext,
+    batch_size: int = BATCH,
+    *,
+    mirrored: bool = False,
 ) -> Iterator[Outputs]:
-    """Yield the outputs of each batch at low resolution, in eval mode; the encoder's mode comes back at the end."""
+    """Yield the outputs of each batch at low resolution, in eval mode; the encoder's mode comes back at the end.
+
+    With ``mirrored`` an embedding is the mean over the image and its mirror image.
+    """
     training = encoder.training
     encoder.eval()
     try:
@@ -163,6 +171,9 @@ def batch_outputs(
             with torch.inference_mode():
                 with autocast():
                     outputs: Outputs = encoder(batch.lr)
+                    if mirrored:  # the small image itself, as a camera gives no second one with other noise
+                        both = outputs.embedding.float() + encoder(batch.lr.flip(3)).embedding.float()
+                        outputs = replace(outputs, embedding=both / 2)
                 if encoder.classifier is not None:  # in bfloat16 logits tie
                     embedding = outputs.embedding.to(encoder.classifier.weight.dtype)
                     outputs = replace(outputs, logits=encoder.classifier(embedding))
@@ -183,13 +194,15 @@ def embeddings_of(
     autocast: Autocast = nullcontext,
     batch_size: int = BATCH,
     progress: Callable[[int, int], None] = lambda *_: None,
+    *,
+    mirrored: bool = False,
 ) -> Float32s:
     """Return the embedding of every image at its low resolution, float32 (N, d), in the loader's order.
 
-    ``progress`` is called with the number of images done and of all.
+    ``progress`` is called with the number of images done and of all; ``mirrored`` as of `batch_outputs`.
     """
     parts: list[Tensor] = []
-    for outputs in batch_outputs(encoder, loader, autocast, batch_size):
+    for outputs in batch_outputs(encoder, loader, autocast, batch_size, mirrored=mirrored):
         parts.append(outputs.embedding.float().cpu())
         progress(min(len(parts) * batch_size, len(loader.images)), len(loader.images))
     embeddings: Float32s = torch.cat(parts).numpy()

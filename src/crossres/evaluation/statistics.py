@@ -155,6 +155,38 @@ class Confidence:
         return f"no calibrated confidence: {few}"
 
 
+@dataclass(frozen=True)
+class PairThreshold:
+    """Which similarity shows one person, calibrated on people held out; ValueError or TypeError where out of bounds.
+
+    Attributes:
+        similarity: two photos at or above it show one person.
+        far: share of the pairs of two people that reach it, 0..1, at most as was requested.
+        tar: share of the pairs of one person that do, 0..1.
+        people: that it was calibrated on.
+        impostors: pairs of two people among their images.
+    """
+
+    similarity: float
+    far: float
+    tar: float
+    people: int
+    impostors: int
+
+    def __post_init__(self) -> None:
+        counted = type(self.people) is int and type(self.impostors) is int and min(self.people, self.impostors) > 0
+        if not (counted and -1 <= self.similarity <= 1 and 0 <= self.far <= 1 and 0 <= self.tar <= 1):
+            raise ValueError("not a threshold of pairs")
+
+    @property
+    def note(self) -> str:
+        """What it does, in a line."""
+        return (
+            f"calibrated on {self.people:,} people: it takes {100 * self.far:.2g} % of the pairs of two people for "
+            f"one person, and misses {100 * (1 - self.tar):.0f} % of the pairs of one"
+        )
+
+
 def beyond_chance(best: float, last: float, cases: int) -> bool:
     """Return whether the best of several shares is more than two standard errors above the last one.
 

@@ -16,10 +16,12 @@ from crossres.core.files import encode_bits
 from crossres.core.types import Bools, Float64s
 from crossres.data.faces import Pairs
 from crossres.evaluation.identification import unit_rows
-from crossres.evaluation.statistics import FEW, POINTS, OperatingPoint, interval
+from crossres.evaluation.statistics import FEW, POINTS, OperatingPoint, PairThreshold, interval
 
 #: False accept rates that TAR is given at.
 FARS = (1e-1, 1e-2, 1e-3, 1e-4)
+#: Pairs compared at a time: IJB-C lists 15.7 million.
+CHUNK = 100_000
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,30 @@ def tar_at_far(points: Roc, far: float) -> OperatingPoint:
     return OperatingPoint(float(points.tar[at]), float(points.threshold[at]), bool(points.impostors * far < FEW))
 
 
+def calibrate_pairs(embedding: npt.ArrayLike, label: npt.ArrayLike, far: float = 1e-3) -> PairThreshold | None:
+    """Return the lowest similarity at which at most a share ``far`` of the pairs of two people is accepted.
+
+    All pairs of the images count. None where no threshold accepts a pair of one person at that rate, or where there
+    is no pair of one person or of two.
+
+    Args:
+        embedding: (N, d).
+        label: (N,), numbers of the people.
+        far: 0..1.
+    """
+    rows, people = unit_rows(embedding, "image"), np.asarray(label)
+    left, right = np.triu_indices(len(rows), 1)
+    same = people[left] == people[right]
+    if same.all() or not same.any():
+        return None
+    points = roc((rows @ rows.T)[left, right].clip(-1, 1), same)
+    at = int(np.flatnonzero(points.far <= far)[-1])
+    if not points.tar[at]:
+        return None
+    reached = float(points.threshold[at]), float(points.far[at]), float(points.tar[at])
+    return PairThreshold(*reached, len(np.unique(people)), points.impostors)
+
+
 def best_threshold(scores: npt.ArrayLike, same: npt.ArrayLike) -> float:
     """Return the threshold of the highest accuracy: half-way between two neighbouring scores.
 
@@ -144,17 +170,45 @@ def k_fold_accuracy(scores: npt.ArrayLike, same: npt.ArrayLike, fold: npt.ArrayL
     Source: Huang et al., Labeled Faces in the Wild (2007), View 2.
     """
     values, truth = _as_arrays(scores, same)
-    folds = np.asarray(fold)
-    names = np.unique(folds).tolist()
-    if folds.shape != values.shape or len(names) < 2:
-        raise CrossresError(f"accuracy over folds needs at least 2 folds and one for each pair, got {len(names)}")
     results = []
-    for name in names:
-        inside = folds == name
+    for name, inside in _folds(fold, values):
         threshold = best_threshold(values[~inside], truth[~inside])
         accuracy = 100 * float(((values[inside] >= threshold) == truth[inside]).mean())
         results.append({"fold": name, "accuracy": accuracy, "threshold": threshold})
     return results
+
+
+def k_fold_tar(
+    scores: npt.ArrayLike, same: npt.ArrayLike, fold: npt.ArrayLike, fars: Sequence[float]
+) -> list[dict[str, float]]:
+    """Return ``{tar, std, far}`` for each FAR, in percent: mean and standard deviation of TAR, mean FAR, over folds.
+
+    Each fold is judged at the threshold that `tar_at_far` gives on the others; a fold without a genuine pair counts
+    for FAR alone, one without an impostor pair for TAR alone. Arguments and errors as of `k_fold_accuracy`.
+
+    Source: insightface's ``verification.py``, ``calculate_val``; there thresholds lie on a grid.
+    """
+    values, truth = _as_arrays(scores, same)
+    parts = [(roc(values[~inside], truth[~inside]), inside) for _, inside in _folds(fold, values)]
+    results = []
+    for far in fars:
+        limits = [(tar_at_far(others, far).threshold, inside) for others, inside in parts]
+        tars, fars_reached = (
+            [float((values[part] >= limit).mean()) for limit, inside in limits if (part := inside & kind).any()]
+            for kind in (truth, ~truth)
+        )
+        shares = {"tar": np.mean(tars), "std": np.std(tars), "far": np.mean(fars_reached)}
+        results.append({name: 100 * float(share) for name, share in shares.items()})
+    return results
+
+
+def _folds(fold: npt.ArrayLike, values: Float64s) -> list[tuple[int, Bools]]:
+    """Return each fold and which pairs are in it; refuse fewer than two."""
+    folds = np.asarray(fold)
+    names = np.unique(folds).tolist()
+    if folds.shape != values.shape or len(names) < 2:
+        raise CrossresError(f"accuracy over folds needs at least 2 folds and one for each pair, got {len(names)}")
+    return [(name, folds == name) for name in names]
 
 
 def bootstrap(
@@ -174,7 +228,10 @@ def bootstrap(
 def similarities(left: npt.ArrayLike, right: npt.ArrayLike, pairs: Pairs) -> Float64s:
     """Return the cosine of each pair's embeddings, (N,); arguments and errors as of `verify`."""
     a, b = unit_rows(left, "images"), unit_rows(right, "images")
-    scores: Float64s = (a[pairs.left] * b[pairs.right]).sum(1)
+    scores: Float64s = np.empty(len(pairs))
+    for start in range(0, len(pairs), CHUNK):
+        rows = slice(start, start + CHUNK)
+        scores[rows] = (a[pairs.left[rows]] * b[pairs.right[rows]]).sum(1)
     return scores
 
 
@@ -202,7 +259,8 @@ def verify(
         accuracy_chosen (at the given threshold; null without one), accuracy_best (at the threshold that is best on
         these very pairs), auc, eer, all in percent, with 95 % intervals; right: which pairs are at the given
         threshold, as `encode_bits` writes them; tar_at_far: ``{far, tar, threshold, too_few, interval}``, over the
-        pairs of all folds together; roc: points of the curve.
+        pairs of all folds together, and folds: what `k_fold_tar` returns (null without folds); roc: points of the
+        curve.
 
     Raises:
         CrossresError: no genuine or no impostor pair, an embedding that is NaN, infinite or 0.
@@ -219,12 +277,13 @@ def verify(
 
     numbers = measure(points)
     intervals = bootstrap(scores, same, measure, resamples) if resamples else {}
+    over_folds = _over_folds(scores, pairs, fars)
     tars = [{"far": far, "tar": numbers.pop(far), **tar_at_far(points, far).facts()} for far in fars]
-    for row in tars if resamples else ():
-        row["interval"] = intervals.pop(row["far"])
+    for row, folds in zip(tars, over_folds.pop("tars"), strict=True):
+        row |= {"folds": folds} | ({"interval": intervals.pop(row["far"])} if resamples else {})
     return {
         "pairs": {"genuine": points.genuine, "impostor": points.impostors},
-        **_over_folds(scores, pairs),
+        **over_folds,
         "accuracy_chosen": None,
         "threshold_chosen": threshold,
         "threshold_best": best_threshold(scores, same),
@@ -236,14 +295,15 @@ def verify(
     }
 
 
-def _over_folds(scores: Float64s, pairs: Pairs) -> dict[str, Any]:
-    """Return the mean accuracy over folds, its standard error and the folds; null without folds."""
+def _over_folds(scores: Float64s, pairs: Pairs, fars: Sequence[float]) -> dict[str, Any]:
+    """Return the mean accuracy over folds, its standard error, the folds and TAR over them; null without folds."""
     if len(np.unique(pairs.fold)) < 2:
-        return dict.fromkeys(("accuracy", "accuracy_error", "folds"))
+        return {**dict.fromkeys(("accuracy", "accuracy_error", "folds")), "tars": [None] * len(fars)}
     folds = k_fold_accuracy(scores, pairs.same, pairs.fold)
     accuracies = np.array([fold["accuracy"] for fold in folds])
     error = float(accuracies.std(ddof=1) / np.sqrt(len(folds)))
-    return {"accuracy": float(accuracies.mean()), "accuracy_error": error, "folds": folds}
+    tars = k_fold_tar(scores, pairs.same, pairs.fold, fars)
+    return {"accuracy": float(accuracies.mean()), "accuracy_error": error, "folds": folds, "tars": tars}
 
 
 def _roc_curve(points: Roc, fars: Sequence[float]) -> dict[str, list[float]]:

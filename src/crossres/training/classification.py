@@ -71,13 +71,13 @@ class Classification(Task):
         right = encode_bits(right_at_k(logits, test.label).cpu())
         return {**measure(logits, test.label), "commonest": commonest_share(test.label), "right": right}
 
-    def calibrate(self, encoder: Encoder, val: Loader | None) -> dict[str, Any] | None:
+    def calibrate(self, encoder: Encoder, val: Loader | None) -> dict[str, dict[str, Any] | None]:
         if val is None:
-            return None
+            return {"confidence": None}
         logits = logits_of(encoder, val)  # in float32, as it is deployed
         alone = torch.from_numpy(independent(val.images))
         shares, right = logits.softmax(1).amax(1).cpu(), right_at_k(logits, val.label).cpu()
-        return asdict(calibrate(shares[alone], right[alone]))
+        return {"confidence": asdict(calibrate(shares[alone], right[alone]))}
 
     def summary(self, result: dict[str, Any]) -> str:
         beside = beside_top1(result, "_best_val")

@@ -1,6 +1,7 @@
 """Faces: an embedding, judged by verification and identification of people it was not trained on."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,13 @@ from crossres.data.readers import read_unlabelled
 from crossres.data.splits import SPLIT_SEED, OwnSplits, hold_out_people, overlap
 from crossres.evaluation.identification import identify
 from crossres.evaluation.prepare import Autocast, embeddings_of, read_split
-from crossres.evaluation.verification import best_threshold, similarities, verify
+from crossres.evaluation.verification import best_threshold, calibrate_pairs, similarities, verify
 from crossres.losses.options import needs_label, reads
 from crossres.models.encoder import Encoder
 from crossres.training.task import ImageSets, Task, saved
+
+#: Held-out images all pairs of which calibrate the threshold that travels with a model, at most.
+CALIBRATION = 3000
 
 
 class FaceTask(Task):
@@ -93,6 +97,12 @@ class FaceTask(Task):
             identified = identify(embedding, embedding, first_image_search(test.images))
             result |= {"rank1": identified["rank1"], "identification": identified}
         return result
+
+    def calibrate(self, encoder: Encoder, val: Loader | None) -> dict[str, dict[str, Any] | None]:
+        assert val is not None
+        label = val.images.labels[:CALIBRATION]
+        threshold = calibrate_pairs(embeddings_of(encoder, val)[:CALIBRATION], label)  # in float32, as it is deployed
+        return {"pairs": asdict(threshold) if threshold else None}
 
     def summary(self, result: dict[str, Any]) -> str:
         return f"test pairs {saved('{:.2f} % accuracy, {:.2f} % AUC', result, ['accuracy', 'auc'])}"

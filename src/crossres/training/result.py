@@ -57,7 +57,7 @@ def finish(loop: TrainingLoop, device: Device) -> dict[str, Any]:
         **common,
         "fit": config.images.fit,
         **{key: facts[key] for key in ("seen", "natural")},
-        "confidence": run.task.calibrate(run.student, run.val),
+        **run.task.calibrate(run.student, run.val),
         "test_fraction": config.images.test_fraction,
         "group": config.images.group,
         "range": config.images.range,

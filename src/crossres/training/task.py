@@ -71,9 +71,12 @@ class Task(ABC):
     def judge(self, encoder: Encoder, test: Loader, val: Loader | None, autocast: Autocast) -> dict[str, Any]:
         """Measure the trained encoder on the test images, for ``result.json``; ``val`` may choose thresholds."""
 
-    def calibrate(self, encoder: Encoder, val: Loader | None) -> dict[str, Any] | None:  # noqa: ARG002
-        """Return the fields of a `crossres.evaluation.statistics.Confidence`; None where nothing is calibrated."""
-        return None
+    @abstractmethod
+    def calibrate(self, encoder: Encoder, val: Loader | None) -> dict[str, dict[str, Any] | None]:
+        """Return what travels with the model of how sure its answers are: by name, fields or None.
+
+        ``confidence`` of a `crossres.evaluation.statistics.Confidence`, ``pairs`` of a `PairThreshold` there.
+        """
 
     @abstractmethod
     def summary(self, result: dict[str, Any]) -> str:
