@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from crossres.bench.bench import run_bench
     from crossres.config.deployment import Embed, Enroll, Export, Identify, Predict, Speed, Verify
-    from crossres.config.experiment import Adapt, Distill, Faces, Teach
+    from crossres.config.experiment import Adapt, Cache, Distill, Faces, FacesCache, Teach
     from crossres.config.judging import Bench, Evaluate, EvaluateFaces, Match, Report, Transfer
     from crossres.config.options import Augment, Columns, Images, Model, Stages, TestImages, Train
     from crossres.core.errors import CrossresError
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from crossres.models.pretrained import from_pretrained as load
     from crossres.report.report import write_report
     from crossres.training.adapt import adapt
+    from crossres.training.cache import fill_cache
     from crossres.training.run import distill, distill_faces, teach
 
 __version__ = "0.1.0"
@@ -34,7 +35,7 @@ __version__ = "0.1.0"
 # Looked up at first use: `import crossres` and `crossres --help` load none of the heavy packages.
 _HOME = {
     **dict.fromkeys(("Embed", "Enroll", "Export", "Identify", "Predict", "Speed", "Verify"), "config.deployment"),
-    **dict.fromkeys(("Adapt", "Distill", "Faces", "Teach"), "config.experiment"),
+    **dict.fromkeys(("Adapt", "Cache", "Distill", "Faces", "FacesCache", "Teach"), "config.experiment"),
     **dict.fromkeys(("Bench", "Evaluate", "EvaluateFaces", "Match", "Report", "Transfer"), "config.judging"),
     **dict.fromkeys(("Augment", "Columns", "Images", "Model", "Stages", "TestImages", "Train"), "config.options"),
     "CrossresError": "core.errors",
@@ -56,17 +57,18 @@ _HOME = {
     "run_bench": "bench.bench",
     "write_report": "report.report",
     "adapt": "training.adapt",
+    "fill_cache": "training.cache",
     **dict.fromkeys(("distill", "distill_faces", "teach"), "training.run"),
 }
 
 # fmt: off
 __all__ = [
-    "Adapt", "Augment", "Bench", "Columns", "CrossresError", "Degradation", "Distill", "Embed", "Encoder", "Enroll",
-    "Evaluate", "EvaluateFaces", "Export", "Faces", "Gallery", "Identify", "Images", "Match", "Model", "OnnxInput",
-    "Predict", "Recognizer", "Report", "Speed", "Stages", "Teach", "TestImages", "Train", "Transfer", "Verify",
-    "adapt", "build_encoder", "distill", "distill_faces", "embed", "enroll", "evaluate", "evaluate_faces", "export",
-    "identify", "load", "match", "predict", "read", "run_bench", "speed", "teach", "transfer", "verify", "wrap",
-    "write_report",
+    "Adapt", "Augment", "Bench", "Cache", "Columns", "CrossresError", "Degradation", "Distill", "Embed", "Encoder",
+    "Enroll", "Evaluate", "EvaluateFaces", "Export", "Faces", "FacesCache", "Gallery", "Identify", "Images", "Match",
+    "Model", "OnnxInput", "Predict", "Recognizer", "Report", "Speed", "Stages", "Teach", "TestImages", "Train",
+    "Transfer", "Verify", "adapt", "build_encoder", "distill", "distill_faces", "embed", "enroll", "evaluate",
+    "evaluate_faces", "export", "fill_cache", "identify", "load", "match", "predict", "read", "run_bench", "speed",
+    "teach", "transfer", "verify", "wrap", "write_report",
 ]
 # fmt: on
 

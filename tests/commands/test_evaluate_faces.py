@@ -287,7 +287,7 @@ def test_a_gallery_of_another_model(
         run(*kept)
         pages.append(capsys.readouterr().out)
     assert pages[0] == pages[1]
-    assert len(list((tmp_path / "kept").glob("*.safetensors"))) == 1
+    assert len(list((tmp_path / "kept").rglob("*.safetensors"))) == 1
     # that model's outputs for the images, stored, are the same gallery
     images, other = read(crowd, split="test", open_set=True), from_pretrained(tmp_path / "other")
     with torch.no_grad():

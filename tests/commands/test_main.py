@@ -93,7 +93,7 @@ def test_the_public_names() -> None:
     [
         (["distil"], "unknown command 'distil'; did you mean 'distill'?"),
         (["infoo"], "unknown command 'infoo'; did you mean 'info'?"),
-        (["xyz"], "unknown command 'xyz'; known: adapt, bench, demo, distill, embed, enroll, evaluate, "),
+        (["xyz"], "unknown command 'xyz'; known: adapt, bench, cache, demo, distill, embed, enroll, evaluate, "),
         (["--verbose"], "unknown command '--verbose'; "),
         (["faces", "distil"], "unknown command 'faces distil'; did you mean 'distill'?"),
         (["info", "--jsn"], "unknown option --jsn; did you mean '--json'?"),

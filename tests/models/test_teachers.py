@@ -13,6 +13,7 @@ from PIL import Image
 
 from crossres.core.errors import CrossresError
 from crossres.data.readers import read
+from crossres.models import teachers
 from crossres.models.encoder import build_encoder
 from crossres.models.pretrained import from_pretrained, save_pretrained
 from crossres.models.teachers import frozen_teacher, stored_encoder, stored_outputs
@@ -111,6 +112,37 @@ def test_each_image_gets_its_own(kind: str, people: Path, tmp_path: Path) -> Non
         assert said.logits is None
 
 
+def mapped_files() -> str:
+    return Path("/proc/self/maps").read_text()
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="the system does not say")
+def test_large_ones_are_mapped_and_not_read(people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CROSSRES_CACHE", str(tmp_path / "cache"))
+    plain = stored_encoder(written(tmp_path, "parquet"))
+    assert not (tmp_path / "cache").exists()
+    monkeypatch.setattr(teachers, "MAPPED", 0)
+    for _ in range(2):
+        teacher = frozen_teacher(stored_encoder(tmp_path / "teacher.parquet"), (), "the teacher")
+        (file,) = (tmp_path / "cache").glob("*.npy")
+        assert str(file) in mapped_files()
+        assert weights_sha256(teacher) == weights_sha256(plain)
+        cache = stored_outputs(teacher, read(people, split="all"), "cpu")
+        assert np.array_equal(cache.embeddings(6).numpy(), VALUES)
+        address = cache.shards[0]["embedding"].data_ptr()
+        (line,) = [line for line in mapped_files().splitlines() if str(file) in line]
+        low, high = (int(number, 16) for number in line.split()[0].split("-"))
+        assert low <= address < high
+        del teacher, cache
+    changed = pa.table({"path": PATHS, "embedding": [*(VALUES[1:] + 1).tolist(), None]})
+    pq.write_table(changed, tmp_path / "teacher.parquet")
+    assert len(stored_encoder(tmp_path / "teacher.parquet").backbone.paths) == 5
+    ragged = pa.table({"path": PATHS[:2], "embedding": [[1.0], [1.0, 2.0]]})
+    pq.write_table(ragged, tmp_path / "teacher.parquet")
+    with pytest.raises(CrossresError, match=r"cannot be read as stored embeddings \(rows of 1 and of 2 numbers"):
+        stored_encoder(tmp_path / "teacher.parquet")
+
+
 def test_a_list_of_paths_that_is_missing_is_named(tmp_path: Path) -> None:
     path = written(tmp_path, "npy")
     path.with_suffix(".txt").unlink()
@@ -121,7 +153,7 @@ def test_a_list_of_paths_that_is_missing_is_named(tmp_path: Path) -> None:
 def test_file_names_do_where_they_differ(people: Path, tmp_path: Path) -> None:
     teacher = stored_encoder(written(tmp_path, "npz", [path.split("/")[1] for path in PATHS]))
     said = stored_outputs(teacher, read(people, split="all"), torch.device("cpu"))
-    assert np.array_equal(said.embedding[0].numpy(), VALUES)
+    assert np.array_equal(said.embeddings(6).numpy(), VALUES)
 
 
 def test_another_persons_file_of_the_same_name_does_not_answer(people: Path, tmp_path: Path) -> None:

@@ -47,14 +47,13 @@ def test_no_step_waits_for_the_host(name: str) -> None:
         loss.to(place).prepare(loader.label)
     distiller = Distiller(student, losses, dict.fromkeys(losses, 1.0))
     optimizer = optimizer_of(distiller, Train())
-    cache = TeacherCache(
-        torch.randn(2, COUNT, teacher.embedding_dim, device=place),
-        torch.randn(2, COUNT, len(CLASSES), device=place),
-        {
-            path: torch.randn(2, COUNT, *shape, device=place).half()
-            for path, shape in zip(paths, maps[0], strict=True)
-        },
-    )
+    stored = {
+        "embedding": torch.randn(2 * COUNT, teacher.embedding_dim, device=place),
+        "logits": torch.randn(2 * COUNT, len(CLASSES), device=place).half(),
+    }
+    for path, shape in zip(paths, maps[0], strict=True):
+        stored[path] = torch.randn(2 * COUNT, *shape, device=place).half()
+    cache = TeacherCache([stored], COUNT, place)
     batches = loader.epoch(0)
 
     def step() -> torch.Tensor:

@@ -176,7 +176,7 @@ def test_deleting_or_damaging_the_cache_changes_nothing(
     make: Any, runs: Any, finished: Distill, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     filled = finished.folder.parent / "cache"
-    contents = [load_file(file) for file in sorted(filled.glob("*.safetensors"))]
+    contents = [load_file(file) for file in sorted(filled.rglob("*.safetensors"))]
     assert len(contents) == 2
     cache = tmp_path / "runs" / "cache"
     shutil.copytree(filled, cache)
@@ -186,16 +186,16 @@ def test_deleting_or_damaging_the_cache_changes_nothing(
     shutil.rmtree(cache)
     distill(make(name="deleted"), quiet=True)
     runs.same_runs(finished.folder, make(name="deleted").folder)
-    files = sorted(cache.glob("*.safetensors"))
+    files = sorted(cache.rglob("*.safetensors"))
     runs.same_bits([load_file(file) for file in files], contents)
 
     files[0].write_bytes(files[0].read_bytes()[:-10])
     files[1].write_bytes(b"")
     capsys.readouterr()
     distill(make(name="damaged"), quiet=True)
-    assert capsys.readouterr().err.count("cannot be read; computing it again") == 2
+    assert capsys.readouterr().err.count("is cut short or damaged; computing it again") == 2
     runs.same_runs(finished.folder, make(name="damaged").folder)
-    runs.same_bits([load_file(file) for file in sorted(cache.glob("*.safetensors"))], contents)
+    runs.same_bits([load_file(file) for file in sorted(cache.rglob("*.safetensors"))], contents)
 
 
 def test_a_cache_filled_by_another_run_changes_nothing(
@@ -204,20 +204,22 @@ def test_a_cache_filled_by_another_run_changes_nothing(
     # whoever filled it, with whatever batch size and seed, it holds the same bits
     prepared(make(name="filler", train_batch_size=37, train_seed=5))
     distill(make(name="reader"), quiet=True)
-    assert len(list((make().folder.parent / "cache").glob("*.safetensors"))) == 2  # for all seeds, one for each view
+    assert len(list((make().folder.parent / "cache").rglob("*.safetensors"))) == 2  # for all seeds, one for each view
     runs.same_states(finished.folder, make(name="reader").folder)
 
 
-@pytest.mark.parametrize("views", ["own", "mirrored"])
-def test_the_live_teacher_gives_the_cached_run_where_nothing_is_shifted(make: Any, runs: Any, views: Any) -> None:
-    configs = [
-        make(name=name, train_epochs=2, teacher_cache=cached, teacher_views=views, augment=Augment(shift=0))
-        for name, cached in (("cached", True), ("live", False))
-    ]
+# kd reads logits, which the cache rounds to float16, and the training carries that on
+@pytest.mark.parametrize(("views", "kd", "tolerance"), [("own", 0, 1e-3), ("own", 1, 2e-2), ("mirrored", 1, 2e-2)])
+def test_the_live_teacher_gives_the_cached_run_where_nothing_is_shifted(
+    make: Any, runs: Any, views: Any, kd: int, tolerance: float
+) -> None:
+    losses = {**CE, "crrcd": {"weight": 1.0, "anchors": 4, "width": 16}, "kd": {"weight": float(kd)}}
+    how = {"train_epochs": 2, "teacher_views": views, "losses": losses, "augment": Augment(shift=0)}
+    configs = [make(name=name, teacher_cache=cached, **how) for name, cached in (("cached", True), ("live", False))]
     for config in configs:
         distill(config, quiet=True)
     for cached_row, live_row in zip(*(runs.rows(config.folder) for config in configs), strict=True):
-        assert live_row["losses"] == pytest.approx(cached_row["losses"], rel=1e-3)
+        assert live_row["losses"] == pytest.approx(cached_row["losses"], rel=tolerance)
 
 
 def test_the_live_teacher_reads_the_scene_that_the_student_reads(make: Any, prepared: Any, tmp_path: Path) -> None:
@@ -245,7 +247,8 @@ def test_a_teacher_that_no_loss_reads_is_not_run(make: Any, prepared: Any) -> No
 def test_stored_maps_are_of_the_largest_size_compared_and_follow_the_images(make: Any, prepared: Any) -> None:
     losses = {**CE, "crrcd_maps": {"weight": 1.0, "cells": 2}, "sp": {"weight": 1.0}}
     run, loop = prepared(make(losses=losses, augment=Augment(shift=3)))
-    assert [tuple(maps.shape[3:]) for maps in run.cache.features.values()] == [(8, 8), (4, 4), (2, 2)]
+    kept = run.cache(torch.arange(2), torch.zeros(2, dtype=torch.long)).features
+    assert [tuple(maps.shape[2:]) for maps in kept.values()] == [(8, 8), (4, 4), (2, 2)]
     assert run.facts["teacher_maps"] == "moved"
     batch = next(run.train.epoch(0))
     given, still = loop._teacher_outputs(batch, live=False), run.cache(batch.index, batch.view)
@@ -257,18 +260,11 @@ def test_stored_maps_are_of_the_largest_size_compared_and_follow_the_images(make
     assert set(terms) == set(losses)
 
 
-def test_maps_that_would_fill_the_memory_are_computed_at_every_step(
-    make: Any, prepared: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from crossres.core.progress import Progress
-
+def test_maps_need_no_memory(make: Any, prepared: Any, capsys: pytest.CaptureFixture[str]) -> None:
     config = make(losses={**CE, "at": {"weight": 1.0}})
-    assert prepared(config)[0].cache is not None
     run, _ = prepared(replace(config, images=Images(memory_mb=0, workers=0)), Progress())
-    assert run.cache is None
-    notes = capsys.readouterr().err
-    assert "more than images.memory_mb: computed at every step instead" in notes
-    assert "flat images and copies of test images are not looked for" in notes
+    assert run.facts["teacher_maps"] == "moved"
+    assert "flat images and copies of test images are not looked for" in capsys.readouterr().err
 
 
 def test_what_the_images_are_taken_for(

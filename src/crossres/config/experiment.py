@@ -253,3 +253,42 @@ class Faces(FaceProtocol, Distillation, Experiment):
     def default_method(self) -> str:
         # without names, and its students can search the teacher's gallery
         return "cosine" if self.teacher else "cosface"
+
+
+@dataclass(kw_only=True)
+class Filling:
+    """What filling a cache has beside.
+
+    Args:
+        engine: where it is computed; ray takes the machines of a cluster, which share the folders.
+    """
+
+    engine: Literal["local", "ray"] = "local"
+
+
+#: What a first user needs to fill a cache: what decides which outputs a student reads.
+_FILLED = (
+    *("data", "teacher", "lr_size", "method", "hr_size", "device", "precision", "model.name", "cache_dir", "runs"),
+    *("images.label_column", "engine"),
+)
+
+
+@dataclass(kw_only=True)
+class Cache(Filling, Distill):
+    """Compute a teacher's outputs before students are trained with the same options; goes on where it stopped.
+
+    Several processes or machines share the work; so do later trainings, which compute what is not there yet.
+    """
+
+    command: ClassVar[str] = "crossres cache"
+    first: ClassVar[tuple[str, ...]] = _FILLED
+    example: ClassVar[str] = "crossres cache photos --teacher runs/teacher --lr_size 8 --engine ray"
+
+
+@dataclass(kw_only=True)
+class FacesCache(Filling, Faces):
+    """Compute a teacher's outputs on faces before students are trained with the same options."""
+
+    command: ClassVar[str] = "crossres faces cache"
+    first: ClassVar[tuple[str, ...]] = (*_FILLED, "unlabelled")
+    example: ClassVar[str] = "crossres faces cache people --teacher sface.onnx --lr_size 16"

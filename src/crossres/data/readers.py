@@ -81,7 +81,7 @@ def read(
         CrossresError: the source is missing, empty, damaged or contradicts itself; names the thing and the remedy.
     """
     _demand_known(split, corrupt, range)
-    stored: dict[str, Any] = {"memory_mb": memory_mb, "cache": cache or _cache()}
+    stored: dict[str, Any] = {"memory_mb": memory_mb, "cache": cache or cache_home()}
     if isinstance(source, str) and source in SOURCES:
         stored |= {"split": split, "test_fraction": test_fraction, "seed": seed, "open_set": open_set}
         images = _named(source, group, download=download, root=root, **stored)
@@ -134,7 +134,7 @@ def read_unlabelled(
     ignored: list[str] = []
     if shards:
         opened = open_shards(shards)
-        items = pack(opened, pick_image(opened, image_column), memory_mb=memory_mb, cache=_cache())
+        items = pack(opened, pick_image(opened, image_column), memory_mb=memory_mb, cache=cache_home())
     else:
         items, ignored = read_loose(folder)
     classes = [str(row) for row in np.arange(len(items))]
@@ -198,7 +198,8 @@ def _without_corrupt(images: ImageSet, split: Split) -> ImageSet:
     return left
 
 
-def _cache() -> Path:
+def cache_home() -> Path:
+    """Return the folder of what is unpacked once."""
     return Path(os.environ.get("CROSSRES_CACHE") or Path.home() / ".cache" / "crossres")
 
 

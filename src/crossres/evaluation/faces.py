@@ -26,8 +26,8 @@ from crossres.evaluation.face_protocols import FaceTest, read_protocols
 from crossres.evaluation.identification import FPIRS, identify
 from crossres.evaluation.prepare import CPU, check, degradation_of, device_of, embeddings_of, kept, note, sizes_of
 from crossres.evaluation.verification import FARS, best_threshold, similarities, verify
-from crossres.models.cache import cached_outputs
 from crossres.models.encoder import Encoder
+from crossres.models.filling import cached_outputs
 from crossres.models.onnx_input import OnnxInput
 from crossres.models.teachers import StoredBackbone, read_teacher, stored_outputs
 from crossres.models.weights import weights_sha256
@@ -231,9 +231,11 @@ class _Reading:
         for loader in loaders:
             what = "at their own size" if loader.lr_size == loader.hr_size else f"at {loader.lr_size} pixels"
             if isinstance(encoder.backbone, StoredBackbone):
-                rows = stored_outputs(encoder, loader.images, self.device.torch).embedding[0].cpu().numpy()
+                cache = stored_outputs(encoder, loader.images, self.device.torch)
+                rows = cache.embeddings(len(loader.images)).cpu().numpy()
             elif gallery is not None:
-                rows = cached_outputs(encoder, loader, folder, **how).embedding.mean(0).cpu().numpy()
+                cache = cached_outputs(encoder, loader, folder, mirrored=flip, **how)
+                rows = cache.embeddings(len(loader.images)).cpu().numpy()
             else:
                 progress = partial(self.progress, what)
                 rows = embeddings_of(encoder, loader, self.device.autocast, progress=progress, mirrored=flip)

@@ -2,10 +2,10 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from crossres.core.errors import CrossresError, composed, demand_file, library_errors, one_line
-from crossres.core.files import holds_embeddings
+from crossres.core.files import holds_embeddings, write_atomically
 from crossres.data.images import ImageSet, by_name
+from crossres.data.readers import cache_home
 from crossres.data.shards import CHECKED, arrow
 from crossres.models.cache import TeacherCache
 from crossres.models.encoder import Encoder
@@ -22,6 +23,11 @@ from crossres.models.onnx_encoder import onnx_encoder
 from crossres.models.onnx_input import OnnxInput
 from crossres.models.pretrained import from_pretrained
 from crossres.models.ready import READY, ready_encoder
+
+#: Bytes of parquet files above which their embeddings are unpacked into a file that is mapped.
+MAPPED = 2**30
+#: Rows that are checked at once.
+CHUNK = 2**16
 
 
 def read_teacher(path: str, onnx_input: OnnxInput, *, trust_code: bool = False) -> Encoder:
@@ -90,15 +96,19 @@ class StoredBackbone(nn.Module):
         self.paths = list(paths)
         self.values = values
         total = hashlib.sha256("\n".join(self.paths).encode("utf-8", "surrogateescape"))
-        total.update(values.numpy().tobytes())
+        for start in range(0, len(values), CHUNK):
+            total.update(values[start : start + CHUNK].numpy().tobytes())
         self.digest = nn.Buffer(torch.frombuffer(bytearray(total.digest()), dtype=torch.uint8))
+
+    def __deepcopy__(self, _: dict[int, Any]) -> "StoredBackbone":
+        return self  # nothing in it changes, and it may be larger than the memory
 
     def forward(self, images: Tensor) -> Tensor:  # noqa: ARG002
         raise CrossresError(f"{self.path}: there are embeddings of the stored images only; leave teacher_cache on")
 
 
 def stored_encoder(path: str | Path) -> Encoder:
-    """Read stored embeddings as a frozen teacher.
+    """Read stored embeddings as a frozen teacher; large ones are mapped from their file and take no memory.
 
     Args:
         path: a ``.parquet`` with the columns path and embedding (lists of numbers), or a folder of such, as
@@ -120,10 +130,11 @@ def stored_encoder(path: str | Path) -> Encoder:
     if values.dtype.kind not in "fiu":
         raise CrossresError(f"{path}: embeddings of type {values.dtype}, expected numbers")
     with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and refused
-        values = values.astype(np.float32)
+        values = values.astype(np.float32, copy=False)
     if values.ndim != 2 or len(values) != len(paths) or not values.size:
         raise CrossresError(f"{path}: {len(paths)} paths and embeddings of {values.shape}, expected (N, d)")
-    if len(bad := np.flatnonzero(~np.isfinite(values).all(1))):
+    finite = [np.isfinite(values[start : start + CHUNK]).all(1) for start in range(0, len(values), CHUNK)]
+    if len(bad := np.flatnonzero(~np.concatenate(finite))):
         raise CrossresError(f"{path}: the embedding of {paths[bad[0]]} holds NaN or infinity ({len(bad)} such)")
     if twice := [name for name, count in Counter(paths).items() if count > 1]:
         raise CrossresError(f"{path}: {twice[0]} has two embeddings")
@@ -137,8 +148,13 @@ def stored_encoder(path: str | Path) -> Encoder:
     return encoder.eval().requires_grad_(False)
 
 
-def stored_outputs(teacher: Encoder, images: ImageSet, device: torch.device | str) -> TeacherCache:
-    """Return the stored embeddings of images, the same for both views; raise CrossresError if some lack one."""
+def stored_outputs(
+    teacher: Encoder, images: ImageSet, device: torch.device | str, memory_mb: int = 4096
+) -> TeacherCache:
+    """Return the stored embeddings of images, the same for both views; raise CrossresError if some lack one.
+
+    They stay where they are; those within ``memory_mb`` are copied to a GPU.
+    """
     backbone = teacher.backbone
     assert isinstance(backbone, StoredBackbone)
     position = by_name(backbone.paths)
@@ -161,28 +177,78 @@ def stored_outputs(teacher: Encoder, images: ImageSet, device: torch.device | st
         twice = next(i for i, row in enumerate(rows) if row in rows[:i])
         both = f"{images.path(twice)} and another image of {images.name}"
         raise CrossresError(f"{backbone.path}: {both} would share an embedding: store whole paths")
-    return TeacherCache(backbone.values[rows].to(device).expand(2, -1, -1), None)
+    values, order = backbone.values, torch.tensor(rows)
+    if torch.device(device).type != "cpu" and 4 * len(rows) * values.shape[1] <= memory_mb * 2**20:
+        return TeacherCache([{"embedding": values[order].to(device)}], 0, device)
+    return TeacherCache([{"embedding": values}], 0, device, order=order.to(device))
 
 
 def _read(path: Path) -> tuple[list[str], npt.NDArray[Any]]:
     """Return the images' paths (N) and their embeddings (N, d)."""
     kind = ".parquet" if path.is_dir() else path.suffix.lower()
     if kind == ".npy":
-        return path.with_suffix(".txt").read_text(encoding="utf-8").splitlines(), np.load(path)
+        return path.with_suffix(".txt").read_text(encoding="utf-8").splitlines(), np.load(path, mmap_mode="c")
     if kind == ".npz":
         with np.load(path) as arrays:
             _require(path, "array", list(arrays))
             return [str(name) for name in arrays["path"]], arrays["embedding"]
     _, pq = arrow()
-    names: list[str] = []
-    rows: list[list[float]] = []
-    for file in sorted(path.glob("*.parquet")) if path.is_dir() else [path]:
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    for file in files:
         _require(file, "column", pq.read_schema(file).names)
-        table = pq.read_table(file, columns=["path", "embedding"], **CHECKED)
-        table = table.filter(table["embedding"].is_valid())
-        names += table["path"].to_pylist()
-        rows += table["embedding"].to_pylist()
-    return names, np.array(rows, dtype=np.float32)
+    if sum(file.stat().st_size for file in files) > MAPPED:
+        return _read(_unpacked(files))
+    blocks = list(_blocks(files))
+    values = np.concatenate([values for _, values in blocks]) if blocks else np.empty((0, 0))
+    return [name for names, _ in blocks for name in names], values
+
+
+def _blocks(files: Sequence[Path]) -> Iterator[tuple[list[str], npt.NDArray[np.float32]]]:
+    """Yield paths and embeddings of parquet files, some rows at a time; rows without an embedding are left out."""
+    _, pq = arrow()
+    from pyarrow import compute
+
+    width = None
+    for file in files:
+        for batch in pq.ParquetFile(file, **CHECKED).iter_batches(columns=["path", "embedding"]):
+            batch = batch.filter(batch["embedding"].is_valid())
+            if not len(batch):
+                continue
+            rows = batch["embedding"]
+            widths = compute.list_value_length(rows).unique().to_pylist()
+            width = width or widths[0]
+            if widths != [width]:
+                raise ValueError(f"rows of {width} and of {widths[-1]} numbers")
+            with np.errstate(over="ignore"):  # as below
+                values = rows.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+            yield batch["path"].to_pylist(), values.reshape(len(rows), width)
+
+
+def _unpacked(files: Sequence[Path]) -> Path:
+    """Return a ``.npy`` of the embeddings of parquet files, paths beside it; made once for each state of theirs."""
+    key = hashlib.sha256()
+    for file in files:
+        stat = file.stat()
+        key.update(f"\0{file.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}".encode("utf-8", "surrogateescape"))
+    out = cache_home() / f"embeddings-{key.hexdigest()[:24]}.npy"
+    shape = [0, 0]
+
+    def write_paths(file: IO[bytes]) -> None:
+        for names, values in _blocks(files):
+            file.write("".join(f"{name}\n" for name in names).encode())
+            shape[:] = shape[0] + len(values), values.shape[1]
+
+    def write_values(file: IO[bytes]) -> None:
+        header = {"descr": "<f4", "fortran_order": False, "shape": tuple(shape)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for _, values in _blocks(files):
+            file.write(values.astype("<f4").tobytes())
+
+    if not out.is_file():
+        remedy = "; it caches embeddings: set $CROSSRES_CACHE"
+        write_atomically(out.with_suffix(".txt"), write_paths, remedy)
+        write_atomically(out, write_values, remedy)
+    return out
 
 
 def _require(path: Path, kind: str, names: Sequence[str]) -> None:

@@ -219,7 +219,8 @@ class FinishedRun:
 
     def _outputs(self, encoder: Encoder, loader: Loader) -> Outputs:
         if isinstance(encoder.backbone, StoredBackbone):
-            return Outputs(stored_outputs(encoder, loader.images, self.device.torch).embedding[0].cpu())
+            cache = stored_outputs(encoder, loader.images, self.device.torch)
+            return Outputs(cache.embeddings(len(loader.images)).cpu())
         batches = list(batch_outputs(encoder, loader, self.device.autocast))
         logits = [batch.logits.float().cpu() for batch in batches if batch.logits is not None]
         embedding = torch.cat([batch.embedding.float().cpu() for batch in batches])

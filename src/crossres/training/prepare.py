@@ -27,8 +27,9 @@ from crossres.evaluation.prepare import BATCH
 from crossres.losses.base import Shape
 from crossres.losses.maps import MapLoss
 from crossres.losses.options import reads
-from crossres.models.cache import TeacherCache, cached_outputs
+from crossres.models.cache import TeacherCache
 from crossres.models.encoder import Encoder
+from crossres.models.filling import cached_outputs
 from crossres.models.onnx_encoder import OnnxBackbone
 from crossres.models.onnx_input import ONNX
 from crossres.models.stages import capture_maps, paired_stages
@@ -92,13 +93,13 @@ def prepare(
     student = placed(student, device, config.train.channels_last)
     _check_batch(student, train)
     distiller, paths = build_distiller(config, teacher, student, train, fabric)
-    cache = _build_cache(config, teacher, distiller, paths, train, device, progress)
+    cache = _build_cache(config, teacher, distiller, paths, train, fabric, device, progress)
     facts = {
         "images_in_both": count_copies(train, test, progress),
         **_facts(config, sets, test, natural, device, teacher),
         "start_sha256": start_sha256,
         # an earlier version answered with those of the unmoved image
-        "teacher_maps": "moved" if cache is not None and cache.features else None,
+        "teacher_maps": "moved" if cache is not None and cache.maps else None,
     }
     return PreparedRun(config, epochs, task, student, teacher, cache, distiller, pairs or train, val, test, facts)
 
@@ -233,6 +234,7 @@ def _build_cache(
     distiller: Distiller,
     paths: Sequence[str],
     train: Loader,
+    fabric: Fabric,
     device: Device,
     progress: Progress,
 ) -> TeacherCache | None:
@@ -245,7 +247,7 @@ def _build_cache(
             raise CrossresError(
                 f"{distillation.teacher}: stored embeddings cover unshifted images only; set teacher_cache to true"
             )
-        return stored_outputs(teacher, train.images, device.torch)
+        return stored_outputs(teacher, train.images, device.torch, train.memory_mb)
     if not distillation.teacher_cache or not distiller.needs_teacher:
         return None
     mirrored, maps = distillation.teacher_views == "mirrored", {}
@@ -255,26 +257,24 @@ def _build_cache(
         stages = zip(*(loss.sizes for loss in losses), strict=True)
         sizes = [(max(h for h, _ in stage), max(w for _, w in stage)) for stage in stages]
         maps = dict(zip(paths, sizes, strict=True))
-        numbers = sum(wide * h * w for (wide, _), (h, w) in zip(losses[0].channels, sizes, strict=True))
-        views = 2 if config.augment.flip or mirrored else 1
-        megabytes = numbers * 2 * len(train.images) * views / 2**20
-        if megabytes > config.images.memory_mb:
-            progress.say(
-                f"the teacher's maps take {megabytes:,.0f} MB, more than images.memory_mb: computed at every step "
-                "instead (losses that read embeddings need none)"
-            )
-            return None
     return cached_outputs(
         teacher,
         train,
-        Path(distillation.cache_dir) if distillation.cache_dir else Path(config.runs) / "cache",
+        cache_folder(config),
         flip=config.augment.flip,
         mirrored=mirrored,
         autocast=device.autocast,
         precision=device.precision,
         maps=maps,
         progress=progress.count,
+        agree=fabric.broadcast,
     )
+
+
+def cache_folder(config: Experiment) -> Path:
+    """Return the folder of the teacher's outputs."""
+    given = config.distillation and config.distillation.cache_dir
+    return Path(given) if given else Path(config.runs) / "cache"
 
 
 def _check_batch(student: Encoder, train: Loader) -> None:

@@ -1,0 +1,244 @@
+"""Filling a teacher's cache: every process that needs it computes shards that nobody else is at."""
+
+import hashlib
+import json
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from crossres.core.errors import CrossresError, library_errors
+from crossres.core.files import read_json, to_json, write_atomically
+from crossres.data.loader import Loader
+from crossres.losses.maps import pooled
+from crossres.models import cache
+from crossres.models.cache import ShardFile, TeacherCache
+from crossres.models.encoder import Encoder
+from crossres.models.weights import weights_sha256
+
+#: Images per forward pass of the teacher.
+BATCH = 128
+#: Seconds between two looks at other processes that compute the last shards.
+LOOK_EVERY = 5.0
+#: What lies beside the shards and says of what they are.
+RECORD = "cache.json"
+
+
+def cached_outputs(
+    teacher: Encoder,
+    loader: Loader,
+    folder: Path | None,
+    *,
+    flip: bool,
+    mirrored: bool = False,
+    autocast: Callable[[], Any],
+    precision: str,
+    maps: Mapping[str, tuple[int, int]] | None = None,
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+    agree: Callable[[dict[str, Any]], dict[str, Any]] = lambda key: key,
+) -> TeacherCache:
+    """Return the teacher's outputs on the unshifted images, from disk where they are there.
+
+    Of what is not there each process computes a shard at a time, whatever run or machine it is of; the memory is that
+    of a shard. On a GPU, outputs within the loader's ``memory_mb`` are copied to it.
+
+    Args:
+        teacher: in eval mode, on the loader's device.
+        loader: serves the training images.
+        folder: where the shards lie, in a folder for each view; None keeps all outputs in memory only.
+        flip: whether the mirrored view is needed.
+        mirrored: let the cache answer with the mean of both views.
+        autocast: context of the teacher's forward pass.
+        precision: its name, part of the key with the teacher's weights and outputs, the data, the size and the view.
+        maps: feature maps to keep, too, pooled to these sizes (height, width) by path; the teacher captures them.
+        progress: called with (what, done, total).
+        agree: returns the key of the run's first process, given that of this one.
+
+    Raises:
+        CrossresError: unusable embeddings or maps; a folder that cannot be written or locked, lacks the space or is
+            of another teacher or data; a process that sees other files than the first.
+    """
+    run = _TeacherPass(teacher, loader, maps or {}, autocast, progress)
+    key = _agreed(
+        {
+            "teacher": weights_sha256(teacher),
+            "data": loader.images.fingerprint,
+            "hr_size": loader.hr_size,
+            "fit": loader.fit,
+            "precision": precision,
+            "maps": {path: list(size) for path, size in run.maps.items()},
+            "images": len(loader.images),
+            "rows": cache.ROWS,
+            "probe": run.probe(),
+        },
+        agree,
+    )
+    views = (False, True) if flip or mirrored else (False,)
+    if folder is None:
+        shards = [run.outputs(*rows, view) for view in views for rows in run.bounds]
+    else:
+        shards = run.filled(folder, key, views)
+    on_gpu = torch.device(loader.device).type != "cpu"
+    size = sum(tensor.nbytes for shard in shards for tensor in shard.values())
+    if folder is None or (on_gpu and size <= loader.memory_mb * 2**20):
+        whole = {name: torch.cat([shard.pop(name) for shard in shards]).to(loader.device) for name in list(shards[0])}
+        return TeacherCache([whole], len(loader.images), loader.device, mirrored)
+    return TeacherCache(shards, len(run.bounds) * cache.ROWS, loader.device, mirrored)
+
+
+def _agreed(own: dict[str, Any], agree: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+    """Return the first process's key; refuse one of other files. Its probe may differ in the last bits only."""
+    first = agree(own)
+    if other := [what for what in own if what != "probe" and own[what] != first[what]]:
+        raise CrossresError(
+            f"this process does not see the same {other[0]} as the run's first one: give every machine the same files"
+        )
+    return first
+
+
+@dataclass
+class _TeacherPass:
+    """A teacher on all images, some of them at a time."""
+
+    teacher: Encoder
+    loader: Loader
+    maps: Mapping[str, tuple[int, int]]
+    autocast: Callable[[], Any]
+    progress: Callable[[str, int, int], None]
+    row_bytes: int = 0  #: of an image's outputs, once it was probed
+    bounds: list[tuple[int, int]] = field(init=False)  #: first and last row + 1 of each shard
+
+    def __post_init__(self) -> None:
+        count = len(self.loader.images)
+        self.bounds = [(start, min(start + cache.ROWS, count)) for start in range(0, count, cache.ROWS)]
+
+    def probe(self) -> str:
+        """Return a digest of the outputs for a fixed image: it changes with the code and the memory order, too."""
+        size, threads = self.loader.hr_size, torch.get_num_threads()
+        image = torch.linspace(0, 1, 3 * size * size, device=self.loader.device).view(1, 3, size, size)
+        torch.set_num_threads(1)  # the last bits depend on how many there are
+        try:
+            with torch.no_grad(), self.autocast():
+                outputs = self.teacher(image)
+        finally:
+            torch.set_num_threads(threads)
+        kept = self._kept(outputs)
+        self.row_bytes = sum(tensor.nbytes for tensor in kept.values())
+        parts = [part for part in (outputs.embedding, outputs.logits) if part is not None]
+        return hashlib.sha256(torch.cat(parts, dim=1).float().cpu().numpy().tobytes()).hexdigest()
+
+    def filled(self, folder: Path, key: Mapping[str, Any], views: Iterable[bool]) -> list[dict[str, Tensor]]:
+        """Return the shards of each view, mapped; compute those that are not there and wait for other processes'."""
+        files = [file for flip in views for file in self._files(folder, {**key, "flip": flip})]
+        shards = {file: rows for file in files if (rows := file.mapped()) is not None}
+        self._demand_space(folder, [file for file in files if file not in shards])
+        rank, world = self.loader.rank, self.loader.world_size
+        while missing := [number for number, file in enumerate(files) if file not in shards]:
+            wrote = False
+            # a run's processes begin at different shards
+            for number in sorted(missing, key=lambda number: ((number - rank) % world, number)):
+                file = files[number]
+                if (rows := file.mapped()) is None:
+                    with _claimed(file.path.with_suffix(".lock")) as mine:
+                        if mine and (rows := file.mapped(note=True)) is None:
+                            rows, wrote = file.written(self.outputs(file.first, file.last, file.flip)), True
+                if rows is not None:
+                    shards[file] = rows
+            if not wrote and len(shards) < len(files):
+                done = sum(file.last - file.first for file in shards)
+                self.progress("teacher, in other processes", done, sum(file.last - file.first for file in files))
+                time.sleep(LOOK_EVERY)
+        return [shards[file] for file in files]
+
+    def _files(self, folder: Path, key: Mapping[str, Any]) -> list[ShardFile]:
+        """Return the files of a view, in a folder that holds its key; refuse one that holds another."""
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+        record = folder / digest / RECORD
+        if not record.exists():
+            write_atomically(record, lambda file: file.write(to_json(key, 1).encode()), "; give another cache_dir")
+        elif other := [what for what, value in key.items() if read_json(record).get(what) != value]:
+            raise CrossresError(f"{record} is of another '{other[0]}'; remove its folder or give another cache_dir")
+        return [
+            ShardFile(record.with_name(f"{number:05}.safetensors"), digest, *rows, key["flip"])
+            for number, rows in enumerate(self.bounds)
+        ]
+
+    def _demand_space(self, folder: Path, missing: Sequence[ShardFile]) -> None:
+        needed = sum(file.last - file.first for file in missing) * self.row_bytes
+        free = shutil.disk_usage(folder).free
+        if needed > free:
+            raise CrossresError(
+                f"the teacher's outputs need {needed / 1e9:,.1f} GB, and {folder} has {free / 1e9:,.1f} GB free: "
+                "give another cache_dir, or set teacher_cache to false"
+            )
+
+    def outputs(self, start: int, stop: int, flip: bool) -> dict[str, Tensor]:
+        """Run the teacher on the images at positions ``start`` to ``stop - 1``; return what is kept, by name."""
+        kept: dict[str, list[Tensor]] = defaultdict(list)
+        # a batch size of its own: the last bits depend on it, and every run may read what this one writes
+        batches = [torch.arange(at, min(at + BATCH, stop)) for at in range(start, stop, BATCH)]
+        for positions, images in zip(batches, self.loader.unshifted(batches), strict=True):
+            with torch.no_grad(), self.autocast():
+                outputs = self.teacher(images.flip(-1) if flip else images)
+            rows = self._kept(outputs)
+            self._refuse_unusable(rows, int(positions[0]))
+            for name, tensor in rows.items():
+                kept[name].append(tensor)
+            self.progress("teacher", int(positions[-1]) + 1, len(self.loader.images))
+        return {name: torch.cat(kept.pop(name)) for name in list(kept)}
+
+    def _kept(self, outputs: Any) -> dict[str, Tensor]:
+        """Return the rows of a shard for a batch of outputs, on the CPU."""
+        kept = {"embedding": outputs.embedding.float().cpu()}
+        if outputs.logits is not None:
+            kept["logits"] = outputs.logits.half().cpu()
+        for path, size in self.maps.items():
+            kept[path] = pooled(outputs.features[path].float(), size).half().contiguous().cpu()
+        return kept
+
+    def _refuse_unusable(self, kept: Mapping[str, Tensor], start: int) -> None:
+        embedding = kept["embedding"]
+        bad = ~torch.isfinite(embedding).all(1)
+        if "logits" not in kept:
+            bad |= (embedding == 0).all(1)
+        if bool(bad.any()):
+            first = self.loader.images.where(start + int(bad.int().argmax()))
+            raise CrossresError(
+                f"the teacher's embedding of {first} is NaN, infinite or 0 ({int(bad.sum())} of a batch of "
+                f"{len(bad)}): check what the teacher expects of its input, or leave these images out"
+            )
+        for name, tensor in kept.items():
+            if not bool(torch.isfinite(tensor).all()):
+                what = "logits are" if name == "logits" else f"map '{name}' is"
+                reason = "NaN or beyond 65,504, the range of float16: set teacher_cache to false"
+                raise CrossresError(f"the teacher's {what} {reason}")
+
+
+@contextmanager
+def _claimed(path: Path) -> Iterator[bool]:
+    """Hold a lock among all processes that share the folder; yield False where another one holds it.
+
+    The system lets go of it when its process ends, however.
+    """
+    from filelock import FileLock, Timeout
+
+    lock, mine = FileLock(path), True
+    with library_errors(f"cannot lock {path}: give another cache_dir"):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            mine = False
+    try:
+        yield mine
+    finally:
+        if mine:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)  # whoever opened it before finds the shard done
+            lock.release()
