@@ -84,6 +84,10 @@ def short_table(scores: Sequence[MethodScore], baseline: str) -> str:
     heads = ["setting", "method", f"{measure}, %", f"gain over {baseline}", "cost", "seeds"]
     columns = [[row[i] for row in every] for i in (0, 1, 2, 4, 6)]
     columns.append([str(len(row.score)) for row in scores])
+    if len({setting.partition(" ")[0] for setting in columns[0]}) == 1:  # one student
+        columns[0] = [setting.partition(" ")[2] for setting in columns[0]]
+    if all(row.cost is None for row in scores if row.method != baseline):
+        columns[4] = [""] * len(every)
     shown = [i for i, column in enumerate(columns) if i in (1, 2, 3) or len(set(column)) > 1]
     return table([heads[i] for i in shown], zip(*(columns[i] for i in shown), strict=True))
 

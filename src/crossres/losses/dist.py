@@ -14,8 +14,8 @@ class DIST(Loss):
             + \gamma \operatorname{mean}_c \big(1 - \rho(p^t_{:c}, p^s_{:c})\big) \Big],
         \quad p = \mathrm{softmax}(z / \tau)
 
-    with rho Pearson's correlation, whose lengths' product is at least 1e-8 (the published code adds that to it). The
-    defaults are the published ones for CIFAR-100, weight 1.
+    with rho Pearson's correlation, whose lengths' product is at least 1e-8 (published code: plus 1e-8). The defaults
+    are the published ones for CIFAR-100, weight 1.
 
     Args:
         teacher_dim: number of classes C of the teacher.

@@ -16,8 +16,8 @@ class Similarity(Loss):
             \mathrm{softmax}_{j \ne i} \cos(t_i, t_j) / \tau \;\big\|\;
             \mathrm{softmax}_{j \ne i} \cos(s_i, s_j) / \tau \big)
 
-    Needs no labels and no equal widths. Source: the form of SEED (Fang et al. 2021, arXiv 2101.04731), with the batch
-    in the place of its queue and without the sample itself, whose similarity of 1 says nothing.
+    Needs no labels and no equal widths. Source: SEED (Fang et al. 2021, arXiv 2101.04731), with the batch for its
+    queue and without j = i.
 
     Args:
         tau: temperature of both rows, above 0.
