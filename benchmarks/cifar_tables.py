@@ -31,8 +31,8 @@ def teacher_table(folder: Path) -> str:
     trained, own = parts[-1], enlarged["hr_size"]
     text = (
         f"Teacher: {trained['student']['name']} ({trained['student']['parameters']:,} parameters), "
-        f"{' + '.join(str(part['epochs']) for part in parts)} epochs, one seed, stored in `results/cifar100/teacher`. "
-        "Without any training for low resolution it reads the enlarged image:\n\n"
+        f"{' + '.join(str(part['epochs']) for part in parts)} epochs, one seed, stored in "
+        "`results/cifar100/teacher`. Without any training for low resolution it reads the enlarged image:\n\n"
     )
     rows = [
         [

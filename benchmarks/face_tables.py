@@ -189,9 +189,10 @@ def faces_costs(path: Path) -> str:
         "|---" * 8 + "|",
     ]
     for row in rows:
+        name = re.sub(", (enlarged|native).*", "", readable(row["model"]))  # the next column says it
         read, faster = row["reads"], first["ms_of_batch"] / row["ms_of_batch"]
         lines.append(
-            f"| {readable(row['model'])} | {read}x{read} | {row['parameters']:,} "
+            f"| {name} | {read}x{read} | {row['parameters']:,} "
             f"| {row['multiply_adds'] / 1e6:.1f} | {row['file_bytes'] / 1e6:.2f} | {row['ms_of_one']:.2f} "
             f"| {row['ms_of_batch']:.2f} | {faster:.0f} |"
         )

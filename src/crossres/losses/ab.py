@@ -23,7 +23,7 @@ class AB(MapLoss):
     to True in its stage.
 
     Args:
-        margin: m, above 0.
+        margin: m.
         pretrain: share of the training in which it trains alone; published: 30 epochs before 240.
     """
 

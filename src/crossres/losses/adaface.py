@@ -21,9 +21,9 @@ class AdaFace(MarginHead):
     `CosFace`.
 
     Args:
-        margin: m, at least 0.
-        scale: s, above 0.
-        concentration: h, above 0.
+        margin: m.
+        scale: s.
+        concentration: h.
         momentum: of the running means, 0..1. The first batch sets them (the authors' code starts from 20 and 100).
 
     Shapes:

@@ -15,8 +15,8 @@ class ArcFace(MarginHead):
     in `CosFace`.
 
     Args:
-        margin: m, at least 0, in radians.
-        scale: s, above 0.
+        margin: m, in radians.
+        scale: s.
 
     Shapes:
         student (B, student_dim), label (B,) -> scalar.

@@ -20,7 +20,7 @@ class CC(Loss):
     here 0.02 has no effect.
 
     Args:
-        gamma: of the kernel, above 0.
+        gamma: of the kernel.
         order: P, at least 1.
 
     Shapes:

@@ -12,8 +12,8 @@ class CosFace(MarginHead):
     the normalised softmax (arXiv 1704.06369).
 
     Args:
-        margin: m, at least 0, in units of the cosine.
-        scale: s, above 0.
+        margin: m, in units of the cosine.
+        scale: s.
 
     Shapes:
         student (B, student_dim), label (B,) -> scalar.

@@ -27,7 +27,7 @@ class CRCD(RelationalLoss):
     :class:`CRCDGradient`.
 
     Args:
-        tau: temperature of the contrast, above 0.
+        tau: temperature of the contrast.
         width: width of the unit vectors and of a relation.
         anchors: anchors i drawn per batch; 0 takes all.
         critic: of l: "softmax" for InfoNCE, "sigmoid" for a term for each negative.

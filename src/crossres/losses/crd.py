@@ -128,7 +128,7 @@ class CRD(Loss):
 
     Args:
         form: "batch" or "bank".
-        tau: temperature, above 0.
+        tau: temperature.
         width: width of the contrasted vectors.
         negatives: bank form: negatives drawn for each sample.
         momentum: bank form: share of the old row kept when it is renewed, 0..1.

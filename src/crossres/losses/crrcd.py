@@ -31,7 +31,7 @@ class CRRCD(RelationalLoss):
     teacher's as it is.
 
     Args:
-        tau: temperature of the critic, above 0.
+        tau: temperature of the critic.
         width: width of a relation.
         hidden: width between the relation module's layers.
         depth: linear layers in a relation module, at least 1: 1 is ``A a_i - B b_j`` (of ``width``), 2 the form

@@ -25,7 +25,7 @@ class CRRCDImages(Loss):
     student.) `CRRCDMaps` is the same over the cells of a map.
 
     Args:
-        tau: temperature, above 0.
+        tau: temperature.
         anchors: images i drawn per batch; 0, or more than the batch holds, takes all.
         same_class_negatives: whether images of j's class may be negatives. Without labels all images may.
 

@@ -30,7 +30,7 @@ class CRRCDMaps(MapLoss):
     B is a 3x3 convolution of each stage; nothing else is learned. A stage that is compared at one cell is left out.
 
     Args:
-        tau: temperature, above 0.
+        tau: temperature.
         cells: largest side of the grid of cells, from 2; a larger map is averaged over it.
         group: least images of a group, from 2; 0, or more than the batch holds, makes one of all. Images left over
             are contrasted inside the image alone.

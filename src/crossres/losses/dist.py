@@ -20,9 +20,9 @@ class DIST(Loss):
     Args:
         teacher_dim: number of classes C of the teacher.
         student_dim: number of classes of the student, equal to ``teacher_dim``.
-        beta: weight of the correlation within a sample, at least 0.
-        gamma: weight of the correlation within a class, at least 0.
-        tau: temperature, above 0.
+        beta: weight of the correlation within a sample.
+        gamma: weight of the correlation within a class.
+        tau: temperature.
 
     Shapes:
         teacher logits (B, C), student logits (B, C) -> scalar.

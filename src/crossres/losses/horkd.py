@@ -18,8 +18,8 @@ class HORKD(Loss):
     assistant stream is here a narrower linear map of the teacher's embedding, trained with the student.
 
     Args:
-        pair: lambda_2, at least 0.
-        triplet: lambda_3, at least 0.
+        pair: lambda_2.
+        triplet: lambda_3.
         assistant: width of the assistant's embedding; 0 for none.
 
     Shapes:

@@ -18,7 +18,7 @@ class KD(Loss):
     Args:
         teacher_dim: number of classes C of the teacher.
         student_dim: number of classes of the student, equal to ``teacher_dim``.
-        temperature: T, above 0.
+        temperature: T.
 
     Shapes:
         teacher logits (B, C), student logits (B, C) -> scalar.

@@ -15,11 +15,11 @@ class Octuplet(Loss):
 
     with p another image of i's class and n one of another class; an image without either in the batch is left out of
     the mean (published code: a distance of 0). The paper trains one network on both resolutions; here the teacher t
-    is frozen and its T(t, t), a constant, left out. Where the widths differ, a linear layer, trained with the student,
+    is frozen and its T(t, t), a constant, left out. Where widths differ, a linear layer, trained with the student,
     brings its embedding to the teacher's (ours). Published without a cross-entropy, to finetune a trained network.
 
     Args:
-        margin: m, above 0, in units of the embeddings' distance.
+        margin: m, in units of the embeddings' distance.
 
     Shapes:
         teacher (B, teacher_dim), student (B, student_dim), label (B,) -> scalar; 0 where no image has both p and n.

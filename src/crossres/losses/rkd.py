@@ -19,8 +19,8 @@ class RKD(Loss):
     B^2 pairs and B^3 triplets, as in the published code; published weight 1.
 
     Args:
-        distance: lambda_d, at least 0.
-        angle: lambda_a, at least 0.
+        distance: lambda_d.
+        angle: lambda_a.
 
     Shapes:
         teacher (B, teacher_dim), student (B, student_dim) -> scalar; 0 for a batch of 1. The angles take

@@ -20,7 +20,7 @@ class Similarity(Loss):
     queue and without j = i.
 
     Args:
-        tau: temperature of both rows, above 0.
+        tau: temperature of both rows.
 
     Shapes:
         teacher (B, teacher_dim), student (B, student_dim) -> scalar; 0 for a batch of 1 or 2.
