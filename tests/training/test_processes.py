@@ -16,7 +16,7 @@ import torch
 from torch import distributed
 
 from crossres.commands.main import main
-from crossres.training.run import leave_group
+from crossres.training.processes import leave_group
 
 EPOCHS = 3
 STEPS = 12  # 96 images, none for validation, 24 a batch

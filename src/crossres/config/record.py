@@ -71,4 +71,6 @@ def sha256(config: Experiment) -> str:
         tree.pop(key, None)
     if tree["images"]["range"] is None:  # it came later: earlier runs have no such option
         del tree["images"]["range"]
+    if tree["train"]["accumulate"] == 1:  # so did this one
+        del tree["train"]["accumulate"]
     return hashlib.sha256(yaml.safe_dump(tree).encode()).hexdigest()

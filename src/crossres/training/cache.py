@@ -1,6 +1,5 @@
 """`crossres cache`: a teacher's outputs before the first training, on this machine or over Ray."""
 
-import atexit
 import os
 from contextlib import nullcontext
 from dataclasses import replace
@@ -14,7 +13,8 @@ from crossres.core.files import holds_embeddings
 from crossres.core.progress import Progress
 from crossres.losses.options import needs_teacher
 from crossres.training.prepare import cache_folder, prepare
-from crossres.training.run import TASKS, fabric_of, leave_group
+from crossres.training.processes import launched
+from crossres.training.run import TASKS
 
 
 def fill_cache(config: Cache | FacesCache, *, quiet: bool = False) -> dict[str, Any]:
@@ -41,11 +41,7 @@ def fill_cache(config: Cache | FacesCache, *, quiet: bool = False) -> dict[str, 
 def _filled(config: Cache | FacesCache, quiet: bool) -> dict[str, Any]:
     """Fill the cache with the processes of this run; return the facts of what it was made of, in the first one."""
     device = resolve_device(config.device, config.precision, config.train.devices)
-    fabric = fabric_of(config, device)
-    fabric.launch()
-    if device.world_size > 1:
-        atexit.unregister(leave_group)
-        atexit.register(leave_group)
+    fabric = launched(config, device)
     progress = Progress(quiet=quiet or fabric.global_rank > 0)
     try:
         with sharing_cores(progress.say) if device.torch.type == "cpu" else nullcontext():

@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from crossres.config.experiment import Distill, Experiment
-from crossres.config.record import base_name
+from crossres.config.record import base_name, sha256
 from crossres.core.devices import Device, commit
 from crossres.core.errors import CrossresError, one_line
 from crossres.core.progress import Progress
@@ -38,6 +38,7 @@ from crossres.models.weights import weights_sha256
 from crossres.training.distiller import Distiller, build_losses
 from crossres.training.images import count_copies, say_flat, say_small
 from crossres.training.networks import build_student, build_teacher, check_networks, own_size, placed
+from crossres.training.processes import demand_same, share_batch_norm
 from crossres.training.task import ImageSets, PreparedRun, Task
 
 #: hr_size of images that differ in size, where none is chosen.
@@ -84,13 +85,27 @@ def prepare(
     say_flat(train, progress)
     if val is not None and epochs > 1:
         say_small(task.cases(val), progress)
-    pairs = NaturalPairs(train, natural, config.natural_share) if natural and isinstance(config, Distill) else None
+    pairs = None
+    if natural and isinstance(config, Distill):
+        pairs = NaturalPairs(train, natural, config.natural_share, config.train.accumulate)
 
     torch.manual_seed(config.train.seed)
     student = build_student(config, sets.train, classes, hr_size, lr_size)
     # of a student that starts from weights or from a file
     start_sha256 = weights_sha256(student) if config.model.weights or config.model.name.startswith(ONNX) else None
     student = placed(student, device, config.train.channels_last)
+    named = {part: images for part, images in sets._asdict().items() if isinstance(images, ImageSet)}
+    demand_same(
+        fabric,
+        {
+            "options": sha256(config),
+            **{f"{part} images": (len(images), images.fingerprint) for part, images in named.items()},
+            "teacher": None if teacher is None else weights_sha256(teacher),
+            "weights to start from": start_sha256,
+        },
+    )
+    if fabric.world_size > 1:
+        share_batch_norm(student)
     _check_batch(student, train)
     distiller, paths = build_distiller(config, teacher, student, train, fabric)
     cache = _build_cache(config, teacher, distiller, paths, train, fabric, device, progress)
@@ -156,13 +171,10 @@ def build_loaders(
         "memory_mb": config.images.memory_mb,
         "workers": config.images.workers,
         "degradation": config.distillation.degradation if config.distillation else Degradation(),
-    }
-    trains = {
-        **asdict(config.augment),
         "rank": fabric.global_rank,
         "world_size": fabric.world_size,
-        "seed": config.train.seed,
     }
+    trains = {**asdict(config.augment), "seed": config.train.seed}
     train = Loader(images, images_per_class=config.train.images_per_class, **{**how, **trains})
     if len(images) < fabric.world_size:
         raise CrossresError(f"{len(images)} training images for {fabric.world_size} processes; start fewer")
@@ -171,6 +183,12 @@ def build_loaders(
             f"train.batch_size {train.batch_size} does not divide over {fabric.world_size} processes; "
             f"choose a multiple of {fabric.world_size}"
         )
+    if train.steps < config.train.accumulate:
+        raise CrossresError(
+            f"train.accumulate {config.train.accumulate}: an epoch has {train.steps} batches of {train.batch_size} "
+            "images; choose a smaller one"
+        )
+    train = train.in_steps(train.steps - train.steps % config.train.accumulate, train.batch_size)
     # the degradation's draws on the judged images are the same for every training seed, as in `evaluate`
     judged = {**how, "seed": SPLIT_SEED}
     # natural ones are read at the LR size and shifted by as much of it

@@ -17,13 +17,15 @@ from crossres.training.loop import TrainingLoop
 def finish(loop: TrainingLoop, device: Device) -> dict[str, Any]:
     """Judge the last and the best weights on the test set, save the best as ``model/``, write ``result.json``.
 
-    Which epoch is saved was chosen on the validation split; no test image is judged before.
+    Which epoch is saved was chosen on the validation split; no test image is judged before. All processes of the run
+    judge, the first one writes.
 
     Returns:
         The document of ``result.json``.
     """
     run, config, facts = loop.run, loop.run.config, loop.run.facts
     scores = _scores(loop, device)
+    calibration = run.task.calibrate(run.student, run.val)
     numbers = {key: value for key, value in scores.items() if isinstance(value, float)}
     common = {
         **{key: facts[key] for key in ("task", "hr_size", "lr_size", "data_sha256", "teacher")},
@@ -57,7 +59,7 @@ def finish(loop: TrainingLoop, device: Device) -> dict[str, Any]:
         **common,
         "fit": config.images.fit,
         **{key: facts[key] for key in ("seen", "natural")},
-        **run.task.calibrate(run.student, run.val),
+        **calibration,
         "test_fraction": config.images.test_fraction,
         "group": config.images.group,
         "range": config.images.range,
@@ -71,8 +73,9 @@ def finish(loop: TrainingLoop, device: Device) -> dict[str, Any]:
         },
     }
     document = json.loads(to_json(document))  # what is returned now and what is read later are equal
-    save_pretrained(run.student, config.folder / "model", info=info)
-    write_json(config.folder / "result.json", document)
+    if loop.fabric.global_rank == 0:
+        save_pretrained(run.student, config.folder / "model", info=info)
+        write_json(config.folder / "result.json", document)
     return document
 
 
