@@ -65,9 +65,10 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[tuple[st
         if not usable:
             yield [("127.0.0.1", {}, [])] * 2
             return
-        mounted = f"mount --bind {resolver} /etc/resolv.conf; exec \"$@\""
+        mounted = f'mount --bind {resolver} /etc/resolv.conf; exec "$@"'
         enter = [["ip", "netns", "exec", name, "sh", "-c", mounted, "-"] for name in names]
-        yield [(a, {"GLOO_SOCKET_IFNAME": l}, e) for a, l, e in zip(addresses, links, enter, strict=True)]
+        interfaces = [{"GLOO_SOCKET_IFNAME": link} for link in links]
+        yield list(zip(addresses, interfaces, enter, strict=True))
     finally:
         if shutil.which("ip") is not None:
             for name in names:
@@ -93,7 +94,7 @@ class Agents:
 
 @pytest.fixture
 def agents(machines: Any, drawn: Path, tmp_path: Path) -> Callable[..., Any]:
-    """Return a context: torchrun on both machines with the same words; the images are ``shapes`` in either's folder."""
+    """Return a context: torchrun on both machines with the same words, in folders that hold the images ``shapes``."""
     for node in (0, 1):
         (tmp_path / f"node{node}").mkdir()
         (tmp_path / f"node{node}" / "shapes").symlink_to(drawn)

@@ -89,19 +89,13 @@ def ends_with_others(remedy: Callable[[], str]) -> Iterator[None]:
         ) from None
 
 
-def demand_same(fabric: Fabric, facts: dict[str, Any]) -> None:
-    """Refuse a run whose processes do not see the same.
-
-    Args:
-        fabric: launched.
-        facts: what has to be equal, by what a user would call it.
+def demand_same(facts: dict[str, Any]) -> None:
+    """Compare what has to be equal in all processes, by what a user would call it.
 
     Raises:
         CrossresError: in every process, naming the first process that differs and its machine.
     """
-    if fabric.world_size == 1:
-        return
-    everywhere: list[Any] = [None] * fabric.world_size
+    everywhere: list[Any] = [None] * distributed.get_world_size()
     distributed.all_gather_object(everywhere, (platform.node(), facts))
     first, own = everywhere[0]
     for rank, (node, other) in enumerate(everywhere):

@@ -17,15 +17,13 @@ from crossres.training.loop import TrainingLoop
 def finish(loop: TrainingLoop, device: Device) -> dict[str, Any]:
     """Judge the last and the best weights on the test set, save the best as ``model/``, write ``result.json``.
 
-    Which epoch is saved was chosen on the validation split; no test image is judged before. All processes of the run
-    judge, the first one writes.
+    Which epoch is saved was chosen on the validation split; no test image is judged before. The first process writes.
 
     Returns:
         The document of ``result.json``.
     """
     run, config, facts = loop.run, loop.run.config, loop.run.facts
     scores = _scores(loop, device)
-    calibration = run.task.calibrate(run.student, run.val)
     numbers = {key: value for key, value in scores.items() if isinstance(value, float)}
     common = {
         **{key: facts[key] for key in ("task", "hr_size", "lr_size", "data_sha256", "teacher")},
@@ -49,8 +47,7 @@ def finish(loop: TrainingLoop, device: Device) -> dict[str, Any]:
         "epochs": run.epochs,
         **scores,
         **_course(loop),
-        "peak_memory_mb": peak_memory_mb(),
-        **({"peak_gpu_memory_mb": torch.cuda.max_memory_allocated() / 2**20} if device.torch.type == "cuda" else {}),
+        **_peaks(device),
         "machine": machine(device),
         "config_sha256": sha256(config),
         "config": portable(config),
@@ -59,7 +56,7 @@ def finish(loop: TrainingLoop, device: Device) -> dict[str, Any]:
         **common,
         "fit": config.images.fit,
         **{key: facts[key] for key in ("seen", "natural")},
-        **calibration,
+        **run.task.calibrate(run.student, run.val),
         "test_fraction": config.images.test_fraction,
         "group": config.images.group,
         "range": config.images.range,
@@ -77,6 +74,12 @@ def finish(loop: TrainingLoop, device: Device) -> dict[str, Any]:
         save_pretrained(run.student, config.folder / "model", info=info)
         write_json(config.folder / "result.json", document)
     return document
+
+
+def _peaks(device: Device) -> dict[str, float | None]:
+    on_gpu = device.torch.type == "cuda"
+    gpu = {"peak_gpu_memory_mb": torch.cuda.max_memory_allocated() / 2**20} if on_gpu else {}
+    return {"peak_memory_mb": peak_memory_mb(), **gpu}
 
 
 def _scores(loop: TrainingLoop, device: Device) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from crossres.core.progress import Progress
 from crossres.data.readers import demand_source
 from crossres.models.encoder import Encoder
 from crossres.training.classification import Classification
+from crossres.training.cluster import on_cluster, over_ray
 from crossres.training.faces import FaceTask
 from crossres.training.loop import TrainingLoop
 from crossres.training.networks import check_networks
@@ -55,7 +56,7 @@ def train(
         CrossresError: bad input, in one line.
         KeyboardInterrupt: after Ctrl-C; the last finished epoch can be resumed.
     """
-    config = from_config(_with_teacher(config, teacher))
+    config, given = from_config(_with_teacher(config, teacher)), teacher
     if may_restart():  # torchrun gives the same command again: the run goes on
         if overwrite:
             raise CrossresError("--overwrite would begin anew at each restart of torchrun; remove the folder instead")
@@ -66,10 +67,21 @@ def train(
         teacher = check_networks(config, teacher)
         demand_source(config.data)
     _check_folder(config, resume, overwrite)
+    if on_cluster(config):
+        how = {"teacher": given, "resume": resume, "overwrite": overwrite, "quiet": quiet}
+        return _over_ray(config, how)
     task = TASKS[config.task](config)
     device = resolve_device(config.device, config.precision, config.train.devices)
     with _alone(config.folder) as begin, ends_with_others(lambda: _remedy(config)):
         return _train(config, task, device, begin, teacher, resume, overwrite, quiet)
+
+
+def _over_ray(config: Experiment, how: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return over_ray(partial(train, **how), config)
+    except KeyboardInterrupt:
+        Progress(quiet=how["quiet"]).say(f"stopped; {_remedy(config)}")
+        raise
 
 
 def _train(
