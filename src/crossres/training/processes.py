@@ -5,6 +5,7 @@ import gc
 import logging
 import os
 import platform
+import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,8 +32,8 @@ def launched(config: Experiment, device: Device) -> Fabric:
     fabric = fabric_of(config, device)
     fabric.launch()
     if device.world_size > 1:
-        atexit.unregister(leave_group)
-        atexit.register(leave_group)
+        atexit.unregister(_leave_at_exit)
+        atexit.register(_leave_at_exit)
     return fabric
 
 
@@ -64,6 +65,12 @@ def leave_group() -> None:
         return
     gc.collect()  # what holds the group, such as DDP's reducer
     distributed.destroy_process_group()
+
+
+def _leave_at_exit() -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):  # of torchrun, which ends what ends already
+        signal.signal(number, signal.SIG_IGN)
+    leave_group()
 
 
 def may_restart() -> bool:
