@@ -31,7 +31,7 @@ def over_ray(work: Callable[[Config], dict[str, Any]], config: Config) -> dict[s
     with needs("engine ray", "ray"):
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-    ray.init(ignore_reinit_error=True, log_to_driver=True)
+    ray.init(ignore_reinit_error=True, include_dashboard=False, log_to_driver=True)
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     machines = [node for node in nodes if node["Alive"] and node["Resources"].get("CPU")]
     gpus = {0 if config.device == "cpu" else int(node["Resources"].get("GPU", 0)) for node in machines}
