@@ -57,11 +57,13 @@ def test_the_hash_is_of_what_decides_the_numbers() -> None:
     base = replace(FULL, data="sets/shapes")
     same = sha256(base)
     assert re.fullmatch(r"[0-9a-f]{64}", same)
-    moved = replace(base, name="b", runs="/b", cache_dir="/b", data="/mnt/sets/shapes/", teacher="/b/teacher")
+    moved = replace(
+        base, name="b", runs="/b", cache_dir="/b", data="/mnt/sets/shapes/", teacher="/b/teacher", engine="ray"
+    )
     assert sha256(replace(moved, images=replace(base.images, root="/elsewhere"))) == same
     seen = {same}
     for option, value in options(base):
-        if option in ("name", "runs", "cache_dir", "images.root"):
+        if option in ("name", "runs", "cache_dir", "engine", "images.root"):
             continue
         group, _, key = option.rpartition(".")
         ranges = option.startswith("degradation.") and key not in ("preset", "kernel", "share")
@@ -69,7 +71,7 @@ def test_the_hash_is_of_what_decides_the_numbers() -> None:
         other = {"degradation.jpeg": (20.0, 30.0), "degradation.share": 0.5}.get(option, other)
         part = replace(getattr(base, group), **{key: other}) if group else other
         seen.add(sha256(replace(base, **{group or key: part})))
-    assert len(seen) == 1 + len(list(options(base))) - 4
+    assert len(seen) == 1 + len(list(options(base))) - 5
     losses = {"ce": {**base.terms["ce"], "label_smoothing": 0.2}}
     assert sha256(replace(base, losses=losses)) not in seen
 

@@ -24,6 +24,7 @@ from crossres.evaluation.prepare import (
     kept,
     loader_of,
     logits_of,
+    own_positions,
     read_split,
     sizes_of,
 )
@@ -144,6 +145,18 @@ def test_predict_goes_in_order_and_leaves_the_network_as_it_was(network: Encoder
         expected = network(batch.lr).logits
     torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(logits_of(network, served, batch_size=4), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("count", "processes"), [(30, 4), (7, 3), (4, 4), (3, 4)])
+def test_each_image_is_judged_by_one_process_in_whole_batches(count: int, processes: int) -> None:
+    shares = [
+        own_positions(Loader(grey(count), hr_size=8, lr_size=8, rank=rank, world_size=processes), 2)
+        for rank in range(processes)
+    ]
+    assert sorted(at for share in shares for at in share) == list(range(count))
+    for share in shares:  # batches of two, as of one process, but for the set's last one
+        batches = [share[start : start + 2] for start in range(0, len(share), 2)]
+        assert all(batch in ([at, at + 1], [count - 1]) for batch in batches for at in batch[:1])
 
 
 def test_predict_in_bfloat16_is_close_and_float32(network: Encoder) -> None:

@@ -25,7 +25,8 @@ from crossres.losses import LOSSES
 from crossres.losses.base import Loss
 from crossres.training.loop import TrainingLoop
 from crossres.training.prepare import prepare
-from crossres.training.run import TASKS, fabric_of
+from crossres.training.processes import fabric_of
+from crossres.training.run import TASKS
 from crossres.training.task import PreparedRun
 
 #: of an epoch: 88 images (96 without the validation's) in batches of 16

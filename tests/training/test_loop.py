@@ -9,9 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from crossres import CrossresError, Degradation, Distill, Teach, Train, distill
+from crossres import CrossresError, Degradation, Distill, Model, Teach, Train, distill
 from crossres.core.progress import Progress
 from crossres.training.loop import optimizer_of, scheduler_of
+from tests.training.test_processes import NETWORK
 
 CE, KD = {"ce": {"weight": 1.0}}, {"kd": {"weight": 1.0}}
 STEPS = 5  # of an epoch
@@ -29,6 +30,37 @@ class Recorder(Progress):
         super().epoch(row, epochs)
         assert self.student is not None
         self.weights.append({name: tensor.clone() for name, tensor in self.student.state_dict().items()})
+
+
+# batches that accumulate to a step
+
+
+def test_accumulated_batches_are_one_large_batch(make: Any, runs: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "plain_net.py").write_text(NETWORK)
+    monkeypatch.syspath_prepend(tmp_path)
+    how = {
+        "losses": CE,
+        "model": Model(name="plain_net:plain"),
+        "train_val_fraction": 0.0,
+        "train_learning_rate": 0.05,
+    }
+    whole = make(name="whole", train_batch_size=20, **how)
+    parts = make(name="parts", train_batch_size=10, train_accumulate=2, **how)  # a ninth batch is left out
+    for config in (whole, parts):
+        distill(config, quiet=True)
+    one, two = (runs.state(config.folder) for config in (whole, parts))
+    assert one["scheduler"] == two["scheduler"]
+    assert one["scheduler"]["last_epoch"] == 12
+    for name, value in one["distiller"].items():
+        torch.testing.assert_close(two["distiller"][name], value, rtol=0, atol=1e-5, msg=name)
+    for ours, theirs in zip(one["rows"], two["rows"], strict=True):
+        assert theirs["losses"] == pytest.approx(ours["losses"], abs=1e-5)
+        assert theirs["learning_rate"] == ours["learning_rate"]
+
+
+def test_a_step_of_more_batches_than_an_epoch_has_is_refused(make: Any) -> None:
+    with pytest.raises(CrossresError, match=r"^train.accumulate 6: an epoch has 5 batches of 16 images; choose a sm"):
+        distill(make(train_accumulate=6))
 
 
 # schedules

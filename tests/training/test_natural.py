@@ -23,7 +23,7 @@ from crossres.evaluation.prepare import CPU
 from crossres.training.classification import Classification
 from crossres.training.natural import _of_other_classes
 from crossres.training.prepare import build_loaders
-from crossres.training.run import fabric_of
+from crossres.training.processes import fabric_of
 
 GROUP = r"(\w+/\d\d?)\d\.png$"  # ten images each
 

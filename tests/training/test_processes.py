@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +18,7 @@ import torch
 from torch import distributed
 
 from crossres.commands.main import main
-from crossres.training.run import leave_group
+from crossres.training.processes import leave_group
 
 EPOCHS = 3
 STEPS = 12  # 96 images, none for validation, 24 a batch
@@ -237,3 +239,28 @@ def test_an_error_of_one_process_ends_all_without_a_stack_trace(drawn: Path, tmp
     lines = run.stderr.splitlines()
     assert "crossres: cannot write file/teacher/config.yaml: Not a directory; nothing was changed" in lines
     assert all(line.startswith(("crossres", "validation is small")) or line.endswith(" images") for line in lines)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the processes of a process are read from /proc")
+def test_a_killed_process_ends_the_others_in_seconds_and_the_run_goes_on(drawn: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "crossres.commands.main"]
+    words = ["teach", str(drawn), "--train.epochs=12", "--train.devices=2", "--device=cpu", "--model.name=resnet8"]
+    how: dict[str, Any] = {"cwd": tmp_path, "env": alone()}
+    with started([*command, *words], **how) as process:
+        metrics = tmp_path / "runs" / "teacher" / "metrics.jsonl"
+        deadline = time.monotonic() + 120
+        while not metrics.exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        (other,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(other), signal.SIGKILL)
+        output, _ = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert output.splitlines()[-1] == (
+        "crossres: another process of the run ended early (see its own message; it has none if it was killed); "
+        "go on with: crossres teach --resume runs/teacher"
+    )
+    assert "Traceback" not in output
+    run = subprocess.run([*command, "teach", "--resume", "runs/teacher"], **how, capture_output=True, timeout=120)
+    assert run.returncode == 0
+    assert [json.loads(line)["epoch"] for line in metrics.read_text().splitlines()] == list(range(1, 13))
+    assert b"epoch 1/12" not in run.stderr

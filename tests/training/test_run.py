@@ -99,6 +99,7 @@ RESUMED: dict[str, dict[str, Any]] = {
         "lr_size": (6, 8),
         "losses": {**CE, **KD, **CRRCD},
     },
+    "accumulated": {"losses": {**CE, **CRRCD}, "train_accumulate": 2},
     "maps, losses with a stage of their own": {
         # of 3 epochs ft's stage ends in the second, ab's at its end
         "losses": {**CE, "ft": {"weight": 1.0, "pretrain": 0.5}, "ab": {"weight": 1.0, "pretrain": 0.6}},

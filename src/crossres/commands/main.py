@@ -88,10 +88,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name = error.filename if isinstance(error.filename, str) else ""
         where = f"{name[:200]}{'...' if len(name) > 200 else ''}: " if name else ""
         return _failed(f"{where}{error.strerror or error}")
-    except RuntimeError as error:
-        if "closed by peer" not in str(error):  # gloo, where another process of the run is gone
-            raise
-        return _failed("another process of the run stopped; see its own message")
 
 
 def _end_with_parent() -> None:

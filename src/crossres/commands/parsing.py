@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from crossres.config.experiment import Experiment, Filling
+from crossres.config.experiment import Cache, Experiment, FacesCache
 from crossres.config.schema import options_of
 from crossres.core.errors import CrossresError, nearest
 
@@ -36,7 +36,7 @@ def switches(kind: type[Any]) -> dict[str, str]:
     texts = {"config": "YAML file of any of these options; options override it", "print_config": "print that YAML"}
     if getattr(kind, "returns_document", False):
         texts["json"] = "print one JSON document and nothing else on stdout"
-    if issubclass(kind, Experiment) and not issubclass(kind, Filling):
+    if issubclass(kind, Experiment) and not issubclass(kind, (Cache, FacesCache)):
         texts["resume"] = "folder of a run to go on with; no other options"
         texts["overwrite"] = "replace the run of this name"
     return texts

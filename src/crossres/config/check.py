@@ -14,6 +14,7 @@ from crossres.models.onnx_input import ONNX
 RANGES: dict[str, tuple[float, float]] = {
     "train.epochs": (1, 1e6),
     "train.batch_size": (1, 1e7),
+    "train.accumulate": (1, 1e5),
     "train.learning_rate": (1e-12, 1e6),
     "train.momentum": (0, 0.9999),
     "train.weight_decay": (0, 1e3),

@@ -42,6 +42,8 @@ class Experiment:
         losses: the terms of the loss: a weight each (0 = off) and their options, over those of the method.
         device: auto takes a GPU where there is one.
         precision: auto is bfloat16 autocast where the device computes it in hardware, else float32.
+        engine: where it is computed: on this machine (under torchrun on those it joins), or ray: on all machines of a
+            cluster, which share the folders, with every GPU, or train.devices processes each.
         trust_code: import the code that a saved model names where its network is a package.module:callable.
     """
 
@@ -63,6 +65,7 @@ class Experiment:
     losses: dict[str, dict[str, Any]] | None = None
     device: Device = "auto"
     precision: Precision = "auto"
+    engine: Literal["local", "ray"] = "local"
     trust_code: bool = False
 
     @property
@@ -255,17 +258,6 @@ class Faces(FaceProtocol, Distillation, Experiment):
         return "cosine" if self.teacher else "cosface"
 
 
-@dataclass(kw_only=True)
-class Filling:
-    """What filling a cache has beside.
-
-    Args:
-        engine: where it is computed; ray takes the machines of a cluster, which share the folders.
-    """
-
-    engine: Literal["local", "ray"] = "local"
-
-
 #: What a first user needs to fill a cache: what decides which outputs a student reads.
 _FILLED = (
     *("data", "teacher", "lr_size", "method", "hr_size", "device", "precision", "model.name", "cache_dir", "runs"),
@@ -274,7 +266,7 @@ _FILLED = (
 
 
 @dataclass(kw_only=True)
-class Cache(Filling, Distill):
+class Cache(Distill):
     """Compute a teacher's outputs before students are trained with the same options; goes on where it stopped.
 
     Several processes or machines share the work; so do later trainings, which compute what is not there yet.
@@ -286,7 +278,7 @@ class Cache(Filling, Distill):
 
 
 @dataclass(kw_only=True)
-class FacesCache(Filling, Faces):
+class FacesCache(Faces):
     """Compute a teacher's outputs on faces before students are trained with the same options."""
 
     command: ClassVar[str] = "crossres faces cache"

@@ -173,8 +173,10 @@ class Train:
 
     Args:
         epochs: passes over the training images; if left out 60 of less than 5,000 images, else 30.
-        batch_size: images per step, over all devices together; if left out 16 to 128, at most a thirtieth of the
+        batch_size: images per batch, over all devices together; if left out 16 to 128, at most a thirtieth of the
             training images: the largest of 16, 32, 64 and 128 that is, or 16.
+        accumulate: batches whose mean gradient is one step of the optimizer, as of one batch of so many times
+            batch_size; batch norm, and losses that compare images with each other, see batch_size of them.
         images_per_class: draw classes, not images, and this many images of each, so that every class is met equally
             often and has company in its batch; 0 = off.
         optimizer: the optimizer: sgd (Nesterov momentum) or adamw.
@@ -194,6 +196,7 @@ class Train:
 
     epochs: int | None = None
     batch_size: int | None = None
+    accumulate: int = 1
     images_per_class: int = 0
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = 0.1

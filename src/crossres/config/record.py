@@ -67,8 +67,10 @@ def sha256(config: Experiment) -> str:
     The contents of files are not hashed: ``result.json`` has the digests of images, teacher and start weights beside.
     """
     tree = portable(config)
-    for key in ("name", "runs", "cache_dir"):
+    for key in ("name", "runs", "cache_dir", "engine"):
         tree.pop(key, None)
     if tree["images"]["range"] is None:  # it came later: earlier runs have no such option
         del tree["images"]["range"]
+    if tree["train"]["accumulate"] == 1:  # so did this one
+        del tree["train"]["accumulate"]
     return hashlib.sha256(yaml.safe_dump(tree).encode()).hexdigest()

@@ -30,6 +30,7 @@ class NaturalPairs:
         shrunk: the HR images, augmented and degraded; its batch size is that of both together.
         natural: the images that are small by nature, at the LR size; of each class there is an HR image.
         share: of a batch that is natural, between 0 and 1.
+        multiple: the number of steps is one of it.
 
     Attributes:
         batch_size: images per step over all processes together.
@@ -42,6 +43,7 @@ class NaturalPairs:
     shrunk: Loader
     natural: Loader
     share: float
+    multiple: int = 1
 
     def __post_init__(self) -> None:
         self.batch_size, self.device = self.shrunk.batch_size, self.shrunk.device
@@ -52,7 +54,8 @@ class NaturalPairs:
                 f"natural_share {self.share:g}: a batch of {self.batch_size} has no room for both kinds of images; "
                 "choose another natural_share or a larger train.batch_size"
             )
-        self.steps = (len(self.shrunk.images) + len(self.natural.images)) // self.batch_size
+        steps = (len(self.shrunk.images) + len(self.natural.images)) // self.batch_size
+        self.steps = steps - steps % self.multiple
         self.shrunk = self.shrunk.in_steps(self.steps, self.batch_size - few)
         self.natural = self.natural.in_steps(self.steps, few)
         partners = _partners(self.natural.images, self.shrunk.images)

@@ -1,14 +1,14 @@
 """What every judgement of an encoder shares: checked options, images, sizes, a device, outputs; and its end."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from crossres.config.experiment import Experiment
 from crossres.config.judging import Judgement
@@ -159,15 +159,17 @@ def batch_outputs(
     batch_size: int = BATCH,
     *,
     mirrored: bool = False,
+    positions: Sequence[int] | None = None,
 ) -> Iterator[Outputs]:
     """Yield the outputs of each batch at low resolution, in eval mode; the encoder's mode comes back at the end.
 
-    With ``mirrored`` an embedding is the mean over the image and its mirror image.
+    With ``mirrored`` an embedding is the mean over the image and its mirror image; with ``positions`` only those
+    images are read.
     """
     training = encoder.training
     encoder.eval()
     try:
-        for batch in loader.ordered(batch_size=batch_size):
+        for batch in loader.ordered(positions, batch_size=batch_size):
             with torch.inference_mode():
                 with autocast():
                     outputs: Outputs = encoder(batch.lr)
@@ -184,8 +186,28 @@ def batch_outputs(
 
 def logits_of(encoder: Encoder, loader: Loader, autocast: Autocast = nullcontext, batch_size: int = BATCH) -> Tensor:
     """Return the logits of every image at its low resolution, float32 (N, classes), in the loader's order."""
-    outputs = batch_outputs(encoder, loader, autocast, batch_size)
-    return torch.cat([batch.logits.float() for batch in outputs if batch.logits is not None])
+    positions = own_positions(loader, batch_size)
+    outputs = batch_outputs(encoder, loader, autocast, batch_size, positions=positions)
+    parts = [batch.logits.float() for batch in outputs if batch.logits is not None]
+    return _of_all(parts, len(encoder.classes), loader, positions)
+
+
+def own_positions(loader: Loader, batch_size: int) -> list[int]:
+    """Return the images that this process of the loader's judges: every n-th batch, whole, as one process would."""
+    count, step = len(loader.images), loader.world_size * batch_size
+    starts = range(loader.rank * batch_size, count, step)
+    return [at for start in starts for at in range(start, min(start + batch_size, count))]
+
+
+def _of_all(parts: list[Tensor], width: int, loader: Loader, positions: list[int]) -> Tensor:
+    """Return the rows (N, width) of all images, given those of this process's ``positions`` in order."""
+    if loader.world_size == 1:
+        return torch.cat(parts)
+    rows = torch.zeros(len(loader.images), width, device=loader.label.device)
+    if parts:
+        rows[positions] = torch.cat(parts).to(rows)
+    distributed.all_reduce(rows)  # of each row all but one process add 0
+    return rows
 
 
 def embeddings_of(
@@ -202,10 +224,11 @@ def embeddings_of(
     ``progress`` is called with the number of images done and of all; ``mirrored`` as of `batch_outputs`.
     """
     parts: list[Tensor] = []
-    for outputs in batch_outputs(encoder, loader, autocast, batch_size, mirrored=mirrored):
+    positions = own_positions(loader, batch_size)
+    for outputs in batch_outputs(encoder, loader, autocast, batch_size, mirrored=mirrored, positions=positions):
         parts.append(outputs.embedding.float().cpu())
-        progress(min(len(parts) * batch_size, len(loader.images)), len(loader.images))
-    embeddings: Float32s = torch.cat(parts).numpy()
+        progress(min(len(parts) * batch_size, len(positions)), len(positions))
+    embeddings: Float32s = _of_all(parts, encoder.embedding_dim, loader, positions).cpu().numpy()
     return embeddings
 
 

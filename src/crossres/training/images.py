@@ -2,6 +2,8 @@
 
 from crossres.core.progress import Progress
 from crossres.data.decode import FLAT
+from crossres.data.degradation import check_size
+from crossres.data.images import ImageSet
 from crossres.data.loader import Loader
 
 #: Validation images below which the choice of the epoch is worth a line.
@@ -40,3 +42,19 @@ def count_copies(train: Loader, test: Loader, progress: Progress) -> int | None:
         count, first = f"{len(copies)} of the training images are test images too", train.images.where(copies[0])
         progress.say(f"{train.images.name}: {count} (first: {first}): results will be too high. Remove them")
     return len(copies)
+
+
+def say_enlarged(name: str, images: ImageSet, train: Loader, taught: bool, progress: Progress) -> None:
+    """Say that images are enlarged, and where that leaves a teacher nothing to see beyond what its student reads."""
+    if not train.in_memory:
+        return  # decoding has measured them; of a larger set every header would have to be read
+    count, side, (_, read) = len(images), train.hr_size, check_size(train.lr_size)
+    few, tiny = images.enlarged(side, train.fit), images.enlarged(read + 1, train.fit)
+    if taught and tiny > count / 2:
+        progress.say(
+            f"{name}: {tiny} of {count} images have no more than the {read} pixels that the student reads, so its "
+            "teacher sees no more; larger images of the same classes would show it more"
+        )
+    elif few:
+        adds = ", which adds nothing to see; --hr_size reads them smaller" if few > count / 2 else ""
+        progress.say(f"{name}: {few} of {count} images are smaller than {side} pixels: enlarged{adds}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, distributed
 
 from crossres.config.experiment import Experiment
 from crossres.config.options import Train
@@ -37,9 +37,11 @@ class TrainingLoop:
         self.run = run
         self.fabric = fabric
         self.progress = progress
-        self.total = run.train.steps * run.epochs
+        #: steps of the optimizer in an epoch, each of ``train.accumulate`` batches
+        self.per_epoch = run.train.steps // train.accumulate
+        self.total = self.per_epoch * run.epochs
         optimizer = optimizer_of(run.distiller, train)
-        self.scheduler = scheduler_of(optimizer, train, self.total, run.train.steps)
+        self.scheduler = scheduler_of(optimizer, train, self.total, self.per_epoch)
         self.module, self.optimizer = fabric.setup(run.distiller, optimizer)
         self.average = None
         if train.ema:
@@ -102,15 +104,15 @@ class TrainingLoop:
         started, seen = time.perf_counter(), 0
         terms: dict[str, Tensor] = {}
         classifies = run.student.classifier is not None
+        each = run.config.train.accumulate
         for step, batch in enumerate(run.train.epoch(self.epoch, hr=live), 1):
-            run.distiller.progress = (self.epoch * run.train.steps + step - 1) / self.total
-            terms, logits = self._terms(batch, self._teacher_outputs(batch, live), terms)
-            self.fabric.backward(torch.stack(list(terms.values())).sum())
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
-            self.scheduler.step()
-            if self.average is not None:
-                self.average.update_parameters(run.student)
+            run.distiller.progress = (self.epoch * self.per_epoch + (step - 1) // each) / self.total
+            # the processes exchange their gradients once a step of the optimizer
+            with self.fabric.no_backward_sync(self.module, enabled=step % each != 0):
+                terms, logits = self._terms(batch, self._teacher_outputs(batch, live), terms)
+                self.fabric.backward(torch.stack(list(terms.values())).sum() / each)
+            if step % each == 0:
+                self._step()
             with torch.no_grad():
                 sums += torch.stack([terms[name].detach() for name in names])
                 if logits is not None:
@@ -128,8 +130,15 @@ class TrainingLoop:
                     "images_per_second": seen * self.fabric.world_size / (time.perf_counter() - started),
                 }
                 done = self.epoch * run.train.steps + step
-                self.progress.step({"epoch": self.epoch + 1, **row}, run.epochs, done, self.total)
+                self.progress.step({"epoch": self.epoch + 1, **row}, run.epochs, done, run.train.steps * run.epochs)
         return row
+
+    def _step(self) -> None:
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scheduler.step()
+        if self.average is not None:
+            self.average.update_parameters(self.run.student)
 
     def _teacher_outputs(self, batch: Batch, live: bool) -> Outputs | None:
         run = self.run
@@ -186,6 +195,9 @@ class TrainingLoop:
 
     def _validate(self) -> dict[str, float]:
         val, task = self.run.val, self.run.task
+        if self.fabric.world_size > 1:
+            for buffer in self.judged.buffers():  # each process judges its share by the same network
+                distributed.broadcast(buffer, 0)
         row = {} if val is None else task.validate(self.judged, val, self.fabric.autocast)
         accuracy = row.get(task.chosen_by, float(self.epoch))  # without validation the last epoch is the best
         # the later epoch wins a tie

@@ -13,13 +13,13 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from crossres.config.experiment import Distill, Experiment
-from crossres.config.record import base_name
+from crossres.config.record import base_name, sha256
 from crossres.core.devices import Device, commit
 from crossres.core.errors import CrossresError, one_line
 from crossres.core.progress import Progress
 from crossres.data.decode import extremes
 from crossres.data.degradation import Degradation, Size, check_size
-from crossres.data.images import ImageSet, understood
+from crossres.data.images import understood
 from crossres.data.loader import Loader
 from crossres.data.natural import APART, NaturalPairs
 from crossres.data.splits import SPLIT_SEED
@@ -36,9 +36,10 @@ from crossres.models.stages import capture_maps, paired_stages
 from crossres.models.teachers import StoredBackbone, stored_outputs
 from crossres.models.weights import weights_sha256
 from crossres.training.distiller import Distiller, build_losses
-from crossres.training.images import count_copies, say_flat, say_small
+from crossres.training.images import count_copies, say_enlarged, say_flat, say_small
 from crossres.training.networks import build_student, build_teacher, check_networks, own_size, placed
-from crossres.training.task import ImageSets, PreparedRun, Task
+from crossres.training.processes import demand_same, share_batch_norm
+from crossres.training.task import ImageSets, PreparedRun, Task, named_sets
 
 #: hr_size of images that differ in size, where none is chosen.
 MIXED = 32
@@ -84,13 +85,19 @@ def prepare(
     say_flat(train, progress)
     if val is not None and epochs > 1:
         say_small(task.cases(val), progress)
-    pairs = NaturalPairs(train, natural, config.natural_share) if natural and isinstance(config, Distill) else None
+    share = config.natural_share if isinstance(config, Distill) else 0.0
+    pairs = NaturalPairs(train, natural, share, config.train.accumulate) if natural else None
 
     torch.manual_seed(config.train.seed)
     student = build_student(config, sets.train, classes, hr_size, lr_size)
-    # of a student that starts from weights or from a file
-    start_sha256 = weights_sha256(student) if config.model.weights or config.model.name.startswith(ONNX) else None
+    starts_from_file = config.model.weights or config.model.name.startswith(ONNX)
+    start_sha256 = weights_sha256(student) if starts_from_file else None
     student = placed(student, device, config.train.channels_last)
+    if fabric.world_size > 1:
+        read = {f"{part} images": images.fingerprint for part, images in named_sets(sets).items()}
+        taught = None if teacher is None else weights_sha256(teacher)
+        demand_same({"options": sha256(config), **read, "teacher": taught, "model.weights": start_sha256})
+        share_batch_norm(student)
     _check_batch(student, train)
     distiller, paths = build_distiller(config, teacher, student, train, fabric)
     cache = _build_cache(config, teacher, distiller, paths, train, fabric, device, progress)
@@ -114,8 +121,7 @@ def read_images(
     """
     sets = task.images(progress)
     train = sets.train
-    parts = {name: part for name, part in sets._asdict().items() if isinstance(part, ImageSet)}
-    progress.say(understood(config.data, parts, people=config.faces is not None))
+    progress.say(understood(config.data, named_sets(sets), people=config.faces is not None))
     if len(train) < 2:
         raise CrossresError(f"{config.data}: {len(train)} training image; training needs at least 2")
     chosen = config.hr_size
@@ -156,13 +162,10 @@ def build_loaders(
         "memory_mb": config.images.memory_mb,
         "workers": config.images.workers,
         "degradation": config.distillation.degradation if config.distillation else Degradation(),
-    }
-    trains = {
-        **asdict(config.augment),
         "rank": fabric.global_rank,
         "world_size": fabric.world_size,
-        "seed": config.train.seed,
     }
+    trains = {**asdict(config.augment), "seed": config.train.seed}
     train = Loader(images, images_per_class=config.train.images_per_class, **{**how, **trains})
     if len(images) < fabric.world_size:
         raise CrossresError(f"{len(images)} training images for {fabric.world_size} processes; start fewer")
@@ -171,6 +174,12 @@ def build_loaders(
             f"train.batch_size {train.batch_size} does not divide over {fabric.world_size} processes; "
             f"choose a multiple of {fabric.world_size}"
         )
+    if train.steps < config.train.accumulate:
+        raise CrossresError(
+            f"train.accumulate {config.train.accumulate}: an epoch has {train.steps} batches of {train.batch_size} "
+            "images; choose a smaller one"
+        )
+    train = train.in_steps(train.steps - train.steps % config.train.accumulate, train.batch_size)
     # the degradation's draws on the judged images are the same for every training seed, as in `evaluate`
     judged = {**how, "seed": SPLIT_SEED}
     # natural ones are read at the LR size and shifted by as much of it
@@ -184,22 +193,6 @@ def build_loaders(
     if sets.val is not None and task.validates(progress):
         val = Loader(sets.val, **(judged | by_nature if sets.natural_val else judged))
     return train, natural, val, Loader(sets.test, **judged)
-
-
-def say_enlarged(name: str, images: ImageSet, train: Loader, taught: bool, progress: Progress) -> None:
-    """Say that images are enlarged, and where that leaves a teacher nothing to see beyond what its student reads."""
-    if not train.in_memory:
-        return  # decoding has measured them; of a larger set every header would have to be read
-    count, side, (_, read) = len(images), train.hr_size, check_size(train.lr_size)
-    few, tiny = images.enlarged(side, train.fit), images.enlarged(read + 1, train.fit)
-    if taught and tiny > count / 2:
-        progress.say(
-            f"{name}: {tiny} of {count} images have no more than the {read} pixels that the student reads, so its "
-            "teacher sees no more; larger images of the same classes would show it more"
-        )
-    elif few:
-        adds = ", which adds nothing to see; --hr_size reads them smaller" if few > count / 2 else ""
-        progress.say(f"{name}: {few} of {count} images are smaller than {side} pixels: enlarged{adds}")
 
 
 def build_distiller(
@@ -307,7 +300,7 @@ def _facts(
 ) -> dict[str, Any]:
     """Return what a run's result and its model say of where they come from."""
     train = sets.train
-    named = {name: images for name, images in sets._asdict().items() if isinstance(images, ImageSet)}
+    named = named_sets(sets)
     # the training images at low resolution: a gate compares later images with their extremes
     drawn = np.random.default_rng(SPLIT_SEED).permutation(len(train))[:SAMPLED]
     # read as the judged images are

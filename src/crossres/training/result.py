@@ -17,7 +17,7 @@ from crossres.training.loop import TrainingLoop
 def finish(loop: TrainingLoop, device: Device) -> dict[str, Any]:
     """Judge the last and the best weights on the test set, save the best as ``model/``, write ``result.json``.
 
-    Which epoch is saved was chosen on the validation split; no test image is judged before.
+    Which epoch is saved was chosen on the validation split; no test image is judged before. The first process writes.
 
     Returns:
         The document of ``result.json``.
@@ -47,8 +47,7 @@ def finish(loop: TrainingLoop, device: Device) -> dict[str, Any]:
         "epochs": run.epochs,
         **scores,
         **_course(loop),
-        "peak_memory_mb": peak_memory_mb(),
-        **({"peak_gpu_memory_mb": torch.cuda.max_memory_allocated() / 2**20} if device.torch.type == "cuda" else {}),
+        **_peaks(device),
         "machine": machine(device),
         "config_sha256": sha256(config),
         "config": portable(config),
@@ -71,9 +70,16 @@ def finish(loop: TrainingLoop, device: Device) -> dict[str, Any]:
         },
     }
     document = json.loads(to_json(document))  # what is returned now and what is read later are equal
-    save_pretrained(run.student, config.folder / "model", info=info)
-    write_json(config.folder / "result.json", document)
+    if loop.fabric.global_rank == 0:
+        save_pretrained(run.student, config.folder / "model", info=info)
+        write_json(config.folder / "result.json", document)
     return document
+
+
+def _peaks(device: Device) -> dict[str, float | None]:
+    on_gpu = device.torch.type == "cuda"
+    gpu = {"peak_gpu_memory_mb": torch.cuda.max_memory_allocated() / 2**20} if on_gpu else {}
+    return {"peak_memory_mb": peak_memory_mb(), **gpu}
 
 
 def _scores(loop: TrainingLoop, device: Device) -> dict[str, Any]:

@@ -1,21 +1,14 @@
 """From a config to a finished run: read, check, build, train, judge, save."""
 
-import atexit
-import gc
-import logging
 import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
-
-from lightning_fabric import Fabric
-from lightning_fabric.strategies.ddp import DDPStrategy
-from torch import distributed
 
 from crossres.config.check import named_code
 from crossres.config.experiment import IN_MEMORY, Distill, Experiment, Faces, Teach
@@ -26,13 +19,14 @@ from crossres.core.errors import CrossresError
 from crossres.core.files import load_state, locked, read_json, write_atomically
 from crossres.core.progress import Progress
 from crossres.data.readers import demand_source
-from crossres.losses.options import reads
 from crossres.models.encoder import Encoder
 from crossres.training.classification import Classification
+from crossres.training.cluster import on_cluster, over_ray
 from crossres.training.faces import FaceTask
 from crossres.training.loop import TrainingLoop
 from crossres.training.networks import check_networks
 from crossres.training.prepare import prepare
+from crossres.training.processes import ends_with_others, launched, may_restart
 from crossres.training.result import finish
 from crossres.training.task import Task
 
@@ -62,17 +56,32 @@ def train(
         CrossresError: bad input, in one line.
         KeyboardInterrupt: after Ctrl-C; the last finished epoch can be resumed.
     """
-    config = from_config(_with_teacher(config, teacher))
+    config, given = from_config(_with_teacher(config, teacher)), teacher
+    if may_restart():  # torchrun gives the same command again: the run goes on
+        if overwrite:
+            raise CrossresError("--overwrite would begin anew at each restart of torchrun; remove the folder instead")
+        resume = resume or any((config.folder / name).exists() for name in ("state.pt", "result.json"))
     if resume and (config.folder / "result.json").exists():
         return _finished(config, quiet)
     if not resume:  # first what is missing, then that the folder holds a run already
         teacher = check_networks(config, teacher)
         demand_source(config.data)
     _check_folder(config, resume, overwrite)
+    if on_cluster(config):
+        how = {"teacher": given, "resume": resume, "overwrite": overwrite, "quiet": quiet}
+        return _over_ray(config, how)
     task = TASKS[config.task](config)
     device = resolve_device(config.device, config.precision, config.train.devices)
-    with _alone(config.folder) as begin:
+    with _alone(config.folder) as begin, ends_with_others(lambda: _remedy(config)):
         return _train(config, task, device, begin, teacher, resume, overwrite, quiet)
+
+
+def _over_ray(config: Experiment, how: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return over_ray(partial(train, **how), config)
+    except KeyboardInterrupt:
+        Progress(quiet=how["quiet"]).say(f"stopped; {_remedy(config)}")
+        raise
 
 
 def _train(
@@ -86,14 +95,12 @@ def _train(
     quiet: bool,
 ) -> dict[str, Any]:
     """Do a run whose options are checked; ``begin`` keeps others out of its folder."""
-    fabric = fabric_of(config, device)
-    fabric.launch()
-    if device.world_size > 1:
-        atexit.unregister(leave_group)
-        atexit.register(leave_group)
+    fabric = launched(config, device)
     progress = Progress(quiet=quiet or fabric.global_rank > 0)
     line = "stopped before the first step; give the same command again"
-    state = load_state(config.folder / "state.pt") if resume else {}
+    # of the first process: another machine may still see an older file
+    state = load_state(config.folder / "state.pt") if resume and fabric.global_rank == 0 else {}
+    state = fabric.broadcast(state)
     threads = state.get("threads")
     if threads is not None and not (type(threads) is int and threads > 0):
         raise CrossresError("the state is damaged or of another version (threads); use --overwrite")
@@ -112,46 +119,16 @@ def _train(
             if resume:
                 loop.load(state)
             loop.train(config.folder / "state.pt")
-            result = finish(loop, device) if fabric.global_rank == 0 else {}
+            result = finish(loop, device)
         except KeyboardInterrupt:
             progress.close()
             progress.say(line)
             raise
         finally:
             progress.close()
-    if result:
-        progress.say(f"{config.folder}: {task.summary(result)}")
+    progress.say(f"{config.folder}: {task.summary(result)}")
     fabric.barrier()
-    return result
-
-
-def fabric_of(config: Experiment, device: Device) -> Fabric:
-    """Return the processes of a run, not yet launched."""
-    # its notes on precision and processes would stand between our own lines
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    strategy: Any = "auto"
-    if device.world_size > 1:
-        # a loss that reads embeddings alone leaves the classifier without a gradient
-        classifies = any(reads(name) == "logits" for name in config.terms)
-        strategy = DDPStrategy(find_unused_parameters=not classifies)
-    return Fabric(
-        accelerator=device.torch.type,
-        devices=device.local_devices,
-        num_nodes=device.nodes,
-        strategy=strategy,
-        precision="bf16-mixed" if device.precision == "bfloat16" else "32-true",
-    )
-
-
-def leave_group() -> None:
-    """Leave a process group of gloo before the interpreter ends.
-
-    A thread of gloo that still frees the tensors of its last exchange would abort the process then.
-    """
-    if not distributed.is_available() or not distributed.is_initialized() or distributed.get_backend() != "gloo":
-        return
-    gc.collect()  # what holds the group, such as DDP's reducer
-    distributed.destroy_process_group()
+    return result if fabric.global_rank == 0 else {}
 
 
 def teach(config: Teach, **how: Any) -> dict[str, Any]:
@@ -243,6 +220,11 @@ def _begin_folder(config: Experiment, overwrite: bool) -> None:
         for inside in ("model", "tensorboard"):
             shutil.rmtree(folder / inside, ignore_errors=True)
     write_atomically(folder / "config.yaml", lambda file: file.write(to_yaml(config).encode()))
+
+
+def _remedy(config: Experiment) -> str:
+    begun = (config.folder / "state.pt").exists()
+    return f"go on with: {_how_to_resume(config)}" if begun else "give the same command again"
 
 
 def _how_to_resume(config: Experiment) -> str:

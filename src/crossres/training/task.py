@@ -27,6 +27,11 @@ class ImageSets(NamedTuple):
     natural_val: bool = False  #: whether those of ``val`` are small by nature, too
 
 
+def named_sets(sets: ImageSets) -> dict[str, ImageSet]:
+    """Return the sets that a run has, by name."""
+    return {name: images for name, images in sets._asdict().items() if isinstance(images, ImageSet)}
+
+
 def saved(numbers: str, result: Mapping[str, Any], names: Sequence[str]) -> str:
     """Return the numbers of these names of the epoch that is saved, and of the last one where that is another."""
     last, best = (numbers.format(*(result[f"{name}_{which}"] for name in names)) for which in ("last", "best_val"))
