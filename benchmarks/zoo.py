@@ -34,6 +34,8 @@ from crossres.training.run import train
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ROOT / "recipes/models"
 DATA = Path(os.environ.get("CROSSRES_DATA", "."))
+#: Share of validation photos below the quality that a face model's card names as a limit.
+POOR = 0.1
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,8 @@ def measured_faces(recognizer: Recognizer, run: Path, ready: Ready) -> list[dict
     assert sets.val is not None
     small = {name: embedded(images, recognizer) for name, images in (("val", sets.val), ("test", sets.test))}
     same, own, side = task.test_pairs.same, recognizer.facts.pairs, recognizer.facts.side
+    length = {name: np.linalg.norm(rows, axis=1) for name, rows in small.items()}
+    limit = float(f"{np.quantile(length['val'], POOR):.3g}")
     assert own is not None
 
     def judged(gallery: dict[str, np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
@@ -150,8 +154,10 @@ def measured_faces(recognizer: Recognizer, run: Path, ready: Ready) -> list[dict
         return (alike >= best_threshold(chooses, task.val_pairs.same)) == same
 
     alike = similarities(small["test"], small["test"], task.test_pairs)
+    decent = (length["test"] >= limit)[task.test_pairs.left] & (length["test"] >= limit)[task.test_pairs.right]
     right = {
         f"test pairs judged rightly, both {side}x{side}": judged(small),
+        f"the same, both photos with a quality of {limit:g} or more (--min_quality)": judged(small)[decent],
         "of one person, accepted at the model's threshold": (alike >= own.similarity)[same],
         "of two people, accepted at the model's threshold": (alike >= own.similarity)[~same],
     }

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,28 @@ def test_people_are_identified_and_strangers_are_not(gallery: str, people: Path,
     assert sum(name is not None for name in names[30:]) == 6  # a quarter of 24
     nearest = [photo["nearest"][0]["name"] for photo in document["photos"][:30]]
     assert np.mean([a == b for a, b in zip(nearest, np.repeat(KNOWN, 10), strict=True)]) > 0.6
+
+
+def test_photos_of_low_quality_are_not_judged(gallery: str, people: Path, model: str, tmp_path: Path) -> None:
+    enroll(Enroll(gallery=gallery, model=model, strangers=str(people / "strangers"), fpir=1.0))
+    photos = [str(people / "probes" / "bar" / f"{number:02}.png") for number in range(4)]
+    judged = identify(Identify(gallery=gallery, model=model, photos=photos))["photos"]
+    assert all(each["name"] for each in judged)
+    limit = sorted(each["quality"] for each in judged)[2]
+    gated = identify(Identify(gallery=gallery, model=model, photos=photos, min_quality=limit))["photos"]
+    for before, after in zip(judged, gated, strict=True):
+        low = before["quality"] < limit
+        assert after["name"] == (None if low else before["name"])
+        assert after["flags"] == ([f"quality {before['quality']:.3g} is below {limit:g}"] if low else [])
+    assert sum(each["name"] is None for each in gated) == 2
+    worst, _, _, best = (each["photo"] for each in sorted(judged, key=lambda each: each["quality"]))
+    options = Verify(model=model, photos=[worst, best], threshold=0.0, min_quality=limit)
+    assert verify(options)["same"] is None
+    assert verify(replace(options, min_quality=0.0))["same"] is True
+    probes = Enroll(gallery=str(tmp_path / "probes"), model=model, people=str(people / "probes"), min_quality=limit)
+    left_out = {each["photo"] for each in enroll(probes)["left_out"]}
+    assert worst in left_out
+    assert best not in left_out
 
 
 def test_a_probe_is_judged_by_the_threshold_of_its_size(

@@ -22,7 +22,7 @@ from crossres.data.splits import SPLIT_WORDS
 from crossres.deploy.gallery import Gallery, cosine, identity_of
 from crossres.deploy.gallery_file import is_name, locked
 from crossres.deploy.photos import Source, fitted, no_image, photos_below, read_photo
-from crossres.deploy.recognizer import Recognizer
+from crossres.deploy.recognizer import Answer, Recognizer
 from crossres.deploy.thresholds import (
     at_least,
     at_size,
@@ -44,16 +44,22 @@ class PhotoReader:
             raise CrossresError("--model is missing: the model that reads the photos")
         self.recognizer = Recognizer.load(options.model, trust_code=options.trust_code, onnx_input=options.onnx_input)
         self.identity = identity_of(self.recognizer)
-        self.same_space, self.flagged_too = options.same_space, flagged_too
+        self.same_space, self.min_quality, self.flagged_too = options.same_space, options.min_quality, flagged_too
         self.left_out: list[dict[str, str]] = []
+
+    def poor(self, answer: Answer) -> str:
+        """Return why a photo's quality is too low to be judged, or an empty string."""
+        low = answer.quality is not None and answer.quality < self.min_quality
+        return f"quality {answer.quality:.3g} is below {self.min_quality:g}" if low else ""
 
     def embeddings(self, photos: Iterable[Source], names: Sequence[str] = ()) -> list[Float32s | None]:
         """Return each photo's embedding, (d,); None for one that is left out, by its path or its name."""
         rows = []
         for number, answer in enumerate(self.recognizer.stream(photos)):
-            if left_out := answer.error is not None or (bool(answer.photo_flags) and not self.flagged_too):
+            why = answer.reason if answer.error or not self.flagged_too else ""
+            if left_out := bool(why := why or self.poor(answer)):
                 name = names[number] if names else answer.name
-                self.left_out.append({"photo": name, "why": answer.reason})
+                self.left_out.append({"photo": name, "why": why})
             rows.append(None if left_out else answer.embedding)
         return rows
 
@@ -243,7 +249,7 @@ def identify(options: Identify, note: Note = lambda _: None) -> dict[str, Any]:
     Returns:
         gallery (its path), thresholds (each a `crossres.deploy.thresholds.Threshold` as a dict; none where none
         hold), outgrown, and photos: of each its path as photo, name (None: not in it, or no threshold), threshold
-        (its similarity, by the photo's size), nearest (name and similarity of each), flags and error.
+        (its similarity, by the photo's size), nearest (name and similarity of each), quality, flags and error.
 
     Raises:
         CrossresError: a gallery, model or folder that cannot be read, or none of the photos can be.
@@ -262,12 +268,14 @@ def identify(options: Identify, note: Note = lambda _: None) -> dict[str, Any]:
     photos = []
     for answer in answers:
         matches = next(results) if answer.embedding is not None else []
-        threshold = for_side(thresholds, answer.side) if matches else None
+        poor = reader.poor(answer)
+        threshold = for_side(thresholds, answer.side) if matches and not poor else None
         known = threshold is not None and at_least(matches[0].similarity, threshold.similarity)
         row: dict[str, Any] = {"photo": answer.name, "name": matches[0].name if known else None}
         row |= {"threshold": threshold and threshold.similarity, "nearest": [asdict(match) for match in matches]}
         small = too_small(thresholds, answer.side) if matches else ""
-        photos.append({**row, "flags": [*answer.photo_flags, *filter(None, [small])], "error": answer.error})
+        flags = [*answer.photo_flags, *filter(None, [small, poor])]
+        photos.append({**row, "quality": answer.quality, "flags": flags, "error": answer.error})
     for line in filter(None, [why, gallery.outgrown_note]):
         note(line)
     return {
@@ -284,7 +292,8 @@ def verify(options: Verify, note: Note = lambda _: None) -> dict[str, Any]:
     The threshold is the given one, a gallery's, or the model's own.
 
     Returns:
-        photos (photo and flags of each), similarity, threshold (a similarity, or None) and same (None without one).
+        photos (photo, quality and flags of each), similarity, threshold (a similarity, or None) and same (None
+        without a threshold, or for a photo of too low quality).
 
     Raises:
         CrossresError: a gallery, model or photo that cannot be read, or a threshold that cannot be one.
@@ -313,9 +322,10 @@ def verify(options: Verify, note: Note = lambda _: None) -> dict[str, Any]:
     similarity = cosine(*(np.asarray(answer.embedding) for answer in answers))
     if why:
         note(why)
-    return {
-        "photos": [{"photo": answer.name, "flags": list(answer.photo_flags)} for answer in answers],
-        "similarity": similarity,
-        "threshold": threshold,
-        "same": None if threshold is None else at_least(similarity, threshold),
-    }
+    poor = [reader.poor(answer) for answer in answers]
+    photos = [
+        {"photo": answer.name, "quality": answer.quality, "flags": [*answer.photo_flags, *filter(None, [reason])]}
+        for answer, reason in zip(answers, poor, strict=True)
+    ]
+    verdict = None if threshold is None or any(poor) else at_least(similarity, threshold)
+    return {"photos": photos, "similarity": similarity, "threshold": threshold, "same": verdict}
