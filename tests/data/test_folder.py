@@ -203,9 +203,9 @@ def test_folders_that_cannot_be(tmp_path: Path) -> None:
 def test_missing_folder_suggests_the_nearest(tmp_path: Path) -> None:
     fill(tmp_path / "flowers", a=1, b=1)
     fails(tmp_path / "flower", "no data set .*flower'; did you mean 'flowers'")
-    fails(tmp_path / "zzzzqqqq", "a folder, a parquet file or one of digits, cifar10")
+    fails(tmp_path / "zzzzqqqq", "a folder, a parquet or tar file or one of digits, cifar10")
     (tmp_path / "a.zip").write_bytes(b"")
-    fails(tmp_path / "a.zip", "is not a parquet file")
+    fails(tmp_path / "a.zip", "is not a parquet or tar file")
 
 
 def test_corrupt_files(tmp_path: Path) -> None:
@@ -272,11 +272,10 @@ def test_nothing_vanishes_without_a_word(tmp_path: Path, monkeypatch: pytest.Mon
     fails(root, "set/cat is a link to nothing; mend it or remove it")
     (root / "cat").unlink()
 
-    def closed(folder: Path, onerror: Any, **_: Any) -> Any:
-        onerror(PermissionError(13, "Permission denied", str(folder)))
-        return iter(())
+    def closed(folder: str | Path) -> Any:
+        raise PermissionError(13, "Permission denied", str(folder))
 
-    monkeypatch.setattr("crossres.data.folder.os.walk", closed)
+    monkeypatch.setattr("crossres.data.folder.os.scandir", closed)
     fails(root, "cannot read .*: Permission denied; no image is left out")
 
 

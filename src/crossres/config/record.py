@@ -69,6 +69,7 @@ def sha256(config: Experiment) -> str:
     tree = portable(config)
     for key in ("name", "runs", "cache_dir"):
         tree.pop(key, None)
-    if tree["images"]["range"] is None:  # it came later: earlier runs have no such option
-        del tree["images"]["range"]
+    for key, default in (("range", None), ("verify", False), ("buffer", 16_384)):  # earlier runs have no such option
+        if tree["images"][key] == default:
+            del tree["images"][key]
     return hashlib.sha256(yaml.safe_dump(tree).encode()).hexdigest()
