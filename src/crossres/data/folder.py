@@ -18,6 +18,7 @@ from crossres.data.splits import SPLIT_WORDS, Split, name_bytes, require_own_spl
 
 #: How the name of an image file ends, in lower case.
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+_SUFFIXES = frozenset(IMAGE_SUFFIXES)
 #: Folders that file servers and photo programs put beside one's own. Those that begin with a dot are hidden anyway.
 SIDECARS = {"@eadir", "#recycle", "@recycle", "__macosx", "$recycle.bin", "system volume information"}
 
@@ -110,7 +111,7 @@ def _refuse_other_splits(root: Path, folders: list[Path]) -> None:
             "class into them; if they are classes, rename them"
         )
     for folder in folders:
-        splits = [name for name in folders_in(folder) if name.lower() in SPLIT_WORDS]
+        splits = split_folders(folder)
         if len({SPLIT_WORDS[name.lower()] for name in splits}) > 1:
             raise CrossresError(
                 f"{folder} holds {' and '.join(splits)}: if it is the data set, give it; else put the splits above "
@@ -147,26 +148,26 @@ def _images_below(folder: Path, others: list[str]) -> Iterator[str]:
     beside: list[str] = []
     others_before, sidecars = len(others), []
 
-    def inside(path: str) -> Iterator[tuple[str, bool]]:
+    def inside(path: str) -> Iterator[tuple[str, str, bool]]:
         facts = os.stat(path)
         place = facts.st_dev, facts.st_ino or os.path.realpath(path)  # some network disks number nothing
         if place in seen:  # a link to a folder that was read, perhaps to one that holds it
             return
         seen.add(place)
+        above = os.path.join(path, "")
         for name, is_folder, _ in _entries(path):
-            inner = os.path.join(path, name)
             if is_folder and name.lower() in SIDECARS:
-                sidecars.extend([inner] if images_in(Path(inner)) else [])
+                sidecars.extend([above + name] if images_in(Path(path, name)) else [])
             elif name[0] != ".":
-                yield inner, is_folder
+                yield above + name, name, is_folder
 
     within = [inside(os.fspath(folder))]
     while within:
-        for path, is_folder in within[-1]:
+        for path, name, is_folder in within[-1]:
             if is_folder:
                 within.append(inside(path))
                 break
-            if _is_image(os.path.basename(path)):
+            if _is_image(name):
                 yield path
             else:
                 beside.append(path)
@@ -294,4 +295,13 @@ def is_own(name: str) -> bool:
 
 
 def _is_image(name: str) -> bool:
-    return name[0] != "." and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+    return name[0] != "." and name[name.rfind(".") :].lower() in _SUFFIXES
+
+
+def split_folders(folder: Path) -> list[str]:
+    """Return the names of the folders in a folder that are called like a split; none where it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(each.name for each in entries if each.name.lower() in SPLIT_WORDS and each.is_dir())
+    except OSError:
+        return []

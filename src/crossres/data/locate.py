@@ -5,40 +5,40 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from crossres.core.errors import CrossresError
-from crossres.data.folder import folders_in
+from crossres.data.folder import folders_in, split_folders
 from crossres.data.splits import SPLIT_WORDS
 
 PARQUET, TAR = ".parquet", ".tar"
 _NUMBERED = re.compile(r"^(?P<prefix>.*?)-(?P<number>\d+)-of-(?P<total>\d+)$")
 
 
-def find_shards(path: Path, suffix: str = PARQUET) -> list[Path]:
-    """Return the shards of a source, files with a ``suffix``, sorted; none if it is a folder of images.
+def find_shards(path: Path, suffixes: Sequence[str] = (PARQUET,)) -> list[Path]:
+    """Return the shards of a source, files that end in one of the suffixes, sorted; none if it is a folder of images.
 
     That is the file itself, or those in a folder, or those in its subfolder ``data``, or those in folders named by
     split, perhaps inside the one folder of a configuration: ``default/train/0000.parquet``.
 
     Raises:
-        CrossresError: several configurations.
+        CrossresError: several configurations, or shards of two kinds.
     """
+
+    def within(folder: Path) -> list[Path]:
+        return sorted(file for suffix in suffixes for file in folder.glob(f"*{suffix}"))
+
     if not path.is_dir():
-        return [path] if path.suffix == suffix else []
-    shards = sorted(path.glob(f"*{suffix}")) or sorted((path / "data").glob(f"*{suffix}"))
-    if shards:
-        return shards
-    inside = {
-        place: _in_split_folders(place, suffix) for place in (path, *(path / name for name in folders_in(path)))
-    }
-    holding = [place for place, shards in inside.items() if shards]
-    if len(holding) > 1:
-        names = ", ".join(place.name for place in holding)
-        raise CrossresError(f"{path} holds {suffix} files of several configurations: give one of {names}")
-    return inside[holding[0]] if holding else []
-
-
-def _in_split_folders(folder: Path, suffix: str) -> list[Path]:
-    splits = (folder / name for name in folders_in(folder) if name.lower() in SPLIT_WORDS)
-    return sorted(path for place in splits for path in place.glob(f"*{suffix}"))
+        return [path] if path.suffix in suffixes else []
+    shards = within(path) or within(path / "data")
+    if not shards:
+        places = [path, *(path / name for name in folders_in(path))]
+        inside = {place: [file for name in split_folders(place) for file in within(place / name)] for place in places}
+        holding = [place for place, files in inside.items() if files]
+        if len(holding) > 1:
+            kind, names = inside[holding[0]][0].suffix[1:], ", ".join(place.name for place in holding)
+            raise CrossresError(f"{path} holds {kind} files of several configurations: give one of {names}")
+        shards = inside[holding[0]] if holding else []
+    if other := [file for file in shards if file.suffix != shards[0].suffix]:
+        raise CrossresError(f"{path} holds {shards[0].name} and {other[0].name}: move the shards of one kind away")
+    return shards
 
 
 def group_shards(paths: Sequence[Path]) -> dict[str, list[Path]]:

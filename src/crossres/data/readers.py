@@ -162,10 +162,7 @@ def _locate(source: str | Path | Sequence[str | Path]) -> tuple[Path, list[Path]
     demand_utf8("the data set", path.resolve().name)
     if not path.is_dir():
         _require_shard(path)
-    shards, tars = find_shards(path), find_shards(path, TAR)
-    if shards and tars:
-        raise CrossresError(f"{path} holds {shards[0].name} and {tars[0].name}: move the shards of one kind away")
-    shards = shards or tars
+    shards = find_shards(path, (PARQUET, TAR))
     images = files_below(path)[0] if shards and path.is_dir() else []
     if beside := [image for image in images if image.parent != path]:
         both = f"{path} holds {shards[0].name} and, beside it, {len(beside)} images in folders, first {beside[0]}"

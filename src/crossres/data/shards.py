@@ -4,10 +4,10 @@ Images lie in one Arrow table in memory, or stay in the shards where they are to
 """
 
 import json
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from threading import Lock
@@ -229,26 +229,39 @@ class GroupItems(StoredItems):
     def __init__(self, shards: Shards, column: str, verify: bool) -> None:
         self.shards, self.column, self.verify, self.files = shards, column, verify, shards.files
         self.first = np.cumsum([0, *shards.rows[:-1]])
-        self._runs: list[tuple[StoredFile, tuple[int, ...]]] = []
-        starts, row = [], 0
+        self._runs: list[tuple[StoredFile, list[int]]] = []
+        self._read: dict[int, dict[str, Any]] = {}
+        self._starts: list[int] = []
+        row = 0
         for file, groups in zip(shards.files, shards.groups, strict=True):
             some: list[int] = []
             for group in range(len(groups)):
                 some.append(group)
                 if (held := sum(groups[each] for each in some)) >= _ROWS or group == len(groups) - 1:
-                    starts.append(row)
-                    self._runs.append((file, tuple(some)))
+                    self._starts.append(row)
+                    self._runs.append((file, some))
                     row, some = row + held, []
-        self.runs = np.array(starts, np.int64)
+        self.runs = np.array(self._starts, np.int64)
 
     def __len__(self) -> int:
         return sum(self.shards.rows)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_read": {}}
+
     def _cell(self, row: int, column: str) -> Any:
-        run = int(np.searchsorted(self.runs, row, side="right")) - 1
+        run = bisect_right(self._starts, row) - 1
         with _reading_run:  # or threads would read one several times
-            table = _run_of(*self._runs[run], self.column)
-        return table[column][row - int(self.runs[run])].as_py()
+            if run not in self._read:
+                file, groups = self._runs[run]
+                with open(file.path, "rb") as content:
+                    file.demand_same(content)
+                for older in list(self._read)[:-1]:
+                    del self._read[older]
+                batches = list(_batches(file.path, self.column, groups))
+                table = arrow()[0].Table.from_batches(batches).combine_chunks()
+                self._read[run] = {name: table[name].chunk(0) for name in table.column_names}
+            return self._read[run][column][row - self._starts[run]].as_py()
 
     def encoded(self, row: int) -> bytes:
         return bytes(self._cell(row, "image"))
@@ -261,14 +274,6 @@ class GroupItems(StoredItems):
 
 
 _reading_run = Lock()
-
-
-@lru_cache(maxsize=2)
-def _run_of(file: StoredFile, groups: tuple[int, ...], column: str) -> dict[str, Any]:
-    with open(file.path, "rb") as content:
-        file.demand_same(content)
-    table = arrow()[0].Table.from_batches(list(_batches(file.path, column, list(groups)))).combine_chunks()
-    return dict(zip(table.column_names, table.columns, strict=True))
 
 
 def pack(shards: Shards, column: str, *, memory_mb: int, verify: bool = False) -> EncodedItems:

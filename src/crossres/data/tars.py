@@ -7,6 +7,7 @@ the shard's path, size and modification time, so that a shard that changes is re
 import io
 import json
 import os
+import re
 import sys
 import tarfile
 from collections import defaultdict
@@ -28,8 +29,8 @@ from crossres.data.labels import names_beside, number_classes
 
 #: Rows that are read one after the other in a random order of reading: some hundred KB of small images.
 RUN = 128
-#: Keys of ``a.json`` that may hold the label, the first of them that is there.
-LABELS = ("label", "cls", "class")
+#: What may hold the label, the first of them that is there: ``a.cls``, or a key of ``a.json``.
+LABELS = ("cls", "label", "class")
 #: Most bytes of a label's member.
 LONG = 2**20
 
@@ -183,7 +184,9 @@ def _read(file: StoredFile, image: str | None, label: str | None) -> Index:
             sample, ending = os.path.join(folder, stem), ending.lower()
             if ending in endings or ending == "json":
                 content = _content(tar, member)
-                labels[sample] |= {ending: _plain(content)} if ending in endings else _json(file, member, content)
+                labels[sample] |= (
+                    {ending: _plain(file, member, content)} if ending in endings else _json(file, member, content)
+                )
             elif ending == image or (not image and os.path.splitext(base)[1].lower() in IMAGE_SUFFIXES):
                 if sample in images:
                     both = f"{images[sample][1]} and {ending}"
@@ -192,7 +195,7 @@ def _read(file: StoredFile, image: str | None, label: str | None) -> Index:
                 images[sample] = member.name, ending, member.offset_data, member.size
             else:
                 others[sample].append(member.name)
-    keys = [label] if label else ["cls", *LABELS]
+    keys = [label] if label else LABELS
     given = [next((labels[sample][key] for key in keys if key in labels[sample]), None) for sample in images]
     for value, (name, *_) in zip(given, images.values(), strict=True):
         if value is not None and type(value) not in (int, str):
@@ -225,10 +228,11 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     return content.read()
 
 
-def _plain(content: bytes) -> int | str:
+def _plain(file: StoredFile, member: tarfile.TarInfo, content: bytes) -> int | str:
     """Return what ``a.cls`` holds."""
-    text = content.decode("utf-8-sig").strip()
-    return int(text) if text.removeprefix("-").isdecimal() else text
+    with library_errors(f"{file.path}: {member.name} is not UTF-8"):
+        text = content.decode("utf-8-sig").strip()
+    return int(text) if re.fullmatch("-?[0-9]+", text) else text
 
 
 def _json(file: StoredFile, member: tarfile.TarInfo, content: bytes) -> dict[str, Any]:
