@@ -70,7 +70,7 @@ def test_large_sets_stay_in_their_shards(tmp_path: Path) -> None:
     for i in (3, 12, 4, 0):
         np.testing.assert_array_equal(stored.image(i), whole.image(i))
         assert stored.path(i) == whole.path(i) == f"{i % 10}.png"
-    assert stored.where(12) == "a-00001-of-00002.parquet row 2"
+    assert stored.where(12) == whole.where(12) == "a-00001-of-00002.parquet row 2 (2.png)"
     again = pickle.loads(pickle.dumps(stored))
     np.testing.assert_array_equal(again.image(5), whole.image(5))
     exact = read(tmp_path, split="all", memory_mb=0, verify=True)

@@ -17,7 +17,7 @@ import numpy as np
 
 from crossres.core.errors import CrossresError, library_errors, nearest, needs
 from crossres.core.types import Int64s, Texts
-from crossres.data.items import EncodedItems, StoredFile, StoredItems
+from crossres.data.items import EncodedItems, Names, StoredFile, StoredItems
 
 #: Columns that name people; where splits have people of their own, a bare integer does not say whom.
 PEOPLE = ("identity", "person", "subject", "name")
@@ -230,7 +230,7 @@ class GroupItems(StoredItems):
         self.shards, self.column, self.verify, self.files = shards, column, verify, shards.files
         self.first = np.cumsum([0, *shards.rows[:-1]])
         self._runs: list[tuple[StoredFile, list[int]]] = []
-        self._read: dict[int, dict[str, Any]] = {}
+        self._read: dict[int, Any] = {}
         self._starts: list[int] = []
         row = 0
         for file, groups in zip(shards.files, shards.groups, strict=True):
@@ -242,6 +242,7 @@ class GroupItems(StoredItems):
                     self._runs.append((file, some))
                     row, some = row + held, []
         self.runs = np.array(self._starts, np.int64)
+        self.names = _names_in(shards, column)
 
     def __len__(self) -> int:
         return sum(self.shards.rows)
@@ -249,7 +250,7 @@ class GroupItems(StoredItems):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_read": {}}
 
-    def _cell(self, row: int, column: str) -> Any:
+    def encoded(self, row: int) -> bytes:
         run = bisect_right(self._starts, row) - 1
         with _reading_run:  # or threads would read one several times
             if run not in self._read:
@@ -259,21 +260,34 @@ class GroupItems(StoredItems):
                 for older in list(self._read)[:-1]:
                     del self._read[older]
                 batches = list(_batches(file.path, self.column, groups))
-                table = arrow()[0].Table.from_batches(batches).combine_chunks()
-                self._read[run] = {name: table[name].chunk(0) for name in table.column_names}
-            return self._read[run][column][row - self._starts[run]].as_py()
-
-    def encoded(self, row: int) -> bytes:
-        return bytes(self._cell(row, "image"))
+                self._read[run] = arrow()[0].concat_arrays([batch["image"] for batch in batches])
+            return bytes(self._read[run][row - self._starts[run]].as_py())
 
     def path(self, row: int) -> str:
-        return str(self._cell(row, "name"))
+        return self.names[row]
 
     def where(self, row: int) -> str:
-        return self.shards.where(row)
+        name = self.path(row)
+        return self.shards.where(row) + (f" ({name})" if name else "")
 
 
 _reading_run = Lock()
+
+
+def _names_in(shards: Shards, column: str) -> Names:
+    """Return the file names beside the images, without these; empty ones where there are none."""
+    _, pq = arrow()
+    kind = shards.fields[column]
+    if not hasattr(kind, "get_field_index") or kind.get_field_index("path") < 0:
+        return Names(b"", np.zeros(sum(shards.rows), np.int64))
+
+    def names() -> Iterator[str]:
+        for path in shards.paths:
+            with reading(path):
+                for chunk in pq.ParquetFile(path, **CHECKED).read(columns=[f"{column}.path"]).column(0).chunks:
+                    yield from (str(name or "") for name in chunk.field("path").to_pylist())
+
+    return Names.of(names())
 
 
 def pack(shards: Shards, column: str, *, memory_mb: int, verify: bool = False) -> EncodedItems:
