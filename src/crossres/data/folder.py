@@ -47,7 +47,7 @@ class FileItems:
         return self.paths[row]
 
     def where(self, row: int) -> str:
-        return self._file(row)
+        return str(self.root / self.paths[row])
 
     def _file(self, row: int) -> str:
         return os.path.join(self.root, self.paths[row])
@@ -241,14 +241,14 @@ def _read_classes(folder: Path, root: Path, classes: dict[str, list[str]], verif
     empty: list[Path] = []
 
     def paths() -> Iterator[str]:
-        above = len(os.path.join(root, ""))
         for label, folders in enumerate(classes.values()):
             counts.append(0)
             for name in folders:
-                before = counts[label]
-                for path in _images_below(folder / name, ignored):
+                before, own = counts[label], folder / name
+                above, below = own.relative_to(root).as_posix(), len(os.fspath(own))
+                for path in _images_below(own, ignored):
                     counts[label] += 1
-                    yield path[above:].replace(os.sep, "/")
+                    yield above + path[below:].replace(os.sep, "/")
                 empty.extend([folder / name] if counts[label] == before else [])
 
     names = Names.of(paths())
