@@ -14,7 +14,7 @@ from pathlib import Path
 
 from crossres.config.experiment import Teach
 from crossres.config.judging import Evaluate
-from crossres.config.options import Reading
+from crossres.config.options import TestImages
 from crossres.config.reading import read
 from crossres.config.yaml_file import load_yaml
 from crossres.core.files import write_json
@@ -38,7 +38,7 @@ def main() -> None:
         if parameter.ndim > 1:
             parameter.data = parameter.data.half()
     save_pretrained(encoder, OUT / "teacher", info={**encoder.info, "matrices_stored_as": "float16"})
-    images = Reading(label_column="fine_label")
+    images = TestImages(label_column="fine_label")
     judged = evaluate(Evaluate(model=str(OUT / "teacher"), data=data, images=images, sizes=[4, 8, 16, 32]))
     write_json(OUT / "teacher-enlarged.json", judged)
 

@@ -31,11 +31,8 @@ def teacher_table(folder: Path) -> str:
     trained, own = parts[-1], enlarged["hr_size"]
     text = (
         f"Teacher: {trained['student']['name']} ({trained['student']['parameters']:,} parameters), "
-        f"{' + '.join(str(part['epochs']) for part in parts)} epochs, one seed; {parts[0]['top1_last']:.2f} % after "
-        f"the first part, {trained['top1_last']:.2f} % after the second. It is stored in `results/cifar100/teacher`, "
-        "matrices as float16. Both figures are measured in "
-        f"{trained['precision']}, those of the table in {enlarged['precision']}. Without any training for low "
-        "resolution it reads the enlarged image:\n\n"
+        f"{' + '.join(str(part['epochs']) for part in parts)} epochs, one seed, stored in "
+        "`results/cifar100/teacher`. Without any training for low resolution it reads the enlarged image:\n\n"
     )
     rows = [
         [

@@ -71,19 +71,32 @@ def grid_table(recipe: Path, *, write: bool) -> str:
     missing = f" Not run so far{published}: {', '.join(left)}." if left else ""
     tests = f"{some['images']['test']:,} test images"
     caption = (
-        f"{some['dataset']}{subset}; {some['epochs']} epochs; {tests}; teacher {taught}. "
-        f"[All columns](../../{grid.folder}/comparison.md).{missing}"
+        f"{some['dataset']}{subset}; {some['epochs']} epochs; {_seeds(comparison.scores)}; {tests}; "
+        f"teacher {taught}. [All columns](../../{grid.folder}/comparison.md).{missing}"
     )
     return f"{caption}\n\n{short_table(comparison.scores, grid.baseline)}"
 
 
+def _seeds(scores: Sequence[MethodScore]) -> str:
+    """How many seeds the methods have."""
+    *fewer, most = sorted({len(row.score) for row in scores})
+    if fewer == [1]:
+        return f"{most} seeds, one where no ± stands"
+    return "one seed" if most == 1 else f"{f'{fewer[0]} to ' if fewer else ''}{most} seeds"
+
+
 def short_table(scores: Sequence[MethodScore], baseline: str) -> str:
-    """Method, accuracy, gain and cost, with setting, seeds and cost only where they tell rows apart."""
+    """Method, accuracy and gain, with setting, cost and seeds only where they tell rows apart."""
     every = [cells(row) for row in scores]
     measure = MEASURES[scores[0].measure][0]
     heads = ["setting", "method", f"{measure}, %", f"gain over {baseline}", "cost", "seeds"]
     columns = [[row[i] for row in every] for i in (0, 1, 2, 4, 6)]
-    columns.append([str(len(row.score)) for row in scores])
+    counts = [len(row.score) for row in scores]  # a ± tells many from one
+    columns.append([str(count) if len({*counts, 1}) > 2 else "" for count in counts])
+    if len({setting.partition(" ")[0] for setting in columns[0]}) == 1:  # one student
+        columns[0] = [setting.partition(" ")[2] for setting in columns[0]]
+    if all(row.cost is None for row in scores if row.method != baseline):
+        columns[4] = [""] * len(every)
     shown = [i for i, column in enumerate(columns) if i in (1, 2, 3) or len(set(column)) > 1]
     return table([heads[i] for i in shown], zip(*(columns[i] for i in shown), strict=True))
 
@@ -104,8 +117,8 @@ def chosen_on_validation(grid: Grid, comparison: Comparison) -> str:
 
 
 def ours_against(recipes: Sequence[Path]) -> str:
-    """What crrcd gains over other methods than labels alone."""
-    rows = []
+    """What crrcd gains over other methods than labels alone: a row a rival, a column a setting."""
+    gains: dict[str, dict[str, str]] = {rival: {} for rival in sorted(FINALISTS)}
     for recipe in recipes:
         run = {row.method for row in comparison_of(recipe)[1].scores} if has_results(recipe) else set()
         for rival in [rival for rival in FINALISTS if rival in run and "crrcd" in run]:
@@ -114,8 +127,10 @@ def ours_against(recipes: Sequence[Path]) -> str:
             for row in comparison.scores:
                 if row.method == "crrcd" and len(row.score) > 1:
                     where = f"{row.size}x{row.size}, {len(classes) if classes else 'all'} classes"
-                    rows.append([where, rival, cells(row)[4]])
-    return table(["crrcd at", "against", "gain, points"], sorted(rows))
+                    gains[rival][where] = cells(row)[4]
+    settings = sorted({where for of_rival in gains.values() for where in of_rival})
+    rows = [[rival, *(gains[rival].get(where, "") for where in settings)] for rival in gains if gains[rival]]
+    return table(["gain of crrcd over", *settings], rows)
 
 
 def elsewhere_table(recipe: Path) -> str:

@@ -50,6 +50,9 @@ def body(name: str) -> str:
 
 def options(name: str) -> str:
     """Each keyword with its default and what the docstring says of it."""
+    for other in LOSSES:
+        if LOSSES[other] is LOSSES[name].__base__ and loss_options(other) == loss_options(name):
+            return f"Options as of [`{other}`]({reads(other)}.md#{other})."
     lines = ["| option | default | meaning |", "|---|---|---|"]
     for option in loss_options(name):
         meaning = option.help.replace("``", "`").replace("|", "\\|")

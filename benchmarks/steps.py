@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -26,6 +27,7 @@ from crossres.config.experiment import Distill
 from crossres.config.options import Train
 from crossres.core.devices import commit, machine, resolve_device, versions
 from crossres.core.files import write_json
+from crossres.core.types import Batch
 from crossres.data.images import ArrayItems, ImageSet
 from crossres.data.loader import Loader
 from crossres.losses.base import Shape
@@ -49,8 +51,8 @@ FORMS: dict[str, Any] = {
 
 @cache
 def stored_maps(images: int, shape: Shape, place: torch.device) -> torch.Tensor:
-    """Maps of both views, shared by all methods."""
-    return torch.randn(2, images, *shape, device=place).half()
+    """Maps of both views, one after the other, shared by all methods."""
+    return torch.randn(2 * images, *shape, device=place).half()
 
 
 class Step:
@@ -81,34 +83,40 @@ class Step:
             path: stored_maps(n, (t[0], min(t[1], s[1]), min(t[2], s[2])), place)
             for path, t, s in zip(paths, *maps, strict=True)
         }
-        self.cache = TeacherCache(
-            torch.randn(2, n, teacher.embedding_dim, device=place),
-            torch.randn(2, n, len(CLASSES), device=place),
-            features,
-        )
-        self.batches = iter(())
+        outputs = {
+            "embedding": torch.randn(2 * n, teacher.embedding_dim, device=place),
+            "logits": torch.randn(2 * n, len(CLASSES), device=place).half(),
+        }
+        self.cache = TeacherCache([outputs | features], n, place)
+        self.batches: Iterator[Batch] = iter(())
         self.number = 0
 
     def __call__(self) -> tuple[float, float]:
         """Run a step as the training loop does; return the milliseconds of all of it and of its data part."""
-        with fast_weight_gradients(self.distiller):
-            return self._step()
-
-    def _step(self) -> tuple[float, float]:
         started = self._now()
+        batch = self.batch()
+        data = self._now()
+        self.update(batch)
+        return 1e3 * (self._now() - started), 1e3 * (data - started)
+
+    def batch(self) -> Batch:
+        """Return the next batch of an endless training."""
         batch = next(self.batches, None)
         if batch is None:
             self.batches = self.loader.epoch(self.number)
             self.number += 1
             batch = next(self.batches)
-        data = self._now()
+        return batch
+
+    def update(self, batch: Batch) -> None:
+        """Run a step on a batch."""
         teacher = self.cache(batch.index, batch.view, batch.place)
-        with self.device.autocast():
-            terms, _ = self.distiller(batch.lr, teacher, batch.label, batch.index)
-        torch.stack([*terms.values()]).sum().backward()
+        with fast_weight_gradients(self.distiller):
+            with self.device.autocast():
+                terms, _ = self.distiller(batch.lr, teacher, batch.label, batch.index)
+            torch.stack([*terms.values()]).sum().backward()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return 1e3 * (self._now() - started), 1e3 * (data - started)
 
     def _now(self) -> float:
         if self.device.torch.type == "cuda":

@@ -72,8 +72,8 @@ FACE_TEACHER, FACE_COSTS = (Path("results/faces") / f"{name}.json" for name in (
 #: Of faces of the preset realistic, by the teacher and by students that were and were not trained on such.
 FACE_REALISTIC = Path("results/faces/realistic")
 FACE_COPIES = {
-    "a copy of the teacher, trained on 8x8 to 16x16": Path("results/faces/copy.json"),
-    "such a copy, read at 32x32": Path("results/faces/copy-32.json"),
+    "a copy of the teacher": Path("results/faces/copy.json"),
+    "a copy, read at 32x32": Path("results/faces/copy-32.json"),
 }
 
 

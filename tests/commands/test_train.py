@@ -642,5 +642,7 @@ def test_a_teacher_whose_weights_are_nan(refused: Refused, drawn: Path, drawn_te
     weights["classifier.weight"][0, 0] = torch.nan
     save_file(weights, "teacher/model.safetensors")
     edited(Path("teacher"), model_sha256=None)
-    line = refused("distill", drawn, "--teacher=teacher", "--lr_size=8", "--method=kd", *SMALL)
+    words = ["--teacher=teacher", "--lr_size=8", "--method=kd", *SMALL]
+    assert refused("distill", drawn, *words) == "the teacher's logits are NaN: check its weights"
+    line = refused("distill", drawn, *words, "--teacher_cache=false", "--overwrite")
     assert line.startswith("losses.kd failed (KD: teacher logits holds NaN or infinity")

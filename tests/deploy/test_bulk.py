@@ -150,7 +150,7 @@ def test_embeddings_are_a_teacher(onnx_file: Path, photos: Path, tmp_path: Path)
 
 def test_embeddings_over_ray(onnx_file: Path, drawn: Path, tmp_path: Path) -> None:
     ray = pytest.importorskip("ray", reason="ray is not installed")
-    ray.init(num_cpus=2, log_to_driver=False)
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         alone, over = (tmp_path / name for name in ("alone", "over"))
         for out, engine in ((alone, "local"), (over, "ray")):

@@ -62,7 +62,7 @@ def over_ray(grid: Grid, runs: list[GridRun], parallel: int, overview: Overview)
     """Do runs on the cluster that Ray is connected to, ``parallel`` to a GPU."""
     with needs("engine ray", "ray"):
         import ray
-    ray.init(ignore_reinit_error=True, log_to_driver=False)
+    ray.init(ignore_reinit_error=True, include_dashboard=False, log_to_driver=False)
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     on_gpu = resources.get("GPU", 0) and all(run.config.device != "cpu" for run in runs)
     remote = ray.remote(num_cpus=1, num_gpus=1 / max(1, parallel) if on_gpu else 0)(_carry_out_in)

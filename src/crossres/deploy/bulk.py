@@ -215,7 +215,7 @@ def _over_ray(todo: list[PartFile], options: Embed) -> Iterator[dict[str, int]]:
     if Path(options.model).exists():
         options = replace(options, model=str(Path(options.model).resolve()))
     parts = [replace(part, out=part.out.resolve(), source=part.source.resolve()) for part in todo]
-    ray.init(ignore_reinit_error=True, log_to_driver=False)
+    ray.init(ignore_reinit_error=True, include_dashboard=False, log_to_driver=False)
     cores = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]
     workers = max(1, min(len(parts), int(cores)))
     # a block a part, or one worker would get them all

@@ -13,19 +13,18 @@ class AB(MapLoss):
         L = \frac{3}{1000 B} \sum_n 2^{n - N} \sum
             \big[ (s + m)^2 [s > -m, t \le 0] + (s - m)^2 [s \le m, t > 0] \big]
 
-    with t a teacher's map before its activation, s the student's through a connector (1x1 convolution and batch
-    norm), n = 1..N the stages and the scale 3 / 1000 that of the CRD benchmark (published weight 1). It trains alone
-    for the first ``pretrain`` of the run and is 0 afterwards, when labels and other losses train the network.
+    with t a teacher's map before its activation, s the student's through a connector (1x1 convolution and batch norm)
+    and n = 1..N the stages. 3 / 1000 is the CRD benchmark's; published weight 1. It trains alone for the first
+    ``pretrain`` of the run and is 0 afterwards.
 
-    It reads what an activation gets on both sides: name the modules just before it in ``stages``, such as a wide
-    residual network's ``[block2.layer.0.bn1, block3.layer.0.bn1, bn1]`` and a resnet8x4's ``[layer1.0.joined,
-    layer2.0.joined, layer3.0.joined]``; the ends of stages come after it. It is a sum over the cells of a map: at 8x8
-    it weighs a sixteenth of what it does at 32x32. Called outside a `Distiller`, set ``pretraining`` to True in its
-    stage.
+    Name the modules just before an activation in ``stages``, such as a wide residual network's ``[block2.layer.0.bn1,
+    block3.layer.0.bn1, bn1]`` and a resnet8x4's ``[layer1.0.joined, layer2.0.joined, layer3.0.joined]``. As a sum
+    over the cells it weighs at 8x8 a sixteenth of what it does at 32x32. Outside a `Distiller`, set ``pretraining``
+    to True in its stage.
 
     Args:
-        margin: m, above 0.
-        pretrain: share of the training in which it trains alone; published 30 epochs before 240.
+        margin: m.
+        pretrain: share of the training in which it trains alone; published: 30 epochs before 240.
     """
 
     def __init__(

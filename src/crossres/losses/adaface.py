@@ -17,15 +17,14 @@ class AdaFace(MarginHead):
         z_{iy_i} = \cos\big(\theta_{iy_i} - m \hat n_i\big) - m (\hat n_i + 1)
 
     :math:`\mu` and :math:`\sigma` are running means of the lengths' mean and standard deviation (over n - 1) in a
-    batch; no gradient flows through :math:`\hat n`, and the angle stays inside :math:`0..\pi`. The rest is
-    :class:`MarginHead`'s: softmax over the scaled cosines to a prototype for each identity.
+    batch; no gradient flows through :math:`\hat n`, and the angle stays inside :math:`0..\pi`. The rest as in
+    `CosFace`.
 
     Args:
-        margin: m, at least 0.
-        scale: s, above 0.
-        concentration: h, above 0.
-        momentum: share of the running means that a batch leaves in place, 0..1. The first batch sets them
-            (our choice: the authors' code starts from 20 and 100).
+        margin: m.
+        scale: s.
+        concentration: h.
+        momentum: of the running means, 0..1. The first batch sets them (the authors' code starts from 20 and 100).
 
     Shapes:
         student (B, student_dim), label (B,) -> scalar.

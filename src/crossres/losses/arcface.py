@@ -11,13 +11,12 @@ from crossres.losses.margin import MarginHead
 class ArcFace(MarginHead):
     r"""ArcFace (Deng et al. 2019, arXiv 1801.07698): :math:`z_{iy_i} = \cos(\theta_{iy_i} + m)`.
 
-    Beyond :math:`\theta = \pi - m`, where that would rise again, it goes on as :math:`\cos\theta - m \sin m`, as the
-    authors' code does. The rest is :class:`MarginHead`'s: softmax over the scaled cosines to a prototype for each
-    identity.
+    Beyond :math:`\theta = \pi - m` it goes on as :math:`\cos\theta - m \sin m`, as in the authors' code. The rest as
+    in `CosFace`.
 
     Args:
-        margin: m, at least 0, in radians.
-        scale: s, above 0.
+        margin: m, in radians.
+        scale: s.
 
     Shapes:
         student (B, student_dim), label (B,) -> scalar.

@@ -14,10 +14,9 @@ class ASKD(ProjectedMapLoss):
             + \operatorname{mean}_b \big[ 1 - \cos(R^t, R^s) \big], \quad
         Q = \operatorname{mean}_c |F_c|, \quad R_c = \operatorname{mean}_x |F_{c x}|
 
-    The paper reads both attentions, over space Q and over channels R, from attention modules (CBAM) that its
-    networks have; our reading for networks without: the mean activation. Where a pair of maps differs in channels, R
-    is that of the student's map behind a 1x1 convolution to the teacher's channels, trained with the student.
-    Published weight 5, for faces.
+    The paper reads both attentions, over space Q and over channels R, from its networks' attention modules (CBAM);
+    ours is the mean activation. Where channels differ, R is that of the student's map behind a 1x1 convolution to the
+    teacher's channels, trained with the student. Published weight 5, for faces.
     """
 
     def compute(self, teacher: Maps, student: Maps, label: Tensor | None, index: Tensor | None) -> Tensor:

@@ -15,8 +15,7 @@ class AT(MapLoss):
         L = \sum_{\text{stages}} \operatorname{mean}_{b, x}
             \Big( \frac{Q^t_b}{|Q^t_b|} - \frac{Q^s_b}{|Q^s_b|} \Big)_x^2
 
-    Published weight 1,000, for images of 32 x 32. The mean runs over the cells of unit vectors, so a map with fewer
-    cells weighs more: images of 8 x 8, with 16 times fewer cells, need 62.5 for the same pull.
+    Published weight 1,000 at 32x32. A map with fewer cells weighs more: 8x8 needs 62.5 for the same pull.
 
     Args:
         power: p, at least 1.

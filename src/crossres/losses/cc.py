@@ -15,12 +15,12 @@ class CC(Loss):
         C_{ij} = \sum_{p=0}^{P} e^{-2 \gamma} \frac{(2 \gamma)^p}{p!} \langle e_i, e_j \rangle^p, \quad
         L = \frac{1}{B^2} \sum_{ij} (C^t_{ij} - C^s_{ij})^2
 
-    the Taylor series of a Gaussian kernel of unit embeddings e, so that both sides may have any width.
-    The published weights do not carry over: 0.003 is the paper's, for other networks, and the CRD benchmark's 0.02 is
-    for another form (products of neighbouring samples' differences); at 0.02 this term has no effect.
+    the Taylor series of a Gaussian kernel of unit embeddings e, so that both sides may have any width. Published
+    weights do not carry over: the paper's 0.003 is for other networks, the CRD benchmark's 0.02 for another form;
+    here 0.02 has no effect.
 
     Args:
-        gamma: of the kernel, above 0.
+        gamma: of the kernel.
         order: P, at least 1.
 
     Shapes:

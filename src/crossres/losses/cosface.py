@@ -8,12 +8,12 @@ from crossres.losses.margin import MarginHead
 class CosFace(MarginHead):
     r"""CosFace (Wang et al. 2018, arXiv 1801.09414): :math:`z_{iy_i} = \cos\theta_{iy_i} - m`.
 
-    With a margin of 0 it is the normalised softmax (arXiv 1704.06369). The rest is :class:`MarginHead`'s: softmax
-    over the scaled cosines to a prototype for each identity.
+    Softmax over the scaled cosines to a prototype for each identity (:class:`MarginHead`). With a margin of 0 it is
+    the normalised softmax (arXiv 1704.06369).
 
     Args:
-        margin: m, at least 0, in units of the cosine.
-        scale: s, above 0.
+        margin: m, in units of the cosine.
+        scale: s.
 
     Shapes:
         student (B, student_dim), label (B,) -> scalar.

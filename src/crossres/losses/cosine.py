@@ -11,11 +11,10 @@ class Cosine(Loss):
 
     .. math:: L = \operatorname{mean}_i \big( 1 - \cos(e^t_i, W e^s_i) \big)
 
-    Where the widths are equal there is no W, and a student so trained shares its teacher's space: its embeddings of
-    low-resolution probes can be compared with the teacher's of a high-resolution gallery. Else W is a linear layer,
-    trained with the student and thrown away. Needs no labels.
+    With equal widths there is no W: the student shares its teacher's space, and its LR probes can be compared with
+    the teacher's HR gallery. Else W is a linear layer, trained with the student and dropped. Needs no labels.
 
-    Source: the regression of a face teacher's embedding, e.g. Ge et al. 2019 (arXiv 1811.09998), in its angular form.
+    Source: e.g. Ge et al. 2019 (arXiv 1811.09998), in its angular form.
 
     Shapes:
         teacher (B, teacher_dim), student (B, student_dim) -> scalar in 0..2.

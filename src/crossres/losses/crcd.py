@@ -21,13 +21,13 @@ class CRCD(RelationalLoss):
         L = \operatorname{mean}_{i \ne j} \big[ \ell(v^t_{ij}; v^{ts}_{ij}, v^{ts}_{ik})
             + \ell(v^{ts}_{ij}; v^t_{ij}, v^t_{ik}) \big]
 
-    with l the contrast of the positive with the negatives k, samples of the batch of other classes than j. Published:
-    tau 0.05, weight 1 beside 0.9 of softened classes, both dropped for the last epochs. Ours: negatives from the
-    batch (there 500 from a bank of all images) with InfoNCE; the pair i = j, which says nothing, is left out (the
-    public code keeps it). The gradient relations are a loss of their own, :class:`CRCDGradient`.
+    with l the contrast of the positive with the negatives k, samples of other classes than j. Published: tau 0.05,
+    weight 1 beside 0.9 of softened classes, both dropped for the last epochs, 500 negatives from a bank of all
+    images. Ours: InfoNCE with negatives from the batch, without the pair i = j. The gradient relations are
+    :class:`CRCDGradient`.
 
     Args:
-        tau: temperature of the contrast, above 0.
+        tau: temperature of the contrast.
         width: width of the unit vectors and of a relation.
         anchors: anchors i drawn per batch; 0 takes all.
         critic: of l: "softmax" for InfoNCE, "sigmoid" for a term for each negative.
@@ -60,13 +60,11 @@ class CRCD(RelationalLoss):
 class CRCDGradient(CRCD):
     r"""The gradient relations of complementary relation contrastive distillation (arXiv 2103.16367).
 
-    The same contrast, on the cross-entropy's gradient of each sample instead of its embedding. The paper takes
-    the gradient by the embedding, which needs the graph of a teacher that runs along; here it is the gradient by the
-    logits, which the classifier maps to it, so that stored outputs do:
+    The same contrast as `CRCD`, on the cross-entropy's gradient instead of the embedding. The paper takes the
+    gradient by the embedding, which needs a teacher that runs along; here it is that by the logits, for which stored
+    outputs do:
 
     .. math:: g_i = \mathrm{softmax}(z_i) - \mathrm{onehot}(y_i)
-
-    The options are those of `CRCD`.
 
     Shapes:
         teacher logits (B, C), student logits (B, C), label (B,) -> scalar; 0 for a batch of 1.

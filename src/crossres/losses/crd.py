@@ -110,30 +110,29 @@ class Bank(nn.Module):
 class CRD(Loss):
     r"""Contrastive representation distillation (arXiv 1910.10699).
 
-    Each side goes through its own linear layer to ``width`` and to unit length: f^t and f^s. The student's
-    f^s is the anchor against teacher vectors, then f^t against student vectors; the two terms are added.
+    Each side goes through its own linear layer to ``width`` and to unit length: f^t and f^s. Each is the anchor
+    against the other's vectors in turn; the two terms are added.
 
-    The published method is ``form="bank"``: two memories of N x ``width`` and, for both anchors,
+    ``form="bank"`` is the published method: two memories of N x ``width`` and, for both anchors,
 
     .. math::
         L = -\frac{1}{B} \sum_b \Big[ \log \frac{P^+_b}{P^+_b + m / N}
             + \sum_{k=1}^m \log \frac{m / N}{P^-_{bk} + m / N} \Big],
         \quad P = \exp(\langle f, f' \rangle / \tau) / Z
 
-    (:class:`Bank` has the details) with m = ``negatives`` images of other classes, so it needs ``prepare``
-    with the training labels and the ``index`` of each sample, and its memory grows with the data set. Our
-    reading there: negatives are drawn with replacement; bank and Z change in training mode only.
+    (details in :class:`Bank`) with m = ``negatives`` images of other classes, drawn with replacement (our reading).
+    It needs ``prepare`` with the training labels and the ``index`` of each sample; its memory grows with the data
+    set. Bank and Z change in training mode only.
 
-    The other form, ``"batch"``, is ours: InfoNCE with the batch's other samples for negatives.
+    ``form="batch"`` is ours: InfoNCE with the batch's other samples for negatives.
 
     Args:
         form: "batch" or "bank".
-        tau: temperature, above 0.
+        tau: temperature.
         width: width of the contrasted vectors.
         negatives: bank form: negatives drawn for each sample.
         momentum: bank form: share of the old row kept when it is renewed, 0..1.
-        same_class_negatives: whether samples of the same class may be negatives. Without labels all samples of the
-            batch may.
+        same_class_negatives: whether samples of the same class may be negatives. Without labels all may.
 
     Shapes:
         teacher (B, teacher_dim), student (B, student_dim), label (B,), index (B,) -> scalar.

@@ -22,29 +22,26 @@ class CRRCD(RelationalLoss):
         L = \operatorname{mean}_{ij} \Big[ -\log h(v^t_{ij}, v^{ts}_{ij})
             - \sum_k \log(1 - h(v^t_{ij}, v^{ts}_{ik})) \Big]
 
-    Our reading, where the paper's details were not available: the pair i = j is left out and neither i nor j is
-    ever a negative of the pair (i, j); i runs over ``anchors`` samples drawn anew at each call from torch's
-    global generator; the teacher's module has one first layer for both embeddings, the cross-resolution
-    module one for each; no layer has a bias; the mean runs over the pairs; every default below.
+    Our reading, where the paper's details were not available: no pair i = j; neither i nor j is a negative of the
+    pair (i, j); i runs over ``anchors`` samples, drawn anew at each call from torch's global generator; the teacher's
+    module has one first layer for both embeddings, the cross-resolution module one for each; no layer has a bias; the
+    mean runs over the pairs; every default below.
 
-    One formula, three structures: this is the paper's, with both relations learned. `CRRCDImages` takes the same
-    pairs of images with the teacher's relation as it is, in its own standardised space; `CRRCDMaps` takes the cells
-    of an image's maps as samples, each related to their mean. ``--method crrcd`` is of the latter two.
+    Both relations are learned here. `CRRCDImages` and `CRRCDMaps`, which ``--method crrcd`` adds up, leave the
+    teacher's as it is.
 
     Args:
-        tau: temperature of the critic, above 0.
+        tau: temperature of the critic.
         width: width of a relation.
         hidden: width between the relation module's layers.
-        depth: linear layers in a relation module, at least 1: 1 is ``A a_i - B b_j`` (of ``width``, without
-            ``hidden``), 2 the form above, each further one adds relu and a hidden x hidden layer.
+        depth: linear layers in a relation module, at least 1: 1 is ``A a_i - B b_j`` (of ``width``), 2 the form
+            above, each further one adds relu and a hidden x hidden layer.
         anchors: anchors i drawn per batch; 0, or more than the batch holds, takes all.
         same_class_negatives: whether samples of j's class may be negatives. Without labels all samples may.
-        critic: "sigmoid" as above, or "softmax": ``-log`` of the softmax of ``<u, v> / tau`` over j and its
-            negatives (InfoNCE).
-        both_directions: add the same loss with the student's relation as what is given: v^ts_ij is pulled to
-            v^t_ij and pushed from the v^t_ik of j's negatives k in the batch (CRD contrasts both ways, too).
-        reduction: "sum" adds up the negatives as above, "mean" divides their sum by their number, so that the
-            two terms keep their balance at every batch size. Does not apply to the softmax critic.
+        critic: "sigmoid" as above, or "softmax": InfoNCE over j and its negatives.
+        both_directions: add the same loss the other way: v^ts_ij is pulled to v^t_ij and pushed from the v^t_ik.
+        reduction: of the sigmoid critic's negatives: "sum" as above; "mean" divides by their number, so that the two
+            terms keep their balance at every batch size.
 
     Shapes:
         teacher (B, teacher_dim), student (B, student_dim), label (B,), index (B,) -> scalar. A batch of 1 has

@@ -11,8 +11,8 @@ class CRRCDImages(Loss):
     r"""CRRCD between images, in the teacher's own space (ours, after arXiv 2409.02555).
 
     With :math:`z_i` the teacher's embedding of image i, each number standardised over the batch, the teacher's
-    relation of an anchor image i and another image j is pulled to that of the teacher's i and the student's embedding
-    :math:`e^s_j`, and pushed from those of i and other images k:
+    relation of an anchor i and another image j is pulled to that of the teacher's i and the student's :math:`e^s_j`,
+    and pushed from those of i and other images k:
 
     .. math::
         u_{ij} = z_i - z_j, \quad v_{ij} = z_i - B e^s_j, \quad
@@ -21,11 +21,11 @@ class CRRCDImages(Loss):
         L = \operatorname{mean}_{ij} \Big[
             - \log \frac{h(u_{ij}, v_{ij})}{h(u_{ij}, v_{ij}) + \sum_k h(u_{ij}, v_{ik})} \Big]
 
-    `CRRCD` learns both relation modules, so that the teacher's may give way to the student. Here the teacher's side
-    has no weights: all that is learned is B, a linear layer. The same over the cells of a map is `CRRCDMaps`.
+    Only B, a linear layer, is learned. (`CRRCD` learns both relations, so that the teacher's may give way to the
+    student.) `CRRCDMaps` is the same over the cells of a map.
 
     Args:
-        tau: temperature, above 0.
+        tau: temperature.
         anchors: images i drawn per batch; 0, or more than the batch holds, takes all.
         same_class_negatives: whether images of j's class may be negatives. Without labels all images may.
 

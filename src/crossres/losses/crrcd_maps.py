@@ -15,10 +15,9 @@ class CRRCDMaps(MapLoss):
     r"""CRRCD's relations inside an image (ours, after arXiv 2409.02555): of each cell of a map to its image.
 
     With :math:`z_{ip}` the teacher's map at cell p of image i, each channel standardised over the batch, and
-    :math:`a_i` its mean over the cells, the teacher's relation of the cell is pulled to the relation of the
-    teacher's image and the student's cell :math:`e^s_{ip}`. It is pushed from those of the image's other cells q
-    (how an image is laid out) and from those of the same cell of other images k (what images show at one place),
-    which are the images of i's group, as the batch is dealt into groups:
+    :math:`a_i` its mean over the cells, the teacher's relation of the two is pulled to that of :math:`a_i` and the
+    student's cell :math:`e^s_{ip}`. It is pushed from those of the image's other cells q, and from those of the same
+    cell of other images k of i's group, as the batch is dealt into groups:
 
     .. math::
         u_{ip} = a_i - z_{ip}, \quad v_{ip} = a_i - (B e^s)_{ip}, \quad
@@ -28,14 +27,13 @@ class CRRCDMaps(MapLoss):
             - \tfrac12 \log \frac{h(u_{ip}, v_{ip})}{h(u_{ip}, v_{ip}) + \sum_q h(u_{ip}, v_{iq})}
             - \tfrac12 \log \frac{h(u_{ip}, v_{ip})}{h(u_{ip}, v_{ip}) + \sum_k h(u_{ip}, v_{kp})} \Big]
 
-    B is a 3x3 convolution of each stage. The teacher's side has no weights: it cannot give way to the student. A
-    stage that is compared at one cell is left out: that cell is its image.
+    B is a 3x3 convolution of each stage; nothing else is learned. A stage that is compared at one cell is left out.
 
     Args:
-        tau: temperature, above 0.
+        tau: temperature.
         cells: largest side of the grid of cells, from 2; a larger map is averaged over it.
-        group: least images of a group, from 2; 0, or more than the batch holds, makes one of all. What is left of a
-            batch beyond groups of one size is contrasted inside the image alone.
+        group: least images of a group, from 2; 0, or more than the batch holds, makes one of all. Images left over
+            are contrasted inside the image alone.
         same_class_negatives: whether images of i's class may be negatives. Without labels all images may.
 
     Raises:

@@ -14,15 +14,15 @@ class DIST(Loss):
             + \gamma \operatorname{mean}_c \big(1 - \rho(p^t_{:c}, p^s_{:c})\big) \Big],
         \quad p = \mathrm{softmax}(z / \tau)
 
-    with rho Pearson's correlation, whose lengths' product is at least 1e-8 (the published code adds that to it). The
-    defaults are the published ones for CIFAR-100, weight 1.
+    with rho Pearson's correlation, whose lengths' product is at least 1e-8 (published code: plus 1e-8). The defaults
+    are the published ones for CIFAR-100, weight 1.
 
     Args:
         teacher_dim: number of classes C of the teacher.
         student_dim: number of classes of the student, equal to ``teacher_dim``.
-        beta: weight of the correlation within a sample, at least 0.
-        gamma: weight of the correlation within a class, at least 0.
-        tau: temperature, above 0.
+        beta: weight of the correlation within a sample.
+        gamma: weight of the correlation within a class.
+        tau: temperature.
 
     Shapes:
         teacher logits (B, C), student logits (B, C) -> scalar.

@@ -21,9 +21,9 @@ class DKD(Loss):
     Args:
         teacher_dim: number of classes C of the teacher, at least 2.
         student_dim: number of classes of the student, equal to ``teacher_dim``.
-        alpha: weight of the true class's part, at least 0.
-        beta: weight of the others' part, at least 0.
-        temperature: T, above 0.
+        alpha: weight of the true class's part.
+        beta: weight of the others' part.
+        temperature: T.
 
     Shapes:
         teacher logits (B, C), student logits (B, C), label (B,) -> scalar.

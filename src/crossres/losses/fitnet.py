@@ -12,8 +12,8 @@ class FitNet(MapLoss):
 
     .. math:: L = \operatorname{mean} \big( F^t - \mathrm{relu}(\mathrm{BN}(R * F^s)) \big)^2
 
-    with R a 1x1 convolution that is trained with the student, in one stage, and no two-step training, as in the CRD
-    benchmark (published weight there 100).
+    with R a 1x1 convolution, trained with the student in one stage, as in the CRD benchmark (published weight there
+    100).
 
     Args:
         stage: which pair of maps, counted from 0; -1 takes the middle one.

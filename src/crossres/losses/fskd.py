@@ -11,8 +11,8 @@ class FSKD(ProjectedMapLoss):
 
     .. math:: L = \operatorname{mean}_{\text{stages}} \operatorname{mean}_b \big[ 1 - \cos(F^t_b, F^s_b) \big]
 
-    with F_b a sample's whole map, (C H W,). Published weight 20. The paper's networks have equal widths; where they
-    differ, a 1x1 convolution, trained with the student, brings the student's map to the teacher's channels (ours).
+    with F_b a sample's whole map, (C H W,). Published weight 20. Where widths differ, a 1x1 convolution, trained with
+    the student, brings its map to the teacher's channels (ours).
     """
 
     def compute(self, teacher: Maps, student: Maps, label: Tensor | None, index: Tensor | None) -> Tensor:

@@ -16,16 +16,14 @@ class FSP(ProjectedMapLoss):
         G_{cd} = \operatorname{mean}_x F^{(n)}_{c x} F^{(n+1)}_{d x}, \quad
         L = \sum_n \operatorname{mean}_{b, c, d} (G^t - G^s)^2
 
-    the larger map of the two stages pooled to the smaller one. It compares channel by channel: where the widths of
-    teacher and student differ, a 1x1 convolution, trained with the student, brings the student's map to the
-    teacher's channels (ours). It trains alone for the first ``pretrain`` of the run and is 0 afterwards, as in the
-    CRD benchmark, whose weight 50 its own stage never sees: there, as here, the factor is 1. That code also compares
-    the stem's map; here it is the ends of the stages. Called outside a `Distiller`, set ``pretraining`` to True in
-    its stage.
+    the larger map of the two stages pooled to the smaller one. Where widths differ, a 1x1 convolution, trained with
+    the student, brings its map to the teacher's channels (ours). It trains alone for the first ``pretrain`` of the
+    run and is 0 afterwards. So does the CRD benchmark, with a factor of 1, not its weight of 50. That code also
+    compares the stem's map. Outside a `Distiller`, set ``pretraining`` to True in its stage.
 
     Args:
-        pretrain: share of the training in which it trains alone; in the CRD benchmark 30 epochs before 240; 0 keeps
-            it beside the other losses throughout.
+        pretrain: share of the training in which it trains alone; CRD benchmark: 30 epochs before 240; 0 keeps it
+            beside the other losses throughout.
 
     Shapes:
         built from lists of (C, H, W), at least two stages, called on lists of (B, C, H, W) -> scalar.

@@ -13,20 +13,20 @@ from crossres.losses.maps import MapLoss, Maps, Shapes
 class FT(MapLoss):
     r"""Factor transfer (arXiv 1802.04977): factors of the last map, as a paraphraser puts them.
 
-    The paraphraser, an autoencoder of the teacher's last map, is trained alone for the first ``pretrain`` of the run
-    by the error of its reconstruction; then it is fixed and the translator puts the student's map into its words:
+    The paraphraser P, an autoencoder's first half, is trained alone for the first ``pretrain`` of the run; then it is
+    fixed and the translator T puts the student's map into its words:
 
     .. math::
         L_{\text{pretrain}} = \operatorname{mean} (D(P(F^t)) - F^t)^2, \quad
         L = \operatorname{mean} \Big| \frac{P(F^t)}{|P(F^t)|} - \frac{T(F^s)}{|T(F^s)|} \Big|
 
     a sample's factors as one vector. P, D and T are three 3x3 convolutions with leaky relu (0.1). Published weight
-    500 (the authors' code); the CRD benchmark's 200 is for another form: there the squares' mean over the channels
-    is normalised. Called outside a `Distiller`, set ``pretraining`` to True until the paraphraser is trained.
+    500 (the authors' code; the CRD benchmark's 200 is for another form). Outside a `Distiller`, set ``pretraining``
+    to True until the paraphraser is trained.
 
     Args:
         rate: channels of the factors, as a share of the teacher's channels.
-        pretrain: share of the training in which the paraphraser trains alone; there 30 epochs before 240.
+        pretrain: share of the training in which the paraphraser trains alone; published: 30 epochs before 240.
     """
 
     def __init__(

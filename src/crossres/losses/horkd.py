@@ -14,15 +14,13 @@ class HORKD(Loss):
             + \lambda_3 \operatorname{mean}_{ijk} l(\phi^a_{ijk}, \phi^b_{ijk}), \quad
         L = R(e^t, e^s) \quad \text{or} \quad R(e^t, e^a) + R(e^a, e^s)
 
-    with psi the distances in units of their mean, phi the cosines of the angles and l the Huber loss, as in `RKD`.
-    Our reading of the abstract, which alone was available: weights and forms are not the paper's. Its assistant
-    stream, "a bridge to help knowledge transfer", is here a narrower linear map of the teacher's embedding, trained
-    with the student: its relations stay those of the teacher as far as they fit, and the student follows them.
+    with psi, phi and l as in `RKD`. Only the abstract was available: weights and forms are not the paper's. Its
+    assistant stream is here a narrower linear map of the teacher's embedding, trained with the student.
 
     Args:
-        pair: lambda_2, at least 0.
-        triplet: lambda_3, at least 0.
-        assistant: width of the assistant's embedding; 0 leaves the assistant out.
+        pair: lambda_2.
+        triplet: lambda_3.
+        assistant: width of the assistant's embedding; 0 for none.
 
     Shapes:
         teacher (B, teacher_dim), student (B, student_dim) -> scalar; 0 for a batch of 1. The triplets take memory

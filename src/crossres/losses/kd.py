@@ -12,13 +12,13 @@ class KD(Loss):
     .. math:: L = \frac{T^2}{B} \sum_i \mathrm{KL}(p(z^t_i) \,\|\, p(z^s_i)),
         \quad p(z) = \mathrm{softmax}(z / T)
 
-    The factor T squared keeps the gradient's size about the same for every temperature. The CRD benchmark has weight
-    0.9 beside 0.1 of the labels' cross-entropy, at T 4.
+    T squared keeps the gradient's size about the same for every temperature. The CRD benchmark has weight 0.9 beside
+    0.1 of the labels' cross-entropy, at T 4.
 
     Args:
         teacher_dim: number of classes C of the teacher.
         student_dim: number of classes of the student, equal to ``teacher_dim``.
-        temperature: T, above 0.
+        temperature: T.
 
     Shapes:
         teacher logits (B, C), student logits (B, C) -> scalar.

@@ -14,8 +14,8 @@ class NST(MapLoss):
         L = \sum_{\text{stages}} \operatorname{mean}_b \Big[ \operatorname{mean}_{cc'} k(t_c, t_{c'})
             + \operatorname{mean}_{cc'} k(s_c, s_{c'}) - 2 \operatorname{mean}_{cc'} k(s_c, t_{c'}) \Big]
 
-    the squared maximum mean discrepancy between the unit vectors t_c and s_c of a sample's channels, which may
-    differ in number. Published weight 50.
+    the squared maximum mean discrepancy between the unit vectors t_c and s_c of a sample's channels. Published weight
+    50.
     """
 
     def compute(self, teacher: Maps, student: Maps, label: Tensor | None, index: Tensor | None) -> Tensor:

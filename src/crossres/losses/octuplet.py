@@ -13,14 +13,13 @@ class Octuplet(Loss):
         T(a, b) = \operatorname{mean}_i \max\big(0, \max_{p} |a_i - b_p| - \min_{n} |a_i - b_n| + m \big), \quad
         L = T(t, s) + T(s, t) + T(s, s)
 
-    with p another image of i's class and n one of another class. The paper trains one network on both resolutions;
-    here HR belongs to the frozen teacher t, so that its T(t, t) is a constant and left out. Where the widths differ,
-    a linear layer, trained with the student, brings the student's embedding to the teacher's (our reading).
-    An image without p or without n in the batch is left out of the mean, where the published code takes a
-    distance of 0. It was published without a cross-entropy, to finetune a trained network.
+    with p another image of i's class and n one of another class; an image without either in the batch is left out of
+    the mean (published code: a distance of 0). The paper trains one network on both resolutions; here the teacher t
+    is frozen and its T(t, t), a constant, left out. Where widths differ, a linear layer, trained with the student,
+    brings its embedding to the teacher's (ours). Published without a cross-entropy, to finetune a trained network.
 
     Args:
-        margin: m, above 0, in units of the embeddings' distance.
+        margin: m, in units of the embeddings' distance.
 
     Shapes:
         teacher (B, teacher_dim), student (B, student_dim), label (B,) -> scalar; 0 where no image has both p and n.

@@ -15,7 +15,7 @@ class PKT(Loss):
         p_{ij} = \frac{(1 + \cos(e_i, e_j)) / 2}{\sum_k (1 + \cos(e_i, e_k)) / 2}, \quad
         L = \operatorname{mean}_{ij} p^t_{ij} \log \frac{p^t_{ij} + \epsilon}{p^s_{ij} + \epsilon}
 
-    with epsilon 1e-7. The mean over all B^2 pairs, i = j among them, makes it small: its published weight is 30,000.
+    with epsilon 1e-7. The mean runs over all B^2 pairs, i = j among them; published weight 30,000.
 
     Shapes:
         teacher (B, teacher_dim), student (B, student_dim) -> scalar.

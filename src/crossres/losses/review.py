@@ -44,9 +44,9 @@ class ReviewKD(MapLoss):
         L = \sum_{\text{stages}} \frac{\sum_l w_l \operatorname{mean} (P_l F^t - P_l G^s)^2}{\sum_l w_l}
 
     with P_l the map itself (w = 1) and its averages over grids of side 4, 2 and 1, as far as they are smaller than
-    the map, with w = 1/2, 1/4, 1/8. The embedding, which the paper reviews as a last stage of 1x1, is left out.
-    Maps are compared behind a stage's last ReLU, where a network hands them on; the published code takes them before.
-    Published weight for CIFAR-100 0.6 to 8 by pair (5 for resnet32x4 to resnet8x4), rising over the first 20 epochs.
+    the map, with w = 1/2, 1/4, 1/8. Ours: without the embedding, which the paper reviews as a last stage; maps behind
+    a stage's last ReLU, not before. Published weight for CIFAR-100 0.6 to 8 (5 for resnet32x4 to resnet8x4), rising
+    over the first 20 epochs.
 
     Args:
         width: channels handed from stage to stage; 0 takes the student's widest map's, at most 512.

@@ -15,12 +15,12 @@ class RKD(Loss):
         L = \lambda_d \operatorname{mean}_{ij} l(\psi^t_{ij}, \psi^s_{ij})
           + \lambda_a \operatorname{mean}_{ijk} l(\phi^t_{ijk}, \phi^s_{ijk})
 
-    with mu the mean distance of the batch's pairs i, j that differ and l the Huber loss (delta 1). The
-    means run over all B^2 pairs and B^3 triplets, as in the published code; published weight 1.
+    with mu the mean distance of the batch's different pairs and l the Huber loss (delta 1). The means run over all
+    B^2 pairs and B^3 triplets, as in the published code; published weight 1.
 
     Args:
-        distance: lambda_d, at least 0.
-        angle: lambda_a, at least 0.
+        distance: lambda_d.
+        angle: lambda_a.
 
     Shapes:
         teacher (B, teacher_dim), student (B, student_dim) -> scalar; 0 for a batch of 1. The angles take

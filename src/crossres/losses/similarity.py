@@ -16,11 +16,11 @@ class Similarity(Loss):
             \mathrm{softmax}_{j \ne i} \cos(t_i, t_j) / \tau \;\big\|\;
             \mathrm{softmax}_{j \ne i} \cos(s_i, s_j) / \tau \big)
 
-    Needs no labels and no equal widths. Source: the form of SEED (Fang et al. 2021, arXiv 2101.04731), with the batch
-    in the place of its queue and without the sample itself, whose similarity of 1 says nothing.
+    Needs no labels and no equal widths. Source: SEED (Fang et al. 2021, arXiv 2101.04731), with the batch for its
+    queue and without j = i.
 
     Args:
-        tau: temperature of both rows, above 0.
+        tau: temperature of both rows.
 
     Shapes:
         teacher (B, teacher_dim), student (B, student_dim) -> scalar; 0 for a batch of 1 or 2.

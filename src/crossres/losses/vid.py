@@ -24,7 +24,7 @@ class VID(MapLoss):
     1e-5. Published weight 1.
 
     Args:
-        variance: sigma squared at the start, above 0.
+        variance: sigma squared at the start.
 
     Shapes:
         built from lists of (C, H, W), called on lists of (B, C, H, W) -> scalar; it may be negative.

@@ -220,7 +220,9 @@ class _TeacherPass:
         for name, tensor in kept.items():
             if not bool(torch.isfinite(tensor).all()):
                 what = "logits are" if name == "logits" else f"map '{name}' is"
-                reason = "NaN or beyond 65,504, the range of float16: set teacher_cache to false"
+                if bool(tensor.isnan().any()):
+                    raise CrossresError(f"the teacher's {what} NaN: check its weights")
+                reason = "beyond 65,504, the range of float16: set teacher_cache to false"
                 raise CrossresError(f"the teacher's {what} {reason}")
 
 

@@ -60,7 +60,7 @@ def _over_ray(config: Cache | FacesCache) -> dict[str, Any]:
     """Fill the cache with a worker for each GPU of a cluster, or for each machine where there is none."""
     with needs("engine ray", "ray"):
         import ray
-    ray.init(ignore_reinit_error=True, log_to_driver=False)
+    ray.init(ignore_reinit_error=True, include_dashboard=False, log_to_driver=False)
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     machines = [node["Resources"] for node in nodes if node["Alive"] and node["Resources"].get("CPU")]
     gpus = 0 if config.device == "cpu" else int(sum(each.get("GPU", 0) for each in machines))

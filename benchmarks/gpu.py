@@ -1,0 +1,95 @@
+"""Time training steps on a GPU, data and teacher's outputs on the device, with and without torch.compile.
+
+Writes a list of {method, lr_size, compiled, step_ms, images_per_second, waits, ...}; ``waits`` is how often a
+step lets the host wait for the device. Takes less than five minutes.
+
+    python benchmarks/gpu.py --out results/bench/gpu.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from steps import BATCH, CLASSES, IMAGES, Step
+
+from crossres.config.experiment import Distill
+from crossres.config.reading import read
+from crossres.core.devices import commit, machine, versions
+from crossres.core.errors import CrossresError
+from crossres.core.files import write_json
+from crossres.data.images import ArrayItems, ImageSet
+
+METHODS = ("labels", "kd", "crd", "crrcd", "review")
+#: Steps that are not counted: they allocate, and compile.
+WARM = 10
+
+
+def waits_of(step: Step) -> int:
+    """Return how often one step lets the host wait for the device."""
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            step.update(step.batch())
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return sum("synchroniz" in str(warning.message) for warning in caught)
+
+
+def measure(step: Step, steps: int) -> dict[str, Any]:
+    """Return the milliseconds of a step in a row of steps, and what it makes the host wait for."""
+    for _ in range(WARM):
+        step.update(step.batch())
+    on_gpu = step.device.torch.type == "cuda"
+    waits = waits_of(step) if on_gpu else None
+    if on_gpu:
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    for _ in range(steps):
+        step.update(step.batch())
+    if on_gpu:
+        torch.cuda.synchronize()
+    seconds = (time.perf_counter() - started) / steps
+    return {"step_ms": round(1e3 * seconds, 3), "images_per_second": round(BATCH / seconds), "waits": waits}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("results/bench/gpu.json"), help="where the list is written")
+    parser.add_argument("--steps", type=int, default=200, help="timed steps of each method")
+    parser.add_argument("--student", default="resnet8x4", help="backbone")
+    chosen = parser.parse_args()
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8)
+    images = ImageSet(ArrayItems(pixels), rng.integers(0, len(CLASSES), len(pixels)), CLASSES, "random")
+    rows = []
+    for size in (8, 16):
+        for method in METHODS:
+            config = read(Distill, {"data": "random", "teacher": "random", "lr_size": size, "method": method})
+            for compiled in (False, True):
+                row: dict[str, Any] = {"method": method, "student": chosen.student, "lr_size": size, "batch": BATCH}
+                row["compiled"] = compiled
+                try:
+                    step = Step(chosen.student, size, config, images)
+                    if compiled:
+                        step.distiller.student.compile()
+                    row |= measure(step, chosen.steps) | {
+                        "precision": step.device.precision,
+                        "machine": machine(step.device),
+                    }
+                except (RuntimeError, CrossresError) as error:  # a method that does not compile is a result, too
+                    row["error"] = str(error).splitlines()[0]
+                rows.append(row | {"versions": versions(), "commit": commit()})
+                write_json(chosen.out, rows)
+                line = f"{row['step_ms']:8.2f} ms, {row['waits']} waits" if "step_ms" in row else row["error"]
+                print(f"{size:3}x{size:<3} {method:8} {'compiled' if compiled else '':8} {line}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
