@@ -31,7 +31,7 @@ class ImageColumn:
     """Where the images lie in parquet files.
 
     Args:
-        image_column: column of the images in parquet files, or their ending in tars; found if left out.
+        image_column: column of the images in parquet files; in tars their ending; found if left out.
     """
 
     image_column: str | None = None
@@ -42,8 +42,7 @@ class Columns(ImageColumn):
     """Where images and labels lie in parquet files.
 
     Args:
-        label_column: column of the labels in parquet files, or in tars an ending or a key of .json; found if
-            left out.
+        label_column: column of the labels in parquet files; in tars an ending or a key of .json; found if left out.
     """
 
     label_column: str | None = None
