@@ -13,7 +13,8 @@ from PIL import Image
 
 from crossres.core.errors import CrossresError
 from crossres.data.faces import NOBODY, both_splits, draw_pairs, first_image_search, read_pairs
-from crossres.data.images import ArrayItems, EncodedItems, ImageSet
+from crossres.data.images import ImageSet
+from crossres.data.items import ArrayItems, EncodedItems
 from crossres.data.readers import read
 
 

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from crossres.core.files import load_state
 from crossres.data.faces import read_csv
 from crossres.data.folder import IMAGE_SUFFIXES, files_below
 from crossres.data.images import ImageSet
+from crossres.data.items import Names
 from crossres.data.readers import read
 from crossres.deploy.gallery import Gallery
 from crossres.deploy.recognizer import Recognizer
@@ -203,9 +206,9 @@ def test_folders_that_cannot_be(tmp_path: Path) -> None:
 def test_missing_folder_suggests_the_nearest(tmp_path: Path) -> None:
     fill(tmp_path / "flowers", a=1, b=1)
     fails(tmp_path / "flower", "no data set .*flower'; did you mean 'flowers'")
-    fails(tmp_path / "zzzzqqqq", "a folder, a parquet file or one of digits, cifar10")
+    fails(tmp_path / "zzzzqqqq", "a folder, a parquet or tar file or one of digits, cifar10")
     (tmp_path / "a.zip").write_bytes(b"")
-    fails(tmp_path / "a.zip", "is not a parquet file")
+    fails(tmp_path / "a.zip", "is not a parquet or tar file")
 
 
 def test_corrupt_files(tmp_path: Path) -> None:
@@ -272,11 +275,10 @@ def test_nothing_vanishes_without_a_word(tmp_path: Path, monkeypatch: pytest.Mon
     fails(root, "set/cat is a link to nothing; mend it or remove it")
     (root / "cat").unlink()
 
-    def closed(folder: Path, onerror: Any, **_: Any) -> Any:
-        onerror(PermissionError(13, "Permission denied", str(folder)))
-        return iter(())
+    def closed(folder: str | Path) -> Any:
+        raise PermissionError(13, "Permission denied", str(folder))
 
-    monkeypatch.setattr("crossres.data.folder.os.walk", closed)
+    monkeypatch.setattr("crossres.data.folder.os.scandir", closed)
     fails(root, "cannot read .*: Permission denied; no image is left out")
 
 
@@ -318,3 +320,37 @@ def test_folders_nested_too_deep_are_one_line(tmp_path: Path, monkeypatch: pytes
     assert time.perf_counter() - started < 10
     assert refusal in ("", f"{tmp_path}: its folders are nested too deep; move the inner ones out")
     subprocess.run(["rm", "-rf", "d"], check=True)  # Python cannot
+
+
+def test_a_copy_is_the_same_by_bytes(tmp_path: Path) -> None:
+    fill(tmp_path / "set", ant=3, bee=3)
+    shutil.copytree(tmp_path / "set", tmp_path / "kept")
+    shutil.copytree(tmp_path / "set", tmp_path / "other", copy_function=shutil.copyfile)
+    os.utime(tmp_path / "other" / "ant" / "0.png", ns=(1, 1))
+
+    def prints(verify: bool) -> list[str]:
+        names = ("set", "kept", "other")
+        return [read(tmp_path / name, split="all", verify=verify).fingerprint for name in names]
+
+    one, kept, other = prints(verify=False)
+    assert one == kept != other
+    assert len(set(prints(verify=True))) == 1
+    file = tmp_path / "set" / "ant" / "0.png"
+    before, stat = prints(verify=True)[0], file.stat()
+    file.write_bytes(bytes([*file.read_bytes()[:-1], 0]))  # of the same size, in the same tick of the clock
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert prints(verify=False)[0] == one
+    assert prints(verify=True)[0] != before
+
+
+def test_the_list_of_many_images_is_small() -> None:
+    tracemalloc.start()
+    names = Names.of(f"train/n{i % 1000:08}/n{i % 1000:08}_{i}.JPEG" for i in range(100_000))
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (len(names), names[7], names[99_999]) == (
+        100_000,
+        "train/n00000007/n00000007_7.JPEG",
+        "train/n00000999/n00000999_99999.JPEG",
+    )
+    assert size / len(names) < 50

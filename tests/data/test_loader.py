@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -475,3 +479,122 @@ def test_a_recoloured_view_is_the_same_at_both_resolutions_and_drawn_for_each_im
     assert ((brighter > 0.65) & (brighter < 1.35)).all()
     (first,) = loader.ordered(hr=True)
     torch.testing.assert_close(first.hr, plain[batch.index.argsort()])
+
+
+# -- shards beyond the memory budget
+
+
+@pytest.fixture(params=["tar", "parquet"])
+def stored(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ImageSet:
+    """70 images in three shards, in runs of four."""
+    monkeypatch.setattr("crossres.data.tars.RUN", 4)
+    monkeypatch.setattr("crossres.data.shards._ROWS", 4)
+    pixels = np.random.default_rng(0).integers(0, 256, (70, 8, 8, 3), np.uint8)
+    for number, rows in enumerate(np.split(np.arange(70), [30, 55])):
+        samples = []
+        for i in rows.tolist():
+            buffer = io.BytesIO()
+            Image.fromarray(pixels[i]).save(buffer, "png")
+            samples.append((f"{i}", buffer.getvalue(), i % 3))
+        if request.param == "tar":
+            with tarfile.open(tmp_path / f"a-{number}.tar", "w") as archive:
+                for name, image, label in samples:
+                    for ending, content in (("png", image), ("cls", str(label).encode())):
+                        member = tarfile.TarInfo(f"{name}.{ending}")
+                        member.size = len(content)
+                        archive.addfile(member, io.BytesIO(content))
+        else:
+            table = pa.table({"image": [each[1] for each in samples], "label": [each[2] for each in samples]})
+            pq.write_table(table, tmp_path / f"a-{number:05}-of-00003.parquet", row_group_size=2)
+    return read(tmp_path, split="all", memory_mb=0, cache=tmp_path / "cache")
+
+
+STREAMED: dict[str, Any] = {"hr_size": 8, "lr_size": 4, "memory_mb": 0, "workers": 0, "buffer": 16, "batch_size": 8}
+
+
+def order_of(loader: Loader, epoch: int) -> list[int]:
+    return [i for batch in loader.epoch(epoch) for i in batch.index.tolist()]
+
+
+def test_an_epoch_of_shards_has_each_image_once(stored: ImageSet) -> None:
+    whole = torch.stack([stored.sample(i, 8) for i in range(70)])
+    streamed = loader(stored, **STREAMED, shift=0, flip=False)
+    for epoch in range(3):
+        seen = []
+        for batch in streamed.epoch(epoch, hr=True):
+            assert batch.hr is not None
+            assert torch.equal((batch.hr * 255).round().byte(), whole[batch.index])
+            assert torch.equal(batch.label, batch.index % 3)
+            seen += batch.index.tolist()
+        assert len(seen) == len(set(seen)) == 64
+    orders = [order_of(streamed, epoch) for epoch in (0, 1, 0)]
+    assert orders[0] == orders[2] != orders[1]
+    assert order_of(loader(stored, **{**STREAMED, "workers": 2}), 0) == orders[0]
+    assert order_of(loader(stored, **STREAMED, seed=6), 0) != orders[0]
+    assert [i for batch in streamed.ordered() for i in batch.index.tolist()] == list(range(70))
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_processes_share_the_batches_of_shards(stored: ImageSet, world_size: int) -> None:
+    """They see the images of one process, and each reads few of the runs that another one reads."""
+    alone = list(loader(stored, **STREAMED).epoch(1, hr=True))
+    ranks = [loader(stored, **STREAMED, rank=rank, world_size=world_size) for rank in range(world_size)]
+    together = [list(each.epoch(1, hr=True)) for each in ranks]
+    for step, batch in enumerate(alone):
+        parts = [own[step] for own in together]
+        assert torch.equal(batch.index, torch.cat([part.index for part in parts]))
+        assert batch.hr is not None
+        assert torch.equal(batch.hr, torch.cat([part.hr for part in parts if part.hr is not None]))
+    assert stored.runs is not None
+    read_by = [set(stored.runs[[i for batch in own for i in batch.index.tolist()]]) for own in together]
+    assert sum(map(len, read_by)) <= len(set.union(*read_by)) + world_size
+
+
+def test_a_larger_buffer_mixes_further(stored: ImageSet) -> None:
+    def spread(buffer: int) -> float:
+        """How far apart in the sequence of runs images lie that follow each other within a lane."""
+        order = np.array(order_of(loader(stored, **{**STREAMED, "buffer": buffer, "batch_size": 1}), 0))
+        assert stored.runs is not None
+        return float((np.diff(stored.runs[order]) != 0).mean())
+
+    assert spread(1) < 0.3 < 0.6 < spread(64)
+
+
+def test_each_run_is_decoded_once_and_few_images_wait(stored: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[int] = []
+    sample = ImageSet.sample
+
+    def counted(self: ImageSet, i: int, *how: Any) -> Any:
+        decoded.append(i)
+        return sample(self, i, *how)
+
+    monkeypatch.setattr(ImageSet, "sample", counted)
+    batches = loader(stored, **{**STREAMED, "batch_size": 1, "buffer": 4}).epoch(0)
+    for count, _ in enumerate(batches, 1):
+        assert len(decoded) - count <= 4 + 2 * 4
+    assert len(decoded) == len(set(decoded)) == 70
+    runs = stored.runs
+    assert runs is not None
+    assert (np.diff(runs[decoded]) != 0).sum() == runs.max()
+
+
+def test_shards_come_again_where_an_epoch_has_more_steps(stored: ImageSet) -> None:
+    seen = order_of(loader(stored, **STREAMED).in_steps(20, 8), 0)
+    assert len(seen) == 160
+    assert sorted(np.bincount(seen, minlength=70))[0] >= 2
+
+
+def test_a_damaged_image_in_a_shard_is_named(stored: ImageSet, tmp_path: Path) -> None:
+    (tmp_path / next(p.name for p in tmp_path.glob("a-*1*"))).touch()
+    for workers in (0, 2):
+        with pytest.raises(CrossresError, match=r"^\S*a-0*1\S* changed after it was read first: start again"):
+            order_of(loader(stored, **{**STREAMED, "workers": workers}), 0)
+
+
+def test_images_by_class_need_random_access(stored: ImageSet) -> None:
+    how = {**STREAMED, "images_per_class": 2}
+    if stored.by_group:
+        with pytest.raises(CrossresError, match=r"train\.images_per_class draws images at random, and"):
+            loader(stored, **how)
+    else:
+        assert len(order_of(loader(stored, **how), 0)) == 64

@@ -124,9 +124,7 @@ def test_what_is_not_read_is_named(tmp_path: Path) -> None:
         assert left == ["dev.parquet", "extra-00000-of-00001.parquet"]
     (tmp_path / "train" / "ant").mkdir(parents=True)
     (tmp_path / "train" / "ant" / "0.png").write_bytes(png(3))
-    fails(
-        tmp_path, r"holds .*parquet and, beside it, 1 images in folders, first .*train/ant/0\.png: give the parquet"
-    )
+    fails(tmp_path, r"holds .*parquet and, beside it, 1 images in folders, first .*train/ant/0\.png: give that file")
 
 
 def test_string_labels(tmp_path: Path) -> None:
@@ -234,7 +232,7 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
     broken = tmp_path / "e.parquet"
     broken.write_bytes(b"PAR1 nonsense")
     fails(broken, r"e\.parquet cannot be read as parquet")
-    fails([], "list of parquet files is empty")
+    fails([], "list of parquet or tar files is empty")
     fails([tmp_path / "gone.parquet"], "no data set")
 
 

@@ -1,4 +1,4 @@
-"""Parquet shards: where they are, which split each belongs to, what their columns hold, and their images."""
+"""Parquet shards: what their columns hold, and their images."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,35 +17,7 @@ from PIL import Image
 
 from crossres.core.errors import CrossresError
 from crossres.data.readers import read
-from crossres.data.shards import encoded_images, find_shards, group_shards, open_shards, pick_image, pick_label
-
-
-def test_shards_are_found_in_a_folder_or_its_data(tmp_path: Path) -> None:
-    assert find_shards(tmp_path) == []
-    (tmp_path / "data").mkdir()
-    inner = [tmp_path / "data" / f"{name}.parquet" for name in "ab"]
-    for path in reversed(inner):
-        path.touch()
-    assert find_shards(tmp_path) == inner
-    outer = tmp_path / "c.parquet"
-    outer.touch()
-    assert find_shards(tmp_path) == find_shards(outer) == [outer]
-    assert find_shards(tmp_path / "photo.png") == []
-
-
-def test_shards_belong_to_the_split_that_their_name_holds() -> None:
-    names = ["dev_train-00000-of-00001", "validation", "test-00001-of-00002", "test-00000-of-00002", "extra-0"]
-    splits = group_shards([Path(f"{name}.parquet") for name in names])
-    assert {split: [path.stem for path in paths] for split, paths in splits.items()} == {
-        "train": names[:1],
-        "val": names[1:2],
-        "test": [names[3], names[2]],
-        "": names[4:],
-    }
-    with pytest.raises(
-        CrossresError, match=r"^shard test-00000-of-00002 is missing beside test-00001[^\n]*fetch it$"
-    ):
-        group_shards([Path("train.parquet"), Path("test-00001-of-00002.parquet")])
+from crossres.data.shards import encoded_images, open_shards, pick_image, pick_label
 
 
 def test_columns_are_picked_by_what_they_hold(tmp_path: Path) -> None:
@@ -76,58 +49,67 @@ def png(value: int) -> bytes:
     return buffer.getvalue()
 
 
-def shard(path: Path, images: Sequence[bytes | None], named: bool = True) -> Path:
-    """Write a shard of two classes, three rows to a group."""
+def shard(path: Path, images: Sequence[bytes | None], named: bool = True, rows: int = 3) -> Path:
+    """Write a shard of two classes, so many rows to a group."""
     cells = [{"bytes": image, "path": f"{i}.png"} for i, image in enumerate(images)]
     kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
     column = pa.array(cells, kind) if named else pa.array(images, pa.binary())
-    pq.write_table(pa.table({"image": column, "label": [i % 2 for i in range(len(images))]}), path, row_group_size=3)
+    pq.write_table(
+        pa.table({"image": column, "label": [i % 2 for i in range(len(images))]}), path, row_group_size=rows
+    )
     return path
 
 
-def test_large_sets_are_mapped(tmp_path: Path) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (30, 64, 64, 3), np.uint8)
-    images = []
-    for pixels in noise:
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, "png")
-        images.append(buffer.getvalue())
-    source, cache = tmp_path / "train.parquet", tmp_path / "cache"
-    shard(source, images)
-    whole = read(source, split="train", memory_mb=1, cache=cache)
-    assert not cache.exists()
-    mapped = read(source, split="train", memory_mb=0, cache=cache)
-    assert mapped.fingerprint == whole.fingerprint
-    assert mapped.pixels(64).equal(whole.pixels(64))
-    assert mapped.where(3) == whole.where(3)
-    data = pickle.dumps(mapped)
-    assert len(data) < 10_000
-    again = pickle.loads(data)
+def test_large_sets_stay_in_their_shards(tmp_path: Path) -> None:
+    images = [png(i) for i in range(20)]
+    for number in range(2):
+        shard(tmp_path / f"a-0000{number}-of-00002.parquet", images[10 * number :][:10])
+    whole, stored = (read(tmp_path, split="all", memory_mb=memory_mb) for memory_mb in (1, 0))
+    assert (whole.runs, whole.by_group, stored.by_group) == (None, False, True)
+    assert stored.pixels(4).equal(whole.pixels(4))
+    for i in (3, 12, 4, 0):
+        np.testing.assert_array_equal(stored.image(i), whole.image(i))
+        assert stored.path(i) == whole.path(i) == f"{i % 10}.png"
+    assert stored.where(12) == whole.where(12) == "a-00001-of-00002.parquet row 2 (2.png)"
+    again = pickle.loads(pickle.dumps(stored))
     np.testing.assert_array_equal(again.image(5), whole.image(5))
-    made = [(entry.name, entry.stat().st_mtime_ns) for entry in cache.iterdir()]
-    read(source, split="test", memory_mb=0, cache=cache)
-    assert [(entry.name, entry.stat().st_mtime_ns) for entry in cache.iterdir()] == made
-    os.utime(source, ns=(1, 1))
-    read(source, split="train", memory_mb=0, cache=cache)
-    assert len(list(cache.iterdir())) == 2
-
-
-def test_mapped_without_names(tmp_path: Path) -> None:
-    source, cache = shard(tmp_path / "a.parquet", [png(0), png(1)], named=False), tmp_path / "cache"
-    images = read(source, split="train", memory_mb=0, cache=cache)
-    assert [int(images.image(i)[0, 0, 0]) for i in range(2)] == [0, 1]
-    assert images.path(0) == ""
-    assert len(list(cache.iterdir())) == 1
-
-
-def test_cache_that_cannot_be_written(tmp_path: Path) -> None:
-    source = shard(tmp_path / "a.parquet", [png(0), png(1)])
-    (tmp_path / "file").write_bytes(b"")
+    exact = read(tmp_path, split="all", memory_mb=0, verify=True)
+    assert exact.fingerprint == whole.fingerprint != stored.fingerprint
+    os.utime(tmp_path / "a-00001-of-00002.parquet", ns=(1, 1))
+    later = read(tmp_path, split="all", memory_mb=0)
+    assert later.fingerprint != stored.fingerprint
+    assert read(tmp_path, split="all", memory_mb=0, verify=True).fingerprint == whole.fingerprint
     with pytest.raises(
-        CrossresError,
-        match=r"^cannot write [^\n]*images-[^\n]*; nothing was changed; it caches images: set \$CROSSRES_[^\n]*$",
+        CrossresError, match=r"^\S*00001-of-00002\.parquet changed after it was read first: start again"
     ):
-        read(source, split="train", memory_mb=0, cache=tmp_path / "file")
+        pickle.loads(pickle.dumps(stored)).image(15)
+
+
+def test_a_row_group_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shard(tmp_path / "a.parquet", [png(i) for i in range(30)], rows=5)
+    monkeypatch.setattr("crossres.data.shards._ROWS", 10)
+    images = read(tmp_path / "a.parquet", split="all", memory_mb=0)
+    assert images.runs is not None
+    assert images.runs.tolist() == [i // 10 for i in range(30)]
+    opened: list[list[int]] = []
+    iterate = pq.ParquetFile.iter_batches
+
+    def counted(self: Any, **how: Any) -> Any:
+        opened.append(how["row_groups"])
+        return iterate(self, **how)
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", counted)
+    assert [int(images.image(i)[0, 0, 0]) for i in range(30)] == list(range(30))
+    assert opened == [[0, 1], [2, 3], [4, 5]]
+    images.pixels(4)  # by several threads
+    assert len(opened) <= 6
+
+
+def test_a_shard_cut_short(tmp_path: Path) -> None:
+    path = shard(tmp_path / "a.parquet", [png(i) for i in range(30)])
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(CrossresError, match=r"a\.parquet cannot be read as parquet: fetch it again \(.*\)$"):
+        read(path, split="all", memory_mb=0)
 
 
 @pytest.mark.parametrize("named", [False, True])
@@ -144,17 +126,3 @@ def test_rows_of_a_damaged_shard(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"PAR1 nonsense")
     with pytest.raises(CrossresError, match=r"a\.parquet cannot be read as parquet"):
         list(encoded_images(tmp_path / "a.parquet", "image", 0, 1))
-
-
-def test_a_damaged_cache_is_named(tmp_path: Path) -> None:
-    source, cache = shard(tmp_path / "a.parquet", [png(0), png(1)], named=False), tmp_path / "cache"
-    images = read(source, split="train", memory_mb=0, cache=cache)
-    (file,) = cache.iterdir()
-    content = bytearray(file.read_bytes())
-    content[content.find(b"PNG") + 30] ^= 1
-    file.write_bytes(content)
-    with pytest.raises(CrossresError, match=r"was changed after it was written; remove it, it is made again"):
-        images.image(0)
-    file.write_bytes(content[:-20])
-    with pytest.raises(CrossresError, match=r"images-\w+\.arrow is damaged; remove it, it is made again"):
-        read(source, split="train", memory_mb=0, cache=cache)

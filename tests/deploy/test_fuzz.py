@@ -19,7 +19,8 @@ from crossres.config.reading import kind_of, read
 from crossres.config.yaml_file import load_yaml
 from crossres.core.errors import CrossresError
 from crossres.core.files import load_state
-from crossres.data.images import EncodedItems, ImageSet
+from crossres.data.images import ImageSet
+from crossres.data.items import EncodedItems
 from crossres.deploy.gallery import Gallery
 from crossres.deploy.recognizer import Recognizer
 from crossres.models.teachers import stored_encoder

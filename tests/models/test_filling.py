@@ -315,6 +315,18 @@ def test_a_folder_of_another_teacher_is_refused(tmp_path: Path) -> None:
         outputs(tmp_path / "b", teacher(1), flip=False)
 
 
+def test_a_cache_of_other_images_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outputs(tmp_path)
+    assert capsys.readouterr().err == ""
+    outputs(tmp_path, data=images(seed=1))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "is of other images, or of files with other modification times (cp -p keeps them" in line
+    assert line.startswith(f"{tmp_path}/")
+    outputs(tmp_path, data=images(seed=1))
+    outputs(tmp_path, of=teacher(seed=1))
+    assert capsys.readouterr().err == ""
+
+
 def test_files_of_an_earlier_version_are_left_alone(tmp_path: Path) -> None:
     old = tmp_path / f"{'0' * 32}.safetensors"
     old.write_bytes(b"old")

@@ -25,6 +25,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "images.test_fraction": (0.001, 0.9),
     "images.memory_mb": (0, 1e9),
     "images.workers": (0, 1e4),
+    "images.buffer": (1, 1e9),
     "augment.shift": (0, 1e4),
     "augment.zoom": (0, 0.9),
     "augment.colour": (0, 1),

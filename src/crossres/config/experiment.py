@@ -26,7 +26,7 @@ class Experiment:
     """What every training has.
 
     Args:
-        data: a folder of class folders, a folder of parquet files, a torchvision name (cifar10, cifar100,
+        data: a folder of class folders, of parquet or tar files, a torchvision name (cifar10, cifar100,
             svhn, stl10) or digits.
         name: name of the run, which is written to RUNS/NAME.
         runs: folder of the runs.

@@ -16,7 +16,7 @@ class Judgement(SavedModel):
     """What every judgement of a saved model on labelled images has.
 
     Args:
-        data: a folder of class folders, of parquet files, a torchvision name or digits.
+        data: a folder of class folders, of parquet or tar files, a torchvision name or digits.
         images: how the images are read.
         degradation: another than that of the model's training.
         device: auto takes a GPU where there is one.
@@ -103,7 +103,7 @@ class EvaluateFaces(Judgement):
     """Verification, identification and retrieval by a face model, at HR-HR, HR-LR and LR-LR.
 
     Args:
-        data: a folder of a folder for each person, of parquet files, or a .bin of insightface.
+        data: a folder of a folder for each person, of parquet or tar files, or a .bin of insightface.
         pairs: pairs file, LFW's text format or CSV; drawn from the people if left out.
         threshold_pairs: pairs file to choose the threshold on; of the training split (of all images where there
             are none). held-out: pairs drawn among the people whom the model's training held out.

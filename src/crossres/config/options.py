@@ -31,7 +31,7 @@ class ImageColumn:
     """Where the images lie in parquet files.
 
     Args:
-        image_column: column of the images in parquet files; found from the schema if left out.
+        image_column: column of the images in parquet files; in tars their ending; found if left out.
     """
 
     image_column: str | None = None
@@ -42,7 +42,7 @@ class Columns(ImageColumn):
     """Where images and labels lie in parquet files.
 
     Args:
-        label_column: column of the labels in parquet files; found from the schema if left out.
+        label_column: column of the labels in parquet files; in tars an ending or a key of .json; found if left out.
     """
 
     label_column: str | None = None
@@ -60,10 +60,11 @@ class Reading(Columns):
         memory_mb: most MiB of a split's decoded images to keep in memory; above it worker processes decode them at
             every epoch, and a teacher's larger feature maps are not cached but computed at every step.
         group: which images belong together (the frames of a track, of a video, of a scene): a column of parquet
-            files, or a regular expression on the paths of files, whose first bracket names the group. No split that
+            files, or a regular expression on the paths of others, whose first bracket names the group. No split that
             is made has a group on both sides.
         range: values of black and white in images of more than 8 bits, such as [0,4095]; if left out each picture
             keeps the 8 highest bits that it takes. What the student reads later is read alike.
+        verify: tell images on disk from others by their bytes, and not by sizes and modification times.
     """
 
     classes: list[str] | None = None
@@ -73,6 +74,7 @@ class Reading(Columns):
     memory_mb: int = 4096
     group: str | None = None
     range: tuple[float, float] | None = None
+    verify: bool = False
 
 
 @dataclass
@@ -95,16 +97,18 @@ class Images(Reading):
         test_fraction: share of the images held out for testing where the source has no split of its own.
         fit: how an image that is not square is fitted: crop its centre, squash it, or pad it with black.
         workers: processes that decode a set larger than memory_mb.
+        buffer: images among which the next one is drawn where shards larger than memory_mb are read in order.
     """
 
     test_fraction: float = 0.2
     fit: Literal["crop", "squash", "pad"] = "crop"
     workers: int = 2
+    buffer: int = 16_384
 
 
 def how_unlabelled(images: Images) -> dict[str, Any]:
     """Return how a training reads images without labels, as keywords of `crossres.data.readers.read_unlabelled`."""
-    return {name: getattr(images, name) for name in ("image_column", "corrupt", "memory_mb", "range")}
+    return {name: getattr(images, name) for name in ("image_column", "corrupt", "memory_mb", "range", "verify")}
 
 
 def as_trained(images: Images) -> TestImages:

@@ -69,8 +69,12 @@ def sha256(config: Experiment) -> str:
     tree = portable(config)
     for key in ("name", "runs", "cache_dir", "engine"):
         tree.pop(key, None)
-    if tree["images"]["range"] is None:  # it came later: earlier runs have no such option
-        del tree["images"]["range"]
-    if tree["train"]["accumulate"] == 1:  # so did this one
-        del tree["train"]["accumulate"]
+    later: dict[str, dict[str, Any]] = {
+        "images": {"range": None, "verify": False, "buffer": 16_384},
+        "train": {"accumulate": 1},
+    }
+    for part, defaults in later.items():  # earlier runs have no such options
+        for key, default in defaults.items():
+            if tree[part][key] == default:
+                del tree[part][key]
     return hashlib.sha256(yaml.safe_dump(tree).encode()).hexdigest()

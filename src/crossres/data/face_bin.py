@@ -8,7 +8,8 @@ import numpy as np
 
 from crossres.core.errors import CrossresError
 from crossres.data.faces import UNNAMED, Pairs, opening
-from crossres.data.images import EncodedItems, ImageSet
+from crossres.data.images import ImageSet
+from crossres.data.items import EncodedItems
 
 
 class _Kind:

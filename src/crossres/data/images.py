@@ -6,12 +6,10 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
-from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from io import BytesIO
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,82 +18,13 @@ from PIL import Image
 from crossres.core.cores import usable_cores
 from crossres.core.errors import CrossresError, composed, nearest
 from crossres.core.types import Int64s, Pixels, Texts
-from crossres.data.decode import FORMATS, Fit, Limits, check_fit, decode, reason, to_rgb
+from crossres.data.decode import Fit, Limits, check_fit, decode, reason, to_rgb
+from crossres.data.items import ArrayItems, Items, StoredItems
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _CHUNK = 64  # images a thread takes at once: large enough to hide the cost of handing work over
-
-
-class Items(Protocol):
-    """Where pictures lie: in files, as encoded bytes or as pixels. Picklable, and cheap to fork.
-
-    Of picture ``row``, `open` may raise whatever a decoder raises, `path` is the file name that its source gives or
-    ``""``, `where` names it so that a user can find it, and `digest` identifies its content.
-    """
-
-    def __len__(self) -> int: ...
-    def open(self, row: int) -> Image.Image: ...
-    def path(self, row: int) -> str: ...
-    def where(self, row: int) -> str: ...
-    def digest(self, row: int) -> bytes: ...
-
-
-@dataclass(eq=False, repr=False)
-class ArrayItems:
-    """Pixels in memory: uint8 (N, H, W) greyscale or (N, H, W, 3) RGB."""
-
-    array: Pixels
-
-    def __post_init__(self) -> None:
-        if self.array.dtype != np.uint8 or self.array.ndim not in (3, 4) or self.array.shape[3:] not in ((), (3,)):
-            given = f"{self.array.dtype} {self.array.shape}"
-            raise CrossresError(f"pixels are {given}; they should be uint8 (N, H, W) or (N, H, W, 3)")
-
-    def __len__(self) -> int:
-        return len(self.array)
-
-    def open(self, row: int) -> Image.Image:
-        return Image.fromarray(self.array[row])
-
-    def path(self, row: int) -> str:  # noqa: ARG002
-        return ""
-
-    def where(self, row: int) -> str:
-        return f"number {row}"
-
-    def digest(self, row: int) -> bytes:
-        return sha256(str(self.array.shape[1:]).encode() + self.array[row].tobytes()).digest()
-
-
-@dataclass(eq=False, repr=False)
-class EncodedItems:
-    """Encoded images (JPEG, PNG and the like) in memory, without file names; messages name their ``source``."""
-
-    images: Sequence[bytes]
-    source: str
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def encoded(self, row: int) -> bytes:
-        """Return the bytes of image ``row``; ``b""`` where it is missing."""
-        return self.images[row]
-
-    def open(self, row: int) -> Image.Image:
-        if not (encoded := self.encoded(row)):
-            raise ValueError("it is empty")
-        return Image.open(BytesIO(encoded), formats=FORMATS)
-
-    def path(self, row: int) -> str:
-        return f"{row:06d}"
-
-    def where(self, row: int) -> str:
-        return f"{row} of {self.source}"
-
-    def digest(self, row: int) -> bytes:
-        return sha256(self.encoded(row)).digest()
 
 
 class ImageSet:
@@ -220,6 +149,29 @@ class ImageSet:
         results = self._each(lambda i: self._load(i).size, refuse=False)
         return [(i, str(result)) for i, result in enumerate(results) if isinstance(result, CrossresError)]
 
+    @property
+    def runs(self) -> Int64s | None:
+        """Number of the run of each image, int64 (N,): images of one are best read together.
+
+        None where any order is as cheap.
+        """
+        if not isinstance(self._items, StoredItems):
+            return None
+        return np.searchsorted(self._items.runs, self._rows, side="right") - 1
+
+    @property
+    def by_group(self) -> bool:
+        """Whether to read one image takes its whole run."""
+        return isinstance(self._items, StoredItems) and self._items.by_group
+
+    def sampled(self, count: int, seed: int) -> ImageSet:
+        """Return so many images at random, in order; where there are `runs`, of a few of these."""
+        order = np.random.default_rng(seed).permutation(len(self))
+        if (runs := self.runs) is not None:
+            chosen = np.unique(runs[order[: max(1, count // 100)]])
+            order = order[np.isin(runs[order], chosen)]
+        return self.subset(np.sort(order[:count]))
+
     def subset(self, indices: npt.ArrayLike) -> ImageSet:
         """Return the images at ``indices`` (positions or a boolean mask), in that order, sharing storage."""
         chosen = np.asarray(indices)
@@ -253,15 +205,20 @@ class ImageSet:
     def fingerprint(self) -> str:
         """Sha256 (hex) over class names, labels, range and images in order; computed once.
 
-        An image counts by its encoded bytes or pixels where these are in memory or in a shard, and by
-        relative path, size and modification time where it is a file in a folder.
+        An image in memory counts by its pixels or encoded bytes. One that stays on disk counts by name, size and
+        modification time of its file or of its shard, and its row there: a copy needs its times kept (``cp -p``), and
+        a change within one tick of the disk's clock that keeps the size is not seen. Times are compared for equality
+        alone, so a clock that runs backwards does no harm. Read with ``verify``, it counts by its bytes (and path).
         """
         total = sha256(json.dumps(self.classes).encode())
         total.update(self.labels.astype("<i8").tobytes())
         if self.range:
             total.update(repr(tuple(map(float, self.range))).encode())
-        for row in self._rows.tolist():
-            total.update(self._items.digest(row))
+        if isinstance(self._items, StoredItems) and not self._items.verify:
+            total.update(self._items.state() + self._rows.astype("<i8").tobytes())
+            return total.hexdigest()
+        for row in self._rows:
+            total.update(self._items.digest(int(row)))
         return total.hexdigest()
 
     def _load(self, i: int, convert: Callable[[Image.Image], Any] | None = None) -> Any:

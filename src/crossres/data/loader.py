@@ -5,25 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import KW_ONLY, dataclass, field
-from functools import partial
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from crossres.core.cores import usable_cores
 from crossres.core.errors import CrossresError
 from crossres.core.types import Batch
 from crossres.data.decode import FLAT
 from crossres.data.degradation import Degradation, Size
 from crossres.data.degrade import Draws, degrade, draw, recoloured
+from crossres.data.streams import Parts, in_runs, stream_order
 
 if TYPE_CHECKING:
     from crossres.data.decode import Fit
     from crossres.data.images import ImageSet
+
+#: Images in the buffer that shards are shuffled in, and the fewest of them where they are large.
+BUFFER, LEAST = 16_384, 1024
 
 
 @dataclass(eq=False)
@@ -31,8 +33,9 @@ class Loader:
     """Serves an ImageSet as batches of the same view at two resolutions.
 
     A set whose decoded images fit the memory budget lies on the device as one uint8 tensor; a larger one is decoded
-    by worker processes. Everything random is drawn per epoch from (seed, epoch), for all samples at once: it is the
-    same for every batch size, number of processes and device.
+    by worker processes, that of shards in an order near to their own (`stream_order`). Everything random is drawn per
+    epoch from (seed, epoch), for all samples at once: it is the same for every batch size, number of processes and
+    device, but for that order, which follows the batch size.
 
     Args:
         images: the labelled images.
@@ -50,6 +53,7 @@ class Loader:
         seed: of everything random.
         memory_mb: budget for decoded images, in MB.
         workers: decoding processes of a set over the budget.
+        buffer: images among which the next one of shards over the budget is drawn, as many as fit into it.
         rank: this process's number under DDP.
         world_size: number of processes under DDP.
 
@@ -74,6 +78,7 @@ class Loader:
     seed: int = 0
     memory_mb: int = 4096
     workers: int = 2
+    buffer: int = BUFFER
     rank: int = 0
     world_size: int = 1
 
@@ -85,6 +90,12 @@ class Loader:
         self.label = torch.from_numpy(self.images.labels).to(self.device)
         self.in_memory = n * 3 * self.hr_size**2 <= self.memory_mb * 2**20
         self._pixels = self.images.pixels(self.hr_size, self.fit).to(self.device) if self.in_memory else None
+        self._runs = None if self.in_memory else self.images.runs
+        if self._runs is not None and self.images_per_class and self.images.by_group:
+            raise CrossresError(
+                f"{self.images.name}: train.images_per_class draws images at random, and parquet shards beyond "
+                "images.memory_mb are read in order: raise it, or give tar shards or a folder"
+            )
         #: training steps per epoch; the incomplete last batch is left out
         self.steps = n // self.batch_size
 
@@ -136,13 +147,18 @@ class Loader:
         place = _place_of(self.hr_size, flip, shift if self.shift else None, zoom)
         own = self.own_rows
         rows = [slice(start + own.start, start + own.stop) for start in range(0, n, self.batch_size)]
+        near = self._runs is not None and not self.images_per_class
         return self._batches(
-            rows, draws, hr, order=order, flip=flip, shift=moved, zoom=zoom, colour=colour, place=place
+            rows, draws, hr, near, order=order, flip=flip, shift=moved, zoom=zoom, colour=colour, place=place
         )
 
     def _order(self, n: int, generator: torch.Generator) -> Tensor:
         """Return the positions (n,) of an epoch's images."""
         each = self.images_per_class
+        if not each and n and self._runs is not None:
+            fitting = self.memory_mb * 2**20 // (3 * self.hr_size**2)
+            buffer = min(self.buffer, max(LEAST, fitting))
+            return stream_order(self._runs, n, self.batch_size, buffer, generator)
         if not each:
             whole = len(self.images)
             rounds = [torch.randperm(whole, generator=generator) for _ in range(-(-n // whole))]
@@ -197,13 +213,15 @@ class Loader:
         for pixels in self._decoded(batches):
             yield pixels.float().mul_(1 / 255)
 
-    def _batches(self, rows: list[slice], draws: Draws, hr: bool, **drawn: Tensor | None) -> Iterator[Batch]:
+    def _batches(
+        self, rows: list[slice], draws: Draws, hr: bool, near: bool = False, **drawn: Tensor | None
+    ) -> Iterator[Batch]:
         """Yield a batch for each of ``rows`` of what is drawn; what is None is not changed."""
         draws = draws.to(self.device)
         on_device = {name: t.to(self.device, non_blocking=True) for name, t in drawn.items() if t is not None}
         plain = Degradation(kernel=self.degradation.kernel).resolved()
         unchanged = self.lr_size == self.hr_size and self.degradation.resolved() == plain
-        decoded = self._decoded([on_device["order"][row] for row in rows])
+        decoded = self._decoded([on_device["order"][row] for row in rows], near)
         for row, pixels in zip(rows, decoded, strict=True):
             now = {name: t[row] for name, t in on_device.items()}
             if "shift" in now:
@@ -218,37 +236,23 @@ class Loader:
             label, view = self.label[now["order"]], now["flip"].long()
             yield Batch(hr_images, lr, label, index=now["order"], view=view, place=now.get("place"))
 
-    def _decoded(self, batches: list[Tensor]) -> Iterator[Tensor]:
-        """Yield the pixels of the images at some positions, uint8 (B, 3, hr_size, hr_size), on the device."""
+    def _decoded(self, batches: list[Tensor], near: bool = False) -> Iterator[Tensor]:
+        """Yield the pixels of the images at some positions, uint8 (B, 3, hr_size, hr_size), on the device.
+
+        Of shards, positions that rise or are ``near``, as `stream_order` gives them, are read run by run.
+        """
         if self._pixels is not None:
             yield from (self._pixels[positions] for positions in batches)
             return
-        # torch warns of more workers than cores
-        cores = len(usable_cores())
-        # a whole batch for each item, so that nothing is left to collate
-        items: Any = [positions.tolist() for positions in batches]
-        served: DataLoader[Any] = DataLoader(
-            items,
-            batch_size=None,
-            collate_fn=partial(_decode, self.images, self.hr_size, self.fit),
-            num_workers=min(self.workers, cores),
-            # its own, or it would draw from the global one and with it change the weights and the anchors
-            generator=torch.Generator(),
-            pin_memory=self.label.is_cuda,
-        )
+        order = torch.cat(batches).cpu().numpy() if batches else np.empty(0, np.int64)
+        stops = np.cumsum([len(positions) for positions in batches], dtype=np.int64)
+        parts = Parts(self.images, self.hr_size, self.fit, order, np.stack([np.r_[0, stops[:-1]], stops], 1))
+        if len(order) and self._runs is not None and (near or bool((np.diff(order) > 0).all())):
+            served = in_runs(parts, self._runs, self.workers)
+        else:
+            served = parts.served(self.workers, pin=self.label.is_cuda)
         for pixels in served:
-            if isinstance(pixels, CrossresError):
-                # a new one: a frame that holds the error it raises is a cycle, and would keep the workers for seconds
-                raise CrossresError(str(pixels))
             yield pixels.to(self.device, non_blocking=True)
-
-
-def _decode(images: ImageSet, size: int, fit: Fit, positions: list[int]) -> Tensor | CrossresError:
-    """Decode a batch in a worker; hand over its error, as the DataLoader would wrap a traceback around the name."""
-    try:
-        return torch.stack([images.sample(i, size, fit) for i in positions])
-    except CrossresError as error:
-        return error
 
 
 def shift_and_flip(pixels: Tensor, shift: Tensor, flip: Tensor) -> Tensor:

@@ -1,17 +1,15 @@
 """read: one call for every source of labelled images."""
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
 from crossres.core.errors import (
     CrossresError,
-    composed,
     demand_file,
     demand_utf8,
     library_errors,
@@ -19,16 +17,16 @@ from crossres.core.errors import (
     needs,
     one_line,
 )
-from crossres.core.types import Bools, Int64s
+from crossres.core.types import Int64s, Texts
 from crossres.data.decode import Limits, check_limits
 from crossres.data.folder import files_below, read_folder, read_loose
 from crossres.data.groups import groups_of_files
-from crossres.data.images import ArrayItems, ImageSet, Items
+from crossres.data.images import ImageSet
+from crossres.data.items import ArrayItems, Items
+from crossres.data.labels import by_class_name, names_beside, number_classes
+from crossres.data.locate import PARQUET, TAR, find_shards, group_shards
 from crossres.data.shards import (
-    Shards,
     content_of,
-    find_shards,
-    group_shards,
     groups_in,
     open_shards,
     pack,
@@ -37,6 +35,7 @@ from crossres.data.shards import (
     values_of,
 )
 from crossres.data.splits import Split, require_classes, require_own_split, require_visible, split_by_seed
+from crossres.data.tars import TarItems
 
 
 def read(
@@ -55,27 +54,27 @@ def read(
     open_set: bool = False,
     group: str | None = None,
     range: Limits = None,
+    verify: bool = False,
 ) -> ImageSet:
-    """Read one split of a set of labelled images; a set without a test split is split by ``seed``, class by class.
+    """Read one split of labelled images; a set without a test split is split by ``seed``, class by class.
 
     Args:
         source: one of `SOURCES`, such as ``digits`` (5,000 of MNIST, 28 x 28); a folder of class folders, perhaps
-            inside ``train`` and ``test`` (`SPLIT_WORDS`); a folder of parquet shards named by split as
+            inside ``train`` and ``test`` (`SPLIT_WORDS`); a folder of parquet or tar shards named by split as
             ``train-00000-of-00003.parquet`` or inside ``train/``; one such file or a list.
         split: ``train``, ``test`` or, of a source without splits, ``all``.
-        image_column: parquet column of the images; not needed where only one can be it.
-        label_column: that of integer or text labels; else ``label``, the first ClassLabel or the only one.
-        test_fraction: share of each class held out, where the source has no test split.
-        seed: which such split.
+        image_column: parquet column of the images, or ending in a tar; not needed where only one can be it.
+        label_column: that of integer or text labels, in a tar an ending or a key of the JSON; found if left out.
+        test_fraction: share of each class held out, by ``seed``, where the source has no test split.
         corrupt: ``refuse`` damaged images when they are decoded, or ``skip``: decode all now and drop them.
-        download: let torchvision fetch its set.
-        root: where torchvision's sets lie; by default ``torchvision`` in ``cache``.
-        memory_mb: encoded parquet images of more MiB are kept in a file in ``cache`` and read from there.
+        download: let torchvision fetch its set to ``root``, by default ``torchvision`` in ``cache``.
+        memory_mb: encoded parquet images of more MiB stay in their files, as those of tars do.
         cache: by default ``$CROSSRES_CACHE``, else ``~/.cache/crossres``.
-        open_set: let the test split have classes of its own, as in verification; a text column called identity,
-            person, subject or name is then the first choice of a label. Otherwise a label means one class in both.
-        group: parquet column, or regular expression on files' paths, of images that a split keeps on one side.
+        open_set: let the test split have classes of its own; a text column called identity, person, subject or name
+            is then the first choice of a label. Otherwise a label means one class in both.
+        group: parquet column, or regular expression on paths, of images that a split keeps on one side.
         range: values of black and white in pixels of more than 8 bits; left out: by the bits that each takes.
+        verify: let the fingerprint be of bytes where images stay on disk; see `ImageSet.fingerprint`.
 
     Raises:
         CrossresError: the source is missing, empty, damaged or contradicts itself; names the thing and the remedy.
@@ -83,15 +82,15 @@ def read(
     _demand_known(split, corrupt, range)
     stored: dict[str, Any] = {"memory_mb": memory_mb, "cache": cache or cache_home()}
     if isinstance(source, str) and source in SOURCES:
-        stored |= {"split": split, "test_fraction": test_fraction, "seed": seed, "open_set": open_set}
-        images = _named(source, group, download=download, root=root, **stored)
+        how = {"split": split, "test_fraction": test_fraction, "seed": seed, "open_set": open_set}
+        images = _named(source, group, download=download, root=root, **how, **stored)
     else:
         path, shards = _locate(source)
+        columns = image_column, label_column
         if shards:
-            stored |= {"columns": (image_column, label_column)}
-            images, whole = _read_parquet(shards, split, path.stem, open_set, group, **stored)
+            images, whole = _read_shards(shards, split, path.stem, open_set, group, columns, verify=verify, **stored)
         else:
-            images, whole = read_folder(path, split, open_set)
+            images, whole = read_folder(path, split, open_set, verify)
             images.groups = groups_of_files(images, group) if group else None
         images = split_by_seed(images, split, test_fraction, seed) if whole else images
     images.range = range
@@ -121,11 +120,12 @@ def read_unlabelled(
     corrupt: Literal["refuse", "skip"] = "refuse",
     memory_mb: int = 4096,
     range: Limits = None,
+    verify: bool = False,
 ) -> ImageSet:
     """Read images without labels: each is a class of its own, so that any other image is of another class.
 
     Args:
-        source: a folder with images anywhere below it, or parquet files, of all splits.
+        source: a folder with images anywhere below it, or parquet or tar files, of all splits.
         image_column: as of `read`, as are the others and what is refused.
     """
     _demand_known("train", corrupt, range)
@@ -133,10 +133,14 @@ def read_unlabelled(
     items: Items
     ignored: list[str] = []
     if shards:
-        opened = open_shards(shards)
-        items = pack(opened, pick_image(opened, image_column), memory_mb=memory_mb, cache=cache_home())
+        if shards[0].suffix == TAR:
+            items = tars = TarItems(shards, (image_column, None), cache=cache_home(), verify=verify)
+            ignored = tars.ignored
+        else:
+            opened = open_shards(shards)
+            items = pack(opened, pick_image(opened, image_column), memory_mb=memory_mb, verify=verify)
     else:
-        items, ignored = read_loose(folder)
+        items, ignored = read_loose(folder, verify)
     classes = [str(row) for row in np.arange(len(items))]
     images = ImageSet(items, np.arange(len(items)), classes, folder.stem)
     images.ignored, images.range = ignored, range
@@ -145,24 +149,24 @@ def read_unlabelled(
 
 
 def _locate(source: str | Path | Sequence[str | Path]) -> tuple[Path, list[Path]]:
-    """Return what to name the set after, and its parquet files (none: it is a folder of images)."""
+    """Return what to name the set after, and its parquet or tar files (none: it is a folder of images)."""
     if not isinstance(source, (str, Path)):
         files = [Path(file) for file in source]
         if not files:
-            raise CrossresError("the list of parquet files is empty")
+            raise CrossresError("the list of parquet or tar files is empty")
         for file in files:
-            _require_parquet(file)
+            _require_shard(file)
         return files[0].resolve().parent, files
     path = Path(source).expanduser()
     # the set is named after it, and results and model cards after the set
     demand_utf8("the data set", path.resolve().name)
     if not path.is_dir():
-        _require_parquet(path)
-    shards = find_shards(path)
+        _require_shard(path)
+    shards = find_shards(path, (PARQUET, TAR))
     images = files_below(path)[0] if shards and path.is_dir() else []
     if beside := [image for image in images if image.parent != path]:
         both = f"{path} holds {shards[0].name} and, beside it, {len(beside)} images in folders, first {beside[0]}"
-        raise CrossresError(f"{both}: give the parquet file, or move one of both away")
+        raise CrossresError(f"{both}: give that file, or move one of both away")
     return (path.resolve() if shards and path.is_dir() else path), shards
 
 
@@ -170,19 +174,19 @@ def demand_source(source: str) -> None:
     """Raise `CrossresError` where there is no data set of this name."""
     path = Path(source).expanduser()
     if source not in SOURCES and not path.is_dir():
-        _require_parquet(path)
+        _require_shard(path)
 
 
-def _require_parquet(path: Path) -> None:
+def _require_shard(path: Path) -> None:
     if not path.exists():
         beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         known = nearest(path.name, [*SOURCES, *(name for name in beside if name[0] != ".")])
         names = ", ".join(SOURCES)
-        hint = known if known.startswith("; did") else f"; give a folder, a parquet file or one of {names}"
+        hint = known if known.startswith("; did") else f"; give a folder, a parquet or tar file or one of {names}"
         raise CrossresError(f"there is no data set '{path}'{hint}")
     demand_file(path)
-    if path.suffix != ".parquet":
-        raise CrossresError(f"{path} is not a parquet file; give one, or a folder")
+    if path.suffix not in (PARQUET, TAR):
+        raise CrossresError(f"{path} is not a parquet or tar file; give one, or a folder")
 
 
 def _without_corrupt(images: ImageSet, split: Split) -> ImageSet:
@@ -203,107 +207,89 @@ def cache_home() -> Path:
     return Path(os.environ.get("CROSSRES_CACHE") or Path.home() / ".cache" / "crossres")
 
 
-def _read_parquet(
+class _Opened(NamedTuple):
+    """A split of shards: what its labels say, and what reads its images."""
+
+    labels: Int64s
+    classes: list[str]
+    columns: tuple[str | None, str | None]
+    where: Callable[[int], str]
+    items: Callable[[], Items]
+    groups: Callable[[str], Texts] | None
+    ignored: list[str]
+
+
+def _read_shards(
     paths: list[Path],
     split: Split,
     name: str,
     open_set: bool,
     group: str | None,
-    *,
     columns: tuple[str | None, str | None],
     **stored: Any,
 ) -> tuple[ImageSet, bool]:
     """Read a split or, where the shards do not come in splits, all; return whether it is all.
 
-    ``columns`` are those requested for images and labels, ``stored`` the options of `pack`.
+    ``columns`` are those requested for images and labels, ``stored`` says how images are kept.
     """
     splits = group_shards(paths)
-    train = open_shards(splits.get("train") or next(iter(splits.values())))
+    train_paths = splits.get("train") or next(iter(splits.values()))
     test_paths = splits.get("test", splits.get("val")) if "train" in splits else None
     if test_paths is not None:
         require_own_split(split, name)
-    image = pick_image(train, columns[0])
-    label = pick_label(train, columns[1], image, open_set=open_set)
-    shards, (labels, classes) = train, _read_labels(train, label)
+    open_split = _open_tars if paths[0].suffix == TAR else _open_parquet
+    opened = open_split(train_paths, columns, open_set, **stored)
+    labels, classes = opened.labels, opened.classes
     if test_paths is not None and split == "test":
-        shards, names = open_shards(test_paths), classes
-        labels, classes = _read_labels(shards, pick_label(shards, label, image))
-        if not open_set:
-            labels, classes = _by_name(labels, classes, names, shards, name), names
-    items = pack(shards, pick_image(shards, image), **stored)
-    images = ImageSet(items, labels, classes, name)
-    images.groups = groups_in(shards, group) if group else None
-    read = [*train.paths, *(test_paths or [])]
-    images.ignored = [str(path) for path in paths if path not in read]
+        opened = open_split(test_paths, opened.columns, False, **stored)
+        if open_set:
+            labels, classes = opened.labels, opened.classes
+        else:
+            labels = by_class_name(opened.labels, opened.classes, classes, opened.where, name)
+    images = ImageSet(opened.items(), labels, classes, name)
+    if group:
+        images.groups = opened.groups(group) if opened.groups else groups_of_files(images, group)
+    read = [*train_paths, *(test_paths or [])]
+    images.ignored = [*opened.ignored, *(str(path) for path in paths if path not in read)]
     return images, test_paths is None
 
 
-def _read_labels(shards: Shards, column: str) -> tuple[Int64s, list[str]]:
-    """Return the label of each row, int64 (N,), and the names of 0, 1, ..."""
-    content = content_of(shards.fields[column])
-    if content not in ("text", "integers"):
-        where = f"column '{column}' of {shards.paths[0].name}"
-        raise CrossresError(f"{where} is {shards.fields[column]}; labels should be integers or strings")
-    given = values_of(shards, column)
-    try:
-        values = np.array([composed(each) for each in given]) if content == "text" else np.asarray(given, np.int64)
-    except OverflowError:
-        raise CrossresError(
-            f"column '{column}' of {shards.paths[0].name} has numbers of 2^63 and more; labels should be 0, 1, 2, ..."
-        ) from None
-
-    def refuse(bad: Bools, rule: str) -> None:
-        rows = np.flatnonzero(bad)
-        if len(rows):
-            first = f"{shards.where(int(rows[0]))} has {column} {values[rows[0]]} ({len(rows)} such rows)"
-            raise CrossresError(f"{first}; {rule}")
-
-    if content == "integers":
-        refuse(values < 0, "labels should be 0 or above (-1 usually means that the row has none)")
-        names = shards.features.get(column, {}).get("names")
-        marked = any(feature.get("_type") == "ClassLabel" for feature in shards.features.values())
-        if not names and not marked:  # where a column is marked, the file is about that one
-            names = _names_beside(shards.paths[0].parent / "classes.json")
-        if names:
-            refuse(values >= len(names), f"with {len(names)} class names it should be 0 to {len(names) - 1}")
-            if len(set(names)) < len(names):
-                twice = next(name for name in names if names.count(name) > 1)
-                raise CrossresError(f"two classes are called '{twice}': class names should differ")
-            return values, [composed(name) for name in names]
-    distinct, labels = np.unique(values, return_inverse=True)
-    return labels.reshape(-1), [str(value) for value in distinct.tolist()]
+def _open_parquet(
+    paths: list[Path],
+    columns: tuple[str | None, str | None],
+    open_set: bool,
+    *,
+    memory_mb: int,
+    verify: bool,
+    cache: Path,  # noqa: ARG001
+) -> _Opened:
+    shards = open_shards(paths)
+    image = pick_image(shards, columns[0])
+    label = pick_label(shards, columns[1], image, open_set=open_set)
+    if not (content := content_of(shards.fields[label])) or content == "bytes":
+        where = f"column '{label}' of {paths[0].name}"
+        raise CrossresError(f"{where} is {shards.fields[label]}; labels should be integers or strings")
+    given, codes = values_of(shards, label)
+    names = shards.features.get(label, {}).get("names")
+    marked = any(feature.get("_type") == "ClassLabel" for feature in shards.features.values())
+    if not names and not marked and content == "integers":  # where a column is marked, the file is about that one
+        names = names_beside(paths[0].parent / "classes.json")
+    labels, classes = number_classes(given, codes, label, shards.where, names)
+    items = partial(pack, shards, image, memory_mb=memory_mb, verify=verify)
+    return _Opened(labels, classes, (image, label), shards.where, items, partial(groups_in, shards), [])
 
 
-def _by_name(labels: Int64s, names: list[str], classes: list[str], shards: Shards, source: str) -> Int64s:
-    """Return labels that count ``names`` as positions in ``classes``: splits may count their classes differently."""
-    place = {name: position for position, name in enumerate(classes)}
-    unknown = [label for label in np.unique(labels).tolist() if names[label] not in place]
-    if unknown:
-        row, count = int(np.argmax(labels == unknown[0])), f"({len(unknown)} such classes)"
-        given = f"{shards.where(row)} of {source} is of class '{names[unknown[0]]}'"
-        lacking = f"which the training split does not have {count}: remove them or add training images"
-        raise CrossresError(f"{given}, {lacking}")
-    return np.array([place.get(name, -1) for name in names], dtype=np.int64)[labels]
-
-
-def _names_beside(path: Path) -> list[str] | None:
-    """Read class names: a list in order of the labels, or an object whose values are the names.
-
-    The keys of an object are the labels or, in the order of the labels, identifiers; these stand in
-    where two identifiers share a name.
-    """
-    if not path.is_file():
-        return None
-    with library_errors(f"{path} is not JSON"):
-        names = json.loads(path.read_text(encoding="utf-8"))
-    if isinstance(names, dict):
-        if {str(number) for number in range(len(names))} == set(names):
-            names = {str(number): names[str(number)] for number in range(len(names))}
-        distinct = len({str(name) for name in names.values()}) == len(names)
-        names = list(names.values() if distinct else names)
-    if not isinstance(names, list):
-        raise CrossresError(f"{path} should be a list of class names, or an object of them")
-    return [str(name) for name in names]
+def _open_tars(
+    paths: list[Path],
+    columns: tuple[str | None, str | None],
+    open_set: bool,  # noqa: ARG001
+    *,
+    verify: bool,
+    cache: Path,
+    memory_mb: int,  # noqa: ARG001
+) -> _Opened:
+    items = TarItems(paths, columns, cache=cache, verify=verify)
+    return _Opened(*items.classes(), columns, items.where, lambda: items, None, items.ignored)
 
 
 def _digits(*, split: Split, test_fraction: float, seed: int, **_: Any) -> ImageSet:

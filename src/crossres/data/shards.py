@@ -1,33 +1,29 @@
-"""Hugging Face parquet shards: which belong to which split, which columns hold what, and their encoded images.
+"""Hugging Face parquet shards: which columns hold what, and their encoded images.
 
-Images lie in one Arrow table, in memory or mapped from a file where they are too many: a forked worker shares its
-pages, and pickling it is one copy (in memory) or none (mapped).
+Images lie in one Arrow table in memory, or stay in the shards where they are too many.
 """
 
 import json
-import re
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from hashlib import sha256
 from itertools import product
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 
 from crossres.core.errors import CrossresError, library_errors, nearest, needs
-from crossres.core.files import write_atomically
-from crossres.core.types import Texts
-from crossres.data.images import EncodedItems
-from crossres.data.splits import SPLIT_WORDS
+from crossres.core.types import Int64s, Texts
+from crossres.data.items import EncodedItems, Names, StoredFile, StoredItems
 
-_NUMBERED = re.compile(r"^(?P<prefix>.*?)-(?P<number>\d+)-of-(?P<total>\d+)$")
 #: Columns that name people; where splits have people of their own, a bare integer does not say whom.
 PEOPLE = ("identity", "person", "subject", "name")
 #: Of reading parquet: pages are compared with their checksums where a file has them.
 CHECKED = {"page_checksum_verification": True}
-_ROWS = 1024  # rows read at once: bounds the memory that copying takes
+_ROWS = 1024  # rows read at once, but for larger row groups: bounds the memory that this takes
 
 
 def arrow() -> tuple[Any, Any]:
@@ -45,79 +41,27 @@ def reading(shard: Path) -> AbstractContextManager[None]:
 
 @dataclass
 class Shards:
-    """The shards of one split: paths, rows of each, and by column type, Hugging Face description and bytes in all."""
+    """The shards of one split: files, rows of each row group of each, and by column type, description and bytes."""
 
-    paths: list[Path]
-    rows: list[int]
+    files: list[StoredFile]
+    groups: list[list[int]]
     fields: dict[str, Any]
     features: dict[str, dict[str, Any]]
     sizes: dict[str, int]
+
+    @property
+    def paths(self) -> list[Path]:
+        return [file.path for file in self.files]
+
+    @property
+    def rows(self) -> list[int]:
+        """Rows of each shard."""
+        return [sum(groups) for groups in self.groups]
 
     def where(self, row: int) -> str:
         """Name a row, counted over all shards."""
         shard = int(np.searchsorted(np.cumsum(self.rows), row, side="right"))
         return f"{self.paths[shard].name} row {row - sum(self.rows[:shard])}"
-
-
-def find_shards(path: Path) -> list[Path]:
-    """Return the parquet files of a source, sorted; none if it is a folder of images.
-
-    That is the file itself, or those in a folder, or those in its subfolder ``data``, or those in folders named by
-    split, perhaps inside the one folder of a configuration: ``default/train/0000.parquet``.
-
-    Raises:
-        CrossresError: several configurations.
-    """
-    if not path.is_dir():
-        return [path] if path.suffix == ".parquet" else []
-    shards = sorted(path.glob("*.parquet")) or sorted((path / "data").glob("*.parquet"))
-    if shards:
-        return shards
-    inside = {place: _in_split_folders(place) for place in (path, *sorted(path.iterdir())) if place.is_dir()}
-    holding = [place for place, shards in inside.items() if shards]
-    if len(holding) > 1:
-        names = ", ".join(place.name for place in holding)
-        raise CrossresError(f"{path} holds parquet files of several configurations: give one of {names}")
-    return inside[holding[0]] if holding else []
-
-
-def _in_split_folders(folder: Path) -> list[Path]:
-    splits = (place for place in folder.iterdir() if place.name.lower() in SPLIT_WORDS and place.is_dir())
-    return sorted(path for place in splits for path in place.glob("*.parquet"))
-
-
-def group_shards(paths: Sequence[Path]) -> dict[str, list[Path]]:
-    """Sort shards into ``train``, ``test``, ``val`` and other prefixes by their names.
-
-    ``train-00000-of-00003``, ``dev_test-00000-of-00001`` and plain ``validation`` all count by the word
-    they hold.
-
-    Raises:
-        CrossresError: a numbered shard is missing between or after its neighbours, or nothing says which
-            of several prefixes is the training split.
-    """
-    splits: dict[str, list[Path]] = {}
-    numbers: dict[tuple[str, str, str], set[int]] = {}
-    for path in sorted(paths):
-        numbered = _NUMBERED.match(path.stem)
-        prefix = numbered["prefix"] if numbered else path.stem
-        # SPLIT/0000.parquet, as the Hub converts sets, says it by its folder
-        named = re.split(r"[^a-z]+", prefix.lower()), [path.parent.name.lower()]
-        words = next(filter(None, ([word for word in part if word in SPLIT_WORDS] for part in named)), [])
-        split = SPLIT_WORDS[words[-1]] if words else prefix if numbered else ""
-        splits.setdefault(split, []).append(path)
-        if numbered:
-            numbers.setdefault((split, prefix, numbered["total"]), set()).add(int(numbered["number"]))
-    for (split, prefix, total), present in sorted(numbers.items()):
-        missing = sorted(set(range(int(total))) - present)
-        if missing and len(paths) > 1:  # one shard alone is somebody's choice
-            lacking = f"shard {prefix}-{missing[0]:05d}-of-{total} is missing beside {splits[split][0]}"
-            raise CrossresError(f"{lacking} ({len(missing)} of {int(total)} missing): fetch it")
-    if "train" not in splits and len(splits) > 1:
-        names = ", ".join(sorted(path.name for path in paths)[:6])
-        remedy = "name one train-*.parquet, or give one file"
-        raise CrossresError(f"{paths[0].parent}: none of {names} is called train: {remedy}")
-    return splits
 
 
 def open_shards(paths: Sequence[Path]) -> Shards:
@@ -129,13 +73,13 @@ def open_shards(paths: Sequence[Path]) -> Shards:
             file = pq.ParquetFile(path)
         schema, metadata = file.schema_arrow, file.metadata
         fields = {field.name: field.type for field in schema}
-        if not shards.paths:
+        if not shards.files:
             shards.fields, shards.features = fields, _features(schema.metadata or {})
         if set(fields) != set(shards.fields):
             one, other = ", ".join(fields), f"{shards.paths[0].name} has {', '.join(shards.fields)}"
             raise CrossresError(f"{path.name} has the columns {one}, but {other}: shards of one split should agree")
-        shards.paths.append(path)
-        shards.rows.append(metadata.num_rows)
+        shards.files.append(StoredFile.of(path))
+        shards.groups.append([metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)])
         for group, i in product(range(metadata.num_row_groups), range(metadata.num_columns)):
             chunk = metadata.row_group(group).column(i)
             column = chunk.path_in_schema.split(".")[0]
@@ -211,19 +155,32 @@ def groups_in(shards: Shards, column: str) -> Texts:
         raise CrossresError(
             f"images.group: column '{column}' is {shards.fields[column]}; expected integers or strings"
         )
-    return np.array([str(value) for value in values_of(shards, column)])
+    given, codes = values_of(shards, column)
+    return np.array([str(value) for value in given])[codes]
 
 
-def values_of(shards: Shards, column: str) -> list[Any]:
-    """Return a column of all shards; refuse a row without a value."""
-    _, pq = arrow()
-    given: list[Any] = []
+def values_of(shards: Shards, column: str) -> tuple[list[Any], Int64s]:
+    """Return the different values of a column of integers or texts, and which of them each row has, int64 (N,).
+
+    CrossresError: a row without a value, or a number of 2^63 and more.
+    """
+    pa, pq = arrow()
+    kind = pa.large_string() if content_of(shards.fields[column]) == "text" else pa.int64()
+    chunks: list[Any] = []
     for path in shards.paths:
         with reading(path):
-            given += pq.read_table(path, columns=[column], **CHECKED).column(0).to_pylist()
-    if missing := [row for row, value in enumerate(given) if value is None]:
-        raise CrossresError(f"{shards.where(missing[0])} has no '{column}' ({len(missing)} such rows)")
-    return given
+            chunks += pq.read_table(path, columns=[column], **CHECKED).column(0).chunks
+    try:
+        whole = pa.concat_arrays([chunk.cast(kind) for chunk in chunks])
+    except pa.ArrowInvalid:
+        raise CrossresError(
+            f"column '{column}' of {shards.paths[0].name} has numbers of 2^63 and more; labels should be 0, 1, 2, ..."
+        ) from None
+    if whole.null_count:
+        row = int(whole.is_null().index(True).as_py())
+        raise CrossresError(f"{shards.where(row)} has no '{column}' ({whole.null_count} such rows)")
+    coded = whole.dictionary_encode()
+    return coded.dictionary.to_pylist(), coded.indices.to_numpy().astype(np.int64)
 
 
 def content_of(kind: Any) -> str:
@@ -243,28 +200,18 @@ def content_of(kind: Any) -> str:
 
 
 class ShardItems(EncodedItems):
-    """The images of shards: in a table with the columns image and name, or in a file that has digests, too."""
+    """The images of shards in memory: a table with the columns image and name."""
 
     def __init__(self, shards: Shards, table: Any) -> None:
-        pa, _ = arrow()
         self.shards, self.table = shards, table
-        if isinstance(table, Path):
-            with library_errors(f"{table} is damaged; remove it, it is made again"):
-                table = pa.ipc.open_file(pa.memory_map(str(table))).read_all()
         # apart: to take a column out of a table of many batches is slow
         self.columns = dict(zip(table.column_names, table.columns, strict=True))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return ShardItems, (self.shards, self.table)
 
     def __len__(self) -> int:
         return len(self.columns["image"])
 
     def encoded(self, row: int) -> bytes:
-        image = bytes(self.columns["image"][row].as_py())
-        if "digest" in self.columns and sha256(image).digest() != self.digest(row):
-            raise CrossresError(f"{self.table} was changed after it was written; remove it, it is made again")
-        return image
+        return bytes(self.columns["image"][row].as_py())
 
     def path(self, row: int) -> str:
         return str(self.columns["name"][row].as_py())
@@ -273,39 +220,82 @@ class ShardItems(EncodedItems):
         name = self.path(row)
         return self.shards.where(row) + (f" ({name})" if name else "")
 
-    def digest(self, row: int) -> bytes:
-        return bytes(self.columns["digest"][row].as_py()) if "digest" in self.columns else super().digest(row)
+
+class GroupItems(StoredItems):
+    """The images of shards, read a run of row groups at a time; the last runs that were read are in memory."""
+
+    by_group = True
+
+    def __init__(self, shards: Shards, column: str, verify: bool) -> None:
+        self.shards, self.column, self.verify, self.files = shards, column, verify, shards.files
+        self.first = np.cumsum([0, *shards.rows[:-1]])
+        self._runs: list[tuple[StoredFile, list[int]]] = []
+        self._read: dict[int, Any] = {}
+        self._starts: list[int] = []
+        row = 0
+        for file, groups in zip(shards.files, shards.groups, strict=True):
+            some: list[int] = []
+            for group in range(len(groups)):
+                some.append(group)
+                if (held := sum(groups[each] for each in some)) >= _ROWS or group == len(groups) - 1:
+                    self._starts.append(row)
+                    self._runs.append((file, some))
+                    row, some = row + held, []
+        self.runs = np.array(self._starts, np.int64)
+        self.names = _names_in(shards, column)
+
+    def __len__(self) -> int:
+        return sum(self.shards.rows)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_read": {}}
+
+    def encoded(self, row: int) -> bytes:
+        run = bisect_right(self._starts, row) - 1
+        with _reading_run:  # or threads would read one several times
+            if run not in self._read:
+                file, groups = self._runs[run]
+                with open(file.path, "rb") as content:
+                    file.demand_same(content)
+                for older in list(self._read)[:-1]:
+                    del self._read[older]
+                batches = list(_batches(file.path, self.column, groups))
+                self._read[run] = arrow()[0].concat_arrays([batch["image"] for batch in batches])
+            return bytes(self._read[run][row - self._starts[run]].as_py())
+
+    def path(self, row: int) -> str:
+        return self.names[row]
+
+    def where(self, row: int) -> str:
+        name = self.path(row)
+        return self.shards.where(row) + (f" ({name})" if name else "")
 
 
-def pack(shards: Shards, column: str, *, memory_mb: int, cache: Path) -> ShardItems:
-    """Read the image column into memory or, where its bytes exceed ``memory_mb``, into a file in ``cache``.
+_reading_run = Lock()
 
-    The file is made once for each state of the shards (path, size, time); it appears under its name only
-    when it is complete, so that an interrupted or a second process does no harm.
 
-    Raises:
-        CrossresError: a shard is damaged, or the cache cannot be written.
-    """
-    pa, _ = arrow()
-    batches = (batch for path in shards.paths for batch in _batches(path, column))
-    if shards.sizes.get(column, 0) <= memory_mb * 2**20:
-        return ShardItems(shards, pa.Table.from_batches(list(batches)))
-    key = sha256(column.encode())
-    for path in shards.paths:
-        stat = path.stat()
-        key.update(f"\0{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}".encode())
-    file = cache / f"images-{key.hexdigest()[:24]}.arrow"
+def _names_in(shards: Shards, column: str) -> Names:
+    """Return the file names beside the images, without these; empty ones where there are none."""
+    _, pq = arrow()
+    kind = shards.fields[column]
+    if not hasattr(kind, "get_field_index") or kind.get_field_index("path") < 0:
+        return Names(b"", np.zeros(sum(shards.rows), np.int64))
 
-    def write(sink: Any) -> None:
-        schema = pa.schema({"image": pa.large_binary(), "name": pa.string(), "digest": pa.binary()})
-        with pa.ipc.new_file(sink, schema) as writer:
-            for batch in batches:
-                digests = [sha256(image.as_buffer()).digest() for image in batch["image"]]
-                writer.write_batch(pa.record_batch([*batch.columns, pa.array(digests, pa.binary())], schema=schema))
+    def names() -> Iterator[str]:
+        for path in shards.paths:
+            with reading(path):
+                for chunk in pq.ParquetFile(path, **CHECKED).read(columns=[f"{column}.path"]).column(0).chunks:
+                    yield from (str(name or "") for name in chunk.field("path").to_pylist())
 
-    if not file.is_file():
-        write_atomically(file, write, "; it caches images: set $CROSSRES_CACHE, or raise images.memory_mb")
-    return ShardItems(shards, file)
+    return Names.of(names())
+
+
+def pack(shards: Shards, column: str, *, memory_mb: int, verify: bool = False) -> EncodedItems:
+    """Return the images of a column: in memory or, where their bytes exceed ``memory_mb``, where they lie."""
+    if shards.sizes.get(column, 0) > memory_mb * 2**20:
+        return GroupItems(shards, column, verify)
+    batches = [batch for path in shards.paths for batch in _batches(path, column)]
+    return ShardItems(shards, arrow()[0].Table.from_batches(batches))
 
 
 def encoded_images(shard: Path, column: str, first: int, last: int) -> Iterator[tuple[str, bytes]]:

@@ -1,6 +1,6 @@
 """How a set is split into training and test images: class by class, or so that no person is on both sides."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from hashlib import sha256
 from typing import Literal
 
@@ -34,7 +34,7 @@ class NoTestSplit(CrossresError):
 
 
 def stratified_split(
-    labels: npt.ArrayLike, fraction: float, seed: int, file_names: Sequence[str] = (), groups: Texts | None = None
+    labels: npt.ArrayLike, fraction: float, seed: int, file_names: Iterable[str] = (), groups: Texts | None = None
 ) -> tuple[Int64s, Int64s]:
     """Split positions into kept and held out, class by class.
 
@@ -59,7 +59,10 @@ def stratified_split(
     if groups is not None:
         side = hold_out_groups(values, groups, fraction, seed)
         return np.flatnonzero(~side), np.flatnonzero(side)
-    by_name = 0 < len(values) == len(set(file_names))
+    # the first 8 bytes of a hash: names of millions of files need not be in memory
+    hashes = (sha256(name_bytes(f"{seed} {name}")).digest()[:8] for name in file_names)
+    keys = np.fromiter((int.from_bytes(each, "big") for each in hashes), np.uint64)
+    by_name = 0 < len(values) == len(keys) == len(np.unique(keys))
     held = np.zeros(len(values), dtype=bool)
     by_class = np.argsort(values, kind="stable")
     names, starts = np.unique(values[by_class], return_index=True)
@@ -67,8 +70,7 @@ def stratified_split(
         if len(members) > 1:
             count = min(max(int(len(members) * fraction + 0.5), 1), len(members) - 1)
             if by_name:
-                digests = [sha256(name_bytes(f"{seed} {file_names[member]}")).hexdigest() for member in members]
-                order = np.argsort(digests)
+                order = np.argsort(keys[members])
             else:
                 order = np.random.default_rng([seed, label]).permutation(len(members))
             held[members[order[:count]]] = True
@@ -113,7 +115,7 @@ def split_by_seed(whole: ImageSet, split: Split, test_fraction: float, seed: int
     if split == "all":
         return whole
     require_classes(whole)
-    names = [whole.path(i) for i in range(len(whole))]
+    names = (whole.path(i) for i in range(len(whole)))
     kept, held = stratified_split(whole.labels, test_fraction, seed, names, whole.groups)
     if split == "test" and not len(held):
         what = "image" if whole.groups is None else "group"

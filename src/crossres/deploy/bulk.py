@@ -13,7 +13,8 @@ from typing import Any
 from crossres.config.deployment import Embed, Predict
 from crossres.core.errors import CrossresError, needs
 from crossres.core.files import cell, write_atomically
-from crossres.data.shards import arrow, encoded_images, find_shards, open_shards, pick_image
+from crossres.data.locate import find_shards
+from crossres.data.shards import arrow, encoded_images, open_shards, pick_image
 from crossres.deploy.photos import no_image, photos_below
 from crossres.deploy.recognizer import Recognizer
 

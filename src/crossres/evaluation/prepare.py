@@ -94,7 +94,7 @@ def read_split(
         CrossresError: what `crossres.read` raises, or a class that is not there.
     """
     given, source = options.images, data or options.data
-    names = ("image_column", "label_column", "corrupt", "download", "memory_mb", "group", "range")
+    names = ("image_column", "label_column", "corrupt", "download", "memory_mb", "group", "range", "verify")
     how: dict[str, Any] = {name: getattr(given, name) for name in names}
     trained = encoder.info if encoder else {}
     how["range"] = given.range or trained.get("range")

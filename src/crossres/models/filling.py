@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -162,6 +163,8 @@ class _TeacherPass:
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
         record = folder / digest / RECORD
         if not record.exists():
+            if not key["flip"] and not self.loader.rank:
+                _say_other_data(folder, key)
             write_atomically(record, lambda file: file.write(to_json(key, 1).encode()), "; give another cache_dir")
         elif other := [what for what, value in key.items() if read_json(record).get(what) != value]:
             raise CrossresError(f"{record} is of another '{other[0]}'; remove its folder or give another cache_dir")
@@ -221,6 +224,20 @@ class _TeacherPass:
                     raise CrossresError(f"the teacher's {what} NaN: check its weights")
                 reason = "beyond 65,504, the range of float16: set teacher_cache to false"
                 raise CrossresError(f"the teacher's {what} {reason}")
+
+
+def _say_other_data(folder: Path, key: Mapping[str, Any]) -> None:
+    """Say that a cache is there that differs by its images alone: of copied files it may be the times only."""
+    for record in folder.glob(f"*/{RECORD}"):
+        with suppress(CrossresError):
+            other = read_json(record)
+            if [what for what, value in key.items() if other.get(what) != value] == ["data"]:
+                print(
+                    f"{record.parent} is of other images, or of files with other modification times (cp -p keeps "
+                    "them, --images.verify true compares bytes); computing anew",
+                    file=sys.stderr,
+                )
+                return
 
 
 @contextmanager

@@ -266,8 +266,9 @@ class TrainingLoop:
             now = self._given()
             before = {PROCESSES: now[PROCESSES], **state["given"]}  # an earlier version did not say
             if changed := [what for what in now | before if now.get(what) != before.get(what)]:
+                times = " (or their files' modification times: cp -p keeps them)" if "images" in changed[0] else ""
                 raise CrossresError(
-                    f"the {changed[0]} changed since the run began, so it cannot go on exactly; "
+                    f"the {changed[0]} changed since the run began{times}, so it cannot go on exactly; "
                     "use --overwrite or another --name"
                 )
             for name, part in self._parts().items():

@@ -161,6 +161,7 @@ def build_loaders(
         "fit": config.images.fit,
         "memory_mb": config.images.memory_mb,
         "workers": config.images.workers,
+        "buffer": config.images.buffer,
         "degradation": config.distillation.degradation if config.distillation else Degradation(),
         "rank": fabric.global_rank,
         "world_size": fabric.world_size,
@@ -302,9 +303,8 @@ def _facts(
     train = sets.train
     named = named_sets(sets)
     # the training images at low resolution: a gate compares later images with their extremes
-    drawn = np.random.default_rng(SPLIT_SEED).permutation(len(train))[:SAMPLED]
     # read as the judged images are
-    batches = replace(judged, images=train.subset(np.sort(drawn)), batch_size=BATCH).ordered()
+    batches = replace(judged, images=train.sampled(SAMPLED, SPLIT_SEED), batch_size=BATCH).ordered()
     if natural is not None:
         drawn = np.random.default_rng(SPLIT_SEED).permutation(len(natural.images))[:SAMPLED]
         batches = chain(batches, natural.ordered(np.sort(drawn).tolist()))
