@@ -1,4 +1,4 @@
-"""The tables of docs/measured/deployment.md, of what benchmarks/deploy.py and benchmarks/gallery.py wrote."""
+"""The tables of what benchmarks/deploy.py, benchmarks/gallery.py and benchmarks/scale.py wrote."""
 
 from __future__ import annotations
 
@@ -56,5 +56,48 @@ def gallery_table(path: Path) -> str:
             f"| {kind} | {row['recall_at_1']:.1f} | {row['own_identity_first']:.1f} | {row['ms_of_one']:.2f} "
             f"| {row['ms_of_one_95']:.2f} | {row['ms_in_a_batch']:.2f} | {row['build_seconds']:,.1f} "
             f"| {row['peak_memory_mb']:,.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def scale_table(path: Path) -> str:
+    """What a training takes with more and more images, beside a loop written by hand."""
+    document = json.loads(path.read_text())
+    machine, rows = document["machine"], document["rows"]
+    lines = [
+        f"JPEGs of 32x32, made; {document['student']} at {document['lr_size']}x{document['lr_size']}, batches of "
+        f"{document['batch']}, an epoch; {machine['cores']} cores of {machine['processor']}, {document['workers']} "
+        "processes that decode, but for what is in memory. Memory: what all processes hold, and in brackets with "
+        "mapped files, which the system drops when it needs their pages.",
+        "",
+        "| | images | s to the first step | images/s | memory, MB |",
+        "|---|---|---|---|---|",
+    ]
+    for what in dict.fromkeys(row["what"] for row in rows):
+        for row in [row for row in rows if row["what"] == what]:
+            first = "" if what == "teacher's outputs" else f"{row['seconds_to_first_step']:.1f}"
+            lines.append(
+                f"| {what} | {row['images']:,} | {first} | {row['images_per_second']:,} "
+                f"| {row['memory_mb']:,} ({row['mapped_mb']:,}) |"
+            )
+    return "\n".join(lines)
+
+
+def ten_million(path: Path) -> str:
+    """What ten million images take, from a row's bytes and the speeds of the largest set that was measured."""
+    rows = json.loads(path.read_text())["rows"]
+    most = max(row["images"] for row in rows)
+    speed = {row["what"]: row["images_per_second"] for row in rows if row["images"] == most}
+    images, width, classes = 10_000_000, 512, 1_000
+    caches = {
+        f"the teacher's embeddings ({width} numbers, float32), both flips": 2 * 4 * width,
+        f"with the logits of {classes:,} classes (float16)": 2 * (4 * width + 2 * classes),
+    }
+    lines = ["| 10 million images | |", "|---|---|"]
+    lines += [f"| {what} | {images * size / 1e9:,.0f} GB |" for what, size in caches.items()]
+    for what in ("teacher's outputs", "distillation, folder"):
+        hours = images / speed[what] / 3600
+        lines.append(
+            f"| {what}, once through them, at the {speed[what]:,} images/s of the table | {hours:,.1f} hours |"
         )
     return "\n".join(lines)

@@ -1,6 +1,6 @@
 """Measure how a distillation grows with the number of images, beside a loop written by hand with torchvision.
 
-Makes folders of small JPEGs (and the same as tar shards), trains on each for an epoch and writes a list of {what,
+Makes folders of small JPEGs (and the same as tar shards), trains on each for an epoch and writes rows of {what,
 images, seconds_to_first_step, images_per_second, memory_mb, mapped_mb}. Memory is the largest sum over all processes:
 ``memory_mb`` what they hold, each shared page once; ``mapped_mb`` with pages of mapped files, which the system drops
 when it needs them. The teacher has random weights, which takes the same time.
@@ -172,10 +172,12 @@ def main() -> None:
     save_pretrained(build_encoder("resnet20", classes=names, input_size=SIDE), teacher, info={"hr_size": SIDE})
     rows: list[dict[str, Any]] = []
 
+    about = {"machine": machine(resolve_device("cpu")), "versions": versions(), "commit": commit()}
+    about |= {"workers": chosen.workers, "student": STUDENT, "lr_size": LR, "batch": BATCH}
+
     def add(what: str, images: int, facts: dict[str, Any]) -> None:
-        facts |= {"machine": machine(resolve_device("cpu")), "versions": versions(), "commit": commit()}
         rows.append({"what": what, "images": images} | facts)
-        write_json(chosen.out, rows)
+        write_json(chosen.out, {**about, "rows": rows})
         print(json.dumps(rows[-1]), flush=True)
 
     for count in map(int, chosen.counts.split(",")):

@@ -13,7 +13,7 @@ from statistics import mean, median
 from typing import Any
 
 from cifar_tables import measured_methods, sensitivity_table, students_table, teacher_table
-from deploy_tables import exports_table, gallery_table
+from deploy_tables import exports_table, gallery_table, scale_table, ten_million
 from face_tables import ENLARGED, GALLERY, degraded_table, face_means, faces_costs, protocols_table, summary_table
 from first_tables import few_table, judged_anew, own_crops, saved_table, times, tiny_crops
 from grid_tables import (
@@ -65,6 +65,7 @@ CAMERAS = [
 #: Standard deviation of a kernel in LR pixels, where it is not 0: of a box and of a triangle.
 KERNEL_WIDTHS = {"area": 12**-0.5, "bilinear": 6**-0.5}
 SIMULATED = Path("results/match/simulated.json")
+SCALE = Path("results/bench/scale.json")
 #: Grids of faces, and what `crossres faces evaluate` says of their teacher and of its copies trained on small faces.
 FACES = Path("recipes/faces/lfw.yaml")
 FACES_ENLARGED = Path("recipes/faces/lfw-enlarged.yaml")
@@ -278,6 +279,8 @@ def all_tables(*, write: bool) -> dict[str, str]:
         "steps": steps_text(STEPS),
         "exports": exports_table(Path("results/deploy/exports.json")),
         "gallery": gallery_table(Path("results/deploy/gallery.json")),
+        "scale": scale_table(SCALE),
+        "ten-million": ten_million(SCALE),
         "crrcd-against": ours_against(GRIDS),
         **faces_tables(),
         "lfw-realistic": realistic_table(),

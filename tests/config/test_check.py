@@ -85,6 +85,8 @@ def test_both_ends_of_a_range_are_allowed_and_nothing_beyond(option: str) -> Non
             {"teacher": None, "teacher_name": "resnet20"},
             "teacher_name names the architecture of a plain checkpoint: ",
         ),
+        ({"teacher_top_k": -1}, "teacher_top_k: -1 is outside 0..1e+06"),
+        ({"teacher_top_k": 5, "teacher_cache": False}, "teacher_top_k is of the cache: "),
     ],
 )
 def test_of_a_distillation(tree: dict[str, Any], line: str) -> None:

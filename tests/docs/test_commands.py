@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import shutil
+import tarfile
 from contextlib import redirect_stderr, redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
@@ -164,6 +165,22 @@ def test_deploy(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert len(printed["identify"].splitlines()) == 4
     assert re.match(r"similarity [\d.]+: (same|not the same) \(threshold ", printed["verify"])
     assert Path("report.html").stat().st_size
+
+
+def test_scale(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("shards").mkdir()
+    for split in ("train", "test"):
+        with tarfile.open(f"shards/{split}-000000.tar", "w") as tar:
+            for number, path in enumerate(sorted((world / "crops" / split).rglob("*.png"))):
+                Path("label.cls").write_text(path.parent.name)
+                tar.add(path, f"{number:04}.png")
+                tar.add("label.cls", f"{number:04}.cls")
+    call(["teach", "shards", "--hr_size", "16", "--model.name", "resnet8", "--name", "my-teacher"])
+    for words in commands(ROOT / "docs" / "scale.md"):
+        printed = call([*words, "--hr_size", "16", "--model.name", "resnet8"])
+    assert Path("runs/student/result.json").is_file()
+    assert len(list(Path("runs/cache").glob("*/*.safetensors"))) == 2, printed  # both flips
 
 
 def write_templates(images: Path) -> None:

@@ -46,7 +46,7 @@ def outputs(
     folder: Path | None, of: Encoder | None = None, data: ImageSet | None = None, **options: Any
 ) -> TeacherCache:
     settings: dict[str, Any] = {"flip": True, "autocast": nullcontext, "precision": "float32"}
-    names = ("flip", "autocast", "precision", "progress", "maps", "mirrored", "agree")
+    names = ("flip", "autocast", "precision", "progress", "maps", "mirrored", "agree", "top_k")
     own = {k: options.pop(k) for k in names if k in options}
     served = {"hr_size": 16, "lr_size": 8, "batch_size": 6, "shift": 2, "flip": True} | options
     return cached_outputs(of or teacher(), Loader(data or images(), **served), folder, **(settings | own))
@@ -484,3 +484,19 @@ def test_an_embedding_that_says_nothing_is_named_and_not_kept(
     ):
         outputs(tmp_path, teacher(classes=classes))
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_of_many_classes_the_largest_logits_are_kept(tmp_path: Path) -> None:
+    wide = teacher(classes=tuple(f"class {number}" for number in range(12)))
+    whole = stored(outputs(tmp_path, wide), "logits")
+    part = stored(outputs(tmp_path, wide, top_k=3), "logits")  # another digest: not read from what is there
+    assert whole.shape == part.shape == (2, COUNT, 12)
+    top, classes = whole.topk(3)
+    torch.testing.assert_close(part.gather(2, classes), top)
+    shares = [logits.softmax(2).gather(2, classes) for logits in (part, whole)]
+    torch.testing.assert_close(*shares, rtol=0, atol=1e-3)
+    others = part.scatter(2, classes, torch.nan)
+    assert len(others[0, 0][~others[0, 0].isnan()].unique()) == 1
+    torch.testing.assert_close(stored(outputs(tmp_path, wide, top_k=12), "logits"), whole)
+    shards = sorted(path.stat().st_size for path in tmp_path.glob("*/*.safetensors"))
+    assert shards[0] < shards[-1]

@@ -26,7 +26,16 @@ Document = Mapping[str, Any]
 Documents = Sequence[Document]
 
 #: Options that a method is made of.
-_METHOD = ("losses", "teacher", "teacher_name", "teacher_cache", "teacher_views", "onnx_input", "stages")
+_METHOD = (
+    "losses",
+    "teacher",
+    "teacher_name",
+    "teacher_cache",
+    "teacher_views",
+    "teacher_top_k",
+    "onnx_input",
+    "stages",
+)
 
 
 def read_results(folder: str | Path) -> list[dict[str, Any]]:

@@ -80,6 +80,9 @@ def check(config: Experiment) -> None:
         check_size(distillation.lr_size, config.hr_size)
         if distillation.teacher_name and distillation.teacher in (None, IN_MEMORY):
             raise CrossresError("teacher_name names the architecture of a plain checkpoint: give its file as teacher")
+        _demand_within("teacher_top_k", distillation.teacher_top_k, 0, 1e6)
+        if distillation.teacher_top_k and not distillation.teacher_cache:
+            raise CrossresError("teacher_top_k is of the cache: set teacher_cache to true, or leave it out")
     if isinstance(config, Distill) and config.natural_labels and not config.natural:
         raise CrossresError("natural_labels names a student that labels natural images; give --natural, too")
     for name in (*PATHS, "name", "model.weights"):

@@ -113,6 +113,8 @@ class Distillation:
             student's view.
         teacher_views: what the teacher sees: own = the student's view; mirrored = also its mirror image; its answer
             is the mean of both embeddings and of both logits (maps are of the own view).
+        teacher_top_k: cache only so many of the teacher's logits an image, the largest, for many classes; the others
+            share the rest of the probability evenly. 0: all.
         cache_dir: folder of the teacher's outputs; RUNS/cache if left out.
         stages: the feature maps of losses that compare maps.
     """
@@ -124,6 +126,7 @@ class Distillation:
     degradation: Degradation = field(default_factory=Degradation)
     teacher_cache: bool = True
     teacher_views: Literal["own", "mirrored"] = "own"
+    teacher_top_k: int = 0
     cache_dir: str | None = None
     stages: Stages = field(default_factory=Stages)
 

@@ -73,6 +73,8 @@ def sha256(config: Experiment) -> str:
         "images": {"range": None, "verify": False, "buffer": 16_384},
         "train": {"accumulate": 1},
     }
+    if tree.get("teacher_top_k") == 0:
+        del tree["teacher_top_k"]
     for part, defaults in later.items():  # earlier runs have no such options
         for key, default in defaults.items():
             if tree[part][key] == default:

@@ -1,7 +1,8 @@
 """A teacher's outputs by position: memory-mapped from shards of a fixed number of rows, or in memory."""
 
+import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from crossres.core.files import write_atomically
 from crossres.core.types import Outputs
 from crossres.data.loader import resampled
 
+#: Names of what is kept of logits: all of them, or the largest, their classes and what each of the others has.
+LOGITS = ("logits", "top_logits", "top_classes", "other_logits")
 #: Rows of a shard, a multiple of the images per forward pass. An interruption costs a process at most these.
 ROWS = 4096
 
@@ -23,12 +26,13 @@ class TeacherCache:
     """The teacher's outputs for every training image; those of shards that are mapped take no memory of their own.
 
     Attributes:
-        shards: tensors by name: embedding (rows, d) float32; logits (rows, C) float16, where there are any; maps
-            (rows, c, h, w) float16 by module path.
+        shards: tensors by name: embedding (rows, d) float32; logits (rows, C) float16, where there are any, or of the
+            largest alone what `logits_kept` returns; maps (rows, c, h, w) float16 by module path.
         stride: rows from an image's first view to its second, which is flipped; 0 where both are one.
         device: where the answers lie.
         mirrored: answer with the mean of both views' embeddings and logits.
         order: row of each image, int64 (N,), where that is another than its position.
+        classes: the teacher's, where only the largest logits are kept.
     """
 
     shards: Sequence[Mapping[str, Tensor]]
@@ -36,9 +40,10 @@ class TeacherCache:
     device: torch.device | str = "cpu"
     mirrored: bool = False
     order: Tensor | None = None
+    classes: int = 0
 
     def __post_init__(self) -> None:
-        self.maps = [name for name in self.shards[0] if name not in ("embedding", "logits")]
+        self.maps = [name for name in self.shards[0] if name not in ("embedding", *LOGITS)]
         self._arrays = {}
         if len(self.shards) > 1:  # NumPy takes a row out of one several times as fast as torch
             self._arrays = {name: [shard[name].numpy() for shard in self.shards] for name in self.shards[0]}
@@ -51,20 +56,28 @@ class TeacherCache:
         first = index if self.order is None else self.order[index]
         own = first + self.stride * view
 
-        def answer(name: str) -> Tensor:
-            if self.mirrored:
-                return (self._rows(name, first).float() + self._rows(name, first + self.stride).float()) / 2
-            return self._rows(name, own).float()
+        def answer(read: Callable[[Tensor], Tensor]) -> Tensor:
+            return (read(first) + read(first + self.stride)) / 2 if self.mirrored else read(own)
 
         features = {path: self._rows(path, own) for path in self.maps}
         if place is not None:
             features = {path: resampled(maps.float(), place) for path, maps in features.items()}
-        return Outputs(answer("embedding"), answer("logits") if "logits" in self.shards[0] else None, features)
+        has_logits = not self.shards[0].keys().isdisjoint(LOGITS)
+        return Outputs(answer(self._embedding), answer(self._logits) if has_logits else None, features)
 
     def embeddings(self, count: int) -> Tensor:
         """Return the embeddings of the first ``count`` images, unflipped, (count, d)."""
         index = torch.arange(count, device=self.device)
         return self(index, torch.zeros_like(index)).embedding
+
+    def _embedding(self, row: Tensor) -> Tensor:
+        return self._rows("embedding", row).float()
+
+    def _logits(self, row: Tensor) -> Tensor:
+        if "logits" in self.shards[0]:
+            return self._rows("logits", row).float()
+        others = self._rows("other_logits", row).float().expand(-1, self.classes)
+        return others.scatter(1, self._rows("top_classes", row).long(), self._rows("top_logits", row).float())
 
     def _rows(self, name: str, row: Tensor) -> Tensor:
         if not self._arrays:
@@ -75,6 +88,20 @@ class TeacherCache:
         for i, number in enumerate(row.tolist()):
             rows[i] = arrays[number // ROWS][number % ROWS]
         return torch.from_numpy(rows).to(self.device)
+
+
+def logits_kept(logits: Tensor, top_k: int) -> dict[str, Tensor]:
+    """Return what a shard keeps of logits (B, C): all of them, or with ``top_k`` the largest.
+
+    Then each of the others counts as the logit with which together they have the probability that they had. Source:
+    Shen and Xing 2022 (arXiv 2112.01528), marginal smoothing with top-K.
+    """
+    if not top_k:
+        return {"logits": logits.half().cpu()}
+    top, classes = logits.topk(top_k, 1)
+    others = logits.scatter(1, classes, -torch.inf).logsumexp(1, keepdim=True) - math.log(logits.shape[1] - top_k)
+    kept = {"top_logits": top.half(), "top_classes": classes.int(), "other_logits": others.half()}
+    return {name: tensor.cpu() for name, tensor in kept.items()}
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from crossres.core.files import read_json, to_json, write_atomically
 from crossres.data.loader import Loader
 from crossres.losses.maps import pooled
 from crossres.models import cache
-from crossres.models.cache import ShardFile, TeacherCache
+from crossres.models.cache import LOGITS, ShardFile, TeacherCache, logits_kept
 from crossres.models.encoder import Encoder
 from crossres.models.weights import weights_sha256
 
@@ -39,6 +39,7 @@ def cached_outputs(
     *,
     flip: bool,
     mirrored: bool = False,
+    top_k: int = 0,
     autocast: Callable[[], Any],
     precision: str,
     maps: Mapping[str, tuple[int, int]] | None = None,
@@ -56,6 +57,7 @@ def cached_outputs(
         folder: where the shards lie, in a folder for each view; None keeps all outputs in memory only.
         flip: whether the mirrored view is needed.
         mirrored: let the cache answer with the mean of both views.
+        top_k: keep so many logits an image, see `TeacherCache`; 0: all.
         autocast: context of the teacher's forward pass.
         precision: its name, part of the key with the teacher's weights and outputs, the data, the size and the view.
         maps: feature maps to keep, too, pooled to these sizes (height, width) by path; the teacher captures them.
@@ -66,7 +68,9 @@ def cached_outputs(
         CrossresError: unusable embeddings or maps; a folder that cannot be written or locked, lacks the space or is
             of another teacher or data; a process that sees other files than the first.
     """
-    run = _TeacherPass(teacher, loader, maps or {}, autocast, progress)
+    classes = len(teacher.classes)
+    top_k = top_k if top_k < classes else 0
+    run = _TeacherPass(teacher, loader, maps or {}, top_k, autocast, progress)
     key = _agreed(
         {
             "teacher": weights_sha256(teacher),
@@ -77,6 +81,7 @@ def cached_outputs(
             "maps": {path: list(size) for path, size in run.maps.items()},
             "images": len(loader.images),
             "rows": cache.ROWS,
+            **({"top_k": top_k} if top_k else {}),
             "probe": run.probe(),
         },
         agree,
@@ -90,8 +95,8 @@ def cached_outputs(
     size = sum(tensor.nbytes for shard in shards for tensor in shard.values())
     if folder is None or (on_gpu and size <= loader.memory_mb * 2**20):
         whole = {name: torch.cat([shard.pop(name) for shard in shards]).to(loader.device) for name in list(shards[0])}
-        return TeacherCache([whole], len(loader.images), loader.device, mirrored)
-    return TeacherCache(shards, len(run.bounds) * cache.ROWS, loader.device, mirrored)
+        return TeacherCache([whole], len(loader.images), loader.device, mirrored, classes=classes)
+    return TeacherCache(shards, len(run.bounds) * cache.ROWS, loader.device, mirrored, classes=classes)
 
 
 def _agreed(own: dict[str, Any], agree: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
@@ -111,6 +116,7 @@ class _TeacherPass:
     teacher: Encoder
     loader: Loader
     maps: Mapping[str, tuple[int, int]]
+    top_k: int
     autocast: Callable[[], Any]
     progress: Callable[[str, int, int], None]
     row_bytes: int = 0  #: of an image's outputs, once it was probed
@@ -201,7 +207,7 @@ class _TeacherPass:
         """Return the rows of a shard for a batch of outputs, on the CPU."""
         kept = {"embedding": outputs.embedding.float().cpu()}
         if outputs.logits is not None:
-            kept["logits"] = outputs.logits.half().cpu()
+            kept |= logits_kept(outputs.logits.float(), self.top_k)
         for path, size in self.maps.items():
             kept[path] = pooled(outputs.features[path].float(), size).half().contiguous().cpu()
         return kept
@@ -209,7 +215,7 @@ class _TeacherPass:
     def _refuse_unusable(self, kept: Mapping[str, Tensor], start: int) -> None:
         embedding = kept["embedding"]
         bad = ~torch.isfinite(embedding).all(1)
-        if "logits" not in kept:
+        if kept.keys().isdisjoint(LOGITS):
             bad |= (embedding == 0).all(1)
         if bool(bad.any()):
             first = self.loader.images.where(start + int(bad.int().argmax()))
@@ -219,7 +225,7 @@ class _TeacherPass:
             )
         for name, tensor in kept.items():
             if not bool(torch.isfinite(tensor).all()):
-                what = "logits are" if name == "logits" else f"map '{name}' is"
+                what = "logits are" if name in LOGITS else f"map '{name}' is"
                 if bool(tensor.isnan().any()):
                     raise CrossresError(f"the teacher's {what} NaN: check its weights")
                 reason = "beyond 65,504, the range of float16: set teacher_cache to false"

@@ -257,6 +257,7 @@ def _build_cache(
         cache_folder(config),
         flip=config.augment.flip,
         mirrored=mirrored,
+        top_k=distillation.teacher_top_k,
         autocast=device.autocast,
         precision=device.precision,
         maps=maps,
