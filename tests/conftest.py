@@ -37,6 +37,16 @@ def draw_shape(shape: str, rng: np.random.Generator, side: int = 16) -> np.ndarr
 
 
 @pytest.fixture(scope="session")
+def cluster() -> Iterator[None]:
+    """A Ray cluster of this machine, with two cores; one for all tests of a process, as it takes seconds to start."""
+    ray = pytest.importorskip("ray", reason="Ray is not installed")
+    ray.shutdown()  # a command of an earlier test may have left one
+    ray.init(num_cpus=2, num_gpus=0, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of class folders with 16 x 16 PNGs: train/ with 24 images of each of SHAPES, test/ with 10."""
     root = tmp_path_factory.mktemp("drawn") / "shapes"

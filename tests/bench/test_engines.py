@@ -36,20 +36,15 @@ def test_a_failure_around_a_run_is_that_runs_end(grid: Grid, written: Written) -
     assert [line.split("  ")[0] for line in lines[1:]] == ["1 of 2", "2 of 2"]
 
 
+@pytest.mark.usefixtures("cluster")
 def test_over_a_local_ray(
     grid: Grid, written: Written, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ray = pytest.importorskip("ray", reason="Ray is not installed")
     monkeypatch.chdir(tmp_path)
     grid["methods"]["kd"] = "kd"
     grid["base"]["runs"] = "runs"  # a worker starts in a folder of its own
     block(grid, "resnet8-8x8-kd-seed0")
-    ray.shutdown()  # another test of this process may have left one
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    try:
-        done, failed = run_bench(replace(written(grid), engine="ray"), say=lambda _: None)
-    finally:
-        ray.shutdown()
+    done, failed = run_bench(replace(written(grid), engine="ray"), say=lambda _: None)
     assert failed["error"].startswith("cannot write ")
     assert done["grid"]["method"] == "ce"
     training = Train(epochs=1, batch_size=24)

@@ -148,16 +148,12 @@ def test_embeddings_are_a_teacher(onnx_file: Path, photos: Path, tmp_path: Path)
     np.testing.assert_allclose(cache.embedding.numpy(), expected, atol=1e-5)
 
 
+@pytest.mark.usefixtures("cluster")
 def test_embeddings_over_ray(onnx_file: Path, drawn: Path, tmp_path: Path) -> None:
-    ray = pytest.importorskip("ray", reason="ray is not installed")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    try:
-        alone, over = (tmp_path / name for name in ("alone", "over"))
-        for out, engine in ((alone, "local"), (over, "ray")):
-            options = Embed(model=str(onnx_file), data=str(drawn / "test"), out=str(out), part=15, engine=engine)
-            assert embed(options)["photos"] == 40
-    finally:
-        ray.shutdown()
+    alone, over = (tmp_path / name for name in ("alone", "over"))
+    for out, engine in ((alone, "local"), (over, "ray")):
+        options = Embed(model=str(onnx_file), data=str(drawn / "test"), out=str(out), part=15, engine=engine)
+        assert embed(options)["photos"] == 40
     for ours, theirs in zip(sorted(alone.iterdir()), sorted(over.iterdir()), strict=True):
         assert parquet.read_table(ours)["path"] == parquet.read_table(theirs)["path"]
         a, b = (np.array(parquet.read_table(path)["embedding"].to_pylist()) for path in (ours, theirs))

@@ -85,16 +85,12 @@ def test_two_processes_fill_disjoint_shares(drawn: Path, drawn_teacher: Path, tm
         assert len(list(record.parent.glob("*.safetensors"))) == 6
 
 
+@pytest.mark.usefixtures("cluster")
 def test_a_cluster_fills_it(make: Any, prepared: Any) -> None:
-    ray = pytest.importorskip("ray", reason="ray is not installed")
     config = make()
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    try:
-        assert fill_cache(filling_of(config, engine="ray"))["images"] == 88
-        with pytest.raises(CrossresError, match=r"^[^\n]*nowhere[^\n]*$"):
-            fill_cache(filling_of(config, engine="ray", data="nowhere"))
-    finally:
-        ray.shutdown()
+    assert fill_cache(filling_of(config, engine="ray"))["images"] == 88
+    with pytest.raises(CrossresError, match=r"^[^\n]*nowhere[^\n]*$"):
+        fill_cache(filling_of(config, engine="ray", data="nowhere"))
     before = states(config.folder.parent / "cache")
     assert len(before) == 2
     prepared(config)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,8 @@ from crossres import Train, distill
 from crossres.core.errors import CrossresError
 from tests.training.test_processes import state
 
-ray = pytest.importorskip("ray", reason="ray is not installed")
 
-
-@pytest.fixture(scope="module")
-def _cluster() -> Iterator[None]:
-    ray.init(num_cpus=2, num_gpus=0, log_to_driver=False)
-    yield
-    ray.shutdown()
-
-
-@pytest.mark.usefixtures("_cluster")
+@pytest.mark.usefixtures("cluster")
 def test_it_trains_in_one_group_and_its_error_is_a_line(make: Any, refused: Any, drawn: Path, tmp_path: Path) -> None:
     train = Train(epochs=1, batch_size=16, devices=2)
     config = make(engine="ray", train=train, name="student", losses={"ce": {"weight": 1.0}})

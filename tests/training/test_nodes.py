@@ -33,7 +33,7 @@ def normed(num_classes):
 """
 PAIRS = {
     "plain": ["--method=kd", "--losses.crrcd.weight=1", "--losses.crrcd.anchors=5", "--losses.crrcd.width=16"],
-    "normed": ["--method=labels", "--model.name=plain_net:normed", "--train.learning_rate=0.01"],
+    "normed": ["--method=labels", "--model.name=two_nets:normed", "--train.learning_rate=0.01"],
     "accumulated": ["--method=kd", "--train.accumulate=2", "--train.batch_size=12"],
     "validated": ["--method=kd", "--train.val_fraction=0.25", "--train.epochs=2", "--train.ema=0.9"],
 }
@@ -98,7 +98,7 @@ def agents(machines: Any, drawn: Path, tmp_path: Path) -> Callable[..., Any]:
     for node in (0, 1):
         (tmp_path / f"node{node}").mkdir()
         (tmp_path / f"node{node}" / "shapes").symlink_to(drawn)
-    (tmp_path / "plain_net.py").write_text(NETWORK + NORMED)
+    (tmp_path / "two_nets.py").write_text(NETWORK + NORMED)
 
     @contextmanager
     def start(*words: str, each: int = 1, restarts: int = 0) -> Iterator[Agents]:
@@ -132,7 +132,7 @@ def agents(machines: Any, drawn: Path, tmp_path: Path) -> Callable[..., Any]:
 def words_of(runs: Path, name: str, teacher: Path, *options: str) -> list[str]:
     given = {option.partition("=")[0] for option in options}
     base = [
-        *(f"--runs={runs}", f"--name={name}", f"--teacher={teacher}", "--model.name=plain_net:plain"),
+        *(f"--runs={runs}", f"--name={name}", f"--teacher={teacher}", "--model.name=two_nets:plain"),
         *("--hr_size=16", "--lr_size=8", "--train.epochs=5", "--train.batch_size=24", "--train.learning_rate=0.03"),
         *("--train.val_fraction=0", "--device=cpu", "--precision=float32"),
     ]

@@ -149,7 +149,10 @@ def _images_below(folder: Path, others: list[str]) -> Iterator[str]:
     others_before, sidecars = len(others), []
 
     def inside(path: str) -> Iterator[tuple[str, str, bool]]:
-        facts = os.stat(path)
+        try:
+            facts = os.stat(path)
+        except FileNotFoundError:  # as of a folder that is gone
+            return
         place = facts.st_dev, facts.st_ino or os.path.realpath(path)  # some network disks number nothing
         if place in seen:  # a link to a folder that was read, perhaps to one that holds it
             return

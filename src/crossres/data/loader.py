@@ -245,8 +245,8 @@ class Loader:
             yield from (self._pixels[positions] for positions in batches)
             return
         order = torch.cat(batches).cpu().numpy() if batches else np.empty(0, np.int64)
-        stops = np.cumsum([len(positions) for positions in batches], dtype=np.int64)
-        parts = Parts(self.images, self.hr_size, self.fit, order, np.stack([np.r_[0, stops[:-1]], stops], 1))
+        ends = np.cumsum([0, *map(len, batches)])  # a process without a share of the last batches has none
+        parts = Parts(self.images, self.hr_size, self.fit, order, np.stack([ends[:-1], ends[1:]], 1))
         if len(order) and self._runs is not None and (near or bool((np.diff(order) > 0).all())):
             served = in_runs(parts, self._runs, self.workers)
         else:
