@@ -1,9 +1,9 @@
 """Measure how a distillation grows with the number of images, beside a loop written by hand with torchvision.
 
 Makes folders of small JPEGs (and the same as tar shards), trains on each for an epoch and writes rows of {what,
-images, seconds_to_first_step, images_per_second, memory_mb, mapped_mb}. Memory is the largest sum over all processes:
-``memory_mb`` what they hold, each shared page once; ``mapped_mb`` with pages of mapped files, which the system drops
-when it needs them. The teacher has random weights, which takes the same time.
+images, seconds_to_first_steps, images_per_second, memory_mb, mapped_mb}; the first steps are 25. Memory is the
+largest sum over all processes: ``memory_mb`` what they hold, each shared page once; ``mapped_mb`` with pages of
+mapped files, which the system drops when it needs them. The teacher has random weights, which takes the same time.
 
     python benchmarks/scale.py FOLDER [--counts 10000,100000,1000000] [--out results/bench/scale.json]
 """
@@ -13,12 +13,16 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
+import pty
 import shutil
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +34,14 @@ from crossres.core.devices import commit, machine, resolve_device, versions
 from crossres.core.files import write_json
 from crossres.models.encoder import build_encoder
 from crossres.models.pretrained import save_pretrained
+from crossres.training.loop import LOOK_EVERY
 
 SIDE, LR, BATCH, CLASSES, TEST, PER_SHARD = 32, 8, 128, 100, 1000, 10_000
 STUDENT = "resnet8"
 #: Images after which the loop by hand ends: its speed is known then.
 ENOUGH = 200_000
+#: In the line of progress, which is shown first after so many steps.
+SHOWN = b"images/s"
 TRAINING = {"hr_size": SIDE, "lr_size": LR, "model.name": STUDENT, "augment.shift": 4, "augment.flip": "true"}
 TRAINING |= {"train.epochs": 1, "train.batch_size": BATCH, "train.val_fraction": 0}
 
@@ -102,38 +109,53 @@ def _children(task: Path) -> list[str]:
     return (task / "children").read_text().split()
 
 
-def watched(command: list[str], first: Path) -> dict[str, Any]:
-    """Run a command; return the seconds until ``first`` is there, those in all and the largest memory."""
+def watched(command: list[str], cache: Path) -> dict[str, Any]:
+    """Run a command; return the seconds until its first steps are done, those in all and the largest memory."""
+    master, terminal = pty.openpty()
+    moments: list[float] = []
     started = time.perf_counter()
-    process = subprocess.Popen([sys.executable, *command])
-    seconds, own, mapped = None, 0.0, 0.0
+    environment = os.environ | {"COLUMNS": "200", "CROSSRES_CACHE": str(cache)}
+    process = subprocess.Popen([sys.executable, *command], stderr=terminal, env=environment)
+    os.close(terminal)
+
+    def listen() -> None:
+        with suppress(OSError):  # the process has ended
+            while output := os.read(master, 2**16):
+                if not moments and SHOWN in output:
+                    moments.append(time.perf_counter() - started)
+
+    listener = threading.Thread(target=listen)
+    listener.start()
+    own = mapped = 0.0
     while process.poll() is None:
-        if seconds is None and first.exists():
-            seconds = time.perf_counter() - started
         now = memory_of(process.pid)
         own, mapped = max(own, now[0]), max(mapped, now[1])
         time.sleep(0.2)
     took = time.perf_counter() - started
-    if process.returncode or seconds is None:
+    listener.join()
+    os.close(master)
+    if process.returncode:
         sys.exit(f"{' '.join(command)}: ended with {process.returncode}")
     memory = {"memory_mb": round(own), "mapped_mb": round(mapped)}
-    return {"seconds_to_first_step": round(seconds, 2), "seconds": round(took, 2), **memory}
+    return {"seconds_to_first_steps": round(moments[0], 2) if moments else None, "seconds": round(took, 2), **memory}
 
 
 def crossres(command: str, data: Path, runs: Path, **options: Any) -> dict[str, Any]:
     """Run a command of ours on a data set."""
     words = [word for key, value in {**TRAINING, **options}.items() for word in (f"--{key}", str(value))]
     start = ["-m", "crossres.commands.main", command, str(data), "--runs", str(runs)]
+    cache = runs / "indices"
+    shutil.rmtree(cache, ignore_errors=True)
     if command == "cache":
-        return watched([*start, *words], runs / "cache")
+        return watched([*start, *words], cache)
     shutil.rmtree(runs / "measured", ignore_errors=True)
-    row = watched([*start, "--name", "measured", *words], runs / "measured/state.pt")
+    row = watched([*start, "--name", "measured", *words], cache)
     (epoch,) = map(json.loads, (runs / "measured/metrics.jsonl").read_text().splitlines())
     return row | {"images_per_second": round(epoch["images_per_second"])}
 
 
-def by_hand(folder: Path, started: Path, workers: int) -> None:
-    """Train on labels for an epoch as one writes it with torchvision; print the images a second."""
+def by_hand(folder: Path, out: Path, workers: int) -> None:
+    """Train on labels as one writes it with torchvision; write the images a second."""
     from torch.utils.data import DataLoader
     from torchvision import datasets, transforms
 
@@ -145,7 +167,6 @@ def by_hand(folder: Path, started: Path, workers: int) -> None:
     device = resolve_device("cpu")
     student = build_encoder(STUDENT, classes=images.classes, input_size=LR).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(student.parameters(), 0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
-    started.touch()
     began, seen = time.perf_counter(), 0
     for batch, label in loader:
         with device.autocast():
@@ -154,9 +175,11 @@ def by_hand(folder: Path, started: Path, workers: int) -> None:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         seen += len(label)
+        if seen == LOOK_EVERY * BATCH:
+            print(SHOWN.decode(), file=sys.stderr, flush=True)
         if seen >= ENOUGH:
             break
-    started.write_text(str(seen / (time.perf_counter() - began)))
+    out.write_text(str(seen / (time.perf_counter() - began)))
 
 
 def main() -> None:
@@ -198,12 +221,11 @@ def main() -> None:
         add("labels, tar shards", count, crossres("distill", shards, runs, method="labels", **decoding))
         if count <= 100_000:
             add("labels, in memory", count, crossres("distill", data, runs, method="labels"))
-        note = runs / "by-hand"
-        note.unlink(missing_ok=True)
+        out = runs / "by-hand"
         row = watched(
-            [__file__, str(folder / data.name), "--workers", str(chosen.workers), "--by_hand", str(note)], note
+            [__file__, str(data), "--workers", str(chosen.workers), "--by_hand", str(out)], runs / "indices"
         )
-        add("labels, ImageFolder by hand", count, row | {"images_per_second": round(float(note.read_text()))})
+        add("labels, ImageFolder by hand", count, row | {"images_per_second": round(float(out.read_text()))})
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from crossres import Augment, CrossresError, Degradation, Distill, Images, Model, Teach, distill, load, read
 from crossres.core.progress import Progress
 from crossres.data.degrade import degrade
+from crossres.training import classification
 
 CE = {"ce": {"weight": 1.0}}
 KD = {"kd": {"weight": 1.0}}
@@ -38,6 +39,12 @@ def test_validation_comes_from_the_training_images_and_no_image_is_in_two_parts(
     # a quarter of each class
     for name in read(str(drawn), split="test").classes:
         assert sum(f"/{name}/" in path for path in paths["val"]) == 6
+
+
+def test_a_large_set_holds_out_so_many_at_most(make: Any, prepared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classification, "MOST_HELD_OUT", 8)
+    run, _ = prepared(make(train_val_fraction=0.25))
+    assert (len(run.train.images), len(run.val.images)) == (88, 8)
 
 
 def test_no_split_cuts_a_group(

@@ -189,8 +189,8 @@ class Train:
         weight_decay: weight decay, on every weight but biases and normalisation.
         schedule: course of the learning rate; one_cycle (up for 30 %, then to 0), cosine, step (x0.1 at milestones).
         milestones: milestones of step, as fractions of the training.
-        val_fraction: share of the training images held out; the last epoch is saved unless one is better on them
-            beyond chance. 0: always the last.
+        val_fraction: share of the training images held out (of objects 50,000 at most); the last epoch is saved
+            unless one is better on them beyond chance. 0: always the last.
         ema: decay of an exponential moving average of the weights, evaluated in their place; 0 = off.
         channels_last: keep images and weights in channels-last memory order.
         devices: how many GPUs or processes; under torchrun, those it started.

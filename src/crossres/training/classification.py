@@ -22,6 +22,9 @@ from crossres.models.encoder import Encoder
 from crossres.training.natural import with_natural
 from crossres.training.task import ImageSets, Task, saved
 
+#: Training images held out for validation, at most: more say little more, and each has its logits in memory.
+MOST_HELD_OUT = 50_000
+
 
 class Classification(Task):
     """Objects: a classifier, judged by top-1 and top-5 accuracy."""
@@ -37,7 +40,8 @@ class Classification(Task):
                 progress.say(line)
         sets = ImageSets(train_set, None, test_set)
         if self.config.train.val_fraction > 0:
-            share, groups = self.config.train.val_fraction, train_set.groups
+            share = min(self.config.train.val_fraction, MOST_HELD_OUT / len(train_set))
+            groups = train_set.groups
             kept, held_out = stratified_split(train_set.labels, share, SPLIT_SEED, groups=groups)
             if groups is not None and not len(held_out):
                 raise CrossresError(
