@@ -7,6 +7,9 @@ from pathlib import Path
 
 from face_tables import readable
 
+#: Of the rows of benchmarks/scale.py, a distillation.
+TAUGHT = "distillation, folder"
+
 
 def _number(value: float | None, digits: int = 2) -> str:
     return "" if value is None else f"{value:,.{digits}f}"
@@ -83,21 +86,34 @@ def scale_table(path: Path) -> str:
     return "\n".join(lines)
 
 
-def ten_million(path: Path) -> str:
-    """What ten million images take, from a row's bytes and the speeds of the largest set that was measured."""
-    rows = json.loads(path.read_text())["rows"]
-    most = max(row["images"] for row in rows)
+def ten_million(scale: Path, gpu: Path) -> str:
+    """What ten million images take: from the bytes of a row, and from measured speeds, each with its file."""
+    rows = [row for row in json.loads(scale.read_text())["rows"] if row["what"] in ("teacher's outputs", TAUGHT)]
+    most = max(row["images"] for row in rows if row["what"] == TAUGHT)
     speed = {row["what"]: row["images_per_second"] for row in rows if row["images"] == most}
-    images, width, classes = 10_000_000, 512, 1_000
+    images, width, classes, top, epochs = 10_000_000, 512, 1_000, 20, 30
+    embeddings = 2 * 4 * width
     caches = {
-        f"the teacher's embeddings ({width} numbers, float32), both flips": 2 * 4 * width,
-        f"with the logits of {classes:,} classes (float16)": 2 * (4 * width + 2 * classes),
+        f"the teacher's embeddings ({width} numbers, float32) of both flips": embeddings,
+        f"with the logits of {classes:,} classes (float16)": embeddings + 2 * 2 * classes,
+        f"with the {top} largest of them (`teacher_top_k`)": embeddings + 2 * (top * (2 + 4) + 2),
     }
-    lines = ["| 10 million images | |", "|---|---|"]
-    lines += [f"| {what} | {images * size / 1e9:,.0f} GB |" for what, size in caches.items()]
-    for what in ("teacher's outputs", "distillation, folder"):
-        hours = images / speed[what] / 3600
+    lines = ["| 10 million images | | measured in |", "|---|---|---|"]
+    lines += [f"| {what} | {images * size / 1e9:,.0f} GB | |" for what, size in caches.items()]
+    passes = {"teacher's outputs": 1, TAUGHT: epochs}
+    for what, times in passes.items():
+        hours = times * images / speed[what] / 3600
+        name = f"{what}, {times} epochs" if times > 1 else what
         lines.append(
-            f"| {what}, once through them, at the {speed[what]:,} images/s of the table | {hours:,.1f} hours |"
+            f"| {name}: the CPU above, {speed[what]:,} images/s | {hours:,.1f} hours | `results/bench/{scale.name}` |"
         )
+    if gpu.exists():
+        for row in json.loads(gpu.read_text()):
+            if row["method"] == "crrcd" and not row["compiled"]:
+                rate, side = row["images_per_second"], row["lr_size"]
+                hours = epochs * images / rate / 8 / 3600
+                lines.append(
+                    f"| {row['method']} at {side}x{side}, {epochs} epochs: 8 of {row['machine']['processor']}, "
+                    f"{rate:,} images/s each | {hours:,.1f} hours | `results/bench/{gpu.name}` |"
+                )
     return "\n".join(lines)

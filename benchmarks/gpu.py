@@ -1,7 +1,7 @@
 """Time training steps on a GPU, data and teacher's outputs on the device, with and without torch.compile.
 
 Writes a list of {method, lr_size, compiled, step_ms, images_per_second, waits, ...}; ``waits`` is how often a
-step lets the host wait for the device. Takes less than five minutes.
+step lets the host wait for the device. Meant for five minutes: `--minutes` ends it.
 
     python benchmarks/gpu.py --out results/bench/gpu.json
 """
@@ -9,6 +9,7 @@ step lets the host wait for the device. Takes less than five minutes.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -63,16 +64,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("results/bench/gpu.json"), help="where the list is written")
     parser.add_argument("--steps", type=int, default=200, help="timed steps of each method")
+    parser.add_argument("--minutes", type=float, default=5, help="after which no other method is begun")
     parser.add_argument("--student", default="resnet8x4", help="backbone")
     chosen = parser.parse_args()
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8)
     images = ImageSet(ArrayItems(pixels), rng.integers(0, len(CLASSES), len(pixels)), CLASSES, "random")
-    rows = []
+    rows: list[dict[str, Any]] = []
+    ends = time.perf_counter() + 60 * chosen.minutes
     for size in (8, 16):
         for method in METHODS:
             config = read(Distill, {"data": "random", "teacher": "random", "lr_size": size, "method": method})
             for compiled in (False, True):
+                if time.perf_counter() > ends:
+                    sys.exit(f"{chosen.minutes:g} minutes are over: {chosen.out} has {len(rows)} of 20 rows")
                 row: dict[str, Any] = {"method": method, "student": chosen.student, "lr_size": size, "batch": BATCH}
                 row["compiled"] = compiled
                 try:
@@ -84,7 +89,7 @@ def main() -> None:
                         "machine": machine(step.device),
                     }
                 except (RuntimeError, CrossresError) as error:  # a method that does not compile is a result, too
-                    row["error"] = str(error).splitlines()[0]
+                    row["error"] = str(error).partition("\n")[0]
                 rows.append(row | {"versions": versions(), "commit": commit()})
                 write_json(chosen.out, rows)
                 line = f"{row['step_ms']:8.2f} ms, {row['waits']} waits" if "step_ms" in row else row["error"]

@@ -280,7 +280,7 @@ def all_tables(*, write: bool) -> dict[str, str]:
         "exports": exports_table(Path("results/deploy/exports.json")),
         "gallery": gallery_table(Path("results/deploy/gallery.json")),
         "scale": scale_table(SCALE),
-        "ten-million": ten_million(SCALE),
+        "ten-million": ten_million(SCALE, SCALE.with_name("gpu.json")),
         "crrcd-against": ours_against(GRIDS),
         **faces_tables(),
         "lfw-realistic": realistic_table(),

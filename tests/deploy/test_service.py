@@ -189,7 +189,8 @@ def test_a_model_brings_its_threshold_of_pairs(faces: Path, tmp_path: Path) -> N
 
 def test_without_a_model_the_page_has_the_ready_ones(tmp_path: Path) -> None:
     models = shown(Page(), tmp_path)
-    assert [model.title for model in models] == names()
+    assert sorted(model.title for model in models) == names()
+    assert [bool(model.first) for model in models] == sorted((bool(model.first) for model in models), reverse=True)
     for model in (model for model in models if not model.service.compares):
         assert [path.stem for (path,) in model.first] == [
             model.service.student.predict(path)[0].label.replace(" ", "_") for (path,) in model.first

@@ -174,7 +174,8 @@ class Layout:
         """Return what is shown of uploads or samples; whatever is wrong with one is shown, too."""
         present = [payload for payload in payloads if payload]
         if len(present) < len(payloads):
-            return block(message("hint", "Add a second photo." if present else "Drop a photo, or pick a sample."))
+            first = "Drop a photo, or pick a sample." if self.model.first else "Drop a photo."
+            return block(message("hint", "Add a second photo." if present else first))
         try:
             return render(*(read_upload(self._file(payload), self.service.facts.range) for payload in present))
         except CrossresError as error:

@@ -189,7 +189,8 @@ def shown(options: Page, into: Path, note: Callable[[str], None] = lambda _: Non
     if given:
         raise CrossresError(f"--{given[0]} belongs to one model; name it: crossres page MODEL --{given[0]} ...")
     services = {name: load_service(replace(options, model=name), note) for name in names()}
-    return [Shown(name, service, [[path] for path in examples(name)]) for name, service in services.items()]
+    ready = sorted(services, key=lambda name: not examples(name))  # what answers at a click first
+    return [Shown(name, services[name], [[path] for path in examples(name)]) for name in ready]
 
 
 def _limit_of(threshold: Threshold, gallery: Gallery) -> Limit:
