@@ -85,6 +85,16 @@ def test_large_sets_stay_in_their_shards(tmp_path: Path) -> None:
         pickle.loads(pickle.dumps(stored)).image(15)
 
 
+def test_two_columns_of_one_file_have_fingerprints_of_their_own(tmp_path: Path) -> None:
+    columns = {"front": [png(1), png(2)], "back": [png(3), png(4)], "label": [0, 1]}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    front, back = (
+        read(tmp_path / "a.parquet", split="all", memory_mb=0, image_column=column) for column in ("front", "back")
+    )
+    assert front.by_group
+    assert front.fingerprint != back.fingerprint
+
+
 def test_a_row_group_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shard(tmp_path / "a.parquet", [png(i) for i in range(30)], rows=5)
     monkeypatch.setattr("crossres.data.shards._ROWS", 10)

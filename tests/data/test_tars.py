@@ -235,6 +235,17 @@ def test_the_fingerprint_follows_times_or_bytes(shards: Path) -> None:
     assert prints()[1] != later[1]
 
 
+def test_two_endings_of_one_shard_have_fingerprints_of_their_own(tmp_path: Path, cache: Path) -> None:  # noqa: ARG001
+    samples = [
+        (f"{i}.{end}", content)
+        for i in range(4)
+        for end, content in (("front.png", png(i)), ("back.png", png(9 + i)), ("cls", b"%d" % (i % 2)))
+    ]
+    root = tar(tmp_path / "a.tar", dict(samples))
+    front, back = (read(root, split="all", image_column=f"{side}.png") for side in ("front", "back"))
+    assert front.fingerprint != back.fingerprint
+
+
 def test_parquet_beside_tars_is_refused(shards: Path) -> None:
     (shards / "train.parquet").touch()
     fails(shards, "holds test-000000.tar and train.parquet: move the shards of one kind away")

@@ -206,9 +206,10 @@ class ImageSet:
         """Sha256 (hex) over class names, labels, range and images in order; computed once.
 
         An image in memory counts by its pixels or encoded bytes. One that stays on disk counts by name, size and
-        modification time of its file or of its shard, and its row there: a copy needs its times kept (``cp -p``), and
-        a change within one tick of the disk's clock that keeps the size is not seen. Times are compared for equality
-        alone, so a clock that runs backwards does no harm. Read with ``verify``, it counts by its bytes (and path).
+        modification time of its file or of its shard, its row there and its column (of a tar, ending): a copy needs
+        its times kept (``cp -p``), and a change within one tick of the disk's clock that keeps the size is not seen.
+        Times are compared for equality alone, so a clock that runs backwards does no harm. Read with ``verify``, it
+        counts by its bytes (and path).
         """
         total = sha256(json.dumps(self.classes).encode())
         total.update(self.labels.astype("<i8").tobytes())

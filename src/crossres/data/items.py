@@ -151,6 +151,7 @@ class StoredItems(EncodedItems):
 
     Attributes:
         files: the shards.
+        column: of the images, or in a tar the ending that names them; None: the only one.
         first: row of each shard's first image, int64 (S,).
         runs: first row of each stretch of rows that is best read at once, int64 (R,), rising from 0.
         by_group: whether to read one image takes its whole run.
@@ -158,6 +159,7 @@ class StoredItems(EncodedItems):
     """
 
     files: list[StoredFile]
+    column: str | None
     first: Int64s
     runs: Int64s
     verify: bool
@@ -169,5 +171,6 @@ class StoredItems(EncodedItems):
         return shard, row - int(self.first[shard])
 
     def state(self) -> bytes:
-        """Return what tells these shards from others without a look into them: names, sizes, modification times."""
-        return repr([(file.path.name, file.size, file.time) for file in self.files]).encode()
+        """Return what tells these images from others without a look at them: column; name, size, time of shards."""
+        files = [(file.path.name, file.size, file.time) for file in self.files]
+        return repr((self.column, files)).encode()

@@ -224,6 +224,7 @@ class ShardItems(EncodedItems):
 class GroupItems(StoredItems):
     """The images of shards, read a run of row groups at a time; the last runs that were read are in memory."""
 
+    column: str
     by_group = True
 
     def __init__(self, shards: Shards, column: str, verify: bool) -> None:

@@ -68,7 +68,7 @@ class TarItems(StoredItems):
     def __init__(
         self, paths: Sequence[Path], columns: tuple[str | None, str | None], *, cache: Path, verify: bool = False
     ) -> None:
-        self.files, self.verify = [StoredFile.of(path) for path in paths], verify
+        self.files, self.column, self.verify = [StoredFile.of(path) for path in paths], columns[0], verify
         indices = [_index(file, columns, cache) for file in self.files]
         counts = [len(index.names) for index in indices]
         if not sum(counts):
