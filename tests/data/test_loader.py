@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -352,6 +354,17 @@ def test_a_corrupt_file_is_named_while_decoding_on_the_fly(folder: Path, tmp_pat
     images = read(tmp_path, split="train", test_fraction=0.01)
     with pytest.raises(CrossresError, match=r"^cannot read image [^\n]*1\.png: [^\n]*$"):
         list(loader(images, memory_mb=0, workers=workers, batch_size=2).ordered())
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_a_decoding_process_that_is_killed(images: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: Any) -> None:
+        if torch.utils.data.get_worker_info():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(ImageSet, "sample", killed)
+    with pytest.raises(CrossresError, match=r"^a process that decodes images was killed \(.*: give fewer images\.w"):
+        list(loader(images, memory_mb=0, workers=1).epoch(0))
 
 
 # -- small sets

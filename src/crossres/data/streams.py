@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from crossres.core.cores import usable_cores
-from crossres.core.errors import CrossresError
+from crossres.core.errors import CrossresError, decoders_live
 from crossres.core.types import Int64s
 
 if TYPE_CHECKING:
@@ -74,7 +74,11 @@ class Parts:
             return error
 
     def served(self, workers: int, pin: bool = False) -> Iterator[Tensor]:
-        """Yield the parts, uint8 (B, 3, size, size), decoded by so many processes; refuse a damaged image."""
+        """Yield the parts, uint8 (B, 3, size, size), decoded by so many processes.
+
+        Raises:
+            CrossresError: a damaged image, or a process that was killed.
+        """
         loader: DataLoader[Any] = DataLoader(
             self,  # type: ignore[arg-type]
             batch_size=None,  # a part for each item, so that nothing is left to collate
@@ -83,11 +87,12 @@ class Parts:
             generator=torch.Generator(),
             pin_memory=pin,
         )
-        for pixels in loader:
-            if isinstance(pixels, CrossresError):
-                # a new one: a frame that holds the error it raises is a cycle, and would keep the workers for seconds
-                raise CrossresError(str(pixels))
-            yield pixels
+        with decoders_live():
+            for pixels in loader:
+                if isinstance(pixels, CrossresError):
+                    # a new one: a frame that holds the error it raises is a cycle, and keeps the workers for seconds
+                    raise CrossresError(str(pixels))
+                yield pixels
 
 
 def in_runs(parts: Parts, runs: Int64s, workers: int) -> Iterator[Tensor]:
