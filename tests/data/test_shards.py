@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from crossres.core.errors import CrossresError
+from crossres.data.images import left_out
 from crossres.data.readers import read
 from crossres.data.shards import encoded_images, open_shards, pick_image, pick_label
 
@@ -113,6 +114,22 @@ def test_a_row_group_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert opened == [[0, 1], [2, 3], [4, 5]]
     images.pixels(4)  # by several threads
     assert len(opened) <= 6
+
+
+def test_long_row_groups_are_warned_of(tmp_path: Path) -> None:
+    lines = {}
+    for rows in (1000, 5000):
+        shard(tmp_path / f"{rows}.parquet", [png(1)] * 5000, rows=rows)
+        stored, whole = (read(tmp_path / f"{rows}.parquet", split="all", memory_mb=mb) for mb in (0, 99))
+        lines[rows] = left_out({"train": stored, "test": stored})
+        assert left_out({"train": whole}) == []
+    assert lines == {
+        1000: [],
+        5000: [
+            "5000: row groups of up to 5,000 rows, each read whole again for every thousand of its images: "
+            "write the parquet files anew with row_group_size=1000"
+        ],
+    }
 
 
 def test_a_shard_cut_short(tmp_path: Path) -> None:

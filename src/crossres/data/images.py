@@ -164,6 +164,14 @@ class ImageSet:
         """Whether to read one image takes its whole run."""
         return isinstance(self._items, StoredItems) and self._items.by_group
 
+    @property
+    def longest_group(self) -> int:
+        """Most images that are read for one, 1 where each is read alone."""
+        items = self._items
+        return (
+            int(np.diff([*items.runs, len(items)]).max()) if isinstance(items, StoredItems) and self.by_group else 1
+        )
+
     def sampled(self, count: int, seed: int) -> ImageSet:
         """Return so many images at random, in order; where there are `runs`, of a few of these."""
         order = np.random.default_rng(seed).permutation(len(self))
@@ -278,10 +286,15 @@ def by_name(paths: Sequence[str]) -> dict[str, int]:
 
 #: Classes that are named of a source.
 SHOWN = 8
+#: Rows of a parquet row group above which its readers warn: it is read whole for each thousand of its images.
+LONG = 4096
 
 
 def left_out(splits: Mapping[str, ImageSet]) -> list[str]:
-    """Return a line for each kind of file that the reader of these splits left out, with its count and names."""
+    """Return a line for each kind of file that the reader of these splits left out, with its count and names.
+
+    And one for each of them whose row groups are so long that to read them takes hours.
+    """
     # both splits of a folder may list one
     ignored = list(dict.fromkeys(file for images in splits.values() for file in images.ignored))
     kinds = [
@@ -293,7 +306,16 @@ def left_out(splits: Mapping[str, ImageSet]) -> list[str]:
     def some(names: Sequence[str], most: int = 20) -> str:
         return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
-    return [f"{name}: {len(files)} {what}: {some(files)}" for name, files, what in kinds if files]
+    slow = (
+        f"{images.name}: row groups of up to {rows:,} rows, each read whole again for every thousand of its images: "
+        "write the parquet files anew with row_group_size=1000"
+        for images in splits.values()
+        if (rows := images.longest_group) > LONG
+    )
+    return [
+        *(f"{name}: {len(files)} {what}: {some(files)}" for name, files, what in kinds if files),
+        *dict.fromkeys(slow),
+    ]
 
 
 def understood(source: str, parts: Mapping[str, ImageSet], people: bool = False) -> str:

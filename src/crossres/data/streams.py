@@ -96,7 +96,7 @@ class Parts:
 
 
 def in_runs(parts: Parts, runs: Int64s, workers: int) -> Iterator[Tensor]:
-    """Yield what `Parts.served` yields, but read each run of images (N,) once, by one worker.
+    """Yield what `Parts.served` yields, but read each run of images (N,) at once, a long one in parts of `PART`.
 
     What is decoded before its turn waits in memory: little, where images of a run lie near each other.
     """
