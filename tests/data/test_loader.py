@@ -207,6 +207,35 @@ def test_an_epoch_is_its_number_and_seed_alone(images: ImageSet, preset: Any) ->
     assert not torch.equal(next(iter(other)).lr, next(iter(again.epoch(4))).lr)
 
 
+def memory() -> int:
+    """Bytes of this process in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="it is read on Linux")
+def test_what_is_drawn_for_an_epoch_takes_few_bytes_an_image() -> None:
+    count = 1_000_000
+    pixels = np.zeros((count, 2, 2, 3), np.uint8)
+    many = ImageSet(ArrayItems(pixels), np.zeros(count, np.int64), ["a"], "zeros")
+    served = loader(many, hr_size=2, lr_size=1, shift=1, batch_size=10_000)
+    next(served.epoch(0))
+    before = memory()
+    epoch = served.epoch(0)
+    next(epoch)
+    assert memory() - before < 30 * count
+    shared = loader(many, hr_size=2, lr_size=1, shift=1, batch_size=10_000, rank=1, world_size=10)
+    del epoch
+    before = memory()
+    epoch = shared.epoch(0)
+    next(epoch)
+    assert memory() - before < 10 * count
+
+
+def test_a_process_without_a_share_of_a_batch(images: ImageSet) -> None:
+    served = loader(images, batch_size=5, rank=3, world_size=4)
+    assert [len(batch.lr) for batch in served.epoch(0)] == [0] * 4
+
+
 def test_an_epoch_serves_no_image_twice(images: ImageSet) -> None:
     whole = loader(images)
     assert whole.steps == 3
