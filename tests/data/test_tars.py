@@ -215,6 +215,12 @@ def test_a_damaged_index_is_made_again(shards: Path, cache: Path, capsys: pytest
         assert not capsys.readouterr().err
 
 
+def test_an_index_of_another_reader_is_not_used(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(read(shards, split="train")) == 11
+    monkeypatch.setattr("crossres.data.tars.IMAGE_SUFFIXES", (".jpg",))
+    fails(shards, r"holds no images \(\.jpg\)")
+
+
 def test_the_fingerprint_follows_times_or_bytes(shards: Path) -> None:
     def prints() -> tuple[str, str]:
         fast, exact = (read(shards, split="train", verify=verify).fingerprint for verify in (False, True))

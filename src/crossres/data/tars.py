@@ -1,7 +1,7 @@
 """Tar shards in WebDataset's layout: ``a.jpg`` beside ``a.cls`` (an integer or a text) or ``a.json``.
 
 The headers of a shard are read once; an index in the cache folder then says where each image lies. It is kept under
-the shard's path, size and modification time, so that a shard that changes is read anew.
+the shard's path, size and modification time and how it was read, so that a shard that changes is read anew.
 """
 
 import io
@@ -31,6 +31,8 @@ from crossres.data.labels import names_beside, number_classes
 RUN = 128
 #: What may hold the label, the first of them that is there: ``a.cls``, or a key of ``a.json``.
 LABELS = ("cls", "label", "class")
+#: Of the index; one more where `_read` finds other images or labels than before.
+FORMAT = 1
 #: Most bytes of a label's member.
 LONG = 2**20
 
@@ -147,9 +149,8 @@ def _opened(file: StoredFile, process: int, thread: int) -> _Shard:  # noqa: ARG
 
 def _index(file: StoredFile, columns: tuple[str | None, str | None], cache: Path) -> Index:
     """Return the index of a shard from the cache, or make it."""
-    key = sha256(
-        repr((os.path.realpath(file.path), file.size, file.time, columns)).encode("utf-8", "surrogateescape")
-    )
+    how = FORMAT, IMAGE_SUFFIXES, os.path.realpath(file.path), file.size, file.time, columns
+    key = sha256(repr(how).encode("utf-8", "surrogateescape"))
     kept = cache / f"tar-{key.hexdigest()[:24]}.npz"
     if kept.is_file():
         try:
