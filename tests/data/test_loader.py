@@ -620,6 +620,26 @@ def test_each_run_is_decoded_once_and_few_images_wait(stored: ImageSet, monkeypa
     assert (np.diff(runs[decoded]) != 0).sum() == runs.max()
 
 
+def test_few_images_of_long_runs_wait_where_memory_is_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), (0, 9, 200)).save(buffer, "png")
+    table = pa.table({"image": [buffer.getvalue()] * 8192, "label": [0, 1] * 4096})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=1024)
+    images = read(tmp_path / "a.parquet", split="all", memory_mb=0)
+    decoded: list[int] = []
+    sample = ImageSet.sample
+
+    def counted(self: ImageSet, i: int, *how: Any) -> Any:
+        decoded.append(i)
+        return sample(self, i, *how)
+
+    monkeypatch.setattr(ImageSet, "sample", counted)
+    epoch = loader(images, **{**STREAMED, "batch_size": 32}).epoch(0)
+    for step in range(8):
+        next(epoch)
+        assert len(decoded) - 32 * (step + 1) <= 2 * 1024
+
+
 def test_shards_come_again_where_an_epoch_has_more_steps(stored: ImageSet) -> None:
     seen = order_of(loader(stored, **STREAMED).in_steps(20, 8), 0)
     assert len(seen) == 160

@@ -18,7 +18,7 @@ from crossres.core.types import Batch
 from crossres.data.decode import FLAT
 from crossres.data.degradation import Degradation, Size
 from crossres.data.degrade import Draws, degrade, draw, moved, recoloured
-from crossres.data.streams import Parts, in_runs, stream_order
+from crossres.data.streams import LANES, PART, Parts, in_runs, stream_order
 
 if TYPE_CHECKING:
     from crossres.data.decode import Fit
@@ -154,12 +154,16 @@ class Loader:
         rows = [slice(step * each, (step + 1) * each) for step in range(self.steps)]
         return self._batches(rows, Draws(*map(own, draws)), hr, training=True, **kept)
 
+    @property
+    def _fitting(self) -> int:
+        """How many decoded images of shards may wait for their turn."""
+        return max(LEAST, self.memory_mb * 2**20 // (3 * self.hr_size**2))
+
     def _order(self, n: int, generator: torch.Generator) -> Tensor:
         """Return the positions (n,) of an epoch's images."""
         each = self.images_per_class
         if not each and n and self._runs is not None:
-            fitting = self.memory_mb * 2**20 // (3 * self.hr_size**2)
-            buffer = min(self.buffer, max(LEAST, fitting))
+            buffer = min(self.buffer, self._fitting)
             return stream_order(self._runs, n, self.batch_size, buffer, generator)
         if not each:
             whole = len(self.images)
@@ -257,7 +261,7 @@ class Loader:
         ends = np.cumsum([0, *map(len, batches)])  # a process without a share of the last batches has none
         parts = Parts(self.images, self.hr_size, self.fit, order, np.stack([ends[:-1], ends[1:]], 1))
         if len(order) and self._runs is not None and (near or bool((np.diff(order) > 0).all())):
-            served = in_runs(parts, self._runs, self.workers)
+            served = in_runs(parts, self._runs, self.workers, self._fitting // LANES if near else PART)
         else:
             served = parts.served(self.workers, pin=self.label.is_cuda)
         for pixels in served:
