@@ -19,7 +19,7 @@ from crossres.core.cores import usable_cores
 from crossres.core.errors import CrossresError, composed, nearest
 from crossres.core.types import Int64s, Pixels, Texts
 from crossres.data.decode import Fit, Limits, check_fit, decode, reason, to_rgb
-from crossres.data.items import ArrayItems, Items, StoredItems
+from crossres.data.items import ArrayItems, Items, Numbers, StoredItems
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,7 +48,8 @@ class ImageSet:
         self, items: Items, labels: npt.ArrayLike, classes: Sequence[str], name: str, *, whole: bool = False
     ) -> None:
         self.labels: Int64s = np.asarray(labels, dtype=np.int64)
-        self.classes, self.name, self.whole = list(map(composed, classes)), name, whole
+        self.classes: Sequence[str] = classes if isinstance(classes, Numbers) else list(map(composed, classes))
+        self.name, self.whole = name, whole
         self.skipped: list[str] = []
         self.ignored: list[str] = []
         self.groups: Texts | None = None
@@ -219,7 +220,12 @@ class ImageSet:
         Times are compared for equality alone, so a clock that runs backwards does no harm. Read with ``verify``, it
         counts by its bytes (and path).
         """
-        total = sha256(json.dumps(self.classes).encode())
+        total = sha256(b"[")
+        for start in range(0, len(self.classes), 4096):  # a text of millions of names at once would be large
+            total.update(
+                (", " if start else "").encode() + json.dumps(self.classes[start : start + 4096])[1:-1].encode()
+            )
+        total.update(b"]")
         total.update(self.labels.astype("<i8").tobytes())
         if self.range:
             total.update(repr(tuple(map(float, self.range))).encode())

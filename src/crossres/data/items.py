@@ -126,6 +126,23 @@ class Names(Sequence[str]):
         return self.text[start : self.ends[row]].decode("utf-8", "surrogateescape")
 
 
+class Numbers(Sequence[str]):
+    """The names ``"0"``, ``"1"``, ... of so many things, in no memory."""
+
+    def __init__(self, count: int) -> None:
+        self.rows = range(count)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, row: int) -> str: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[str]: ...
+    def __getitem__(self, row: int | slice) -> str | list[str]:
+        return list(map(str, self.rows[row])) if isinstance(row, slice) else str(self.rows[row])
+
+
 @dataclass(frozen=True)
 class StoredFile:
     """A shard as it was when its rows were counted: its size in bytes and its modification time in ns."""
