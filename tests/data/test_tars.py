@@ -7,7 +7,9 @@ import json
 import os
 import pickle
 import tarfile
+import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +221,24 @@ def test_an_index_of_another_reader_is_not_used(shards: Path, monkeypatch: pytes
     assert len(read(shards, split="train")) == 11
     monkeypatch.setattr("crossres.data.tars.IMAGE_SUFFIXES", (".jpg",))
     fails(shards, r"holds no images \(\.jpg\)")
+
+
+def test_one_of_several_readers_makes_an_index(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shard = tar(tmp_path / "a.tar", numbered(0, 6))
+    opened: list[Any] = []
+    real = tarfile.open
+
+    def slow(*given: Any, **how: Any) -> Any:
+        opened.append(how)
+        time.sleep(0.5)
+        return real(*given, **how)
+
+    monkeypatch.setattr(tarfile, "open", slow)
+    with ThreadPoolExecutor(3) as pool:
+        sets = list(pool.map(lambda _: read(shard, split="all"), range(3)))
+    assert [values(images) for images in sets] == [list(range(6))] * 3
+    assert len(opened) == 1
+    assert [file.suffix for file in cache.iterdir()] == [".npz"]
 
 
 def test_the_fingerprint_follows_times_or_bytes(shards: Path) -> None:

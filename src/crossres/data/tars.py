@@ -12,6 +12,7 @@ import sys
 import tarfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from crossres.core.errors import CrossresError, demand_file, library_errors, one_line
-from crossres.core.files import write_atomically
+from crossres.core.files import locked, write_atomically
 from crossres.core.types import Int64s
 from crossres.data.folder import IMAGE_SUFFIXES
 from crossres.data.items import Names, StoredFile, StoredItems
@@ -152,6 +153,19 @@ def _index(file: StoredFile, columns: tuple[str | None, str | None], cache: Path
     how = FORMAT, IMAGE_SUFFIXES, os.path.realpath(file.path), file.size, file.time, columns
     key = sha256(repr(how).encode("utf-8", "surrogateescape"))
     kept = cache / f"tar-{key.hexdigest()[:24]}.npz"
+    if kept.is_file():
+        return _known(file, columns, kept)
+    lock = kept.with_suffix(".lock")
+    busy = f"another process has been reading the headers of {file.path} for an hour; end it, or remove {lock}"
+    with locked(lock, busy, wait=3600):  # of many processes one reads the headers
+        index = _known(file, columns, kept)
+        with suppress(OSError):
+            lock.unlink()  # whoever waits for it finds the index
+    return index
+
+
+def _known(file: StoredFile, columns: tuple[str | None, str | None], kept: Path) -> Index:
+    """Return the index that is kept there or, where it is missing or damaged, make it."""
     if kept.is_file():
         try:
             with np.load(kept, allow_pickle=False) as arrays:  # the sums in it are compared
