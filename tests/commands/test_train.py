@@ -28,6 +28,7 @@ import crossres
 from crossres.commands.main import main
 from crossres.config.reading import of_run
 from crossres.core.files import load_state
+from crossres.data.images import ImageSet
 
 Refused = Callable[..., str]
 Printed = pytest.CaptureFixture[str]
@@ -596,6 +597,24 @@ def test_a_full_disk_from_the_start(refused: Refused, drawn: Path) -> None:
     Path("file").write_text("")
     line = refused("teach", drawn, *SMALL, "--runs=file")
     assert line == "cannot write file/teacher/config.yaml: Not a directory; nothing was changed"
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_a_decoding_process_that_is_killed(
+    drawn: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sample = ImageSet.sample
+
+    def killed(self: ImageSet, i: int, *how: Any) -> torch.Tensor:
+        if torch.utils.data.get_worker_info():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return sample(self, i, *how)
+
+    monkeypatch.setattr(ImageSet, "sample", killed)
+    assert main(["teach", str(drawn), *SMALL, "--images.memory_mb=0", "--images.workers=1"]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("crossres: a process that decodes images was killed (out of memory, or /dev/shm is full)")
+    assert line.endswith("give fewer images.workers; a training goes on with --resume")
 
 
 @pytest.mark.parametrize("schedule", ["step", "one_cycle"])

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from crossres.core.errors import CrossresError, demand_utf8, library_errors, nearest, needs, one_line
+from crossres.core.errors import CrossresError, decoders_live, demand_utf8, library_errors, nearest, needs, one_line
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,11 @@ from crossres.core.errors import CrossresError, demand_utf8, library_errors, nea
 )
 def test_the_nearest_word(word: str, known: list[str], text: str) -> None:
     assert nearest(word, known) == text
+
+
+def test_other_errors_than_of_a_killed_decoder_pass() -> None:
+    with pytest.raises(RuntimeError, match=r"^other$"), decoders_live():
+        raise RuntimeError("other")
 
 
 def test_a_message_of_several_lines_becomes_one() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ import pytest
 from PIL import Image
 
 from crossres import CrossresError, read
-from crossres.data.groups import groups_in_both, hold_out_groups, independent, joined_by_groups
+from crossres.data.groups import groups_in_both, groups_of_files, hold_out_groups, independent, joined_by_groups
 from crossres.data.images import ArrayItems, ImageSet
+from crossres.data.items import EncodedItems
 from crossres.data.splits import hold_out_people, stratified_split
 
 
@@ -49,6 +51,17 @@ def test_a_pattern_on_paths_keeps_each_track_on_one_side(tmp_path: Path) -> None
     plain = [read(source, split=split, test_fraction=0.3) for split in ("train", "test")]
     torn = [{images.path(i).rpartition("_")[0] for i in range(len(images))} for images in plain]
     assert torn[0] & torn[1]
+
+
+def test_the_groups_of_many_images_take_few_bytes_each() -> None:
+    count = 50_000
+    images = ImageSet(EncodedItems([b""] * count, "none"), np.zeros(count, np.int64), ["a"], "many")
+    tracemalloc.start()
+    groups = groups_of_files(images, "([0-9])$")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert groups[:12].tolist() == [*"012345678901"]
+    assert peak < 30 * count
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from crossres.core.errors import CrossresError
 from crossres.data.folder import FileItems
 from crossres.data.images import ArrayItems, ImageSet, left_out
+from crossres.data.items import Numbers
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 3), np.uint8)
 
@@ -113,6 +115,20 @@ def test_fingerprint_follows_the_content(on_disk: ImageSet) -> None:
     file.unlink()
     with pytest.raises(CrossresError, match=r"4\.png is gone"):
         on_disk.subset(range(10)).fingerprint  # noqa: B018
+
+
+def test_names_that_are_numbers_take_no_memory_and_count_as_names() -> None:
+    count = 10_000
+    items, labels = ArrayItems(np.zeros((count, 1, 1), np.uint8)), np.arange(count)
+    tracemalloc.start()
+    images = ImageSet(items, labels, Numbers(count), "many")
+    taken = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert taken < 30 * count
+    named = ImageSet(items, labels, [str(i) for i in range(count)], "many")
+    assert list(images.classes) == named.classes
+    assert images.fingerprint == named.fingerprint
+    assert pickle.loads(pickle.dumps(images)).classes[-1] == "9999"
 
 
 def test_enlarged_counts_before_and_after_decoding(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -205,6 +207,35 @@ def test_an_epoch_is_its_number_and_seed_alone(images: ImageSet, preset: Any) ->
     assert not torch.equal(next(iter(other)).lr, next(iter(again.epoch(4))).lr)
 
 
+def memory() -> int:
+    """Bytes of this process in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="it is read on Linux")
+def test_what_is_drawn_for_an_epoch_takes_few_bytes_an_image() -> None:
+    count = 1_000_000
+    pixels = np.zeros((count, 2, 2, 3), np.uint8)
+    many = ImageSet(ArrayItems(pixels), np.zeros(count, np.int64), ["a"], "zeros")
+    served = loader(many, hr_size=2, lr_size=1, shift=1, batch_size=10_000)
+    next(served.epoch(0))
+    before = memory()
+    epoch = served.epoch(0)
+    next(epoch)
+    assert memory() - before < 30 * count
+    shared = loader(many, hr_size=2, lr_size=1, shift=1, batch_size=10_000, rank=1, world_size=10)
+    del epoch
+    before = memory()
+    epoch = shared.epoch(0)
+    next(epoch)
+    assert memory() - before < 10 * count
+
+
+def test_a_process_without_a_share_of_a_batch(images: ImageSet) -> None:
+    served = loader(images, batch_size=5, rank=3, world_size=4)
+    assert [len(batch.lr) for batch in served.epoch(0)] == [0] * 4
+
+
 def test_an_epoch_serves_no_image_twice(images: ImageSet) -> None:
     whole = loader(images)
     assert whole.steps == 3
@@ -352,6 +383,17 @@ def test_a_corrupt_file_is_named_while_decoding_on_the_fly(folder: Path, tmp_pat
     images = read(tmp_path, split="train", test_fraction=0.01)
     with pytest.raises(CrossresError, match=r"^cannot read image [^\n]*1\.png: [^\n]*$"):
         list(loader(images, memory_mb=0, workers=workers, batch_size=2).ordered())
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_a_decoding_process_that_is_killed(images: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: Any) -> None:
+        if torch.utils.data.get_worker_info():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(ImageSet, "sample", killed)
+    with pytest.raises(CrossresError, match=r"^a process that decodes images was killed \(.*: give fewer images\.w"):
+        list(loader(images, memory_mb=0, workers=1).epoch(0))
 
 
 # -- small sets
@@ -576,6 +618,26 @@ def test_each_run_is_decoded_once_and_few_images_wait(stored: ImageSet, monkeypa
     runs = stored.runs
     assert runs is not None
     assert (np.diff(runs[decoded]) != 0).sum() == runs.max()
+
+
+def test_few_images_of_long_runs_wait_where_memory_is_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), (0, 9, 200)).save(buffer, "png")
+    table = pa.table({"image": [buffer.getvalue()] * 8192, "label": [0, 1] * 4096})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=1024)
+    images = read(tmp_path / "a.parquet", split="all", memory_mb=0)
+    decoded: list[int] = []
+    sample = ImageSet.sample
+
+    def counted(self: ImageSet, i: int, *how: Any) -> Any:
+        decoded.append(i)
+        return sample(self, i, *how)
+
+    monkeypatch.setattr(ImageSet, "sample", counted)
+    epoch = loader(images, **{**STREAMED, "batch_size": 32}).epoch(0)
+    for step in range(8):
+        next(epoch)
+        assert len(decoded) - 32 * (step + 1) <= 2 * 1024
 
 
 def test_shards_come_again_where_an_epoch_has_more_steps(stored: ImageSet) -> None:

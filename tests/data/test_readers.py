@@ -187,6 +187,8 @@ def test_images_that_nobody_labelled(tmp_path: Path) -> None:
     images = read_unlabelled(tmp_path / "crops")
     assert [images.path(i) for i in range(len(images))] == ["a.png", "deep/down/b.png"]
     assert images.labels.tolist() == [0, 1]
+    assert list(images.classes) == ["0", "1"]
+    assert not isinstance(images.classes, list)  # of millions it would be large
     assert len(images.ignored) == 1
     (tmp_path / "crops" / "broken.png").write_bytes(b"noise")
     assert len(read_unlabelled(tmp_path / "crops", corrupt="skip")) == 2

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from crossres.core.errors import CrossresError
+from crossres.data.images import left_out
 from crossres.data.readers import read
 from crossres.data.shards import encoded_images, open_shards, pick_image, pick_label
 
@@ -85,6 +86,16 @@ def test_large_sets_stay_in_their_shards(tmp_path: Path) -> None:
         pickle.loads(pickle.dumps(stored)).image(15)
 
 
+def test_two_columns_of_one_file_have_fingerprints_of_their_own(tmp_path: Path) -> None:
+    columns = {"front": [png(1), png(2)], "back": [png(3), png(4)], "label": [0, 1]}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    front, back = (
+        read(tmp_path / "a.parquet", split="all", memory_mb=0, image_column=column) for column in ("front", "back")
+    )
+    assert front.by_group
+    assert front.fingerprint != back.fingerprint
+
+
 def test_a_row_group_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shard(tmp_path / "a.parquet", [png(i) for i in range(30)], rows=5)
     monkeypatch.setattr("crossres.data.shards._ROWS", 10)
@@ -103,6 +114,22 @@ def test_a_row_group_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert opened == [[0, 1], [2, 3], [4, 5]]
     images.pixels(4)  # by several threads
     assert len(opened) <= 6
+
+
+def test_long_row_groups_are_warned_of(tmp_path: Path) -> None:
+    lines = {}
+    for rows in (1000, 5000):
+        shard(tmp_path / f"{rows}.parquet", [png(1)] * 5000, rows=rows)
+        stored, whole = (read(tmp_path / f"{rows}.parquet", split="all", memory_mb=mb) for mb in (0, 99))
+        lines[rows] = left_out({"train": stored, "test": stored})
+        assert left_out({"train": whole}) == []
+    assert lines == {
+        1000: [],
+        5000: [
+            "5000: row groups of up to 5,000 rows, each read whole again for every thousand of its images: "
+            "write the parquet files anew with row_group_size=1000"
+        ],
+    }
 
 
 def test_a_shard_cut_short(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ import json
 import os
 import pickle
 import tarfile
+import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +217,30 @@ def test_a_damaged_index_is_made_again(shards: Path, cache: Path, capsys: pytest
         assert not capsys.readouterr().err
 
 
+def test_an_index_of_another_reader_is_not_used(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(read(shards, split="train")) == 11
+    monkeypatch.setattr("crossres.data.tars.IMAGE_SUFFIXES", (".jpg",))
+    fails(shards, r"holds no images \(\.jpg\)")
+
+
+def test_one_of_several_readers_makes_an_index(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shard = tar(tmp_path / "a.tar", numbered(0, 6))
+    opened: list[Any] = []
+    real = tarfile.open
+
+    def slow(*given: Any, **how: Any) -> Any:
+        opened.append(how)
+        time.sleep(0.5)
+        return real(*given, **how)
+
+    monkeypatch.setattr(tarfile, "open", slow)
+    with ThreadPoolExecutor(3) as pool:
+        sets = list(pool.map(lambda _: read(shard, split="all"), range(3)))
+    assert [values(images) for images in sets] == [list(range(6))] * 3
+    assert len(opened) == 1
+    assert [file.suffix for file in cache.iterdir()] == [".npz"]
+
+
 def test_the_fingerprint_follows_times_or_bytes(shards: Path) -> None:
     def prints() -> tuple[str, str]:
         fast, exact = (read(shards, split="train", verify=verify).fingerprint for verify in (False, True))
@@ -233,6 +259,17 @@ def test_the_fingerprint_follows_times_or_bytes(shards: Path) -> None:
     if len(other) == len(png(7)):  # the same size and time: bytes alone tell
         assert prints()[0] == later[0]
     assert prints()[1] != later[1]
+
+
+def test_two_endings_of_one_shard_have_fingerprints_of_their_own(tmp_path: Path, cache: Path) -> None:  # noqa: ARG001
+    samples = [
+        (f"{i}.{end}", content)
+        for i in range(4)
+        for end, content in (("front.png", png(i)), ("back.png", png(9 + i)), ("cls", b"%d" % (i % 2)))
+    ]
+    root = tar(tmp_path / "a.tar", dict(samples))
+    front, back = (read(root, split="all", image_column=f"{side}.png") for side in ("front", "back"))
+    assert front.fingerprint != back.fingerprint
 
 
 def test_parquet_beside_tars_is_refused(shards: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from crossres.core.errors import CrossresError, nearest, one_line, visible
+from crossres.core.errors import CrossresError, decoders_live, nearest, one_line, visible
 
 #: command -> where its options and its function are: module and dataclass in config/, module in commands/
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -68,7 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _end_with_parent()
         os.getcwd()  # a folder that is gone: libraries end the process without a word
         try:
-            return _run(words)
+            with decoders_live():
+                return _run(words)
         finally:
             sys.stdout.flush()
     except CrossresError as error:

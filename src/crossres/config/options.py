@@ -58,7 +58,7 @@ class Reading(Columns):
         download: fetch a torchvision data set that is not on disk.
         root: folder of the torchvision data sets.
         memory_mb: most MiB of a split's decoded images to keep in memory; above it worker processes decode them at
-            every epoch, and a teacher's larger feature maps are not cached but computed at every step.
+            every epoch. On a GPU, a teacher's cached outputs up to this size are copied to it.
         group: which images belong together (the frames of a track, of a video, of a scene): a column of parquet
             files, or a regular expression on the paths of others, whose first bracket names the group. No split that
             is made has a group on both sides.

@@ -63,6 +63,19 @@ def needs(what: str, extra: str) -> Iterator[None]:
         raise CrossresError(f"{what} needs {package}: pip install 'crossres[{extra}]'") from None
 
 
+@contextmanager
+def decoders_live() -> Iterator[None]:
+    """Turn torch's error on a killed decoding process, raised at any line, into a `CrossresError`."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        cause = "out of memory, or /dev/shm is full"
+        remedy = "give fewer images.workers; a training goes on with --resume"
+        raise CrossresError(f"a process that decodes images was killed ({cause}): {remedy}") from None
+
+
 def demand_file(path: str | Path) -> None:
     """Raise `CrossresError` for a device or a pipe, which may have no end or nothing to read."""
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):

@@ -19,7 +19,10 @@ from crossres.data.jpeg import jpeg
 
 
 class Draws(NamedTuple):
-    """What is random in a degradation: tensors (B,) but for the last, a value for each sample."""
+    """What is random in a degradation: tensors (B,) but for the last, a value for each sample.
+
+    What is the same for all samples is one value, expanded: there may be millions of them.
+    """
 
     size: Tensor  # side of its LR image, in pixels
     blur: Tensor  # sigma of its Gaussian blur, in LR pixels
@@ -34,7 +37,14 @@ class Draws(NamedTuple):
 
     def to(self, device: torch.device | str) -> Draws:
         """Return the draws on a device."""
-        return Draws(*(drawn.to(device, non_blocking=True) for drawn in self))
+        return Draws(*(moved(drawn, device) for drawn in self))
+
+
+def moved(values: Tensor, device: torch.device | str) -> Tensor:
+    """Return values (N, ...) on a device; of an expanded one the value that it holds is copied."""
+    if len(values) and not values.stride(0):
+        return values[:1].to(device, non_blocking=True).expand_as(values)
+    return values.to(device, non_blocking=True)
 
 
 def draw(n: int, size: Size, degradation: Degradation, generator: torch.Generator | None = None) -> Draws:
@@ -45,19 +55,23 @@ def draw(n: int, size: Size, degradation: Degradation, generator: torch.Generato
     def uniform(limits: Range | None) -> Tensor:
         start, end = limits or (0.0, 0.0)
         if start == end:
-            return torch.full((n,), start)
+            return torch.full((1,), start).expand(n)
         return torch.empty(n).uniform_(start, end, generator=generator)
 
-    sizes = torch.full((n,), high) if low == high else torch.randint(low, high + 1, (n,), generator=generator)
-    seed = torch.arange(n)
+    sizes = torch.full((1,), high).expand(n)
+    if low < high:
+        sizes = torch.randint(low, high + 1, (n,), generator=generator)
+    seed = torch.zeros(1, dtype=torch.long).expand(n)
     if ranges.noise and ranges.noise[1] > 0:
-        seed += torch.randint(2**62, (1,), generator=generator)
+        seed = torch.arange(n) + torch.randint(2**62, (1,), generator=generator)
     blur, noise, quality = uniform(ranges.blur), uniform(ranges.noise), uniform(ranges.jpeg)
-    colour = torch.stack([uniform(getattr(ranges, name)) for name in COLOURS], dim=1)
+    colours = [uniform(getattr(ranges, name)) for name in COLOURS]
     if degradation.share < 1:
         plain = torch.rand(n, generator=generator) >= degradation.share
-        for values, neutral in ((blur, 0.0), (noise, 0.0), (quality, 0.0), (colour, 1.0)):
-            values[plain] = neutral
+        blur, noise, quality = (torch.where(plain, 0.0, values) for values in (blur, noise, quality))
+        colours = [torch.where(plain, 1.0, values) for values in colours]
+    same = n > 1 and not any(values.stride(0) for values in colours)
+    colour = torch.stack([values[:1] for values in colours], 1).expand(n, -1) if same else torch.stack(colours, 1)
     return Draws(sizes, blur, noise, quality, seed, colour)
 
 

@@ -25,13 +25,16 @@ def groups_of_files(images: ImageSet, pattern: str) -> Texts:
         compiled = re.compile(pattern)
     except re.error as error:
         raise CrossresError(f"images.group: '{pattern}' is not a regular expression: {error}") from None
-    matches = [compiled.search(images.path(i)) for i in range(len(images))]
-    names = [match[1 if compiled.groups else 0] if match else None for match in matches]
-    missed = [i for i, name in enumerate(names) if not name]
-    if missed:
+    number = {"": 0}  # of each name: the same name of many images is held once
+    member_of = np.empty(len(images), np.int32)
+    for i in range(len(images)):
+        match = compiled.search(images.path(i))
+        name = match[1 if compiled.groups else 0] if match else None
+        member_of[i] = number.setdefault(name or "", len(number))
+    if len(missed := np.flatnonzero(member_of == 0)):
         count = f"{len(missed)} of {len(images)} such"
-        raise CrossresError(f"images.group: '{pattern}' finds nothing in {images.path(missed[0])} ({count})")
-    return np.array(names)
+        raise CrossresError(f"images.group: '{pattern}' finds nothing in {images.path(int(missed[0]))} ({count})")
+    return np.array(list(number))[member_of]
 
 
 def hold_out_groups(labels: Int64s, groups: Texts, fraction: float, seed: int) -> Bools:

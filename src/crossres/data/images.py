@@ -19,7 +19,7 @@ from crossres.core.cores import usable_cores
 from crossres.core.errors import CrossresError, composed, nearest
 from crossres.core.types import Int64s, Pixels, Texts
 from crossres.data.decode import Fit, Limits, check_fit, decode, reason, to_rgb
-from crossres.data.items import ArrayItems, Items, StoredItems
+from crossres.data.items import ArrayItems, Items, Numbers, StoredItems
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,7 +48,8 @@ class ImageSet:
         self, items: Items, labels: npt.ArrayLike, classes: Sequence[str], name: str, *, whole: bool = False
     ) -> None:
         self.labels: Int64s = np.asarray(labels, dtype=np.int64)
-        self.classes, self.name, self.whole = list(map(composed, classes)), name, whole
+        self.classes: Sequence[str] = classes if isinstance(classes, Numbers) else list(map(composed, classes))
+        self.name, self.whole = name, whole
         self.skipped: list[str] = []
         self.ignored: list[str] = []
         self.groups: Texts | None = None
@@ -164,6 +165,14 @@ class ImageSet:
         """Whether to read one image takes its whole run."""
         return isinstance(self._items, StoredItems) and self._items.by_group
 
+    @property
+    def longest_group(self) -> int:
+        """Most images that are read for one, 1 where each is read alone."""
+        items = self._items
+        return (
+            int(np.diff([*items.runs, len(items)]).max()) if isinstance(items, StoredItems) and self.by_group else 1
+        )
+
     def sampled(self, count: int, seed: int) -> ImageSet:
         """Return so many images at random, in order; where there are `runs`, of a few of these."""
         order = np.random.default_rng(seed).permutation(len(self))
@@ -206,11 +215,17 @@ class ImageSet:
         """Sha256 (hex) over class names, labels, range and images in order; computed once.
 
         An image in memory counts by its pixels or encoded bytes. One that stays on disk counts by name, size and
-        modification time of its file or of its shard, and its row there: a copy needs its times kept (``cp -p``), and
-        a change within one tick of the disk's clock that keeps the size is not seen. Times are compared for equality
-        alone, so a clock that runs backwards does no harm. Read with ``verify``, it counts by its bytes (and path).
+        modification time of its file or of its shard, its row there and its column (of a tar, ending): a copy needs
+        its times kept (``cp -p``), and a change within one tick of the disk's clock that keeps the size is not seen.
+        Times are compared for equality alone, so a clock that runs backwards does no harm. Read with ``verify``, it
+        counts by its bytes (and path).
         """
-        total = sha256(json.dumps(self.classes).encode())
+        total = sha256(b"[")
+        for start in range(0, len(self.classes), 4096):  # a text of millions of names at once would be large
+            total.update(
+                (", " if start else "").encode() + json.dumps(self.classes[start : start + 4096])[1:-1].encode()
+            )
+        total.update(b"]")
         total.update(self.labels.astype("<i8").tobytes())
         if self.range:
             total.update(repr(tuple(map(float, self.range))).encode())
@@ -277,10 +292,15 @@ def by_name(paths: Sequence[str]) -> dict[str, int]:
 
 #: Classes that are named of a source.
 SHOWN = 8
+#: Rows of a parquet row group above which its readers warn: it is read whole for each thousand of its images.
+LONG = 4096
 
 
 def left_out(splits: Mapping[str, ImageSet]) -> list[str]:
-    """Return a line for each kind of file that the reader of these splits left out, with its count and names."""
+    """Return a line for each kind of file that the reader of these splits left out, with its count and names.
+
+    And one for each of them whose row groups are so long that to read them takes hours.
+    """
     # both splits of a folder may list one
     ignored = list(dict.fromkeys(file for images in splits.values() for file in images.ignored))
     kinds = [
@@ -292,7 +312,16 @@ def left_out(splits: Mapping[str, ImageSet]) -> list[str]:
     def some(names: Sequence[str], most: int = 20) -> str:
         return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
-    return [f"{name}: {len(files)} {what}: {some(files)}" for name, files, what in kinds if files]
+    slow = (
+        f"{images.name}: row groups of up to {rows:,} rows, each read whole again for every thousand of its images: "
+        "write the parquet files anew with row_group_size=1000"
+        for images in splits.values()
+        if (rows := images.longest_group) > LONG
+    )
+    return [
+        *(f"{name}: {len(files)} {what}: {some(files)}" for name, files, what in kinds if files),
+        *dict.fromkeys(slow),
+    ]
 
 
 def understood(source: str, parts: Mapping[str, ImageSet], people: bool = False) -> str:

@@ -126,6 +126,23 @@ class Names(Sequence[str]):
         return self.text[start : self.ends[row]].decode("utf-8", "surrogateescape")
 
 
+class Numbers(Sequence[str]):
+    """The names ``"0"``, ``"1"``, ... of so many things, in no memory."""
+
+    def __init__(self, count: int) -> None:
+        self.rows = range(count)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, row: int) -> str: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[str]: ...
+    def __getitem__(self, row: int | slice) -> str | list[str]:
+        return list(map(str, self.rows[row])) if isinstance(row, slice) else str(self.rows[row])
+
+
 @dataclass(frozen=True)
 class StoredFile:
     """A shard as it was when its rows were counted: its size in bytes and its modification time in ns."""
@@ -151,6 +168,7 @@ class StoredItems(EncodedItems):
 
     Attributes:
         files: the shards.
+        column: of the images, or in a tar the ending that names them; None: the only one.
         first: row of each shard's first image, int64 (S,).
         runs: first row of each stretch of rows that is best read at once, int64 (R,), rising from 0.
         by_group: whether to read one image takes its whole run.
@@ -158,6 +176,7 @@ class StoredItems(EncodedItems):
     """
 
     files: list[StoredFile]
+    column: str | None
     first: Int64s
     runs: Int64s
     verify: bool
@@ -169,5 +188,6 @@ class StoredItems(EncodedItems):
         return shard, row - int(self.first[shard])
 
     def state(self) -> bytes:
-        """Return what tells these shards from others without a look into them: names, sizes, modification times."""
-        return repr([(file.path.name, file.size, file.time) for file in self.files]).encode()
+        """Return what tells these images from others without a look at them: column; name, size, time of shards."""
+        files = [(file.path.name, file.size, file.time) for file in self.files]
+        return repr((self.column, files)).encode()

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import KW_ONLY, dataclass, field
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,8 +17,8 @@ from crossres.core.errors import CrossresError
 from crossres.core.types import Batch
 from crossres.data.decode import FLAT
 from crossres.data.degradation import Degradation, Size
-from crossres.data.degrade import Draws, degrade, draw, recoloured
-from crossres.data.streams import Parts, in_runs, stream_order
+from crossres.data.degrade import Draws, degrade, draw, moved, recoloured
+from crossres.data.streams import LANES, PART, Parts, in_runs, stream_order
 
 if TYPE_CHECKING:
     from crossres.data.decode import Fit
@@ -138,26 +138,32 @@ class Loader:
         generator = generator_of(self.seed, epoch)
         n = self.steps * self.batch_size
         order = self._order(n, generator)
-        shift = torch.randint(-self.shift, self.shift + 1, (n, 2), generator=generator)
+        shift = torch.randint(-self.shift, self.shift + 1, (n, 2), dtype=torch.int16, generator=generator)
         flip = torch.rand(n, generator=generator) < (0.5 if self.flip else 0.0)
         zoom = 1 + self.zoom * (2 * torch.rand(n, generator=generator) - 1) if self.zoom else None
         draws = draw(n, self.lr_size, self.degradation, generator)
         colour = 1 + self.colour * (2 * torch.rand(n, 3, generator=generator) - 1) if self.colour else None
-        moved = shift if self.shift or self.flip else None
-        place = _place_of(self.hr_size, flip, shift if self.shift else None, zoom)
-        own = self.own_rows
-        rows = [slice(start + own.start, start + own.stop) for start in range(0, n, self.batch_size)]
-        near = self._runs is not None and not self.images_per_class
-        return self._batches(
-            rows, draws, hr, near, order=order, flip=flip, shift=moved, zoom=zoom, colour=colour, place=place
-        )
+
+        def own(drawn: Tensor) -> Tensor:
+            return drawn.view(self.steps, self.batch_size, *drawn.shape[1:])[:, self.own_rows].flatten(0, 1)
+
+        drawn = {"order": order, "flip": flip, "zoom": zoom, "colour": colour}
+        drawn["shift"] = shift if self.shift or self.flip else None
+        kept = {name: own(each) for name, each in drawn.items() if each is not None}
+        each = len(kept["order"]) // max(1, self.steps)
+        rows = [slice(step * each, (step + 1) * each) for step in range(self.steps)]
+        return self._batches(rows, Draws(*map(own, draws)), hr, training=True, **kept)
+
+    @property
+    def _fitting(self) -> int:
+        """How many decoded images of shards may wait for their turn."""
+        return max(LEAST, self.memory_mb * 2**20 // (3 * self.hr_size**2))
 
     def _order(self, n: int, generator: torch.Generator) -> Tensor:
         """Return the positions (n,) of an epoch's images."""
         each = self.images_per_class
         if not each and n and self._runs is not None:
-            fitting = self.memory_mb * 2**20 // (3 * self.hr_size**2)
-            buffer = min(self.buffer, max(LEAST, fitting))
+            buffer = min(self.buffer, self._fitting)
             return stream_order(self._runs, n, self.batch_size, buffer, generator)
         if not each:
             whole = len(self.images)
@@ -202,11 +208,15 @@ class Loader:
         """
         draws = draw(len(self.images), self.lr_size, self.degradation, generator_of(self.seed, -1))
         order = torch.arange(len(self.images))
-        order = order if positions is None else order[list(positions)]
+        if positions is not None:
+            order = order[list(positions)]
+            draws = draws.rows(order)
         size = batch_size or self.batch_size
         rows = [slice(start, start + size) for start in range(0, len(order), size)]
-        flips, still = torch.full((len(order),), flip), torch.zeros(len(order), 2, dtype=torch.long)
-        return self._batches(rows, draws.rows(order), hr, order=order, flip=flips, shift=still if flip else None)
+        drawn: dict[str, Any] = {"order": order, "flip": torch.tensor([flip]).expand(len(order))}
+        if flip:
+            drawn["shift"] = torch.zeros(1, 2, dtype=torch.int16).expand(len(order), -1)
+        return self._batches(rows, draws, hr, **drawn)
 
     def unshifted(self, batches: list[Tensor]) -> Iterator[Tensor]:
         """Yield the HR images at some positions (B,) as stored, float32 (B, 3, hr_size, hr_size), batch by batch."""
@@ -214,13 +224,14 @@ class Loader:
             yield pixels.float().mul_(1 / 255)
 
     def _batches(
-        self, rows: list[slice], draws: Draws, hr: bool, near: bool = False, **drawn: Tensor | None
+        self, rows: list[slice], draws: Draws, hr: bool, training: bool = False, **drawn: Tensor
     ) -> Iterator[Batch]:
-        """Yield a batch for each of ``rows`` of what is drawn; what is None is not changed."""
+        """Yield a batch for each of ``rows`` of what is drawn; what is not there is not changed."""
         draws = draws.to(self.device)
-        on_device = {name: t.to(self.device, non_blocking=True) for name, t in drawn.items() if t is not None}
+        on_device = {name: moved(t, self.device) for name, t in drawn.items()}
         plain = Degradation(kernel=self.degradation.kernel).resolved()
         unchanged = self.lr_size == self.hr_size and self.degradation.resolved() == plain
+        near = training and self._runs is not None and not self.images_per_class
         decoded = self._decoded([on_device["order"][row] for row in rows], near)
         for row, pixels in zip(rows, decoded, strict=True):
             now = {name: t[row] for name, t in on_device.items()}
@@ -234,7 +245,9 @@ class Loader:
             lr = images if unchanged else degrade(images, self.lr_size, self.degradation, draws=draws.rows(row))
             hr_images = images if hr or unchanged else None
             label, view = self.label[now["order"]], now["flip"].long()
-            yield Batch(hr_images, lr, label, index=now["order"], view=view, place=now.get("place"))
+            shift = now.get("shift") if self.shift else None
+            place = _place_of(self.hr_size, now["flip"], shift, now.get("zoom")) if training else None
+            yield Batch(hr_images, lr, label, index=now["order"], view=view, place=place)
 
     def _decoded(self, batches: list[Tensor], near: bool = False) -> Iterator[Tensor]:
         """Yield the pixels of the images at some positions, uint8 (B, 3, hr_size, hr_size), on the device.
@@ -248,7 +261,7 @@ class Loader:
         ends = np.cumsum([0, *map(len, batches)])  # a process without a share of the last batches has none
         parts = Parts(self.images, self.hr_size, self.fit, order, np.stack([ends[:-1], ends[1:]], 1))
         if len(order) and self._runs is not None and (near or bool((np.diff(order) > 0).all())):
-            served = in_runs(parts, self._runs, self.workers)
+            served = in_runs(parts, self._runs, self.workers, self._fitting // LANES if near else PART)
         else:
             served = parts.served(self.workers, pin=self.label.is_cuda)
         for pixels in served:
@@ -260,7 +273,7 @@ def shift_and_flip(pixels: Tensor, shift: Tensor, flip: Tensor) -> Tensor:
 
     Args:
         pixels: of any type, which the result has, too.
-        shift: (B, 2) int64: down and right, in pixels, less than H and W.
+        shift: (B, 2), integers: down and right, in pixels, less than H and W.
         flip: (B,) bool: left to right.
     """
     height, width = pixels.shape[-2:]

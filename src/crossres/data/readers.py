@@ -22,7 +22,7 @@ from crossres.data.decode import Limits, check_limits
 from crossres.data.folder import files_below, read_folder, read_loose
 from crossres.data.groups import groups_of_files
 from crossres.data.images import ImageSet
-from crossres.data.items import ArrayItems, Items
+from crossres.data.items import ArrayItems, Items, Numbers
 from crossres.data.labels import by_class_name, names_beside, number_classes
 from crossres.data.locate import PARQUET, TAR, find_shards, group_shards
 from crossres.data.shards import (
@@ -141,8 +141,7 @@ def read_unlabelled(
             items = pack(opened, pick_image(opened, image_column), memory_mb=memory_mb, verify=verify)
     else:
         items, ignored = read_loose(folder, verify)
-    classes = [str(row) for row in np.arange(len(items))]
-    images = ImageSet(items, np.arange(len(items)), classes, folder.stem)
+    images = ImageSet(items, np.arange(len(items)), Numbers(len(items)), folder.stem)
     images.ignored, images.range = ignored, range
     # a class may lose its one image, as those of a test split may
     return _without_corrupt(images, "test") if corrupt == "skip" else images

@@ -58,10 +58,10 @@ class Shards:
         """Rows of each shard."""
         return [sum(groups) for groups in self.groups]
 
-    def where(self, row: int) -> str:
-        """Name a row, counted over all shards."""
+    def where(self, row: int, name: str = "") -> str:
+        """Name a row, counted over all shards, with the name of its image if it has one."""
         shard = int(np.searchsorted(np.cumsum(self.rows), row, side="right"))
-        return f"{self.paths[shard].name} row {row - sum(self.rows[:shard])}"
+        return f"{self.paths[shard].name} row {row - sum(self.rows[:shard])}" + (f" ({name})" if name else "")
 
 
 def open_shards(paths: Sequence[Path]) -> Shards:
@@ -217,13 +217,13 @@ class ShardItems(EncodedItems):
         return str(self.columns["name"][row].as_py())
 
     def where(self, row: int) -> str:
-        name = self.path(row)
-        return self.shards.where(row) + (f" ({name})" if name else "")
+        return self.shards.where(row, self.path(row))
 
 
 class GroupItems(StoredItems):
     """The images of shards, read a run of row groups at a time; the last runs that were read are in memory."""
 
+    column: str
     by_group = True
 
     def __init__(self, shards: Shards, column: str, verify: bool) -> None:
@@ -267,8 +267,7 @@ class GroupItems(StoredItems):
         return self.names[row]
 
     def where(self, row: int) -> str:
-        name = self.path(row)
-        return self.shards.where(row) + (f" ({name})" if name else "")
+        return self.shards.where(row, self.path(row))
 
 
 _reading_run = Lock()

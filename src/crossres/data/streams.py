@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from crossres.core.cores import usable_cores
-from crossres.core.errors import CrossresError
+from crossres.core.errors import CrossresError, decoders_live
 from crossres.core.types import Int64s
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 #: Places of a set that are read at the same time, at most: each fills an equal part of every batch.
 LANES = 16
-#: Most images of a run that a worker decodes at once.
+#: Most images of a run that a worker decodes at once, where memory does not allow fewer.
 PART = 1024
 
 
@@ -74,7 +74,11 @@ class Parts:
             return error
 
     def served(self, workers: int, pin: bool = False) -> Iterator[Tensor]:
-        """Yield the parts, uint8 (B, 3, size, size), decoded by so many processes; refuse a damaged image."""
+        """Yield the parts, uint8 (B, 3, size, size), decoded by so many processes.
+
+        Raises:
+            CrossresError: a damaged image, or a process that was killed.
+        """
         loader: DataLoader[Any] = DataLoader(
             self,  # type: ignore[arg-type]
             batch_size=None,  # a part for each item, so that nothing is left to collate
@@ -83,19 +87,20 @@ class Parts:
             generator=torch.Generator(),
             pin_memory=pin,
         )
-        for pixels in loader:
-            if isinstance(pixels, CrossresError):
-                # a new one: a frame that holds the error it raises is a cycle, and would keep the workers for seconds
-                raise CrossresError(str(pixels))
-            yield pixels
+        with decoders_live():
+            for pixels in loader:
+                if isinstance(pixels, CrossresError):
+                    # a new one: a frame that holds the error it raises is a cycle, and keeps the workers for seconds
+                    raise CrossresError(str(pixels))
+                yield pixels
 
 
-def in_runs(parts: Parts, runs: Int64s, workers: int) -> Iterator[Tensor]:
-    """Yield what `Parts.served` yields, but read each run of images (N,) once, by one worker.
+def in_runs(parts: Parts, runs: Int64s, workers: int, most: int = PART) -> Iterator[Tensor]:
+    """Yield what `Parts.served` yields, but read each run of images (N,) at once, or so many of it, at most `PART`.
 
-    What is decoded before its turn waits in memory: little, where images of a run lie near each other.
+    What is decoded before its turn waits in memory: in the order of `stream_order` one or two such parts a lane.
     """
-    whole, number, place = _by_run(parts, runs)
+    whole, number, place = _by_run(parts, runs, min(most, PART))
     served = whole.served(workers)
     left, waiting, loaded = np.diff(whole.bounds)[:, 0], dict[int, Any](), 0
     for start, stop in parts.bounds:
@@ -111,8 +116,8 @@ def in_runs(parts: Parts, runs: Int64s, workers: int) -> Iterator[Tensor]:
                 del waiting[part]
 
 
-def _by_run(parts: Parts, runs: Int64s) -> tuple[Parts, Int64s, Int64s]:
-    """Return the same images a run at a time, the run that is needed first at first.
+def _by_run(parts: Parts, runs: Int64s, most: int) -> tuple[Parts, Int64s, Int64s]:
+    """Return the same images a run at a time, or so many of it, the one that is needed first at first.
 
     With it the number of the part that holds each image of ``parts`` and its place there, int64 (count,).
     """
@@ -125,7 +130,7 @@ def _by_run(parts: Parts, runs: Int64s) -> tuple[Parts, Int64s, Int64s]:
     by_run = np.lexsort((order, runs[order], again))
     keys = np.stack([again[by_run], runs[order[by_run]]])
     ends = [*np.flatnonzero((np.diff(keys) != 0).any(0)) + 1, len(order)]
-    starts = np.concatenate([np.arange(start, stop, PART) for start, stop in pairwise([0, *ends])])
+    starts = np.concatenate([np.arange(start, stop, most) for start, stop in pairwise([0, *ends])])
     bounds = np.stack([starts, np.r_[starts[1:], len(order)]], 1)
     turn = np.argsort(np.minimum.reduceat(by_run, starts))
     turn_of = np.empty_like(turn)

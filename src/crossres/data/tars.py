@@ -1,7 +1,7 @@
 """Tar shards in WebDataset's layout: ``a.jpg`` beside ``a.cls`` (an integer or a text) or ``a.json``.
 
 The headers of a shard are read once; an index in the cache folder then says where each image lies. It is kept under
-the shard's path, size and modification time, so that a shard that changes is read anew.
+the shard's path, size and modification time and how it was read, so that a shard that changes is read anew.
 """
 
 import io
@@ -12,6 +12,7 @@ import sys
 import tarfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from crossres.core.errors import CrossresError, demand_file, library_errors, one_line
-from crossres.core.files import write_atomically
+from crossres.core.files import locked, write_atomically
 from crossres.core.types import Int64s
 from crossres.data.folder import IMAGE_SUFFIXES
 from crossres.data.items import Names, StoredFile, StoredItems
@@ -31,6 +32,8 @@ from crossres.data.labels import names_beside, number_classes
 RUN = 128
 #: What may hold the label, the first of them that is there: ``a.cls``, or a key of ``a.json``.
 LABELS = ("cls", "label", "class")
+#: Of the index; one more where `_read` finds other images or labels than before.
+FORMAT = 1
 #: Most bytes of a label's member.
 LONG = 2**20
 
@@ -68,7 +71,7 @@ class TarItems(StoredItems):
     def __init__(
         self, paths: Sequence[Path], columns: tuple[str | None, str | None], *, cache: Path, verify: bool = False
     ) -> None:
-        self.files, self.verify = [StoredFile.of(path) for path in paths], verify
+        self.files, self.column, self.verify = [StoredFile.of(path) for path in paths], columns[0], verify
         indices = [_index(file, columns, cache) for file in self.files]
         counts = [len(index.names) for index in indices]
         if not sum(counts):
@@ -147,10 +150,22 @@ def _opened(file: StoredFile, process: int, thread: int) -> _Shard:  # noqa: ARG
 
 def _index(file: StoredFile, columns: tuple[str | None, str | None], cache: Path) -> Index:
     """Return the index of a shard from the cache, or make it."""
-    key = sha256(
-        repr((os.path.realpath(file.path), file.size, file.time, columns)).encode("utf-8", "surrogateescape")
-    )
+    how = FORMAT, IMAGE_SUFFIXES, os.path.realpath(file.path), file.size, file.time, columns
+    key = sha256(repr(how).encode("utf-8", "surrogateescape"))
     kept = cache / f"tar-{key.hexdigest()[:24]}.npz"
+    if kept.is_file():
+        return _known(file, columns, kept)
+    lock = kept.with_suffix(".lock")
+    busy = f"another process has been reading the headers of {file.path} for an hour; end it, or remove {lock}"
+    with locked(lock, busy, wait=3600):  # of many processes one reads the headers
+        index = _known(file, columns, kept)
+        with suppress(OSError):
+            lock.unlink()  # whoever waits for it finds the index
+    return index
+
+
+def _known(file: StoredFile, columns: tuple[str | None, str | None], kept: Path) -> Index:
+    """Return the index that is kept there or, where it is missing or damaged, make it."""
     if kept.is_file():
         try:
             with np.load(kept, allow_pickle=False) as arrays:  # the sums in it are compared
