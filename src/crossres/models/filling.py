@@ -71,21 +71,7 @@ def cached_outputs(
     classes = len(teacher.classes)
     top_k = top_k if top_k < classes else 0
     run = _TeacherPass(teacher, loader, maps or {}, top_k, autocast, progress)
-    key = _agreed(
-        {
-            "teacher": weights_sha256(teacher),
-            "data": loader.images.fingerprint,
-            "hr_size": loader.hr_size,
-            "fit": loader.fit,
-            "precision": precision,
-            "maps": {path: list(size) for path, size in run.maps.items()},
-            "images": len(loader.images),
-            "rows": cache.ROWS,
-            **({"top_k": top_k} if top_k else {}),
-            "probe": run.probe(),
-        },
-        agree,
-    )
+    key = _agreed(run.key(precision), agree)
     views = (False, True) if flip or mirrored else (False,)
     if folder is None:
         shards = [run.outputs(*rows, view) for view in views for rows in run.bounds]
@@ -125,6 +111,21 @@ class _TeacherPass:
     def __post_init__(self) -> None:
         count = len(self.loader.images)
         self.bounds = [(start, min(start + cache.ROWS, count)) for start in range(0, count, cache.ROWS)]
+
+    def key(self, precision: str) -> dict[str, Any]:
+        """Return all that the outputs depend on."""
+        return {
+            "teacher": weights_sha256(self.teacher),
+            "data": self.loader.images.fingerprint,
+            "hr_size": self.loader.hr_size,
+            "fit": self.loader.fit,
+            "precision": precision,
+            "maps": {path: list(size) for path, size in self.maps.items()},
+            "images": len(self.loader.images),
+            "rows": cache.ROWS,
+            **({"top_k": self.top_k} if self.top_k else {}),
+            "probe": self.probe(),
+        }
 
     def probe(self) -> str:
         """Return a digest of the outputs for a fixed image: it changes with the code and the memory order, too."""
