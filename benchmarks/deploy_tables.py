@@ -68,8 +68,8 @@ def scale_table(path: Path) -> str:
     document = json.loads(path.read_text())
     machine, rows = document["machine"], document["rows"]
     lines = [
-        f"JPEGs of 32x32, made; teacher and student: {document['student']}, at {document['lr_size']}x{document['lr_size']}, batches of "
-        f"{document['batch']}, an epoch; {machine['cores']} cores of {machine['processor']}, {document['workers']} "
+        f"JPEGs of 32x32, made; teacher and student: {document['student']}, at "
+        f"{document['lr_size']}x{document['lr_size']}, batches of {document['batch']}, an epoch; {machine['cores']} cores of {machine['processor']}, {document['workers']} "
         "processes that decode, but for what is in memory. Memory: what all processes hold, and in brackets with "
         "mapped files, which the system drops when it needs their pages.",
         "",
