@@ -69,8 +69,9 @@ def scale_table(path: Path) -> str:
     machine, rows = document["machine"], document["rows"]
     lines = [
         f"JPEGs of 32x32, made; teacher and student: {document['student']}, at "
-        f"{document['lr_size']}x{document['lr_size']}, batches of {document['batch']}, an epoch; {machine['cores']} cores of {machine['processor']}, {document['workers']} "
-        "processes that decode, but for what is in memory. Memory: what all processes hold, and in brackets with "
+        f"{document['lr_size']}x{document['lr_size']}, batches of {document['batch']}, an epoch; {machine['cores']} "
+        f"cores of {machine['processor']}, {document['workers']} processes that decode, but for what is in memory. "
+        "Memory: what all processes hold, and in brackets with "
         "mapped files, which the system drops when it needs their pages.",
         "",
         "| | images | s to the end of 25 steps | images/s | memory, MB |",
