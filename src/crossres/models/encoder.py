@@ -29,7 +29,8 @@ class Encoder(nn.Module):
         classes: class names in the order of the logits; empty for an encoder without a classifier.
         input_size: side in pixels that the backbone reads; images of another size are resized to it by
             antialiased bicubic interpolation. None: images of any size are read as they come.
-        mean, std: per-channel mean and standard deviation (above 0), for images in 0..1.
+        mean: per-channel mean, for images in 0..1.
+        std: per-channel standard deviation, above 0.
         architecture: what ``from_pretrained`` needs to build the same network again.
         projection_dim: width of a linear projection after the backbone; None for none.
 
@@ -175,7 +176,8 @@ def build_encoder(
             ``nn.Linear`` gives way to the encoder's classifier.
         classes: class names in the order of the logits; empty for an encoder without a classifier.
         input_size: side in pixels that the network reads; None to read images as they come.
-        mean, std: per-channel mean and standard deviation; None for the network's own, or 0.5 and 0.25.
+        mean: per-channel mean; None for the network's own, or 0.5.
+        std: per-channel standard deviation; None for the network's own, or 0.25.
         embedding_dim: width of a linear projection after the backbone; None keeps the backbone's width.
         small_input: timm models only: whether to adapt the stem to small images (see ``timm_backbone``).
         pretrained: timm models only: start from timm's published weights (downloads them).
@@ -233,7 +235,8 @@ def wrap(
         classes: class names in the order of the module's logits.
         input_size: side in pixels that the module reads; None to read images as they come.
         classifier: path of the final ``nn.Linear``; None finds it.
-        mean, std: per-channel mean and standard deviation that the module expects, for images in 0..1.
+        mean: per-channel mean that the module expects, for images in 0..1.
+        std: per-channel standard deviation that it expects.
 
     Raises:
         CrossresError: no such layer, another number of classes, or the module cannot read ``input_size``.
