@@ -17,14 +17,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from steps import BATCH, CLASSES, IMAGES, Step
+from steps import BATCH, Step, random_images
 
 from crossres.config.experiment import Distill
 from crossres.config.reading import read
 from crossres.core.devices import commit, machine, versions
 from crossres.core.errors import CrossresError
 from crossres.core.files import write_json
-from crossres.data.images import ArrayItems, ImageSet
 
 METHODS = ("labels", "kd", "crd", "crrcd", "review")
 #: Steps that are not counted: they allocate, and compile.
@@ -67,9 +66,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=5, help="after which no other method is begun")
     parser.add_argument("--student", default="resnet8x4", help="backbone")
     chosen = parser.parse_args()
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8)
-    images = ImageSet(ArrayItems(pixels), rng.integers(0, len(CLASSES), len(pixels)), CLASSES, "random")
+    images = random_images(np.random.default_rng(0))
     rows: list[dict[str, Any]] = []
     ends = time.perf_counter() + 60 * chosen.minutes
     for size in (8, 16):

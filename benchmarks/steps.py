@@ -49,6 +49,12 @@ FORMS: dict[str, Any] = {
 }
 
 
+def random_images(rng: np.random.Generator) -> ImageSet:
+    """Return images of noise, 32x32, with labels."""
+    pixels = rng.integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8)
+    return ImageSet(ArrayItems(pixels), rng.integers(0, len(CLASSES), IMAGES), CLASSES, "random")
+
+
 @cache
 def stored_maps(images: int, shape: Shape, place: torch.device) -> torch.Tensor:
     """Maps of both views, one after the other, shared by all methods."""
@@ -156,8 +162,7 @@ def main() -> None:
     print(f"start-up to the first step of the demo: {seconds:.2f} s", flush=True)
     write_json(chosen.out.with_name("start.json"), {"seconds": round(seconds, 3), "commit": commit()})
     rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8)
-    images = ImageSet(ArrayItems(pixels), rng.integers(0, len(CLASSES), len(pixels)), CLASSES, "random")
+    images = random_images(rng)
     grid = read_grid(chosen.grid)
     grid = replace(grid, methods=grid.methods | FORMS, seeds=[0], lr_sizes=[8], factors=[1.0])
     configs = {run.place["method"]: run.config for run in runs_of(grid)}

@@ -154,10 +154,11 @@ def measured_faces(recognizer: Recognizer, run: Path, ready: Ready) -> list[dict
         return (alike >= best_threshold(chooses, task.val_pairs.same)) == same
 
     alike = similarities(small["test"], small["test"], task.test_pairs)
-    decent = (length["test"] >= limit)[task.test_pairs.left] & (length["test"] >= limit)[task.test_pairs.right]
+    decent = length["test"] >= limit
+    both, judged_small = decent[task.test_pairs.left] & decent[task.test_pairs.right], judged(small)
     right = {
-        f"test pairs judged rightly, both {side}x{side}": judged(small),
-        f"the same, both photos with a quality of {limit:g} or more (--min_quality)": judged(small)[decent],
+        f"test pairs judged rightly, both {side}x{side}": judged_small,
+        f"the same, both photos with a quality of {limit:g} or more (--min_quality)": judged_small[both],
         "of one person, accepted at the model's threshold": (alike >= own.similarity)[same],
         "of two people, accepted at the model's threshold": (alike >= own.similarity)[~same],
     }

@@ -602,15 +602,21 @@ def test_a_larger_buffer_mixes_further(stored: ImageSet) -> None:
     assert spread(1) < 0.3 < 0.6 < spread(64)
 
 
-def test_each_run_is_decoded_once_and_few_images_wait(stored: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    decoded: list[int] = []
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The positions of the images that are decoded, as they are."""
+    positions: list[int] = []
     sample = ImageSet.sample
 
     def counted(self: ImageSet, i: int, *how: Any) -> Any:
-        decoded.append(i)
+        positions.append(i)
         return sample(self, i, *how)
 
     monkeypatch.setattr(ImageSet, "sample", counted)
+    return positions
+
+
+def test_each_run_is_decoded_once_and_few_images_wait(stored: ImageSet, decoded: list[int]) -> None:
     batches = loader(stored, **{**STREAMED, "batch_size": 1, "buffer": 4}).epoch(0)
     for count, _ in enumerate(batches, 1):
         assert len(decoded) - count <= 4 + 2 * 4
@@ -620,20 +626,12 @@ def test_each_run_is_decoded_once_and_few_images_wait(stored: ImageSet, monkeypa
     assert (np.diff(runs[decoded]) != 0).sum() == runs.max()
 
 
-def test_few_images_of_long_runs_wait_where_memory_is_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_images_of_long_runs_wait_where_memory_is_small(tmp_path: Path, decoded: list[int]) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (4, 4), (0, 9, 200)).save(buffer, "png")
     table = pa.table({"image": [buffer.getvalue()] * 8192, "label": [0, 1] * 4096})
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=1024)
     images = read(tmp_path / "a.parquet", split="all", memory_mb=0)
-    decoded: list[int] = []
-    sample = ImageSet.sample
-
-    def counted(self: ImageSet, i: int, *how: Any) -> Any:
-        decoded.append(i)
-        return sample(self, i, *how)
-
-    monkeypatch.setattr(ImageSet, "sample", counted)
     epoch = loader(images, **{**STREAMED, "batch_size": 32}).epoch(0)
     for step in range(8):
         next(epoch)

@@ -182,7 +182,7 @@ def _images_below(folder: Path, others: list[str]) -> Iterator[str]:
 def _entries(folder: str | Path) -> list[tuple[str, bool, bool]]:
     """Return the names in a folder, sorted, and whether each is a folder (or a link to one) and whether a link.
 
-    None where the folder is gone.
+    An empty list where the folder is gone.
     """
     try:
         with os.scandir(folder) as entries:

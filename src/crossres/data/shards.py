@@ -4,7 +4,6 @@ Images lie in one Arrow table in memory, or stay in the shards where they are to
 """
 
 import json
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -231,17 +230,16 @@ class GroupItems(StoredItems):
         self.first = np.cumsum([0, *shards.rows[:-1]])
         self._runs: list[tuple[StoredFile, list[int]]] = []
         self._read: dict[int, Any] = {}
-        self._starts: list[int] = []
-        row = 0
+        starts, row = [], 0
         for file, groups in zip(shards.files, shards.groups, strict=True):
             some: list[int] = []
             for group in range(len(groups)):
                 some.append(group)
                 if (held := sum(groups[each] for each in some)) >= _ROWS or group == len(groups) - 1:
-                    self._starts.append(row)
+                    starts.append(row)
                     self._runs.append((file, some))
                     row, some = row + held, []
-        self.runs = np.array(self._starts, np.int64)
+        self.runs = np.array(starts, np.int64)
         self.names = _names_in(shards, column)
 
     def __len__(self) -> int:
@@ -251,7 +249,7 @@ class GroupItems(StoredItems):
         return {**self.__dict__, "_read": {}}
 
     def encoded(self, row: int) -> bytes:
-        run = bisect_right(self._starts, row) - 1
+        run = int(np.searchsorted(self.runs, row, side="right")) - 1
         with _reading_run:  # or threads would read one several times
             if run not in self._read:
                 file, groups = self._runs[run]
@@ -261,7 +259,7 @@ class GroupItems(StoredItems):
                     del self._read[older]
                 batches = list(_batches(file.path, self.column, groups))
                 self._read[run] = arrow()[0].concat_arrays([batch["image"] for batch in batches])
-            return bytes(self._read[run][row - self._starts[run]].as_py())
+            return bytes(self._read[run][row - int(self.runs[run])].as_py())
 
     def path(self, row: int) -> str:
         return self.names[row]

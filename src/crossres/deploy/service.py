@@ -188,9 +188,11 @@ def shown(options: Page, into: Path, note: Callable[[str], None] = lambda _: Non
     given = [name for name in ("teacher", "samples", "gallery", "threshold") if getattr(options, name) is not None]
     if given:
         raise CrossresError(f"--{given[0]} belongs to one model; name it: crossres page MODEL --{given[0]} ...")
-    services = {name: load_service(replace(options, model=name), note) for name in names()}
-    ready = sorted(services, key=lambda name: not examples(name))  # what answers at a click first
-    return [Shown(name, services[name], [[path] for path in examples(name)]) for name in ready]
+    ready = [
+        Shown(name, load_service(replace(options, model=name), note), [[path] for path in examples(name)])
+        for name in names()
+    ]
+    return sorted(ready, key=lambda model: not model.first)  # what answers at a click first
 
 
 def _limit_of(threshold: Threshold, gallery: Gallery) -> Limit:

@@ -192,16 +192,21 @@ def logits_of(encoder: Encoder, loader: Loader, autocast: Autocast = nullcontext
     return _of_all(parts, len(encoder.classes), loader, positions)
 
 
-def own_positions(loader: Loader, batch_size: int) -> list[int]:
-    """Return the images that this process of the loader's judges: every n-th batch, whole, as one process would."""
+def own_positions(loader: Loader, batch_size: int) -> list[int] | None:
+    """Return the images that this process of the loader's judges: every n-th batch, whole, as one process would.
+
+    None, all of them, where it is the only one.
+    """
+    if loader.world_size == 1:
+        return None
     count, step = len(loader.images), loader.world_size * batch_size
     starts = range(loader.rank * batch_size, count, step)
     return [at for start in starts for at in range(start, min(start + batch_size, count))]
 
 
-def _of_all(parts: list[Tensor], width: int, loader: Loader, positions: list[int]) -> Tensor:
+def _of_all(parts: list[Tensor], width: int, loader: Loader, positions: list[int] | None) -> Tensor:
     """Return the rows (N, width) of all images, given those of this process's ``positions`` in order."""
-    if loader.world_size == 1:
+    if positions is None:
         return torch.cat(parts)
     rows = torch.zeros(len(loader.images), width, device=loader.label.device)
     if parts:
@@ -225,9 +230,10 @@ def embeddings_of(
     """
     parts: list[Tensor] = []
     positions = own_positions(loader, batch_size)
+    count = len(loader.images if positions is None else positions)
     for outputs in batch_outputs(encoder, loader, autocast, batch_size, mirrored=mirrored, positions=positions):
         parts.append(outputs.embedding.float().cpu())
-        progress(min(len(parts) * batch_size, len(positions)), len(positions))
+        progress(min(len(parts) * batch_size, count), count)
     embeddings: Float32s = _of_all(parts, encoder.embedding_dim, loader, positions).cpu().numpy()
     return embeddings
 
