@@ -91,6 +91,9 @@ def ends_with_others(remedy: Callable[[], str]) -> Iterator[None]:
         # gloo raises plain ones, with its source file in the message
         if not isinstance(error, distributed.DistError) and "gloo" not in str(error):
             raise
+        if "EADDRINUSE" in str(error):
+            where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+            raise CrossresError(f"the run's processes cannot meet: {where} is in use; choose another port") from None
         raise LostProcess(
             f"another process of the run ended early (see its own message; it has none if it was killed); {remedy()}"
         ) from None
