@@ -177,8 +177,9 @@ def test_two_nodes_of_two_processes_learn_what_one_learns(
 def test_a_killed_process_restarts_the_run_which_goes_on(
     agents: Any, drawn_teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = {n: words_of(tmp_path / n, "run", drawn_teacher, "--method=kd", "--train.epochs=12") for n in ("a", "b")}
-    folder = tmp_path / "a" / "run"
+    # of each machine's own folder: the second one never sees the state that the first one writes
+    words = {n: words_of(Path(n), "run", drawn_teacher, "--method=kd", "--train.epochs=12") for n in ("a", "b")}
+    folder = tmp_path / "node0" / "a" / "run"
     with agents("-m", "crossres.commands.main", *words["a"], restarts=3) as started:
         here(words["b"], tmp_path, monkeypatch)
         until(lambda: len(lines_of(folder / "metrics.jsonl")) >= 2)
@@ -187,7 +188,7 @@ def test_a_killed_process_restarts_the_run_which_goes_on(
     output = started.output(0) + started.output(1)
     assert "another process of the run ended early (see its own message; it has none if it was killed)" in output
     assert output.count("epoch 1/12") == 1  # it did not begin anew
-    demand_equal(tmp_path / "b" / "run", folder)
+    demand_equal(folder.parents[1] / "b" / "run", folder)
 
 
 def test_a_node_with_other_files_is_refused(agents: Any, drawn: Path, drawn_teacher: Path, tmp_path: Path) -> None:
