@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -264,3 +264,22 @@ def test_a_killed_process_ends_the_others_in_seconds_and_the_run_goes_on(drawn: 
     assert run.returncode == 0
     assert [json.loads(line)["epoch"] for line in metrics.read_text().splitlines()] == list(range(1, 13))
     assert b"epoch 1/12" not in run.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the processes of a process are read from /proc")
+def test_a_process_that_is_lost_while_nobody_asks_for_it_is_told(drawn: Path, tmp_path: Path) -> None:
+    words = ["teach", str(drawn), "--train.devices=2", "--device=cpu"]
+    with started([sys.executable, "-m", "crossres.commands.main", *words], cwd=tmp_path, env=alone()) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        deadline = time.monotonic() + 120
+        other = None
+        while other is None and time.monotonic() < deadline:
+            for pid in children.read_text().split():  # imports start some, too
+                with suppress(OSError):
+                    if b"LOCAL_RANK=1" in Path(f"/proc/{pid}/environ").read_bytes():
+                        other = int(pid)
+        assert other is not None
+        os.kill(other, signal.SIGKILL)  # the first one waits for it to join
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert output.splitlines()[-1].startswith("crossres: another process of the run ended early (")
