@@ -46,7 +46,7 @@ def outputs(
     folder: Path | None, of: Encoder | None = None, data: ImageSet | None = None, **options: Any
 ) -> TeacherCache:
     settings: dict[str, Any] = {"flip": True, "autocast": nullcontext, "precision": "float32"}
-    names = ("flip", "autocast", "precision", "progress", "maps", "mirrored", "agree", "top_k")
+    names = ("flip", "autocast", "precision", "progress", "maps", "mirrored", "top_k")
     own = {k: options.pop(k) for k in names if k in options}
     served = {"hr_size": 16, "lr_size": 8, "batch_size": 6, "shift": 2, "flip": True} | options
     return cached_outputs(of or teacher(), Loader(data or images(), **served), folder, **(settings | own))
@@ -332,19 +332,6 @@ def test_files_of_an_earlier_version_are_left_alone(tmp_path: Path) -> None:
     old.write_bytes(b"old")
     outputs(tmp_path)
     assert old.read_bytes() == b"old"
-
-
-def test_a_process_that_sees_other_files_is_refused(tmp_path: Path) -> None:
-    keys: list[dict[str, Any]] = []
-    outputs(tmp_path, agree=lambda key: keys.append(key) or key)
-    for own in ({"data": images(1)}, {"of": teacher(1)}):
-        what = "data" if "data" in own else "teacher"
-        with pytest.raises(
-            CrossresError, match=f"^this process does not see the same {what} as the run's first one: "
-        ):
-            outputs(tmp_path, agree=lambda _: keys[0], **own)
-    # the last bits of another processor
-    outputs(tmp_path, agree=lambda _: keys[0] | {"probe": "other"})
 
 
 @pytest.mark.usefixtures("small")

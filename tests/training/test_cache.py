@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import sys
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -83,6 +85,27 @@ def test_two_processes_fill_disjoint_shares(drawn: Path, drawn_teacher: Path, tm
     for record in (tmp_path / "runs" / "cache").glob("*/cache.json"):
         assert json.loads(record.read_text())["rows"] == 16
         assert len(list(record.parent.glob("*.safetensors"))) == 6
+
+
+@pytest.fixture
+def grouped(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Return a function: this is the first of two processes, which meet at a port of this machine."""
+
+    def begin(port: int) -> None:
+        group = {"RANK": 0, "LOCAL_RANK": 0, "NODE_RANK": 0, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 1}
+        for name, value in {**group, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+            monkeypatch.setenv(name, str(value))
+
+    return begin
+
+
+def test_processes_that_cannot_meet_end_in_a_line(make: Any, grouped: Callable[[int], None]) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        grouped(other.getsockname()[1])
+        with pytest.raises(CrossresError, match=r"^the run's processes cannot meet: 127\.0\.0\.1:\d+ is in use; "):
+            fill_cache(filling_of(make()), quiet=True)
 
 
 @pytest.mark.usefixtures("cluster")

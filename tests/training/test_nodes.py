@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import torch
 
 import crossres
 from crossres.commands.main import main
-from tests.training.test_processes import NETWORK, SCRIPT, alone, state
+from tests.training.test_processes import NETWORK, SCRIPT, alone, second_of, started, state, until_epoch
 
 #: a student with batch norm; biases before it would take what rounding leaves of a gradient of 0
 NORMED = """
@@ -78,10 +79,6 @@ class Agents:
 
     def __init__(self, root: Path, processes: list[subprocess.Popen[bytes]]) -> None:
         self.root, self.processes = root, processes
-
-    def workers(self, node: int) -> list[int]:
-        agent = self.processes[node].pid
-        return [int(pid) for pid in Path(f"/proc/{agent}/task/{agent}/children").read_text().split()]
 
     def wait(self) -> list[int]:
         return [process.wait(timeout=90) for process in self.processes]
@@ -170,6 +167,33 @@ def test_two_nodes_of_two_processes_learn_what_one_learns(
     for name in PAIRS:
         demand_equal(tmp_path / "one" / name, tmp_path / "four" / name)
     assert state(tmp_path / "four" / "plain")["scheduler"]["last_epoch"] == 20
+
+
+@pytest.mark.usefixtures("agents")
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the processes of a process are read from /proc")
+def test_a_killed_process_restarts_the_run_which_goes_on(drawn_teacher: Path, tmp_path: Path) -> None:
+    # of each process's own folder: the second one never sees the state that the first one writes
+    script = tmp_path / "apart.py"
+    script.write_text(
+        "import os, sys\nfrom crossres.commands.main import main\n"
+        "os.chdir(f\"node{os.environ['RANK']}\")\nsys.exit(main(sys.argv[1:]))\n"
+    )
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=2"]
+    words = words_of(Path("runs"), "run", drawn_teacher, "--method=kd", "--train.epochs=20")
+    metrics = tmp_path / "node0" / "runs" / "run" / "metrics.jsonl"
+    # else restarted processes read the addresses of the earlier ones
+    own = alone() | {
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(crossres.__file__).parents[1])]),
+    }
+    with started([sys.executable, *launch, str(script), *words], cwd=tmp_path, env=own) as process:
+        until_epoch(2, metrics)
+        os.kill(second_of(process.pid), signal.SIGKILL)
+        output, _ = process.communicate(timeout=90)
+    assert process.returncode == 0, output
+    assert [json.loads(line)["epoch"] for line in metrics.read_text().splitlines()] == list(range(1, 21))
+    assert output.count("epoch 1/20") == 1  # it did not begin anew
+    assert "restarts may fail to connect" not in output
 
 
 def test_a_node_with_other_files_is_refused(agents: Any, drawn: Path, drawn_teacher: Path, tmp_path: Path) -> None:

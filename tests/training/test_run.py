@@ -467,3 +467,11 @@ def test_deep_pixels_are_read_alike_in_training_and_after_it(tmp_path: Path) -> 
     assert Recognizer.load(tmp_path / "x.onnx").facts.range == [0, 2000]
     with pytest.raises(CrossresError, match=r"images\.range is 5, 5; black should be below white"):
         read(options.data, split="train", range=(5, 5))
+
+
+def test_a_setting_without_which_restarts_fail_is_named(
+    make: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    distill(make(train_epochs=1))
+    assert "set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 before torchrun" in capsys.readouterr().err

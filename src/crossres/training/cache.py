@@ -34,21 +34,20 @@ def fill_cache(config: Cache | FacesCache, *, quiet: bool = False) -> dict[str, 
         raise CrossresError("no training with these options reads a cache: give --teacher, and losses that read it")
     if holds_embeddings(config.teacher):
         raise CrossresError(f"{config.teacher} holds embeddings already; train with it")
-    facts = over_ray(partial(_filled, quiet=True), config) if on_cluster(config) else _filled(config, quiet)
+    facts = over_ray(partial(_filled, quiet=quiet), config) if on_cluster(config) else _filled(config, quiet)
     return {"cache_dir": str(cache_folder(config)), "images": facts["images"]["train"]} if facts else {}
 
 
 def _filled(config: Cache | FacesCache, quiet: bool) -> dict[str, Any]:
     """Fill the cache with the processes of this run; return the facts of what it was made of, in the first one."""
     device = resolve_device(config.device, config.precision, config.train.devices)
-    on_cpu = device.torch.type == "cpu"
-    fabric = launched(config, device)
-    progress = Progress(quiet=quiet or fabric.global_rank > 0)
-    again = "give the same command again"
-    try:
-        with ends_with_others(lambda: again), sharing_cores(progress.say) if on_cpu else nullcontext():
-            facts = prepare(config, TASKS[config.task](config), fabric, device, progress).facts
-    finally:
-        progress.close()
-    fabric.barrier()
+    with ends_with_others(lambda: "give the same command again"):
+        fabric = launched(config, device)
+        progress = Progress(quiet=quiet or fabric.global_rank > 0)
+        try:
+            with sharing_cores(progress.say) if device.torch.type == "cpu" else nullcontext():
+                facts = prepare(config, TASKS[config.task](config), fabric, device, progress).facts
+        finally:
+            progress.close()
+        fabric.barrier()
     return facts if fabric.global_rank == 0 else {}

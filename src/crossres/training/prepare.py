@@ -94,9 +94,9 @@ def prepare(
     start_sha256 = weights_sha256(student) if starts_from_file else None
     student = placed(student, device, config.train.channels_last)
     if fabric.world_size > 1:
-        read = {f"{part} images": images.fingerprint for part, images in named_sets(sets).items()}
-        taught = None if teacher is None else weights_sha256(teacher)
-        demand_same({"options": sha256(config), **read, "teacher": taught, "model.weights": start_sha256})
+        read: dict[str, Any] = {f"{part} images": images.fingerprint for part, images in named_sets(sets).items()}
+        read |= {"options": sha256(config), "precision": device.precision, "model.weights": start_sha256}
+        demand_same(read | {"teacher": None if teacher is None else weights_sha256(teacher)})
         share_batch_norm(student)
     _check_batch(student, train)
     distiller, paths = build_distiller(config, teacher, student, train, fabric)

@@ -22,6 +22,8 @@ from crossres.core.devices import Device
 from crossres.core.errors import CrossresError
 from crossres.losses.options import reads
 
+LOST = "another process of the run ended early (see its own message; it has none if it was killed)"
+
 
 class LostProcess(CrossresError):
     """Another process of the run ended before this one."""
@@ -41,6 +43,10 @@ def fabric_of(config: Experiment, device: Device) -> Fabric:
     """Return the processes of a run, not yet launched."""
     # its notes on precision and processes would stand between our own lines
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    # the last words of the thread that kills all once one that it started has failed
+    watcher = logging.getLogger("lightning_fabric.strategies.launchers.subprocess_script")
+    watcher.setLevel(logging.INFO)
+    watcher.addFilter(_in_a_line)
     warnings.filterwarnings("ignore", message="torch.distributed.nn.functional.all_gather is deprecated")
     strategy: Any = "auto"
     if device.world_size > 1:
@@ -54,6 +60,11 @@ def fabric_of(config: Experiment, device: Device) -> Fabric:
         strategy=strategy,
         precision="bf16-mixed" if device.precision == "bfloat16" else "32-true",
     )
+
+
+def _in_a_line(record: logging.LogRecord) -> bool:
+    record.msg, record.args = f"crossres: {LOST}; go on with --resume, or give the same command again", ()
+    return True
 
 
 def leave_group() -> None:
@@ -91,9 +102,10 @@ def ends_with_others(remedy: Callable[[], str]) -> Iterator[None]:
         # gloo raises plain ones, with its source file in the message
         if not isinstance(error, distributed.DistError) and "gloo" not in str(error):
             raise
-        raise LostProcess(
-            f"another process of the run ended early (see its own message; it has none if it was killed); {remedy()}"
-        ) from None
+        if "EADDRINUSE" in str(error):
+            where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+            raise CrossresError(f"the run's processes cannot meet: {where} is in use; choose another port") from None
+        raise LostProcess(f"{LOST}; {remedy()}") from None
 
 
 def demand_same(facts: dict[str, Any]) -> None:

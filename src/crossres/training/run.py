@@ -61,7 +61,8 @@ def train(
         if overwrite:
             raise CrossresError("--overwrite would begin anew at each restart of torchrun; remove the folder instead")
         resume = resume or any((config.folder / name).exists() for name in ("state.pt", "result.json"))
-    if resume and (config.folder / "result.json").exists():
+    # in a group the first process decides, once all are there: another machine may still see an older folder
+    if resume and (config.folder / "result.json").exists() and int(os.environ.get("WORLD_SIZE") or 1) == 1:
         return _finished(config, quiet)
     if not resume:  # first what is missing, then that the folder holds a run already
         teacher = check_networks(config, teacher)
@@ -97,10 +98,14 @@ def _train(
     """Do a run whose options are checked; ``begin`` keeps others out of its folder."""
     fabric = launched(config, device)
     progress = Progress(quiet=quiet or fabric.global_rank > 0)
+    # else the processes of a restart read the addresses of the earlier ones (pytorch issue 135712)
+    if may_restart() and os.environ.get("TORCH_DISABLE_SHARE_RDZV_TCP_STORE") != "1":
+        progress.say("restarts may fail to connect: set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 before torchrun")
     line = "stopped before the first step; give the same command again"
-    # of the first process: another machine may still see an older file
-    state = load_state(config.folder / "state.pt") if resume and fabric.global_rank == 0 else {}
-    state = fabric.broadcast(state)
+    resume, state = fabric.broadcast(_begun(config, resume) if fabric.global_rank == 0 else (False, None))
+    if state is None:
+        fabric.barrier()
+        return _finished(config, quiet) if fabric.global_rank == 0 else {}
     threads = state.get("threads")
     if threads is not None and not (type(threads) is int and threads > 0):
         raise CrossresError("the state is damaged or of another version (threads); use --overwrite")
@@ -169,6 +174,13 @@ def _with_teacher(config: Experiment, teacher: Encoder | None) -> Experiment:
     if config.distillation is None or named not in (None, IN_MEMORY):
         raise CrossresError("teacher= needs a Distill or Faces without config.teacher; give one teacher")
     return replace(config, teacher=IN_MEMORY)  # type: ignore[call-arg]
+
+
+def _begun(config: Experiment, resume: bool) -> tuple[bool, dict[str, Any] | None]:
+    """Return whether a run goes on, and from which state, {} for a new one; None: it is finished."""
+    if resume and (config.folder / "result.json").exists():
+        return True, None
+    return resume, load_state(config.folder / "state.pt") if resume else {}
 
 
 def _finished(config: Experiment, quiet: bool) -> dict[str, Any]:
