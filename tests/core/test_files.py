@@ -19,7 +19,10 @@ from crossres.core.errors import CrossresError
 from crossres.core.files import (
     decode_bits,
     encode_bits,
+    held,
     load_state,
+    locked,
+    part_of,
     read_json,
     save_state,
     write_atomically,
@@ -70,7 +73,7 @@ def test_a_full_device(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     path.write_text("old")
     # what is written beside the file goes to a device that is really full
-    (tmp_path / f".{path.name}.{platform.node()}.{os.getpid()}.part").symlink_to("/dev/full")
+    part_of(path).symlink_to("/dev/full")
     with pytest.raises(CrossresError) as error:
         write_json(path, {"a": 1})
     assert one_line(error) == f"cannot write {path}: No space left on device; nothing was changed; free some space"
@@ -165,13 +168,27 @@ def test_a_damaged_state(tmp_path: Path) -> None:
 
 def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
     ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
-    parts = [f".result.json.{platform.node()}.{number}.part" for number in (int(ended.stdout), os.getppid())]
-    parts.append(f".result.json.elsewhere.{int(ended.stdout)}.part")
+    own, gone = part_of(tmp_path / "result.json").name, int(ended.stdout)
+    parts = [own.replace(f".{os.getpid()}.", f".{number}.") for number in (gone, os.getppid())]
+    # of another machine, and of a container that shares the name of this one
+    parts += [f".result.json.{place}.{gone}.part" for place in ("elsewhere", f"{platform.node()}.1")]
     for part in parts:
         (tmp_path / part).write_text("half")
     (tmp_path / f"{parts[0]}.model").mkdir()  # of another name
     write_json(tmp_path / "result.json", {})
     assert sorted(os.listdir(tmp_path)) == sorted([*parts[1:], f"{parts[0]}.model", "result.json"])
+
+
+def test_a_lock_is_of_one_process_at_a_time(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "lock"
+    with held(file) as mine:
+        assert mine
+        with held(file) as free:
+            assert not free
+        with pytest.raises(CrossresError, match=r"^it is busy$"), locked(file, "it is busy"):
+            pass
+    with locked(file, "it is busy"):
+        assert file.exists()
 
 
 def test_links_are_written_through_and_what_is_no_file_is_left_alone(tmp_path: Path) -> None:

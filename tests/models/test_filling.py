@@ -350,7 +350,7 @@ def test_a_disk_that_fills_in_the_middle_keeps_whole_shards(tmp_path: Path, coun
             outputs(tmp_path, progress=fill)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert [path.name for path in tmp_path.rglob("0*")] == ["00000.safetensors"]
+    assert [path.name for path in tmp_path.rglob("0*.safetensors")] == ["00000.safetensors"]
     assert torch.equal(stored(outputs(tmp_path)), whole)
     assert sum(counted) == 2 * COUNT + 8
 

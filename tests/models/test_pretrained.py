@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import pickle
-import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from crossres.core.errors import CrossresError
+from crossres.core.files import part_of
 from crossres.models.encoder import build_encoder, wrap
 from crossres.models.pretrained import from_pretrained, push_to_hub, save_pretrained
 from crossres.models.weights import weights_sha256
@@ -340,7 +340,7 @@ def test_code_that_a_model_names_runs_only_where_it_is_trusted(tmp_path, monkeyp
 def test_what_a_killed_save_left_is_swept(tmp_path):
     ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
     for number in (int(ended.stdout), os.getpid()):  # also of a process of this one's number
-        part = tmp_path / f".model.{platform.node()}.{number}.part"
+        part = tmp_path / part_of(tmp_path / "model").name.replace(f".{os.getpid()}.", f".{number}.")
         part.mkdir()
         (part / "config.json").write_text("half")
     save_pretrained(small(), tmp_path / "model")

@@ -136,7 +136,7 @@ def test_large_ones_are_mapped_and_not_read(people: Path, tmp_path: Path, monkey
         del teacher, cache
     changed = pa.table({"path": PATHS, "embedding": [*(VALUES[1:] + 1).tolist(), None]})
     pq.write_table(changed, tmp_path / "teacher.parquet")
-    assert len(stored_encoder(tmp_path / "teacher.parquet").backbone.paths) == 5
+    assert len(stored_encoder(tmp_path / "teacher.parquet").backbone.paths.names) == 5
     ragged = pa.table({"path": PATHS[:2], "embedding": [[1.0], [1.0, 2.0]]})
     pq.write_table(ragged, tmp_path / "teacher.parquet")
     with pytest.raises(CrossresError, match=r"cannot be read as stored embeddings \(rows of 1 and of 2 numbers"):

@@ -248,3 +248,4 @@ def test_stored_embeddings_teach_and_have_no_other_views(
     line = refused("distill", "--resume", tmp_path / "student")
     assert "is a run of crossres faces distill; resume it with crossres faces distill --resume " in line
     assert refused(*words, "--teacher_cache", "false", "--overwrite").endswith("set teacher_cache to true")
+    assert refused(*words, "--teacher_top_k", 5, "--overwrite").endswith(" gives no logits: leave teacher_top_k out")

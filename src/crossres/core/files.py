@@ -60,15 +60,22 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any], remedy
 
 def part_of(path: Path) -> Path:
     """Return where this process writes what it renames to ``path``."""
-    # of several machines that share a folder, two may have a process of one number
-    return path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.part")
+    return path.with_name(f".{path.name}.{_place()}.{os.getpid()}.part")
+
+
+def _place() -> str:
+    """Return among whose processes a number is one process: of several machines or containers two may have it."""
+    try:
+        return f"{platform.node()}.{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return platform.node()
 
 
 def sweep(path: Path) -> None:
-    """Delete what processes of this machine that were killed left of a file or folder."""
+    """Delete what processes of this machine or container that were killed left of a file or folder."""
     if os.name != "posix":  # elsewhere a signal of 0 is none
         return
-    own = f".{path.name}.{platform.node()}."
+    own = f".{path.name}.{_place()}."
     for part in (name for name in os.listdir(path.parent) if name.startswith(own) and name.endswith(".part")):
         try:
             os.kill(int(part.removeprefix(own).removesuffix(".part")), 0)
@@ -81,26 +88,38 @@ def sweep(path: Path) -> None:
 
 
 @contextmanager
-def locked(file: Path, busy: str, wait: float = 0) -> Iterator[None]:
-    """Keep other processes out; the empty file stays. The system lets go of it when its process ends, however.
+def held(file: Path, wait: float = 0) -> Iterator[bool]:
+    """Hold a lock; yield False where another process still has it after ``wait`` seconds. The empty file stays.
 
-    Raises:
-        CrossresError: ``busy``, where another process is still in after ``wait`` seconds.
+    The system lets go of it when its process ends, however.
     """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(file, timeout=wait)
+    lock, free = FileLock(file, timeout=wait), True
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        raise CrossresError(busy) from None
+        free = False
     except (OSError, NotImplementedError):
         pass  # a disk without locks, or one that cannot be written: the first file says so
     try:
-        yield
+        yield free
     finally:
         lock.release(force=True)
+
+
+@contextmanager
+def locked(file: Path, busy: str, wait: float = 0) -> Iterator[None]:
+    """Keep other processes out, as `held`.
+
+    Raises:
+        CrossresError: ``busy``, where another process is still in after ``wait`` seconds.
+    """
+    with held(file, wait) as free:
+        if not free:
+            raise CrossresError(busy)
+        yield
 
 
 def to_json(document: Any, indent: int | None = None) -> str:

@@ -6,8 +6,8 @@ import shutil
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crossres.core.errors import CrossresError, library_errors
-from crossres.core.files import read_json, to_json, write_atomically
+from crossres.core.errors import CrossresError
+from crossres.core.files import held, read_json, to_json, write_atomically
 from crossres.data.loader import Loader
 from crossres.losses.maps import pooled
 from crossres.models import cache
@@ -145,9 +145,12 @@ class _TeacherPass:
             for number in sorted(missing, key=lambda number: ((number - rank) % world, number)):
                 file = files[number]
                 if (rows := file.mapped()) is None:
-                    with _claimed(file.path.with_suffix(".lock")) as mine:
+                    with held(lock := file.path.with_suffix(".lock")) as mine:
                         if mine and (rows := file.mapped(note=True)) is None:
                             rows, wrote = file.written(self.outputs(file.first, file.last, file.flip)), True
+                        if mine:
+                            with suppress(OSError):
+                                lock.unlink()  # whoever opened it before finds the shard done
                 if rows is not None:
                     shards[file] = rows
             if not wrote and len(shards) < len(files):
@@ -236,26 +239,3 @@ def _say_other_data(folder: Path, key: Mapping[str, Any]) -> None:
                     file=sys.stderr,
                 )
                 return
-
-
-@contextmanager
-def _claimed(path: Path) -> Iterator[bool]:
-    """Hold a lock among all processes that share the folder; yield False where another one holds it.
-
-    The system lets go of it when its process ends, however.
-    """
-    from filelock import FileLock, Timeout
-
-    lock, mine = FileLock(path), True
-    with library_errors(f"cannot lock {path}: give another cache_dir"):
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            mine = False
-    try:
-        yield mine
-    finally:
-        if mine:
-            with suppress(OSError):
-                path.unlink(missing_ok=True)  # whoever opened it before finds the shard done
-            lock.release()

@@ -1,7 +1,6 @@
 """Teachers: frozen encoders, stored embeddings among them, matched to the classes of the data."""
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -13,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from crossres.core.errors import CrossresError, composed, demand_file, library_errors, one_line
-from crossres.core.files import holds_embeddings, write_atomically
-from crossres.data.images import ImageSet, by_name
+from crossres.core.files import holds_embeddings, locked, write_atomically
+from crossres.data.images import ImageSet
+from crossres.data.items import NONE, NameIndex, Names
 from crossres.data.readers import cache_home
 from crossres.data.shards import CHECKED, arrow
 from crossres.models.cache import TeacherCache
@@ -90,12 +90,14 @@ def order_classes(encoder: Encoder, classes: Sequence[str], where: str, *, may_k
 class StoredBackbone(nn.Module):
     """Stands in for a network: the embeddings (N, d) of the images at N paths, read from a file."""
 
-    def __init__(self, path: Path, paths: Sequence[str], values: Tensor) -> None:
+    def __init__(self, path: Path, paths: NameIndex, values: Tensor) -> None:
         super().__init__()
         self.path = path
-        self.paths = list(paths)
+        self.paths = paths
         self.values = values
-        total = hashlib.sha256("\n".join(self.paths).encode("utf-8", "surrogateescape"))
+        total = hashlib.sha256()
+        for row, name in enumerate(paths.names):
+            total.update(f"{chr(10) if row else ''}{name}".encode("utf-8", "surrogateescape"))
         for start in range(0, len(values), CHUNK):
             total.update(values[start : start + CHUNK].numpy().tobytes())
         self.digest = nn.Buffer(torch.frombuffer(bytearray(total.digest()), dtype=torch.uint8))
@@ -136,10 +138,11 @@ def stored_encoder(path: str | Path) -> Encoder:
     finite = [np.isfinite(values[start : start + CHUNK]).all(1) for start in range(0, len(values), CHUNK)]
     if len(bad := np.flatnonzero(~np.concatenate(finite))):
         raise CrossresError(f"{path}: the embedding of {paths[bad[0]]} holds NaN or infinity ({len(bad)} such)")
-    if twice := [name for name, count in Counter(paths).items() if count > 1]:
-        raise CrossresError(f"{path}: {twice[0]} has two embeddings")
+    index = NameIndex(paths)
+    if (twice := index.twice()) is not None:
+        raise CrossresError(f"{path}: {twice} has two embeddings")
     encoder = Encoder(
-        StoredBackbone(path, paths, torch.from_numpy(values)),
+        StoredBackbone(path, index, torch.from_numpy(values)),
         embedding_dim=values.shape[1],
         classes=(),
         input_size=None,
@@ -157,37 +160,35 @@ def stored_outputs(
     """
     backbone = teacher.backbone
     assert isinstance(backbone, StoredBackbone)
-    position = by_name(backbone.paths)
-
-    def row_of(name: str) -> int:
-        name = composed(name)
-        if name in position:
-            return position[name]
+    names, count = backbone.paths.names, len(images)
+    rows = backbone.paths.rows(images.path(i) for i in range(count))
+    if len(unknown := np.flatnonzero(rows == NONE)):
         # by the file name alone only where that is all that is stored
-        row = position.get(name.rpartition("/")[2], -1)
-        return -1 if "/" in backbone.paths[row] else row
-
-    rows = [row_of(images.path(i)) for i in range(len(images))]
-    if lacking := [i for i, row in enumerate(rows) if row < 0]:
+        found = backbone.paths.rows(images.path(int(i)).rpartition("/")[2] for i in unknown)
+        rows[unknown] = [row if row >= 0 and "/" not in names[int(row)] else NONE for row in found]
+    if len(lacking := np.flatnonzero(rows < 0)):
+        first = int(lacking[0])
         raise CrossresError(
-            f"{backbone.path}: no embedding of {images.path(lacking[0]) or images.where(lacking[0])} "
-            f"({len(lacking)} of {len(images)} images of {images.name} lack one); it has '{backbone.paths[0]}'"
+            f"{backbone.path}: no embedding of {images.path(first) or images.where(first)} "
+            f"({len(lacking)} of {count} images of {images.name} lack one); it has '{names[0]}'"
         )
-    if len(set(rows)) < len(rows):
-        twice = next(i for i, row in enumerate(rows) if row in rows[:i])
-        both = f"{images.path(twice)} and another image of {images.name}"
+    ordered = np.sort(rows)
+    if len(shared := ordered[1:][ordered[1:] == ordered[:-1]]):
+        one, other = np.flatnonzero(rows == shared[0])[:2]
+        both = f"{images.path(int(one))} and {images.path(int(other))} of {images.name}"
         raise CrossresError(f"{backbone.path}: {both} would share an embedding: store whole paths")
-    values, order = backbone.values, torch.tensor(rows)
+    values, order = backbone.values, torch.from_numpy(rows)
     if torch.device(device).type != "cpu" and 4 * len(rows) * values.shape[1] <= memory_mb * 2**20:
         return TeacherCache([{"embedding": values[order].to(device)}], 0, device)
     return TeacherCache([{"embedding": values}], 0, device, order=order.to(device))
 
 
-def _read(path: Path) -> tuple[list[str], npt.NDArray[Any]]:
+def _read(path: Path) -> tuple[Sequence[str], npt.NDArray[Any]]:
     """Return the images' paths (N) and their embeddings (N, d)."""
     kind = ".parquet" if path.is_dir() else path.suffix.lower()
     if kind == ".npy":
-        return path.with_suffix(".txt").read_text(encoding="utf-8").splitlines(), np.load(path, mmap_mode="c")
+        with path.with_suffix(".txt").open(encoding="utf-8") as lines:
+            return Names.of(line.rstrip("\n") for line in lines), np.load(path, mmap_mode="c")
     if kind == ".npz":
         with np.load(path) as arrays:
             _require(path, "array", list(arrays))
@@ -244,10 +245,11 @@ def _unpacked(files: Sequence[Path]) -> Path:
         for _, values in _blocks(files):
             file.write(values.astype("<f4").tobytes())
 
-    if not out.is_file():
-        remedy = "; it caches embeddings: set $CROSSRES_CACHE"
-        write_atomically(out.with_suffix(".txt"), write_paths, remedy)
-        write_atomically(out, write_values, remedy)
+    remedy = "; it caches embeddings: set $CROSSRES_CACHE"
+    with locked(out.with_suffix(".lock"), f"{out} is being written by another process{remedy}", wait=3600):
+        if not out.is_file():  # of many processes one unpacks them
+            write_atomically(out.with_suffix(".txt"), write_paths, remedy)
+            write_atomically(out, write_values, remedy)
     return out
 
 

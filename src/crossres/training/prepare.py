@@ -236,6 +236,8 @@ def _build_cache(
     distillation = config.distillation
     if teacher is None or distillation is None:
         return None
+    if distillation.teacher_top_k and distiller.needs_teacher and not teacher.classes:
+        raise CrossresError(f"{distillation.teacher} gives no logits: leave teacher_top_k out")
     if isinstance(teacher.backbone, StoredBackbone):
         if not distillation.teacher_cache:
             raise CrossresError(
