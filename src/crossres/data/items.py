@@ -149,14 +149,14 @@ class NameIndex:
         It is `SEVERAL` where several paths are named so, `NONE` where none is.
         """
         keys = np.fromiter((hash(composed(name)) for name in names), np.int64)
-        found = self._among(0, keys)
-        if len(left := np.flatnonzero(found == NONE)):
+        rows = self._among(0, keys)
+        if len(left := np.flatnonzero(rows == NONE)):
             if len(self._sorted) == 1:
                 self._sorted += [_by_hash(self.names, part) for part in (_file, _without_ending, _stem)]
             parts = np.stack([self._among(part, keys[left]) for part in (1, 2, 3)])
             last, first = parts.max(0), np.where(parts == NONE, np.iinfo(np.int64).max, parts).min(0)
-            found[left] = np.where((last == NONE) | (first == last), last, SEVERAL)
-        return found
+            rows[left] = np.where((last == NONE) | (first == last), last, SEVERAL)
+        return rows
 
     def _among(self, part: int, keys: Int64s) -> Int64s:
         known, rows = self._sorted[part]

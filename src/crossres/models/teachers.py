@@ -164,8 +164,8 @@ def stored_outputs(
     rows = backbone.paths.rows(images.path(i) for i in range(count))
     if len(unknown := np.flatnonzero(rows == NONE)):
         # by the file name alone only where that is all that is stored
-        found = backbone.paths.rows(images.path(int(i)).rpartition("/")[2] for i in unknown)
-        rows[unknown] = [row if row >= 0 and "/" not in names[int(row)] else NONE for row in found]
+        alone = backbone.paths.rows(images.path(int(i)).rpartition("/")[2] for i in unknown)
+        rows[unknown] = [row if row >= 0 and "/" not in names[int(row)] else NONE for row in alone]
     if len(lacking := np.flatnonzero(rows < 0)):
         first = int(lacking[0])
         raise CrossresError(
