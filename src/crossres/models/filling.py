@@ -48,8 +48,8 @@ def cached_outputs(
 ) -> TeacherCache:
     """Return the teacher's outputs on the unshifted images, from disk where they are there.
 
-    Of what is not there each process computes a shard at a time, whatever run or machine it is of; the memory is that
-    of a shard. On a GPU, outputs within the loader's ``memory_mb`` are copied to it.
+    Of what is not there each process computes a shard of each view at a time, whatever run or machine it is of; the
+    memory is that of these. On a GPU, outputs within the loader's ``memory_mb`` are copied to it.
 
     Args:
         teacher: in eval mode, on the loader's device.
@@ -75,7 +75,8 @@ def cached_outputs(
     key = agree(run.key(precision))
     views = (False, True) if flip or mirrored else (False,)
     if folder is None:
-        shards = [run.outputs(*rows, view) for view in views for rows in run.bounds]
+        parts = [run.outputs(*rows, views) for rows in run.bounds]
+        shards = [part[view] for view in range(len(views)) for part in parts]
     else:
         shards = run.filled(folder, key, views)
     on_gpu = torch.device(loader.device).type != "cpu"
@@ -135,29 +136,41 @@ class _TeacherPass:
 
     def filled(self, folder: Path, key: Mapping[str, Any], views: Iterable[bool]) -> list[dict[str, Tensor]]:
         """Return the shards of each view, mapped; compute those that are not there and wait for other processes'."""
-        files = [file for flip in views for file in self._files(folder, {**key, "flip": flip})]
+        of_views = [self._files(folder, {**key, "flip": flip}) for flip in views]
+        files = [file for of_view in of_views for file in of_view]
         shards = {file: rows for file in files if (rows := file.mapped()) is not None}
         self._demand_space(folder, [file for file in files if file not in shards])
         rank, world = self.loader.rank, self.loader.world_size
-        while missing := [number for number, file in enumerate(files) if file not in shards]:
+        # a run's processes begin at different rows
+        numbers = sorted(range(len(self.bounds)), key=lambda number: ((number - rank) % world, number))
+        while len(shards) < len(files):
             wrote = False
-            # a run's processes begin at different shards
-            for number in sorted(missing, key=lambda number: ((number - rank) % world, number)):
-                file = files[number]
-                if (rows := file.mapped()) is None:
-                    with held(lock := file.path.with_suffix(".lock")) as mine:
-                        if mine and (rows := file.mapped(note=True)) is None:
-                            rows, wrote = file.written(self.outputs(file.first, file.last, file.flip)), True
-                        if mine:
-                            with suppress(OSError):
-                                lock.unlink()  # whoever opened it before finds the shard done
-                if rows is not None:
-                    shards[file] = rows
+            for number in numbers:
+                missing = [of_view[number] for of_view in of_views if of_view[number] not in shards]
+                shards |= {file: rows for file in missing if (rows := file.mapped()) is not None}
+                if not shards.keys() >= set(missing):
+                    wrote |= self._write([of_view[number] for of_view in of_views], shards)
             if not wrote and len(shards) < len(files):
                 done = sum(file.last - file.first for file in shards)
                 self.progress("teacher, in other processes", done, sum(file.last - file.first for file in files))
                 time.sleep(LOOK_EVERY)
         return [shards[file] for file in files]
+
+    def _write(self, same_rows: Sequence[ShardFile], shards: dict[ShardFile, dict[str, Tensor]]) -> bool:
+        """Add the shards of some rows, one a view, decoded once; return False where another process does it."""
+        with held(lock := same_rows[0].path.with_suffix(".lock")) as mine:
+            if not mine:
+                return False
+            shards |= {f: rows for f in same_rows if f not in shards and (rows := f.mapped(note=True)) is not None}
+            missing = [file for file in same_rows if file not in shards]
+            outputs = (
+                self.outputs(missing[0].first, missing[0].last, [file.flip for file in missing]) if missing else []
+            )
+            for file, rows in zip(missing, outputs, strict=True):
+                shards[file] = file.written(rows)
+            with suppress(OSError):
+                lock.unlink()  # whoever opened it before finds the shards done
+        return True
 
     def _files(self, folder: Path, key: Mapping[str, Any]) -> list[ShardFile]:
         """Return the files of a view, in a folder that holds its key; refuse one that holds another."""
@@ -183,20 +196,24 @@ class _TeacherPass:
                 "give another cache_dir, or set teacher_cache to false"
             )
 
-    def outputs(self, start: int, stop: int, flip: bool) -> dict[str, Tensor]:
-        """Run the teacher on the images at positions ``start`` to ``stop - 1``; return what is kept, by name."""
-        kept: dict[str, list[Tensor]] = defaultdict(list)
+    def outputs(self, start: int, stop: int, views: Sequence[bool]) -> list[dict[str, Tensor]]:
+        """Run the teacher on the images at positions ``start`` to ``stop - 1``, of each view as they are or flipped.
+
+        Return what is kept of each view, by name.
+        """
+        kept: list[dict[str, list[Tensor]]] = [defaultdict(list) for _ in views]
         # a batch size of its own: the last bits depend on it, and every run may read what this one writes
         batches = [torch.arange(at, min(at + BATCH, stop)) for at in range(start, stop, BATCH)]
         for positions, images in zip(batches, self.loader.unshifted(batches), strict=True):
-            with torch.no_grad(), self.autocast():
-                outputs = self.teacher(images.flip(-1) if flip else images)
-            rows = self._kept(outputs)
-            self._refuse_unusable(rows, int(positions[0]))
-            for name, tensor in rows.items():
-                kept[name].append(tensor)
+            for flip, of_view in zip(views, kept, strict=True):
+                with torch.no_grad(), self.autocast():
+                    outputs = self.teacher(images.flip(-1) if flip else images)
+                rows = self._kept(outputs)
+                self._refuse_unusable(rows, int(positions[0]))
+                for name, tensor in rows.items():
+                    of_view[name].append(tensor)
             self.progress("teacher", int(positions[-1]) + 1, len(self.loader.images))
-        return {name: torch.cat(kept.pop(name)) for name in list(kept)}
+        return [{name: torch.cat(of_view.pop(name)) for name in list(of_view)} for of_view in kept]
 
     def _kept(self, outputs: Any) -> dict[str, Tensor]:
         """Return the rows of a shard for a batch of outputs, on the CPU."""
