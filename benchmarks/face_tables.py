@@ -155,7 +155,8 @@ def _rated(
             rows.append(_row(result["protocols"][GALLERY], sides, size))
             seeds.append(result["seed"])
     for name, copy in copies.items():
-        rated[name] = [_row(copy, sides, size)], [0]
+        if any(row["size"] == size for row in copy["rows"]):  # judged at the sizes that it is for
+            rated[name] = [_row(copy, sides, size)], [0]
     return rated
 
 

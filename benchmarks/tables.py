@@ -75,6 +75,7 @@ FACE_REALISTIC = Path("results/faces/realistic")
 FACE_COPIES = {
     "a copy of the teacher": Path("results/faces/copy.json"),
     "a copy, read at 32x32": Path("results/faces/copy-32.json"),
+    "a copy with names, read at 48x48": Path("results/faces/copy-48.json"),
 }
 
 

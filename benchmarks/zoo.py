@@ -207,7 +207,7 @@ def main() -> None:
         "bytes": (FOLDER / f"{name}.onnx").stat().st_size,
         "data": ready.data,
         "licence": ready.licence,
-        "teacher": facts.about["teacher"]["name"],
+        "teacher": facts.about["teacher"].get("file", facts.about["teacher"]["name"]),
         "recipe": f"recipes/models/{name}.yaml",
         "measured": (measured_faces if facts.task == "faces" else measured_objects)(recognizer, run, ready),
         "not_for": ready.not_for,
