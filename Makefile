@@ -26,7 +26,7 @@ $(PAGE_READY): pyproject.toml constraints.txt constraints-page.txt
 	$(PYTHON) -m venv $(PAGE_VENV)
 	grep -v '^pillow==' constraints.txt | cat - constraints-page.txt > $(PAGE_VENV)/constraints.txt
 	$(PAGE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(PAGE_VENV)/constraints.txt \
-		--editable '.[train,onnx,predict,page]' pytest playwright
+		--editable '.[train,onnx,page]' pytest playwright
 	touch $@
 
 # The web page and the report as a person meets them, in Chromium: the system's, or Playwright's own

@@ -16,23 +16,26 @@ from typing import Any
 import numpy as np
 
 from crossres.config.deployment import Export
-from crossres.config.experiment import Distill, Faces
+from crossres.config.experiment import Distill, Faces, Teach
 from crossres.config.reading import read, read_run
 from crossres.config.yaml_file import load_yaml
-from crossres.core.files import write_json
+from crossres.core.files import read_json, write_json
 from crossres.core.progress import Progress
+from crossres.core.types import Texts
 from crossres.data.images import ImageSet
 from crossres.data.readers import read as read_images
 from crossres.deploy.export import export
 from crossres.deploy.recognizer import Recognizer
 from crossres.deploy.zoo import FOLDER
-from crossres.evaluation.statistics import wilson
+from crossres.evaluation.statistics import interval, resampled_shares, wilson
 from crossres.evaluation.verification import best_threshold, similarities
 from crossres.training.faces import FaceTask
 from crossres.training.run import train
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ROOT / "recipes/models"
+#: Of the runs, a file each.
+RESULTS = ROOT / "results/models"
 DATA = Path(os.environ.get("CROSSRES_DATA", "."))
 #: Share of validation photos below the quality that a face model's card names as a limit.
 POOR = 0.1
@@ -47,8 +50,10 @@ class Ready:
         folder: of the data below CROSSRES_DATA.
         data: their name and source.
         licence: of the data.
+        expects: what has to be seen on a photo, and how large.
         not_for: what it must not be used for.
         teacher: of faces, an ONNX file beside CROSSRES_DATA.
+        teacher_recipe: of objects, that of the teacher which the model's recipe names.
         natural: folders of further test images, by what they are; read as they are.
     """
 
@@ -56,15 +61,21 @@ class Ready:
     folder: str
     data: str
     licence: str
+    expects: str
     not_for: str
     teacher: str | None = None
+    teacher_recipe: str | None = None
     natural: dict[str, str] | None = None
 
 
 LFW = {
     "folder": "lfw",
-    "data": "Labeled Faces in the Wild, View 1 (Huang et al. 2007), 9,525 images of 4,038 people",
+    "data": "Labeled Faces in the Wild, training part of View 1 (Huang et al. 2007)",
     "licence": "none stated; published for research, photos of public figures from the news",
+    "expects": (
+        "a face that fills the picture, eyes, nose and mouth at the places of insightface's template (--align "
+        "cuts large photos so); of faces cut more loosely, far more pairs of two people pass for one"
+    ),
     "not_for": (
         "naming or watching people without their consent, or deciding about anyone: it errs as measured, and "
         "was judged on photos that show few women, children, old people, and few of many ethnic groups"
@@ -73,8 +84,9 @@ LFW = {
 }
 CIFAR100 = {
     "folder": "cifar100",
-    "data": "CIFAR-100 (Krizhevsky 2009), 50,000 training images of 100 classes",
+    "data": "CIFAR-100 (Krizhevsky 2009), training part",
     "licence": "none stated; published for research, its images were collected from the web",
+    "expects": "one object that fills the picture",
     "not_for": (
         "decisions about people (man, woman, boy, girl and baby are among the classes), or anything that is at "
         "stake: a photo of none of the classes gets the name of one"
@@ -82,9 +94,11 @@ CIFAR100 = {
 }
 GTSRB = {
     "folder": "gtsrb/near",
-    "data": "German Traffic Sign Recognition Benchmark (Stallkamp et al. 2011), 888 tracks of its training part",
+    "data": "German Traffic Sign Recognition Benchmark (Stallkamp et al. 2011), near frames, whole tracks held out",
     "licence": "none stated with the images; published for a competition and for research",
+    "expects": "one sign that fills the picture",
     "not_for": "driving: signs of other countries, of other kinds or none at all get the name of one of the classes",
+    "teacher_recipe": "recipes/signs/teacher.yaml",
     "natural": {"far frames, as the camera gave them": "gtsrb/far"},
 }
 MODELS = {
@@ -105,15 +119,25 @@ def trained(name: str, ready: Ready, runs: Path) -> Path:
         tree |= {"data": str(DATA / ready.folder), "runs": str(runs)}
         if ready.teacher:
             tree |= {"teacher": str(DATA.parent / ready.teacher), "pairs": str(DATA / "lfw/pairsDevTest.txt")}
+        if ready.teacher_recipe:
+            taught = {"data": tree["data"], "runs": str(Path(tree["teacher"]).parent)}
+            if not Path(tree["teacher"]).exists():
+                train(read(Teach, load_yaml(ROOT / ready.teacher_recipe) | taught))
         train(read(Faces if ready.teacher else Distill, tree))
     return folder
 
 
-def shares(right: dict[str, np.ndarray[Any, Any]]) -> list[dict[str, Any]]:
-    """Return rows of a card: the share of what is right in percent, and its 95 % interval (Wilson)."""
+def shares(right: dict[str, tuple[np.ndarray[Any, Any], Texts | None]]) -> list[dict[str, Any]]:
+    """Return rows of a card: the share of what is right in percent, and its 95 % interval.
+
+    Of independent images it is Wilson's; of images of groups, such as tracks, that of resampled groups.
+    """
     rows = []
-    for measure, hits in right.items():
-        low, high = wilson(int(hits.sum()), len(hits))
+    for measure, (hits, groups) in right.items():
+        if groups is None:
+            low, high = wilson(int(hits.sum()), len(hits))
+        else:
+            ((low, high),) = interval([[100 * share] for share in resampled_shares(hits, groups)])
         row = {"measure": measure, "value": 100 * float(hits.mean()), "low": low, "high": high}
         rows.append(row | {"count": len(hits)})
     return rows
@@ -129,11 +153,13 @@ def hits(recognizer: Recognizer, images: ImageSet) -> np.ndarray[Any, Any]:
 def measured_objects(recognizer: Recognizer, run: Path, ready: Ready) -> list[dict[str, Any]]:
     """Return top-1 on the run's test images, shrunk, and on natural ones."""
     config, side = read_run(run), recognizer.facts.side
-    how = {"label_column": config.images.label_column}
+    how = {"label_column": config.images.label_column, "group": config.images.group}
     sets = {f"test images, shrunk to {side}x{side}": config.data}
     sets |= {what: str(DATA / folder) for what, folder in (ready.natural or {}).items()}
     read_from = {what: read_images(path, split="test", **how) for what, path in sets.items()}
-    return shares({f"top-1 on {what}": hits(recognizer, images) for what, images in read_from.items()})
+    return shares(
+        {f"top-1 on {what}": (hits(recognizer, images), images.groups) for what, images in read_from.items()}
+    )
 
 
 def measured_faces(recognizer: Recognizer, run: Path, ready: Ready) -> list[dict[str, Any]]:
@@ -166,7 +192,7 @@ def measured_faces(recognizer: Recognizer, run: Path, ready: Ready) -> list[dict
         teacher = Recognizer.load(DATA.parent / (ready.teacher or ""))
         large = {name: embedded(images, teacher) for name, images in (("val", sets.val), ("test", sets.test))}
         right[f"test pairs judged rightly, {side}x{side} against SFace's 112x112"] = judged(large)
-    return shares(right)
+    return shares({measure: (hits, None) for measure, hits in right.items()})
 
 
 def embedded(images: ImageSet, recognizer: Recognizer) -> np.ndarray[Any, Any]:
@@ -196,7 +222,7 @@ def main() -> None:
     run = trained(name, ready, options.runs)
     export(Export(model=str(run), precision="int8", out=str(FOLDER / f"{name}.onnx")))
     recognizer = Recognizer.load(FOLDER / f"{name}.onnx", threads=1)
-    facts = recognizer.facts
+    facts, result = recognizer.facts, read_json(run / "result.json")
     card = {
         "name": name,
         "about": ready.about,
@@ -206,7 +232,9 @@ def main() -> None:
         **{key: facts.about[key] for key in ("parameters", "multiply_adds")},
         "bytes": (FOLDER / f"{name}.onnx").stat().st_size,
         "data": ready.data,
+        "images": result["images"],
         "licence": ready.licence,
+        "expects": ready.expects,
         "teacher": facts.about["teacher"].get("file", facts.about["teacher"]["name"]),
         "recipe": f"recipes/models/{name}.yaml",
         "measured": (measured_faces if facts.task == "faces" else measured_objects)(recognizer, run, ready),
@@ -214,6 +242,7 @@ def main() -> None:
         "samples": drawn(recognizer),
     }
     write_json(FOLDER / f"{name}.json", card)
+    write_json(RESULTS / f"{name}.json", result)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from crossres.commands.main import main
+from crossres.config.yaml_file import load_yaml
 from crossres.core.errors import CrossresError
 from crossres.deploy.recognizer import Recognizer
 from crossres.deploy.zoo import FOLDER, card, examples, model_file, names
@@ -20,10 +21,18 @@ DRAWN = sorted(FOLDER.glob("samples/*/*.png"))
 
 def test_they_are_small() -> None:
     files = sorted(FOLDER.glob("*.onnx"))
-    assert [path.stem for path in files] == sorted(names())
+    assert sorted(path.stem for path in files) == names()
     assert {path.stem for path in FOLDER.glob("*.json")} == {*names()}
     assert max(path.stat().st_size for path in files) <= 1_300_000
     assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) <= 5_000_000
+    package = [path for path in FOLDER.parents[1].rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    assert sum(path.stat().st_size for path in package) <= 8_000_000  # before a wheel is compressed
+
+
+def test_the_page_alone_brings_what_the_models_need() -> None:
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has none")
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert "crossres[predict]" in project["optional-dependencies"]["page"]
 
 
 @pytest.mark.parametrize("name", names())
@@ -55,8 +64,25 @@ def test_a_card_has_numbers_with_intervals_and_its_recipe(name: str) -> None:
     for row in known["measured"]:
         assert 0 <= row["low"] <= row["value"] <= row["high"] <= 100
         assert row["count"] >= 100
-    assert (Path(__file__).parents[2] / known["recipe"]).is_file()
-    assert all(known[fact] for fact in ("about", "data", "licence", "teacher", "not_for"))
+    assert all(known[fact] for fact in ("about", "data", "licence", "expects", "teacher", "not_for"))
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_card_is_that_of_its_run(name: str) -> None:
+    known, root = card(name), Path(__file__).parents[2]
+    run = json.loads((root / "results" / "models" / f"{name}.json").read_text())
+    recipe = load_yaml(root / known["recipe"])
+    given = {key: value for key, value in recipe.items() if key not in ("teacher", "method", "train", "model")}
+    assert {key: run["config"][key] for key in given if not isinstance(given[key], dict)} == {
+        key: value for key, value in given.items() if not isinstance(value, dict)
+    }
+    for part in (key for key in ("train", "model", "augment", "degradation", "images") if key in recipe):
+        assert recipe[part].items() <= run["config"][part].items()
+    assert (known["parameters"], known["images"]) == (run["student"]["parameters"], run["images"])
+    assert known["teacher"] == run["teacher"].get("file", run["teacher"]["name"])
+    # int8 costs little
+    measured = run["accuracy_last"] if known["task"] == "faces" else run["top1_last"]
+    assert known["measured"][0]["value"] == pytest.approx(measured, abs=1)
 
 
 def test_examples_are_named_rightly() -> None:

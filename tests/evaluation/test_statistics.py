@@ -86,6 +86,9 @@ def test_few_images_give_no_confidence() -> None:
     assert few.doubt(0.51) == ""
     assert few.note == "no calibrated confidence: 72 validation images are too few to show 95 % right answers"
     assert calibrate([1.0] * 73, [True] * 73).threshold == 0.0
+    # one of them is wrong, and the surest: no part of so few shows what all of them have
+    assert calibrate([1.0] + [0.9] * 73, [False] + [True] * 73) == Confidence(95.0, 74, None)
+    assert calibrate([1.0] * 10 + [0.9] * 64, [False] * 10 + [True] * 64).threshold == 1.0
 
 
 def test_another_epoch_is_better_beyond_two_standard_errors() -> None:

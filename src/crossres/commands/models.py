@@ -39,8 +39,11 @@ def _card(each: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield "measured on this file, with 95 % intervals:"
     yield from (f"  {row['measure']}: {_value(row)}" for row in each["measured"])
-    for name in ("data", "licence", "teacher", "not for", "recipe"):
-        yield from textwrap.wrap(f"{name}: {each[name.replace(' ', '_')]}", WIDTH, subsequent_indent="  ")
+    trained, held_out, judged = (f"{each['images'][part]:,}" for part in ("train", "val", "test"))
+    used = f"{each['data']}; {trained} images to learn from, {held_out} to choose by, {judged} to judge by"
+    rows = {"expects": each["expects"], "data": used, **{name: each[name] for name in ("licence", "teacher")}}
+    for name, text in {**rows, "not for": each["not_for"], "recipe": each["recipe"]}.items():
+        yield from textwrap.wrap(f"{name}: {text}", WIDTH, subsequent_indent="  ")
     if each["classes"]:
         yield from textwrap.wrap(f"classes: {', '.join(each['classes'])}", WIDTH, subsequent_indent="  ")
 

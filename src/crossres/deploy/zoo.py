@@ -35,9 +35,10 @@ def card(name: str) -> dict[str, Any]:
     """Return what is known of a ready model.
 
     Returns:
-        name, about, task, lr_size, classes (their names), parameters, multiply_adds and bytes; data, licence,
-        teacher and recipe; measured (of each number: measure, value, low and high in percent, count); not_for; and
-        samples (of each picture below samples/: label and probability, or its embedding's cosine with the first).
+        name, about, task, lr_size, classes (their names), parameters, multiply_adds and bytes; data, images (how
+        many of train, val and test), licence, expects, teacher and recipe; measured (of each number: measure, value,
+        low and high in percent, count); not_for; and samples (of each picture below samples/: label and probability,
+        or its embedding's cosine with the first).
 
     Raises:
         CrossresError: no such model.

@@ -121,8 +121,8 @@ class Confidence:
     Attributes:
         accuracy: of sure answers at least so many are right, in percent.
         images: that it was calibrated on.
-        threshold: an answer of this probability or a lower one is unsure: at 0 none is, at 1 all are. None where so
-            few images cannot show the accuracy, even if all answers are right.
+        threshold: an answer of this probability or a lower one is unsure: at 0 none is, at 1 all are. None where the
+            images are too few to show the accuracy, even if all answers are right, or although all answers have it.
     """
 
     accuracy: float
@@ -223,13 +223,13 @@ def calibrate(probability: npt.ArrayLike, right: npt.ArrayLike, accuracy: float 
     """
     shares, correct = np.asarray(probability, dtype=np.float64), np.asarray(right, dtype=bool)
     count = len(shares)
-    if wilson(count, count)[0] < accuracy:
-        return Confidence(accuracy, count, None)
     order = np.argsort(-shares)
     falling, hits = shares[order], np.cumsum(correct[order])
     # answers of one probability are sure together
     cuts = [k for k in range(1, count) if falling[k - 1] > falling[k]] + [count]
     sure = max((k for k in cuts if wilson(int(hits[k - 1]), k)[0] >= accuracy), default=0)
+    if wilson(count, count)[0] < accuracy or (not sure and 100 * correct.mean() >= accuracy):
+        return Confidence(accuracy, count, None)
     if sure in (0, count):
         return Confidence(accuracy, count, 0.0 if sure else 1.0)
     return Confidence(accuracy, count, float(falling[sure - 1 : sure + 1].mean()))
