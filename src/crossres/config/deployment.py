@@ -210,6 +210,7 @@ class Verify(Reader):
         photos: two image files.
         gallery: file of crossres enroll with a threshold of pairs.
         threshold: similarity at or above which two photos show the same; the model's own if left out.
+        far: false accept rate of the model's own threshold, one of those that it was calibrated for.
     """
 
     command: ClassVar[str] = "crossres verify"
@@ -219,6 +220,7 @@ class Verify(Reader):
     photos: list[str]
     gallery: str | None = None
     threshold: float | None = None
+    far: float = 0.001
 
 
 @dataclass(kw_only=True)

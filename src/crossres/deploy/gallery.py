@@ -138,8 +138,7 @@ class Gallery:
         self.thresholds: list[Threshold] = []
         self.pair_threshold: Threshold | None = None
         self._rows: dict[str, Float32s] = {}
-        # its kind, the index and whose each of its rows is
-        self._built: tuple[Kind, Any, list[str]] | None = None
+        self._built: tuple[Kind, Any, list[str]] | None = None  # its kind, the index, whose each of its rows is
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -199,8 +198,7 @@ class Gallery:
         rows = self._checked(embeddings, f"identity {name}")
         known = self._rows.get(name)
         if known is not None:
-            # those that are as similar as this are of one photo
-            rows = rows[(rows @ known.T).max(1) < 1 - TOLERANCE]
+            rows = rows[(rows @ known.T).max(1) < 1 - TOLERANCE]  # as similar as this are those of one photo
         if len(rows):
             self._rows[name] = rows if known is None else np.concatenate([known, rows])
             if self._built:
@@ -259,7 +257,9 @@ class Gallery:
         """Return who a probe (d,) is, None if not in this gallery; CrossresError without a threshold at its side."""
         threshold = for_side(self.thresholds, side)
         if threshold is None:
-            raise CrossresError(f"the gallery has no threshold{at_size(side)}; calibrate it on strangers first")
+            by_size = "has thresholds by the size of a photo; give side=, the probe's in pixels"
+            none = f"has no threshold{at_size(side)}; calibrate it on strangers first"
+            raise CrossresError(f"the gallery {by_size if self.thresholds and not side else none}")
         best = self.search(probe)[0]
         return best[0] if best and at_least(best[0].similarity, threshold.similarity) else None
 

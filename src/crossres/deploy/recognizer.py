@@ -16,7 +16,7 @@ import numpy as np
 from crossres.core.errors import CrossresError, library_errors
 from crossres.core.types import Float32s, Pixels
 from crossres.deploy.facts import Facts, from_json
-from crossres.deploy.photos import Source, flags, named, read_photo, reduced
+from crossres.deploy.photos import TOO_SMALL, Source, flags, named, read_photo, reduced
 from crossres.deploy.zoo import model_file
 from crossres.evaluation.statistics import uncalibrated_doubt
 from crossres.models.onnx_input import OnnxInput, onnx_sha256, open_session
@@ -127,6 +127,11 @@ class Answer:
         return (self.doubt, *self.photo_flags) if self.doubt else self.photo_flags
 
     @property
+    def flags_but_size(self) -> tuple[str, ...]:
+        """Its ``photo_flags``, but not that it is too small."""
+        return tuple(flag for flag in self.photo_flags if not flag.startswith(TOO_SMALL))
+
+    @property
     def sentence(self) -> str:
         """The class and its probability in words; unsure where it is flagged."""
         if self.probability is None:
@@ -191,7 +196,7 @@ class Recognizer:
             CrossresError: nothing there, a broken file, or a package that is missing.
         """
         engine: Engine | None = None
-        path = model_file(path)
+        source, path = str(path), model_file(path)
         if Path(path).suffix.lower() == ".onnx" or Path(path).is_file():
             session = _open(path, threads)
             if FACTS in metadata_of(session, path):
@@ -200,7 +205,7 @@ class Recognizer:
             from crossres.deploy.deployed import TorchEngine
 
             engine = TorchEngine(path, trust_code=trust_code, onnx_input=onnx_input)
-        loaded = cls(engine, str(path))
+        loaded = cls(engine, source)
         place = os.path.abspath(path) if os.path.exists(path) else path
         loaded._load = partial(cls.load, place, threads=threads, trust_code=trust_code, onnx_input=onnx_input)
         return loaded
