@@ -15,12 +15,13 @@ import pytest
 from PIL import Image
 
 import crossres
-from crossres.config.deployment import Enroll, Identify, Verify
+from crossres.config.deployment import Enroll, Identify, Page, Verify
 from crossres.core.errors import CrossresError
 from crossres.data.align import TEMPLATE, Aligner
 from crossres.deploy.enrolment import enroll, identify, verify
-from crossres.deploy.gallery import Gallery
+from crossres.deploy.gallery import Gallery, cosine
 from crossres.deploy.photos import fitted, read_photo
+from crossres.deploy.service import load_service
 from crossres.deploy.thresholds import Threshold, at_least
 from crossres.models.encoder import build_encoder
 from crossres.models.pretrained import from_pretrained, save_pretrained
@@ -223,6 +224,48 @@ def test_a_threshold_holds_for_photos_as_good_as_those_that_it_was_set_with(
     assert document["photos"][0]["flags"][0].startswith("quality ")
     # what a gallery of an earlier version holds for has no limit
     assert Threshold(0.5, 0.1, 9, True, 3, "a").min_quality == 0
+
+
+def test_photos_and_their_mirror_images_are_averaged(faces: Path, people: Path, tmp_path: Path) -> None:
+    """On both sides alike, as `faces evaluate --flip` does it; a model's own threshold is of photos alone."""
+    gallery, model = str(tmp_path / "flipped"), str(faces)
+    known = str(people / "known")
+    enroll(Enroll(gallery=gallery, model=model, people=known, strangers=str(people / "strangers"), flip=True))
+    probe, other = (people / "probes" / shape / "00.png" for shape in ("bar", "cross"))
+    recognizer = crossres.Recognizer.load(model)
+
+    def mean(path: Path) -> np.ndarray:
+        photo = read_photo(path)
+        return recognizer.embed([photo, photo[:, ::-1]]).mean(0)
+
+    expected = Gallery.load(gallery).search(mean(probe), 3)[0]
+    (answer,) = identify(Identify(gallery=gallery, model=model, photos=[str(probe)], k=3, flip=True))["photos"]
+    assert [match["name"] for match in answer["nearest"]] == [match.name for match in expected]
+    assert answer["nearest"][0]["similarity"] == pytest.approx(expected[0].similarity, abs=1e-5)
+    assert answer["quality"] == pytest.approx(np.linalg.norm(mean(probe)), rel=1e-5)
+    photos = [str(probe), str(other)]
+    similarity = verify(Verify(photos=photos, model=model, flip=True))["similarity"]
+    assert similarity == pytest.approx(cosine(mean(probe), mean(other)), abs=1e-5)
+    assert similarity != pytest.approx(verify(Verify(photos=photos, model=model))["similarity"], abs=1e-4)
+    # the other setting is refused on either side; the page takes the gallery's own
+    message = "the gallery was made with --flip; give it, or enroll into another gallery"
+    for refuse in (
+        lambda: identify(Identify(gallery=gallery, model=model, photos=photos)),
+        lambda: verify(Verify(gallery=gallery, model=model, photos=photos)),
+        lambda: enroll(Enroll(gallery=gallery, model=model, people=known)),
+    ):
+        with pytest.raises(CrossresError, match=message):
+            refuse()
+    plain = str(tmp_path / "plain")
+    enroll(Enroll(gallery=plain, model=model, people=known))
+    with pytest.raises(CrossresError, match="the gallery was made without --flip; leave it out"):
+        identify(Identify(gallery=plain, model=model, photos=photos, flip=True))
+    service = load_service(Page(model=model, gallery=gallery))
+    assert service.similarity(read_photo(probe), read_photo(other))[0] == pytest.approx(similarity, abs=1e-6)
+    notes: list[str] = []
+    document = verify(Verify(photos=photos, model="faces-16", flip=True), notes.append)
+    assert document["same"] is None
+    assert notes[0].startswith("no threshold with --flip, so no verdict; give --threshold")
 
 
 def test_portraits_are_aligned_and_photos_without_a_face_left_out(

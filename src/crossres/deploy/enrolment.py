@@ -43,7 +43,12 @@ class PhotoReader:
     def __init__(self, options: Reader, *, flagged_too: bool = False) -> None:
         if not options.model:
             raise CrossresError("--model is missing: the model that reads the photos")
-        self.recognizer = Recognizer.load(options.model, trust_code=options.trust_code, onnx_input=options.onnx_input)
+        how: dict[str, Any] = {
+            "flip": options.flip,
+            "trust_code": options.trust_code,
+            "onnx_input": options.onnx_input,
+        }
+        self.recognizer = Recognizer.load(options.model, **how)
         self.identity = identity_of(self.recognizer)
         self.same_space, self.min_quality, self.flagged_too = options.same_space, options.min_quality, flagged_too
         self.left_out: list[dict[str, str]] = []
@@ -312,7 +317,9 @@ def _pair_limit(options: Verify, reader: PhotoReader) -> Limit:
     if options.threshold is not None:
         return Limit(options.threshold, "", min_quality=quality)
     remedy = "--gallery with one (crossres enroll GALLERY --pairs FILE --images FOLDER sets it)"
-    why = f"no threshold, so no verdict; give --threshold, or {remedy}"
+    own = () if options.flip else facts.pairs  # which are of photos alone
+    without = " with --flip" if facts.pairs and not own else ""
+    why = f"no threshold{without}, so no verdict; give --threshold, or {remedy}"
     if options.gallery:
         enrolling = f"{options.gallery} --pairs FILE --images FOLDER --model {reader.recognizer.source}"
         held, why = usable(reader.gallery(options.gallery).pair_threshold, reader.identity.digest, enrolling)
@@ -320,13 +327,13 @@ def _pair_limit(options: Verify, reader: PhotoReader) -> Limit:
             raise CrossresError("--far picks a threshold of the model's own, the gallery has one; leave --far out")
         if held:
             return Limit(held.similarity, "", min_quality=max(quality, held.min_quality))
-    if not facts.pairs:
+    if not own:
         return Limit(None, why, min_quality=quality)
-    known = {each.rate: each for each in facts.pairs}
+    known = {each.rate: each for each in own}
     if options.far not in known:
         rates = ", ".join(f"{rate:g}" for rate in known)
         raise CrossresError(f"--far: {reader.identity.name} has thresholds for {rates}, got {options.far:g}")
-    own, laxer = known[options.far], next((each for each in facts.pairs if each.rate > options.far), None)
+    chosen, laxer = known[options.far], next((each for each in own if each.rate > options.far), None)
     more = f"; --far {laxer.rate:g} misses {100 * (1 - laxer.tar):.0f} %" if laxer else ""
     # what it was calibrated on was no smaller
-    return Limit(own.similarity, f"{own.note}{more}", facts.lr_size[0], quality)
+    return Limit(chosen.similarity, f"{chosen.note}{more}", facts.lr_size[0], quality)

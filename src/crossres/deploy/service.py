@@ -135,9 +135,10 @@ def load_service(options: Page, note: Callable[[str], None] = lambda _: None) ->
     if options.threshold is not None:
         check_similarity(options.threshold)
     assert options.model is not None
-    student = Recognizer.load(options.model, threads=options.threads, trust_code=options.trust_code)
     gallery = Gallery.load(options.gallery) if options.gallery else None
-    own = student.facts.pairs
+    flip = gallery is not None and gallery.model is not None and gallery.model.flip
+    student = Recognizer.load(options.model, threads=options.threads, flip=flip, trust_code=options.trust_code)
+    own = () if flip else student.facts.pairs  # which are of photos alone
     unset = "no threshold is set, so similarities only; --gallery or --threshold sets one"
     # what it was calibrated on was no smaller
     pairs = Limit(own[0].similarity, own[0].note, student.facts.lr_size[0]) if own else Limit(None, unset)
