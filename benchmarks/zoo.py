@@ -172,7 +172,7 @@ def measured_faces(recognizer: Recognizer, run: Path, ready: Ready) -> list[dict
     same, own, side = task.test_pairs.same, recognizer.facts.pairs, recognizer.facts.side
     length = {name: np.linalg.norm(rows, axis=1) for name, rows in small.items()}
     limit = float(f"{np.quantile(length['val'], POOR):.3g}")
-    assert own is not None
+    assert own
 
     def judged(gallery: dict[str, np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
         chooses = similarities(gallery["val"], small["val"], task.val_pairs)
@@ -185,9 +185,11 @@ def measured_faces(recognizer: Recognizer, run: Path, ready: Ready) -> list[dict
     right = {
         f"test pairs judged rightly, both {side}x{side}": judged_small,
         f"the same, both photos with a quality of {limit:g} or more (--min_quality)": judged_small[both],
-        "of one person, accepted at the model's threshold": (alike >= own.similarity)[same],
-        "of two people, accepted at the model's threshold": (alike >= own.similarity)[~same],
     }
+    for each in own:
+        accepted = f"accepted at a false accept rate of {100 * each.rate:g} % (threshold {each.similarity:.2f})"
+        right[f"of one person, {accepted}"] = (alike >= each.similarity)[same]
+        right[f"of two people, {accepted}"] = (alike >= each.similarity)[~same]
     if "cosine" in config.terms:
         teacher = Recognizer.load(DATA.parent / (ready.teacher or ""))
         large = {name: embedded(images, teacher) for name, images in (("val", sets.val), ("test", sets.test))}

@@ -293,6 +293,13 @@ def test_a_gallery_of_another_model(
     with torch.no_grad():
         values = other(images.pixels(16).float() / 255).embedding.numpy()
     np.savez(tmp_path / "tested.npz", path=[images.path(i) for i in range(len(images))], embedding=values)
+    run(*judged, "--gallery", tmp_path / "tested.npz", "--flip")
+    mean = (
+        "each embedding is the mean over the image and its mirror image; those of the gallery are as they were stored"
+    )
+    assert mean in " ".join(capsys.readouterr().out.split())
+    run(*judged, "--gallery", tmp_path / "other", "--flip")
+    assert "as they were stored" not in capsys.readouterr().out
     run(*judged, "--gallery", tmp_path / "tested.npz", "--json")
     rows = json.loads(capsys.readouterr().out)["rows"]
     for ours, theirs in zip(rows, json.loads(pages[0])["rows"], strict=True):

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,10 @@ from PIL import Image
 
 import crossres
 from crossres.commands.main import main
+from crossres.deploy.gallery import Gallery
+from crossres.evaluation.statistics import PairThreshold
 from crossres.models.encoder import build_encoder
-from crossres.models.pretrained import save_pretrained
+from crossres.models.pretrained import from_pretrained, save_pretrained
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +92,62 @@ def test_two_photos_are_verified(model: Path, people: Path, capsys: pytest.Captu
     assert flagged.startswith(f"{grey} [flat: contrast")
     run("verify", one, grey, "--model", model, "--json")
     assert set(json.loads(capsys.readouterr().out)) == {"photos", "similarity", "threshold", "same"}
+
+
+@pytest.fixture
+def rated(model: Path, tmp_path: Path) -> Path:
+    """The encoder with thresholds of its own at two rates, which no photo reaches, and any."""
+    encoder = from_pretrained(model)
+    own = PairThreshold(0.99999, 0.001, 0.4, 80, 90_000), PairThreshold(-1.0, 0.1, 0.9, 80, 90_000, 0.1)
+    save_pretrained(encoder, tmp_path / "rated", info={**encoder.info, "pairs": [asdict(each) for each in own]})
+    return tmp_path / "rated"
+
+
+def test_a_models_own_threshold_at_a_rate(
+    rated: Path, people: Path, capsys: pytest.CaptureFixture[str], refused
+) -> None:
+    bar, cross = (people / "known" / shape / "00.png" for shape in ("bar", "cross"))
+    run("verify", bar, cross, "--model", rated)
+    printed = capsys.readouterr()
+    assert printed.out.endswith(": not the same (threshold 1.0000)\n")
+    does = "takes 0.1 % of the pairs of two people for one person, and misses 60 % of the pairs of one"
+    assert printed.err == f"calibrated on 80 people: it {does}; --far 0.1 misses 10 %\n"
+    run("verify", bar, cross, "--model", rated, "--far", 0.1)
+    printed = capsys.readouterr()
+    assert printed.out.endswith(": same (threshold -1.0000)\n")
+    assert printed.err.endswith(
+        "takes 10 % of the pairs of two people for one person, and misses 10 % of the pairs of one\n"
+    )
+    words = ("verify", str(bar), str(cross), "--model", str(rated), "--far")
+    assert "--far: rated has thresholds for 0.001, 0.1, got 0.01" in refused(*words, "0.01")
+    assert "leave one out" in refused(*words, "0.1", "--threshold", "0.5")
+
+
+def test_a_ready_model_judges_no_photo_smaller_than_those_of_its_training(
+    people: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = people / "known" / "bar" / "00.png"
+    small = people / "small.png"
+    Image.open(one).resize((8, 8)).save(small)
+    run("verify", one, small, "--model", "faces-16")
+    printed = capsys.readouterr()
+    similarity, flagged = printed.out.splitlines()
+    assert ":" not in similarity
+    assert flagged == f"{small} [too small: 8x8 pixels, trained on 16x16 or larger]"
+    holds = "too small for the model's threshold: 8 pixels, it holds from 16 on"
+    assert printed.err == f"no verdict, {holds}; --threshold decides anyway\n"
+    run("verify", one, small, "--model", "faces-16", "--threshold", -1)
+    assert ": same (threshold -1.0000)" in capsys.readouterr().out
+    run("verify", one, one, "--model", "faces-16")
+    assert ": same (threshold 0." in capsys.readouterr().out
+
+
+def test_a_ready_model_is_called_by_its_name(people: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gallery = people / "gallery"
+    run("enroll", gallery, people / "known", "--model", "faces-8", "--all")
+    run("identify", gallery, people / "known" / "bar" / "00.png", "--model", "faces-8")
+    assert f"crossres enroll {gallery} --strangers FOLDER --model faces-8 sets one" in capsys.readouterr().err
+    assert Gallery.load(gallery).model.name == "faces-8"
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,8 @@ SURE = Confidence(95.0, 400, 0.8)
         {"confidence": {"accuracy": 10**4000, "images": 400, "threshold": 0.5}},
         {"confidence": [0.5]},
         {"pairs": {"similarity": 0.5}},
+        {"pairs": 0.5},
+        {"pairs": [{"similarity": 0.5, "far": 0.001, "tar": 0.5, "people": 9, "impostors": 99, "rate": 2}]},
         {"pairs": {"similarity": 2, "far": 0.001, "tar": 0.5, "people": 9, "impostors": 99}},
         {"pairs": {"similarity": 0.5, "far": 0.001, "tar": 0.5, "people": 0, "impostors": 99}},
         {"surplus": 1},
@@ -74,14 +76,20 @@ def test_facts_of_a_folder_without_a_size_are_refused() -> None:
 
 
 def test_the_calibrated_confidence_travels() -> None:
-    same = PairThreshold(0.4, 0.001, 0.7, 80, 90_000)
+    same = PairThreshold(0.4, 0.001, 0.7, 80, 90_000), PairThreshold(0.3, 0.009, 0.8, 80, 90_000, 0.01)
     facts = replace(FACTS, confidence=SURE, pairs=same)
     assert from_json(facts.to_json(), "it") == facts
     # a file of an earlier version says nothing
     tree = json.loads(FACTS.to_json())
     del tree["confidence"], tree["pairs"]
-    assert from_json(json.dumps(tree), "it").confidence is from_json(json.dumps(tree), "it").pairs is None
-    info = {"lr_size": 8, "confidence": asdict(SURE), "pairs": asdict(same)}
+    assert from_json(json.dumps(tree), "it").confidence is None
+    assert from_json(json.dumps(tree), "it").pairs == ()
+    # or has one threshold, of a rate of 0.1 %
+    single = {"similarity": 0.4, "far": 0.001, "tar": 0.7, "people": 80, "impostors": 90_000}
+    assert from_json(json.dumps(tree | {"pairs": single}), "it").pairs == same[:1]
+    assert facts_of({"lr_size": 8, "pairs": single}, ("a", "b"), 16, 8).pairs == same[:1]
+    assert same[0].rate == 0.001
+    info = {"lr_size": 8, "confidence": asdict(SURE), "pairs": [asdict(each) for each in same]}
     assert facts_of(info, ("a", "b"), 16, 8).confidence == SURE
     assert facts_of(info, ("a", "b"), 16, 8).pairs == same
     assert "confidence" not in facts_of(info, ("a", "b"), 16, 8).about

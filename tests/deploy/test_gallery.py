@@ -181,6 +181,10 @@ def test_the_threshold_of_pairs_is_that_of_tar_at_far() -> None:
         (lambda g: g.search(np.ones((2, 2, 2))), r"the probe: \(2, 2, 2\), expected \(N, d\)"),
         (lambda g: g.search(np.ones(WIDTH), 0), "k is 0"),
         (lambda g: g.identify(np.ones(WIDTH)), "has no threshold; calibrate"),
+        (
+            lambda g: (g.calibrate(np.ones((1, WIDTH)), 0.1, size=8), g.identify(np.ones(WIDTH))),
+            "has thresholds by the size of a photo; give side=, the probe's in pixels",
+        ),
         (lambda g: g.calibrate(np.ones((1, WIDTH)), 1.5), r"lies within 0\.\.1, got 1.5"),
         (lambda g: g.calibrate(np.ones((0, WIDTH)), 0.1), "no strangers"),
         (lambda _: Gallery(WIDTH).search(np.ones(WIDTH)), "the gallery is empty"),

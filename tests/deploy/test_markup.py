@@ -13,8 +13,8 @@ from crossres.config.deployment import Page
 from crossres.deploy.gallery import Gallery
 from crossres.deploy.markup import about, classified, compared, message, searched
 from crossres.deploy.photos import read_photo
-from crossres.deploy.service import Limit, PhotoService, load_service
-from crossres.deploy.thresholds import Threshold
+from crossres.deploy.service import PhotoService, load_service
+from crossres.deploy.thresholds import Limit, Threshold
 
 RNG = np.random.default_rng(0)
 WRITTEN = "<img src=x onerror=alert()> {{x}}"
@@ -100,6 +100,25 @@ def test_two_photos(service: PhotoService, limit: Limit, verdict: str, note: str
     assert f"<p class='note'>{note}</p>" in html or not note
 
 
+def test_a_photo_that_a_threshold_does_not_hold_for_has_no_verdict(service: PhotoService) -> None:
+    own = replace(service, pairs=Limit(-1.0, "what it does", side=8))
+    html = compared(own, noise(16, 16), noise(7, 30))
+    assert "<p class='verdict'>No verdict</p>" in html
+    small = "No verdict, too small for the model&#x27;s threshold: 7 pixels, it holds from 8 on"
+    assert f"<p class='note'>{small}; --threshold decides anyway.</p>" in html
+    assert "What it does" not in html
+    assert "<p class='verdict'>The same</p>" in compared(own, noise(16, 16), noise(8, 30))
+    photo, limit = noise(16, 16), 1e6
+    poor = compared(replace(service, pairs=Limit(-1.0, "", min_quality=limit)), photo, photo)
+    assert "<p class='verdict'>No verdict</p>" in poor
+    quality = f"{service.student.predict(photo)[0].quality:.3g}"
+    assert f"<p class='note'>The first photo&#x27;s quality {quality} is below 1e+06.</p>" in poor
+    strict = Threshold(-1.0, 0.1, 100, False, 1, None, min_quality=limit)
+    poor = searched(replace(service, thresholds=[strict]), photo)
+    assert "<p class='verdict'>No verdict</p>" in poor
+    assert f"<p class='note'>Quality {quality} is below 1e+06.</p>" in poor
+
+
 def test_names_are_escaped(service: PhotoService) -> None:
     assert about(service).endswith("compares photos; 1 identities in the gallery.")
     html = searched(replace(service, thresholds=[Threshold(-1.0, 0.1, 100, False, 1, None)]), noise(16, 16))
@@ -108,7 +127,8 @@ def test_names_are_escaped(service: PhotoService) -> None:
     assert WRITTEN not in html
     nobody = searched(replace(service, thresholds=[Threshold(1.1, 0.1, 100, False, 1, None, 16)]), noise(16, 16))
     assert "Nobody in this gallery" in nobody
-    small = searched(replace(service, thresholds=[Threshold(-1.0, 0.1, 100, False, 1, None, 17)]), noise(16, 16))
+    small = searched(replace(service, thresholds=[Threshold(-1.0, 0.1, 100, False, 1, None, 17)]), noise(7, 7))
     assert "No verdict" in small
-    assert "Too small: 16 pixels, thresholds begin at 17." in small
+    assert "Too small: 7 pixels, thresholds begin at 17." in small
+    assert small.count("Too small") == 1
     assert message("refused", WRITTEN, [WRITTEN]).count(ESCAPED) == 2

@@ -171,9 +171,9 @@ def test_two_photos_and_a_search(faces: Path, tmp_path: Path) -> None:
 def test_a_model_brings_its_threshold_of_pairs(faces: Path, tmp_path: Path) -> None:
     own = PairThreshold(0.75, 0.001, 0.6, 80, 90_000)
     network = from_pretrained(faces)
-    save_pretrained(network, tmp_path / "own", info={**network.info, "pairs": asdict(own)})
+    save_pretrained(network, tmp_path / "own", info={**network.info, "pairs": [asdict(own)]})
     model = str(tmp_path / "own")
-    assert load_service(Page(model=model)).pairs == (0.75, own.note)
+    assert load_service(Page(model=model)).pairs == (0.75, own.note, 8, 0)
     assert own.note == (
         "calibrated on 80 people: it takes 0.1 % of the pairs of two people for one person, and misses 40 % of the "
         "pairs of one"
@@ -185,6 +185,14 @@ def test_a_model_brings_its_threshold_of_pairs(faces: Path, tmp_path: Path) -> N
     document = verify(Verify(photos=[str(photo), str(photo)], model=model), notes.append)
     assert (document["threshold"], document["same"], notes) == (0.75, True, [own.note])
     assert verify(Verify(photos=[str(photo), str(photo)], model=model, threshold=0.5))["threshold"] == 0.5
+    # a gallery without one does not take it away
+    gallery = Gallery(network.embedding_dim, model=identity_of(Recognizer.load(model)))
+    gallery.add("Ann", Recognizer.load(model).embed(photo))
+    gallery.save(path := tmp_path / "people.gallery")
+    assert load_service(Page(model=model, gallery=str(path))).pairs == (0.75, own.note, 8, 0)
+    notes.clear()
+    document = verify(Verify(photos=[str(photo), str(photo)], model=model, gallery=str(path)), notes.append)
+    assert (document["threshold"], document["same"], notes) == (0.75, True, [own.note])
 
 
 def test_without_a_model_the_page_has_the_ready_ones(tmp_path: Path) -> None:
@@ -218,7 +226,7 @@ def test_a_photo_below_the_smallest_size_has_no_verdict(faces: Path, tmp_path: P
         gallery.calibrate(strangers, 0, identity_of(recognizer), size)
     gallery.save(path)
     service = load_service(Page(model=str(faces), gallery=path))
-    assert service.strangers(noise(9, 30)) == (None, "too small: 9 pixels, thresholds begin at 10")
+    assert service.strangers(noise(9, 30))[:2] == (None, "too small: 9 pixels, thresholds begin at 10")
     assert service.strangers(noise(11, 30)).similarity == gallery.thresholds[0].similarity
 
 

@@ -37,8 +37,8 @@ def test_the_threshold_of_pairs_is_the_lowest_that_keeps_the_rate(far: float) ->
     rng = np.random.default_rng(1)
     label = rng.integers(0, 12, 60)
     embedding = rng.normal(size=(12, 8))[label] + 0.6 * rng.normal(size=(60, 8))
-    threshold = calibrate_pairs(embedding, label, far)
-    assert threshold is not None
+    (threshold,) = calibrate_pairs(embedding, label, [far])
+    assert threshold.rate == far
     genuine, impostors = [], []
     for i in range(60):
         for j in range(i):
@@ -56,10 +56,25 @@ def test_the_threshold_of_pairs_is_the_lowest_that_keeps_the_rate(far: float) ->
 
 def test_no_threshold_of_pairs_where_none_can_be_known() -> None:
     rows = np.eye(4)
-    assert calibrate_pairs(rows, [0, 0, 0, 0]) is None  # nobody else
-    assert calibrate_pairs(rows, [0, 1, 2, 3]) is None  # nobody twice
+    assert calibrate_pairs(rows, [0, 0, 0, 0]) == []  # nobody else
+    assert calibrate_pairs(rows, [0, 1, 2, 3]) == []  # nobody twice
     # the pair of one person is less alike than every other
-    assert calibrate_pairs([[1, 0], [-1, 0.0], [0, 1]], [0, 0, 1], 0.0) is None
+    assert calibrate_pairs([[1, 0], [-1, 0.0], [0, 1]], [0, 0, 1], [0.0]) == []
+
+
+def test_a_threshold_of_pairs_for_each_rate_that_the_people_allow() -> None:
+    rng = np.random.default_rng(1)
+    label = rng.integers(0, 30, 200)
+    embedding = rng.normal(size=(30, 8))[label] + 0.6 * rng.normal(size=(200, 8))
+    thresholds = calibrate_pairs(embedding, label)
+    assert [each.rate for each in thresholds] == [0.001, 0.01, 0.1]
+    assert [each.similarity for each in thresholds] == sorted((each.similarity for each in thresholds), reverse=True)
+    for each in thresholds:
+        assert [each] == calibrate_pairs(embedding, label, [each.rate])
+    # of 8 pairs of two people none may be accepted at either of the first two rates, which then are one
+    few = calibrate_pairs([[1, 0], [1, 0.1], [0, 1], [0.1, 1], [0.8, 0.6]], [0, 0, 1, 1, 1])
+    assert [each.rate for each in few][:1] == [0.001]
+    assert 0.01 not in [each.rate for each in few]
 
 
 CASES = [(seed, tied) for seed in range(4) for tied in (False, True)]

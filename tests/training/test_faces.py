@@ -70,8 +70,10 @@ def test_without_labels_it_comes_near_its_teacher(make: Any, teacher: Encoder) -
     _, held_out = hold_out_people(train, 0.25, SPLIT_SEED)
     rows = crossres.Recognizer.load(config.folder).embed(held_out.image(i) for i in range(len(held_out)))
     expected = calibrate_pairs(rows, held_out.labels)
-    assert student.info["pairs"] == pytest.approx(asdict(expected), abs=0.02)
-    assert student.info["pairs"]["people"] == len(set(held_out.labels.tolist()))
+    assert len(student.info["pairs"]) == len(expected) > 0
+    for own, threshold in zip(student.info["pairs"], expected, strict=True):
+        assert own == pytest.approx(asdict(threshold), abs=0.02)
+        assert own["people"] == len(set(held_out.labels.tolist()))
     # the summary is printed for people; Python gets the document
     assert crossres.distill_faces(config, teacher=teacher, resume=True, quiet=True) == result
 

@@ -65,7 +65,9 @@ def _show(result: dict[str, Any], fars: Sequence[float], fpirs: Sequence[float],
     elif verified and verified[0]["accuracy"] is None:
         others = "; --threshold_pairs chooses it on others" if result["people"] else ""  # not of own lists
         notes.append(f"† at the threshold that is best on these very pairs{others}")
-    notes += ["each embedding is the mean over the image and its mirror image"] if result["flip"] else []
+    if result["flip"]:
+        stored = "; those of the gallery are as they were stored" if result["gallery_stored"] else ""
+        notes.append(f"each embedding is the mean over the image and its mirror image{stored}")
     notes += [INTERVALS] if any("intervals" in row for row in (*verified, *identified)) else []
     notes += [UNSURE] if any("*" in cell for row in cells for cell in row) else []
     console.print("\n".join(notes))

@@ -128,6 +128,7 @@ class Reader:
     Args:
         model: a ready model of crossres models, an ONNX file, a run's or model's folder, a Hub name.
         min_quality: a photo of lower quality (of a face: the length of its embedding) is not enrolled and not judged.
+        flip: average the embeddings of each photo and its mirror image; a gallery takes either kind alone.
         same_space: trust that model and gallery are comparable, although no record says so.
         onnx_input: what an ONNX file that is not of crossres expects of its input.
         trust_code: import the code that a saved model names for its network.
@@ -137,6 +138,7 @@ class Reader:
 
     model: str | None = None
     min_quality: float = 0.0
+    flip: bool = False
     same_space: bool = False
     onnx_input: OnnxInput | None = None
     trust_code: bool = False
@@ -210,6 +212,7 @@ class Verify(Reader):
         photos: two image files.
         gallery: file of crossres enroll with a threshold of pairs.
         threshold: similarity at or above which two photos show the same; the model's own if left out.
+        far: false accept rate of the model's own threshold, one of those that it was calibrated for.
     """
 
     command: ClassVar[str] = "crossres verify"
@@ -219,6 +222,7 @@ class Verify(Reader):
     photos: list[str]
     gallery: str | None = None
     threshold: float | None = None
+    far: float = 0.001
 
 
 @dataclass(kw_only=True)

@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,19 @@ from crossres.core.errors import CrossresError
 from crossres.core.types import Bools, Float32s
 from crossres.data.align import Aligner
 from crossres.data.faces import read_pairs
-from crossres.data.folder import IMAGE_SUFFIXES, folders_in, is_own, read_loose
+from crossres.data.folder import read_loose
 from crossres.data.images import ImageSet
-from crossres.data.splits import SPLIT_WORDS
 from crossres.deploy.gallery import Gallery, cosine, identity_of
-from crossres.deploy.gallery_file import is_name, locked
-from crossres.deploy.photos import Source, fitted, no_image, photos_below, read_photo
-from crossres.deploy.recognizer import Answer, Recognizer
+from crossres.deploy.gallery_file import locked
+from crossres.deploy.photos import Source, fitted, people_in, photos_below, read_photo
+from crossres.deploy.recognizer import Recognizer
 from crossres.deploy.thresholds import (
+    Limit,
     at_least,
     at_size,
     check_similarity,
     for_side,
+    poor,
     too_small,
     usable,
     usable_by_size,
@@ -42,22 +43,25 @@ class PhotoReader:
     def __init__(self, options: Reader, *, flagged_too: bool = False) -> None:
         if not options.model:
             raise CrossresError("--model is missing: the model that reads the photos")
-        self.recognizer = Recognizer.load(options.model, trust_code=options.trust_code, onnx_input=options.onnx_input)
+        how: dict[str, Any] = {
+            "flip": options.flip,
+            "trust_code": options.trust_code,
+            "onnx_input": options.onnx_input,
+        }
+        self.recognizer = Recognizer.load(options.model, **how)
         self.identity = identity_of(self.recognizer)
         self.same_space, self.min_quality, self.flagged_too = options.same_space, options.min_quality, flagged_too
         self.left_out: list[dict[str, str]] = []
 
-    def poor(self, answer: Answer) -> str:
-        """Return why a photo's quality is too low to be judged, or an empty string."""
-        low = answer.quality is not None and answer.quality < self.min_quality
-        return f"quality {answer.quality:.3g} is below {self.min_quality:g}" if low else ""
-
-    def embeddings(self, photos: Iterable[Source], names: Sequence[str] = ()) -> list[Float32s | None]:
+    def embeddings(
+        self, photos: Iterable[Source], names: Sequence[str] = (), *, any_size: bool = False
+    ) -> list[Float32s | None]:
         """Return each photo's embedding, (d,); None for one that is left out, by its path or its name."""
         rows = []
         for number, answer in enumerate(self.recognizer.stream(photos)):
-            why = answer.reason if answer.error or not self.flagged_too else ""
-            if left_out := bool(why := why or self.poor(answer)):
+            flags = () if self.flagged_too else answer.flags_but_size if any_size else answer.photo_flags
+            why = answer.reason if answer.error else "; ".join(flags) or poor(answer, self.min_quality)
+            if left_out := bool(why):
                 name = names[number] if names else answer.name
                 self.left_out.append({"photo": name, "why": why})
             rows.append(None if left_out else answer.embedding)
@@ -107,7 +111,8 @@ class PhotoReader:
                     small[size][f"{path}{at_size(size)}"] = fitted(photo, size, facts)
         rows = {}
         for size, photos in small.items():
-            usable = [row for row in self.embeddings(photos.values(), list(photos)) if row is not None]
+            read = self.embeddings(photos.values(), list(photos), any_size=bool(size))
+            usable = [row for row in read if row is not None]
             if not usable:
                 raise CrossresError(f"{folder}: no photo in it that can be used as a stranger{at_size(size)}")
             rows[size] = np.stack(usable)
@@ -132,31 +137,6 @@ class PhotoReader:
         gallery = Gallery.load(path)
         gallery.demand_shared(self.identity, self.recognizer.facts.embedding_dim, same_space=self.same_space)
         return gallery
-
-
-def people_in(folder: Path, *, flat: bool = False) -> list[tuple[str, Path]]:
-    """Return the photos of a folder, each with the name of its identity: the name of the folder it lies in.
-
-    Without such folders, or if flat, it is the photo's own without the ending. CrossresError: no folder, no image,
-    images beside folders, or a name that cannot be one.
-    """
-    if not folder.is_dir():
-        raise CrossresError(f"{folder}: not a folder")
-    inside = sorted(entry for entry in folder.iterdir() if is_own(entry.name))
-    if splits := [entry.name for entry in inside if entry.name.lower() in SPLIT_WORDS and folders_in(entry)]:
-        raise CrossresError(f"{folder} holds the split {splits[0]}; enroll people from {folder / splits[0]}")
-    loose = [(entry.stem, entry) for entry in inside if entry.is_file() and entry.suffix.lower() in IMAGE_SUFFIXES]
-    below = [(entry.name, photo) for entry in inside if entry.is_dir() for photo in photos_below(entry)]
-    if loose and below and not flat:
-        remedy = "move them into folders, or give --flat to use only them"
-        raise CrossresError(f"{folder}: {len(loose)} images lie beside its folders; {remedy}")
-    people = loose if flat or not below else below
-    if not people:
-        raise no_image(folder)
-    for name, photo in people:
-        if not is_name(name):
-            raise CrossresError(f"{str(photo)!a}: {name!a:.80} cannot name an identity; rename it")
-    return people
 
 
 def enroll(options: Enroll, note: Note = lambda _: None) -> dict[str, Any]:
@@ -197,8 +177,13 @@ def enroll(options: Enroll, note: Note = lambda _: None) -> dict[str, Any]:
         gallery.thresholds = [] if strangers else gallery.thresholds
         for size, those in strangers.items():
             notes.append(gallery.calibrate(those, options.fpir, model, size).unsure_note())
+        if strangers:
+            quality = options.min_quality
+            gallery.thresholds = [replace(each, min_quality=quality) for each in gallery.thresholds]
         if pairs:
-            notes.append(gallery.calibrate_pairs(*pairs, options.far, model).unsure_note())
+            held = replace(gallery.calibrate_pairs(*pairs, options.far, model), min_quality=options.min_quality)
+            gallery.pair_threshold = held
+            notes.append(held.unsure_note())
         gallery.save(path)
     for line in filter(None, [*notes, gallery.outgrown_note]):
         note(line)
@@ -268,13 +253,14 @@ def identify(options: Identify, note: Note = lambda _: None) -> dict[str, Any]:
     photos = []
     for answer in answers:
         matches = next(results) if answer.embedding is not None else []
-        poor = reader.poor(answer)
-        threshold = for_side(thresholds, answer.side) if matches and not poor else None
+        threshold = for_side(thresholds, answer.side) if matches else None
+        low = poor(answer, max(reader.min_quality, threshold.min_quality if threshold else 0))
+        threshold = None if low else threshold
         known = threshold is not None and at_least(matches[0].similarity, threshold.similarity)
         row: dict[str, Any] = {"photo": answer.name, "name": matches[0].name if known else None}
         row |= {"threshold": threshold and threshold.similarity, "nearest": [asdict(match) for match in matches]}
         small = too_small(thresholds, answer.side) if matches else ""
-        flags = [*answer.photo_flags, *filter(None, [small, poor])]
+        flags = [*(answer.flags_but_size if small else answer.photo_flags), *filter(None, [small, low])]
         photos.append({**row, "quality": answer.quality, "flags": flags, "error": answer.error})
     for line in filter(None, [why, gallery.outgrown_note]):
         note(line)
@@ -289,43 +275,65 @@ def identify(options: Identify, note: Note = lambda _: None) -> dict[str, Any]:
 def verify(options: Verify, note: Note = lambda _: None) -> dict[str, Any]:
     """Decide whether two photos show the same; note what the threshold does, or that none is given or holds.
 
-    The threshold is the given one, a gallery's, or the model's own.
+    The threshold is the given one, a gallery's, or the model's own at the false accept rate ``far``.
 
     Returns:
         photos (photo, quality and flags of each), similarity, threshold (a similarity, or None) and same (None
-        without a threshold, or for a photo of too low quality).
+        without a threshold, for a photo of too low quality, or for one too small for the model's own threshold).
 
     Raises:
-        CrossresError: a gallery, model or photo that cannot be read, or a threshold that cannot be one.
+        CrossresError: a gallery, model or photo that cannot be read, a threshold that cannot be one, or a rate that
+            the model has no threshold for.
     """
-    threshold, why = options.threshold, ""
-    if threshold is not None:
-        check_similarity(threshold)
+    if options.threshold is not None:
+        check_similarity(options.threshold)
         if options.gallery:
             raise CrossresError("--gallery and --threshold both set the threshold; give one of them")
+        if options.far != Verify.far:
+            raise CrossresError(
+                "--far picks a threshold of the model's own, and --threshold gives one; leave one out"
+            )
     reader = PhotoReader(options)
-    if options.gallery:
-        pairs = reader.gallery(options.gallery).pair_threshold
-        remedy = f"{options.gallery} --pairs FILE --images FOLDER --model {reader.recognizer.source}"
-        held, why = usable(pairs, reader.identity.digest, remedy)
-        threshold = held.similarity if held else None
-    elif threshold is None and (own := reader.recognizer.facts.pairs):
-        threshold, why = own.similarity, own.note
-    elif threshold is None:
-        remedy = "--gallery with one (crossres enroll GALLERY --pairs FILE --images FOLDER sets it)"
-        why = f"no threshold, so no verdict; give --threshold, or {remedy}"
+    limit = _pair_limit(options, reader)
     answers = reader.recognizer.predict(options.photos)
     if len(answers) != 2:
         raise CrossresError(f"verify compares two photos, got {len(answers)}")
     if error := next((answer.error for answer in answers if answer.error), None):
         raise CrossresError(error)
     similarity = cosine(*(np.asarray(answer.embedding) for answer in answers))
-    if why:
-        note(why)
-    poor = [reader.poor(answer) for answer in answers]
-    photos = [
-        {"photo": answer.name, "quality": answer.quality, "flags": [*answer.photo_flags, *filter(None, [reason])]}
-        for answer, reason in zip(answers, poor, strict=True)
-    ]
-    verdict = None if threshold is None or any(poor) else at_least(similarity, threshold)
-    return {"photos": photos, "similarity": similarity, "threshold": threshold, "same": verdict}
+    if line := limit.note_on(*answers):
+        note(line)
+    photos = []
+    for answer in answers:
+        flags = [*answer.photo_flags, *filter(None, [poor(answer, limit.min_quality)])]
+        photos.append({"photo": answer.name, "quality": answer.quality, "flags": flags})
+    verdict = limit.passed(similarity, *answers)
+    return {"photos": photos, "similarity": similarity, "threshold": limit.similarity, "same": verdict}
+
+
+def _pair_limit(options: Verify, reader: PhotoReader) -> Limit:
+    """Return the threshold of pairs that options choose: the given one, a gallery's, or the model's own."""
+    facts, quality = reader.recognizer.facts, options.min_quality
+    if options.threshold is not None:
+        return Limit(options.threshold, "", min_quality=quality)
+    remedy = "--gallery with one (crossres enroll GALLERY --pairs FILE --images FOLDER sets it)"
+    own = () if options.flip else facts.pairs  # which are of photos alone
+    without = " with --flip" if facts.pairs and not own else ""
+    why = f"no threshold{without}, so no verdict; give --threshold, or {remedy}"
+    if options.gallery:
+        enrolling = f"{options.gallery} --pairs FILE --images FOLDER --model {reader.recognizer.source}"
+        held, why = usable(reader.gallery(options.gallery).pair_threshold, reader.identity.digest, enrolling)
+        if held and options.far != Verify.far:
+            raise CrossresError("--far picks a threshold of the model's own, the gallery has one; leave --far out")
+        if held:
+            return Limit(held.similarity, "", min_quality=max(quality, held.min_quality))
+    if not own:
+        return Limit(None, why, min_quality=quality)
+    known = {each.rate: each for each in own}
+    if options.far not in known:
+        rates = ", ".join(f"{rate:g}" for rate in known)
+        raise CrossresError(f"--far: {reader.identity.name} has thresholds for {rates}, got {options.far:g}")
+    chosen, laxer = known[options.far], next((each for each in own if each.rate > options.far), None)
+    more = f"; --far {laxer.rate:g} misses {100 * (1 - laxer.tar):.0f} %" if laxer else ""
+    # what it was calibrated on was no smaller
+    return Limit(chosen.similarity, f"{chosen.note}{more}", facts.lr_size[0], quality)

@@ -52,10 +52,12 @@ class ModelIdentity:
         name: for people.
         spaces: digests of the models whose space its embeddings lie in: its own first, then that of a teacher whose
             embeddings it was taught to hit.
+        flip: an embedding is the mean over a photo and its mirror image.
     """
 
     name: str
     spaces: tuple[str, ...]
+    flip: bool = False
 
     def __post_init__(self) -> None:
         if not self.spaces or not all(map(is_name, (self.name, *self.spaces))):
@@ -76,7 +78,7 @@ def identity_of(recognizer: Recognizer) -> ModelIdentity:
     if isinstance(teacher, Mapping) and "cosine" in str(about.get("method")).split("+"):
         spaces.append(str(teacher.get("sha256")))
     path = Path(recognizer.source).resolve()
-    return ModelIdentity(path.parent.name if path.name == "model" else path.name, tuple(spaces))
+    return ModelIdentity(path.parent.name if path.name == "model" else path.name, tuple(spaces), recognizer.flip)
 
 
 def unit_embeddings(embeddings: npt.ArrayLike, what: str) -> Float32s:
@@ -106,14 +108,12 @@ def build_index(kind: Kind, rows: Float32s) -> Any:
         index = faiss.IndexFlatIP(width)
     elif kind == "hnsw":
         index = faiss.IndexHNSWFlat(width, NEIGHBOURS, faiss.METRIC_INNER_PRODUCT)
-        index.hnsw.efConstruction = BUILD_WIDTH
-        index.hnsw.efSearch = SEARCH_WIDTH
+        index.hnsw.efConstruction, index.hnsw.efSearch = BUILD_WIDTH, SEARCH_WIDTH
     else:
         cells = max(1, min(int(4 * len(rows) ** 0.5), len(rows) // ROWS_PER_CELL))
         # the index keeps its quantiser alive
         index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, cells, faiss.METRIC_INNER_PRODUCT)
-        index.cp.max_points_per_centroid = ROWS_PER_CELL
-        index.cp.min_points_per_centroid = 1
+        index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 1, ROWS_PER_CELL
         index.nprobe = max(min(8, cells), round(cells * SEARCHED))
         index.train(rows)
     index.add(rows)
@@ -138,8 +138,7 @@ class Gallery:
         self.thresholds: list[Threshold] = []
         self.pair_threshold: Threshold | None = None
         self._rows: dict[str, Float32s] = {}
-        # its kind, the index and whose each of its rows is
-        self._built: tuple[Kind, Any, list[str]] | None = None
+        self._built: tuple[Kind, Any, list[str]] | None = None  # its kind, the index, whose each of its rows is
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -165,20 +164,20 @@ class Gallery:
         return next(filter(None, (each.outgrown_note(len(self)) for each in self.thresholds)), "")
 
     def demand_shared(self, model: ModelIdentity, width: int, *, same_space: bool = False) -> None:
-        """Refuse a model whose embeddings cannot be compared with those of this gallery.
+        """Refuse a model of the probes whose embeddings, of a width, cannot be compared with those of this gallery.
 
-        Args:
-            model: of the probes.
-            width: of its embeddings.
-            same_space: it shares the space of the gallery's model, although no record says so.
+        With ``same_space`` it shares the space of the gallery's model, although no record says so.
 
         Raises:
-            CrossresError: another width or another space.
+            CrossresError: another width or another space, or one of both is of mirror images, too.
         """
         if width != self.width:
             remedy = "use the gallery's model or a student of that width"
             raise CrossresError(f"{model.name}: embeddings have width {width}, the gallery's {self.width}; {remedy}")
         ours = self.model or model
+        if model.flip != ours.flip:
+            made, remedy = ("with", "give it") if ours.flip else ("without", "leave it out")
+            raise CrossresError(f"the gallery was made {made} --flip; {remedy}, or enroll into another gallery")
         # two students of one teacher, each with a layer of its own to its width, share nothing
         shared = model.digest in ours.spaces or ours.digest in model.spaces
         if not shared and not same_space:
@@ -199,8 +198,7 @@ class Gallery:
         rows = self._checked(embeddings, f"identity {name}")
         known = self._rows.get(name)
         if known is not None:
-            # those that are as similar as this are of one photo
-            rows = rows[(rows @ known.T).max(1) < 1 - TOLERANCE]
+            rows = rows[(rows @ known.T).max(1) < 1 - TOLERANCE]  # as similar as this are those of one photo
         if len(rows):
             self._rows[name] = rows if known is None else np.concatenate([known, rows])
             if self._built:
@@ -259,7 +257,9 @@ class Gallery:
         """Return who a probe (d,) is, None if not in this gallery; CrossresError without a threshold at its side."""
         threshold = for_side(self.thresholds, side)
         if threshold is None:
-            raise CrossresError(f"the gallery has no threshold{at_size(side)}; calibrate it on strangers first")
+            by_size = "has thresholds by the size of a photo; give side=, the probe's in pixels"
+            none = f"has no threshold{at_size(side)}; calibrate it on strangers first"
+            raise CrossresError(f"the gallery {by_size if self.thresholds and not side else none}")
         best = self.search(probe)[0]
         return best[0] if best and at_least(best[0].similarity, threshold.similarity) else None
 
@@ -327,8 +327,8 @@ class Gallery:
             if facts["format"] != FORMAT or facts["index"] not in get_args(Kind):
                 raise ValueError
             gallery = cls(rows.shape[1], index=cast(Kind, facts["index"]))
-            if facts["model"] is not None:
-                gallery.model = ModelIdentity(facts["model"]["name"], tuple(facts["model"]["spaces"]))
+            if (held := facts["model"]) is not None:
+                gallery.model = ModelIdentity(held["name"], tuple(held["spaces"]), held.get("flip") is True)
             listed = facts["thresholds"] if "thresholds" in facts else [facts["threshold"]]  # of an earlier version
             gallery.thresholds = [Threshold(**each) for each in listed if each]
             gallery.pair_threshold = facts["pair_threshold"] and Threshold(**facts["pair_threshold"])

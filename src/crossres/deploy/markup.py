@@ -9,8 +9,10 @@ from PIL import Image
 
 from crossres.core.types import Pixels
 from crossres.deploy.facts import Facts
+from crossres.deploy.photos import TOO_SMALL
 from crossres.deploy.recognizer import Answer
-from crossres.deploy.service import Limit, PhotoService
+from crossres.deploy.service import PhotoService
+from crossres.deploy.thresholds import Limit, poor
 
 #: Classes or names that are listed.
 LISTED = 5
@@ -64,29 +66,35 @@ def compared(service: PhotoService, first: Pixels, second: Pixels) -> str:
     """Show whether two photos, uint8 (H, W, 3), show the same."""
     similarity, answers = service.similarity(first, second)
     photos = {"first": first, "second": second}
-    named = zip(photos, answers, strict=True)
-    flags = [f"the {name} photo is {flag}" for name, answer in named for flag in answer.photo_flags]
-    verdict = _verdict(VERDICTS[service.pairs.passed(similarity)], similarity, service.pairs, flags)
+    flags, limit = [], service.pairs
+    for name, answer in zip(photos, answers, strict=True):
+        flags += [f"the {name} photo is {flag}" for flag in answer.photo_flags]
+        flags += [f"the {name} photo's {low}" for low in [poor(answer, limit.min_quality)] if low]
+    verdict = VERDICTS[limit.passed(similarity, *answers)]
+    shown = _verdict(verdict, similarity, limit, [*flags, limit.note_on(*answers)], unsure=bool(flags))
     caption = "The {} photo as the student reads it"
     pictures = [_picture(service.read(photo), caption.format(name)) for name, photo in photos.items()]
-    return block(verdict, block(*pictures, kind="seen"))
+    return block(shown, block(*pictures, kind="seen"))
 
 
 def searched(service: PhotoService, photo: Pixels) -> str:
     """Show who of the gallery is most like a photo, uint8 (H, W, 3)."""
     matches, answer = service.search(photo, LISTED)
-    best, flags, limit = matches[0], answer.photo_flags, service.strangers(photo)
+    best, limit = matches[0], service.strangers(photo)
+    flags = answer.flags_but_size if limit.note.startswith(TOO_SMALL) else answer.photo_flags
+    notes = [*flags, poor(answer, limit.min_quality), limit.note]
     verdicts = {True: best.name, False: "Nobody in this gallery", None: "No verdict"}
-    verdict = _verdict(verdicts[limit.passed(best.similarity)], best.similarity, limit, flags)
+    passed = limit.passed(best.similarity, answer)
+    verdict = _verdict(verdicts[passed], best.similarity, limit, notes, unsure=bool(answer.photo_flags))
     rows = [(match.name, max(0.0, match.similarity), f"{match.similarity:.4f}") for match in matches]
     picture = _picture(service.read(photo), "The photo as the student reads it")
     lists = block(picture, _list("Most alike", "by similarity", rows), kind="lists")
     return block(verdict, lists)
 
 
-def _verdict(verdict: str, similarity: float, limit: Limit, flags: Sequence[str]) -> str:
+def _verdict(verdict: str, similarity: float, limit: Limit, notes: Sequence[str], *, unsure: bool) -> str:
     than = "" if limit.similarity is None else f", threshold {limit.similarity:.4f}"
-    return _answer(verdict, bool(flags), f"Similarity {similarity:.4f}{than}", [*flags, limit.note])
+    return _answer(verdict, unsure, f"Similarity {similarity:.4f}{than}", notes)
 
 
 def _answer(verdict: str, unsure: bool, text: str, notes: Iterable[str]) -> str:

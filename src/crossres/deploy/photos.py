@@ -12,8 +12,10 @@ from PIL import Image
 from crossres.core.errors import CrossresError, demand_file
 from crossres.core.types import Pixels
 from crossres.data.decode import FORMATS, Limits, fit_image, look, reason, to_rgb
-from crossres.data.folder import IMAGE_SUFFIXES, files_below
+from crossres.data.folder import IMAGE_SUFFIXES, files_below, folders_in, is_own
+from crossres.data.splits import SPLIT_WORDS
 from crossres.deploy.facts import Facts
+from crossres.deploy.gallery_file import is_name
 
 #: What a photo may be given as.
 Source = str | Path | bytes | bytearray | memoryview | IO[bytes] | Image.Image | npt.NDArray[Any]
@@ -25,6 +27,8 @@ MAX_BYTES = 100 * 2**20
 #: A photo of less contrast (standard deviation, 0..1) is flat, one of which a larger share is black or white is blown
 #: out, where the training images' own are not known.
 FLAT, BLOWN = 0.02, 0.9
+#: How the flag of a photo that is smaller than those of the training begins.
+TOO_SMALL = "too small: "
 #: A larger photo is first reduced by whole numbers, to no less than this many times what the network gets.
 FINER = 8
 
@@ -110,7 +114,7 @@ def flags(pixels: Pixels, facts: Facts) -> tuple[str, ...]:
     reasons = []
     if facts.side_of(pixels) < facts.lr_size[0]:
         side = facts.lr_size[0]
-        reasons.append(f"too small: {width}x{height} pixels, trained on {side}x{side} or larger")
+        reasons.append(f"{TOO_SMALL}{width}x{height} pixels, trained on {side}x{side} or larger")
     # about what the network sees; a padded photo's margins are left out
     seen = fit_image(Image.fromarray(pixels), facts.side, "crop" if facts.fit == "crop" else "squash")
     contrast, clipped = (float(value[0]) for value in look(np.asarray(seen)[None]))
@@ -153,3 +157,28 @@ def photos_below(folder: Path) -> list[Path]:
 def no_image(folder: Path) -> CrossresError:
     """Return the error of a folder without images."""
     return CrossresError(f"{folder}: no image in it ({', '.join(IMAGE_SUFFIXES)})")
+
+
+def people_in(folder: Path, *, flat: bool = False) -> list[tuple[str, Path]]:
+    """Return the photos of a folder, each with the name of its identity: the name of the folder it lies in.
+
+    Without such folders, or if flat, it is the photo's own without the ending. CrossresError: no folder, no image,
+    images beside folders, or a name that cannot be one.
+    """
+    if not folder.is_dir():
+        raise CrossresError(f"{folder}: not a folder")
+    inside = sorted(entry for entry in folder.iterdir() if is_own(entry.name))
+    if splits := [entry.name for entry in inside if entry.name.lower() in SPLIT_WORDS and folders_in(entry)]:
+        raise CrossresError(f"{folder} holds the split {splits[0]}; enroll people from {folder / splits[0]}")
+    loose = [(entry.stem, entry) for entry in inside if entry.is_file() and entry.suffix.lower() in IMAGE_SUFFIXES]
+    below = [(entry.name, photo) for entry in inside if entry.is_dir() for photo in photos_below(entry)]
+    if loose and below and not flat:
+        remedy = "move them into folders, or give --flat to use only them"
+        raise CrossresError(f"{folder}: {len(loose)} images lie beside its folders; {remedy}")
+    people = loose if flat or not below else below
+    if not people:
+        raise no_image(folder)
+    for name, photo in people:
+        if not is_name(name):
+            raise CrossresError(f"{str(photo)!a}: {name!a:.80} cannot name an identity; rename it")
+    return people

@@ -16,7 +16,7 @@ import numpy as np
 from crossres.core.errors import CrossresError, library_errors
 from crossres.core.types import Float32s, Pixels
 from crossres.deploy.facts import Facts, from_json
-from crossres.deploy.photos import Source, flags, named, read_photo, reduced
+from crossres.deploy.photos import TOO_SMALL, Source, flags, named, read_photo, reduced
 from crossres.deploy.zoo import model_file
 from crossres.evaluation.statistics import uncalibrated_doubt
 from crossres.models.onnx_input import OnnxInput, onnx_sha256, open_session
@@ -127,6 +127,11 @@ class Answer:
         return (self.doubt, *self.photo_flags) if self.doubt else self.photo_flags
 
     @property
+    def flags_but_size(self) -> tuple[str, ...]:
+        """Its ``photo_flags``, but not that it is too small."""
+        return tuple(flag for flag in self.photo_flags if not flag.startswith(TOO_SMALL))
+
+    @property
     def sentence(self) -> str:
         """The class and its probability in words; unsure where it is flagged."""
         if self.probability is None:
@@ -165,18 +170,26 @@ class Recognizer:
         facts: classes, sizes and what else is known of the network.
         source: where it was loaded from.
         digest: sha256 (hex) of its file or weights: two of one digest give the same embeddings.
+        flip: an embedding is the mean over the photo and its mirror image.
     """
 
-    def __init__(self, engine: Engine, source: str) -> None:
+    def __init__(self, engine: Engine, source: str, flip: bool = False) -> None:
         self._engine = engine
         self._load: Callable[[], Recognizer] | None = None
         self.facts = engine.facts
         self.source = source
         self.digest = engine.digest
+        self.flip = flip
 
     @classmethod
     def load(
-        cls, path: str | Path, *, threads: int = 0, trust_code: bool = False, onnx_input: OnnxInput | None = None
+        cls,
+        path: str | Path,
+        *,
+        threads: int = 0,
+        flip: bool = False,
+        trust_code: bool = False,
+        onnx_input: OnnxInput | None = None,
     ) -> Recognizer:
         """Read a model.
 
@@ -184,6 +197,7 @@ class Recognizer:
             path: a ready model's name, or an ONNX file of ``crossres export``, which need onnxruntime alone; a run's
                 or model's folder, a Hub name, or an ONNX face model from elsewhere, which need torch.
             threads: of an ONNX file; 0: as many as there are cores.
+            flip: make each embedding the mean over the photo and its mirror image; classes are those of the photo.
             trust_code: import the code that a model's folder names for its network.
             onnx_input: what an ONNX file from elsewhere expects of its input.
 
@@ -191,7 +205,7 @@ class Recognizer:
             CrossresError: nothing there, a broken file, or a package that is missing.
         """
         engine: Engine | None = None
-        path = model_file(path)
+        source, path = str(path), model_file(path)
         if Path(path).suffix.lower() == ".onnx" or Path(path).is_file():
             session = _open(path, threads)
             if FACTS in metadata_of(session, path):
@@ -200,9 +214,10 @@ class Recognizer:
             from crossres.deploy.deployed import TorchEngine
 
             engine = TorchEngine(path, trust_code=trust_code, onnx_input=onnx_input)
-        loaded = cls(engine, str(path))
+        loaded = cls(engine, source, flip)
         place = os.path.abspath(path) if os.path.exists(path) else path
-        loaded._load = partial(cls.load, place, threads=threads, trust_code=trust_code, onnx_input=onnx_input)
+        how: dict[str, Any] = {"threads": threads, "flip": flip, "trust_code": trust_code, "onnx_input": onnx_input}
+        loaded._load = partial(cls.load, place, **how)
         return loaded
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -254,6 +269,17 @@ class Recognizer:
             rows.append(answer.embedding)
         return np.stack(rows) if rows else np.zeros((0, self.facts.embedding_dim), np.float32)
 
+    def _run(self, photos: Pixels) -> dict[str, Float32s]:
+        """Photos uint8 (B, H, W, 3) -> what `Engine.run` returns of them, averaged where that is asked for."""
+        outputs = self._engine.run(photos)
+        if self.flip:
+            mirrored = self._engine.run(np.ascontiguousarray(photos[:, :, ::-1]))
+            mean = ((outputs["embedding"] + mirrored["embedding"]) / 2).astype(np.float32)
+            outputs["embedding"] = mean
+            if not self.facts.classes:
+                outputs["quality"] = np.linalg.norm(mean, axis=1).astype(np.float32)
+        return outputs
+
     def _answered(self, photos: list[tuple[Answer, Pixels | None]]) -> list[Answer]:
         """Return the answers to photos; one without pixels keeps its error."""
         answers = [answer for answer, _ in photos]
@@ -262,7 +288,7 @@ class Recognizer:
             if pixels is not None:
                 of_shape.setdefault(pixels.shape, []).append((i, pixels))
         for group in of_shape.values():
-            outputs = self._engine.run(np.stack([pixels for _, pixels in group]))
+            outputs = self._run(np.stack([pixels for _, pixels in group]))
             probabilities = outputs.get("probabilities")
             for row, (i, _) in enumerate(group):
                 embedding, quality = outputs["embedding"][row], float(outputs["quality"][row])

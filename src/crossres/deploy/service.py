@@ -18,8 +18,8 @@ from crossres.deploy.gallery import Gallery, Match, cosine, identity_of
 from crossres.deploy.photos import fitted, no_image, photos_below, read_photo
 from crossres.deploy.recognizer import Answer, Recognizer
 from crossres.deploy.thresholds import (
+    Limit,
     Threshold,
-    at_least,
     check_similarity,
     for_side,
     too_small,
@@ -45,17 +45,6 @@ class Examined(NamedTuple):
     read: Pixels
     student: Answer
     teacher: list[Answer]
-
-
-class Limit(NamedTuple):
-    """The similarity from which on two are the same; None where none is set. ``note`` says why, or what is unsure."""
-
-    similarity: float | None
-    note: str
-
-    def passed(self, similarity: float) -> bool | None:
-        """Return whether it is reached; None where none is set."""
-        return None if self.similarity is None else at_least(similarity, self.similarity)
 
 
 @dataclass(frozen=True)
@@ -146,11 +135,13 @@ def load_service(options: Page, note: Callable[[str], None] = lambda _: None) ->
     if options.threshold is not None:
         check_similarity(options.threshold)
     assert options.model is not None
-    student = Recognizer.load(options.model, threads=options.threads, trust_code=options.trust_code)
     gallery = Gallery.load(options.gallery) if options.gallery else None
-    own = student.facts.pairs
+    flip = gallery is not None and gallery.model is not None and gallery.model.flip
+    student = Recognizer.load(options.model, threads=options.threads, flip=flip, trust_code=options.trust_code)
+    own = () if flip else student.facts.pairs  # which are of photos alone
     unset = "no threshold is set, so similarities only; --gallery or --threshold sets one"
-    pairs = Limit(own.similarity, own.note) if own else Limit(None, unset)
+    # what it was calibrated on was no smaller
+    pairs = Limit(own[0].similarity, own[0].note, student.facts.lr_size[0]) if own else Limit(None, unset)
     thresholds: Sequence[Threshold] = []
     why = ""
     if gallery:
@@ -158,7 +149,7 @@ def load_service(options: Page, note: Callable[[str], None] = lambda _: None) ->
         digest, by = identity_of(student).digest, f"--model {student.source}"
         thresholds, why = usable_by_size(gallery.thresholds, digest, f"{options.gallery} --strangers FOLDER {by}")
         held, lacking = usable(gallery.pair_threshold, digest, f"{options.gallery} --pairs FILE --images FOLDER {by}")
-        pairs = _limit_of(held, gallery) if held else Limit(None, lacking)
+        pairs = _limit_of(held, gallery) if held else pairs if own else Limit(None, lacking)
     if options.threshold is not None:
         pairs = Limit(options.threshold, "")
     service = PhotoService(student, None, gallery, pairs, thresholds, why)
@@ -196,7 +187,8 @@ def shown(options: Page, into: Path, note: Callable[[str], None] = lambda _: Non
 
 
 def _limit_of(threshold: Threshold, gallery: Gallery) -> Limit:
-    return Limit(threshold.similarity, threshold.outgrown_note(len(gallery)) or threshold.unsure_note())
+    note = threshold.outgrown_note(len(gallery)) or threshold.unsure_note()
+    return Limit(threshold.similarity, note, min_quality=threshold.min_quality)
 
 
 def _teacher(options: Page, note: Callable[[str], None]) -> Recognizer | None:

@@ -3,12 +3,15 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from crossres.core.errors import CrossresError
 from crossres.deploy.gallery_file import is_name
+from crossres.deploy.photos import TOO_SMALL
+from crossres.deploy.recognizer import Answer
 from crossres.evaluation.statistics import FEW
 from crossres.evaluation.verification import roc, tar_at_far
 
@@ -41,6 +44,7 @@ class Threshold:
         identities: in the gallery at that time; 0 for pairs, whose threshold does not depend on them.
         model: digest of the model of the probes; None where embeddings were given without one.
         size: side in pixels of the smallest probes that it holds for; 0: for any.
+        min_quality: lowest quality of the photos that it was measured on, and that it holds for.
     """
 
     similarity: float
@@ -50,9 +54,10 @@ class Threshold:
     identities: int
     model: str | None
     size: int = 0
+    min_quality: float = 0.0
 
     def __post_init__(self) -> None:
-        numbers = (self.similarity, self.rate, self.count, self.identities, self.size)
+        numbers = (self.similarity, self.rate, self.count, self.identities, self.size, self.min_quality)
         sound = all(isinstance(value, (int, float)) and math.isfinite(value) for value in numbers)
         if not (sound and isinstance(self.too_few, bool) and (self.model is None or is_name(self.model))):
             raise ValueError("not a threshold")
@@ -71,6 +76,41 @@ class Threshold:
         return f"{change}; set it again with crossres enroll --strangers" if outgrown else ""
 
 
+class Limit(NamedTuple):
+    """The similarity from which on two are the same; None where none is set. ``note`` says why, or what it does.
+
+    It holds for photos of at least ``side`` pixels and of at least a ``min_quality``.
+    """
+
+    similarity: float | None
+    note: str
+    side: int = 0
+    min_quality: float = 0.0
+
+    def passed(self, similarity: float, *answers: Answer) -> bool | None:
+        """Return whether it is reached; None where none is set, or it does not hold for the photos of the answers."""
+        held = not any(answer.side < self.side or poor(answer, self.min_quality) for answer in answers)
+        return at_least(similarity, self.similarity) if self.similarity is not None and held else None
+
+    def note_on(self, *answers: Answer) -> str:
+        """Return its note or, where a photo is too small for it, that."""
+        smallest = min(answer.side for answer in answers)
+        if smallest >= self.side:
+            return self.note
+        holds = f"too small for the model's threshold: {smallest} pixels, it holds from {self.side} on"
+        return f"no verdict, {holds}; --threshold decides anyway"
+
+
+def poor(answer: Answer, min_quality: float) -> str:
+    """Return why a photo's quality is too low to be judged, or an empty string."""
+    if answer.quality is None or answer.quality >= min_quality:
+        return ""
+    # as many digits as tell them apart
+    texts = ((f"{answer.quality:.{digits}g}", f"{min_quality:.{digits}g}") for digits in range(3, 18))
+    quality, least = next(pair for pair in texts if pair[0] != pair[1])
+    return f"quality {quality} is below {least}"
+
+
 def at_size(size: int) -> str:
     """Return `` at 8 pixels``; nothing for a threshold of any size."""
     return f" at {size} pixels" if size else ""
@@ -84,7 +124,7 @@ def for_side(thresholds: Sequence[Threshold], side: int) -> Threshold | None:
 def too_small(thresholds: Sequence[Threshold], side: int) -> str:
     """Return why a probe of a side in pixels is not judged; nothing where a threshold holds for it or none is set."""
     judged = not thresholds or for_side(thresholds, side)
-    return "" if judged else f"too small: {side} pixels, thresholds begin at {min(each.size for each in thresholds)}"
+    return "" if judged else f"{TOO_SMALL}{side} pixels, thresholds begin at {min(each.size for each in thresholds)}"
 
 
 def usable(threshold: Threshold | None, model: str, options: str) -> tuple[Threshold | None, str]:

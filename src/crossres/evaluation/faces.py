@@ -43,7 +43,8 @@ def evaluate_faces(options: EvaluateFaces) -> dict[str, Any]:
     """Judge a saved face model, as ``crossres faces evaluate`` does; notes and progress go to stderr.
 
     Returns:
-        What `evaluate_face_encoder` returns, the names of model and gallery, and the precision.
+        What `evaluate_face_encoder` returns, the names of model and gallery, gallery_stored (whether that is stored
+        embeddings) and the precision.
 
     Raises:
         CrossresError: options out of range or that exclude each other, no such model, images or pairs, or what
@@ -61,7 +62,11 @@ def evaluate_faces(options: EvaluateFaces) -> dict[str, Any]:
     device = device_of(options, encoder)
     scored: list[Scored] | None = [] if options.scores else None
     how: dict[str, Any] = {"gallery": gallery, "device": device, "scored": scored, "progress": Progress().count}
-    result = {"model": base_name(options.model), "gallery": base_name(options.gallery) if options.gallery else None}
+    result: dict[str, Any] = {
+        "model": base_name(options.model),
+        "gallery": base_name(options.gallery) if options.gallery else None,
+        "gallery_stored": gallery is not None and isinstance(gallery.backbone, StoredBackbone),
+    }
     result |= evaluate_face_encoder(encoder, test, options, **how) | {"precision": device.precision}
     with kept(result):
         if options.png:

@@ -165,6 +165,7 @@ class PairThreshold:
         tar: share of the pairs of one person that do, 0..1.
         people: that it was calibrated on.
         impostors: pairs of two people among their images.
+        rate: false accept rate that was requested, 0..1.
     """
 
     similarity: float
@@ -172,10 +173,15 @@ class PairThreshold:
     tar: float
     people: int
     impostors: int
+    rate: float = 0.001  # of an earlier version, which had no other
 
     def __post_init__(self) -> None:
         counted = type(self.people) is int and type(self.impostors) is int and min(self.people, self.impostors) > 0
-        if not (counted and -1 <= self.similarity <= 1 and 0 <= self.far <= 1 and 0 <= self.tar <= 1):
+        if not (
+            counted
+            and -1 <= self.similarity <= 1
+            and all(0 <= share <= 1 for share in (self.far, self.tar, self.rate))
+        ):
             raise ValueError("not a threshold of pairs")
 
     @property

@@ -20,6 +20,8 @@ from crossres.evaluation.statistics import FEW, POINTS, OperatingPoint, PairThre
 
 #: False accept rates that TAR is given at.
 FARS = (1e-1, 1e-2, 1e-3, 1e-4)
+#: False accept rates of the thresholds that travel with a model, rising.
+OWN_FARS = (1e-3, 1e-2, 1e-1)
 #: Pairs compared at a time: IJB-C lists 15.7 million.
 CHUNK = 100_000
 
@@ -120,28 +122,33 @@ def _at_far(points: Roc, far: float) -> int:
     return int(np.flatnonzero(points.far <= far)[-1])
 
 
-def calibrate_pairs(embedding: npt.ArrayLike, label: npt.ArrayLike, far: float = 1e-3) -> PairThreshold | None:
-    """Return the lowest similarity at which at most a share ``far`` of the pairs of two people is accepted.
+def calibrate_pairs(
+    embedding: npt.ArrayLike, label: npt.ArrayLike, fars: Sequence[float] = OWN_FARS
+) -> list[PairThreshold]:
+    """Return for each rate the lowest similarity at which at most that share of the pairs of two people is accepted.
 
-    All pairs of the images count. None where no threshold accepts a pair of one person at that rate, or where there
-    is no pair of one person or of two.
+    All pairs of the images count. A rate is left out where no threshold accepts a pair of one person, or where a
+    stricter one has the same threshold; all are where there is no pair of one person or of two.
 
     Args:
         embedding: (N, d).
         label: (N,), numbers of the people.
-        far: 0..1.
+        fars: false accept rates, 0..1, rising.
     """
     rows, people = unit_rows(embedding, "image"), np.asarray(label)
     left, right = np.triu_indices(len(rows), 1)
     same = people[left] == people[right]
     if same.all() or not same.any():
-        return None
+        return []
     points = roc((rows @ rows.T)[left, right].clip(-1, 1), same)
-    at = _at_far(points, far)
-    if not points.tar[at]:
-        return None
-    reached = float(points.threshold[at]), float(points.far[at]), float(points.tar[at])
-    return PairThreshold(*reached, len(np.unique(people)), points.impostors)
+    strictest = {_at_far(points, far): far for far in reversed(fars)}
+    counts = len(np.unique(people)), points.impostors
+    thresholds = []
+    for at, far in sorted(strictest.items()):
+        reached = float(points.threshold[at]), float(points.far[at]), float(points.tar[at])
+        if points.tar[at]:
+            thresholds.append(PairThreshold(*reached, *counts, far))
+    return thresholds
 
 
 def best_threshold(scores: npt.ArrayLike, same: npt.ArrayLike) -> float:

@@ -75,7 +75,7 @@ class Classification(Task):
         right = encode_bits(right_at_k(logits, test.label).cpu())
         return {**measure(logits, test.label), "commonest": commonest_share(test.label), "right": right}
 
-    def calibrate(self, encoder: Encoder, val: Loader | None) -> dict[str, dict[str, Any] | None]:
+    def calibrate(self, encoder: Encoder, val: Loader | None) -> dict[str, Any]:
         if val is None:
             return {"confidence": None}
         logits = logits_of(encoder, val)  # in float32, as it is deployed

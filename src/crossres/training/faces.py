@@ -98,11 +98,13 @@ class FaceTask(Task):
             result |= {"rank1": identified["rank1"], "identification": identified}
         return result
 
-    def calibrate(self, encoder: Encoder, val: Loader | None) -> dict[str, dict[str, Any] | None]:
+    def calibrate(self, encoder: Encoder, val: Loader | None) -> dict[str, Any]:
         assert val is not None
         label = val.images.labels[:CALIBRATION]
-        threshold = calibrate_pairs(embeddings_of(encoder, val)[:CALIBRATION], label)  # in float32, as it is deployed
-        return {"pairs": asdict(threshold) if threshold else None}
+        thresholds = calibrate_pairs(
+            embeddings_of(encoder, val)[:CALIBRATION], label
+        )  # in float32, as it is deployed
+        return {"pairs": [asdict(threshold) for threshold in thresholds]}
 
     def summary(self, result: dict[str, Any]) -> str:
         return f"test pairs {saved('{:.2f} % accuracy, {:.2f} % AUC', result, ['accuracy', 'auc'])}"

@@ -77,10 +77,11 @@ class Task(ABC):
         """Measure the trained encoder on the test images, for ``result.json``; ``val`` may choose thresholds."""
 
     @abstractmethod
-    def calibrate(self, encoder: Encoder, val: Loader | None) -> dict[str, dict[str, Any] | None]:
-        """Return what travels with the model of how sure its answers are: by name, fields or None.
+    def calibrate(self, encoder: Encoder, val: Loader | None) -> dict[str, Any]:
+        """Return what travels with the model of how sure its answers are.
 
-        ``confidence`` of a `crossres.evaluation.statistics.Confidence`, ``pairs`` of a `PairThreshold` there.
+        ``confidence``, a `crossres.evaluation.statistics.Confidence` as a dict or None; of faces ``pairs``, a list of
+        `PairThreshold` there, each as a dict.
         """
 
     @abstractmethod
