@@ -8,9 +8,9 @@ from html import escape
 from PIL import Image
 
 from crossres.core.types import Pixels
-from crossres.deploy.facts import Facts
 from crossres.deploy.recognizer import Answer
 from crossres.deploy.service import Limit, PhotoService
+from crossres.evaluation.facts import Facts
 
 #: Classes or names that are listed.
 LISTED = 5

@@ -13,7 +13,7 @@ from crossres.core.errors import CrossresError, demand_file
 from crossres.core.types import Pixels
 from crossres.data.decode import FORMATS, Limits, fit_image, look, reason, to_rgb
 from crossres.data.folder import IMAGE_SUFFIXES, files_below
-from crossres.deploy.facts import Facts
+from crossres.evaluation.facts import Facts
 
 #: What a photo may be given as.
 Source = str | Path | bytes | bytearray | memoryview | IO[bytes] | Image.Image | npt.NDArray[Any]

@@ -13,14 +13,14 @@ import pytest
 from crossres.commands.main import main
 from crossres.core.errors import CrossresError
 from crossres.deploy.recognizer import Recognizer
-from crossres.deploy.zoo import FOLDER, card, examples, model_file, names
+from crossres.models.zoo import FOLDER, card, examples, model_file, names
 
 DRAWN = sorted(FOLDER.glob("samples/*/*.png"))
 
 
 def test_they_are_small() -> None:
     files = sorted(FOLDER.glob("*.onnx"))
-    assert [path.stem for path in files] == sorted(names())
+    assert {path.stem for path in files} == {*names()}
     assert {path.stem for path in FOLDER.glob("*.json")} == {*names()}
     assert max(path.stat().st_size for path in files) <= 1_300_000
     assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) <= 5_000_000
