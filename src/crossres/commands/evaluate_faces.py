@@ -16,6 +16,7 @@ from crossres.evaluation.identification import FPIRS
 from crossres.evaluation.verification import FARS
 
 UNSURE = "* uncertain: fewer than ten false matches are expected at this rate"
+OVER_FOLDS = "over folds, as insightface: each at the threshold of the others, with the standard deviation"
 INTERVALS = "±: half the 95 % interval (accuracy over folds: standard error); --json has both ends"
 
 
@@ -48,7 +49,7 @@ def _show(result: dict[str, Any], fars: Sequence[float], fpirs: Sequence[float],
         counts = verified[0]["pairs"]
         if verified[0]["folds"]:
             console.print(_table(result, [f"TAR@FAR {rates[0]} over folds", *rates[1:]], _over_folds(verified, fars)))
-            notes.append("over folds, as insightface: each at the threshold of the others; ±: standard deviation")
+            notes.append(OVER_FOLDS)
         notes.append(f"{counts['genuine']:,} genuine and {counts['impostor']:,} impostor pairs")
     if identified:
         searched = [_identification(row, fpirs, over_images) for row in identified]
