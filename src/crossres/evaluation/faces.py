@@ -101,8 +101,9 @@ def _read_gallery(options: EvaluateFaces, encoder: Encoder) -> Encoder | None:
     gallery = _read_model(options.gallery, options, onnx_input)
     same_width = gallery.embedding_dim == encoder.embedding_dim  # where not, it is refused
     # a network and its export share a space
-    ours, theirs = ({weights_sha256(each), each.info.get("weights_sha256")} for each in (encoder, gallery))
-    if same_width and not ((ours | {teacher.get("sha256")}) & theirs) - {None}:
+    ours, theirs = ([weights_sha256(each), each.info.get("weights_sha256")] for each in (encoder, gallery))
+    ours.append(teacher.get("sha256"))
+    if same_width and not any(digest and digest in ours for digest in theirs):
         name = f" ({teacher['name']})" if teacher.get("name") else ""
         note(
             f"{options.gallery} is not the model that {options.model} was trained with{name}: unless both share a "
