@@ -28,7 +28,7 @@ from crossres.core.files import write_json
 from crossres.core.timing import timed
 from crossres.deploy.deployed import TorchEngine, deploy
 from crossres.deploy.export import export, onnx_model, write_onnx
-from crossres.deploy.recognizer import Engine, OnnxEngine
+from crossres.evaluation.onnx_engine import Engine, OnnxEngine
 from crossres.models.encoder import Encoder, build_encoder
 from crossres.models.onnx_encoder import OnnxBackbone
 from crossres.models.onnx_input import OnnxInput

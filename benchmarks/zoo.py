@@ -26,9 +26,9 @@ from crossres.data.images import ImageSet
 from crossres.data.readers import read as read_images
 from crossres.deploy.export import export
 from crossres.deploy.recognizer import Recognizer
-from crossres.deploy.zoo import FOLDER
 from crossres.evaluation.statistics import interval, resampled_shares, wilson
 from crossres.evaluation.verification import best_threshold, similarities
+from crossres.models.zoo import FOLDER
 from crossres.training.faces import FaceTask
 from crossres.training.run import train
 

@@ -115,6 +115,7 @@ def test_a_table_and_a_figure(student: Path, crowd: Path, pairs: Path, tmp_path:
     assert "accuracy %" in page
     assert "accuracy at the threshold that is best on the threshold pairs" in page
     assert "±: half the 95 % interval" in page
+    assert "over folds, as insightface" in page
     with Image.open(tmp_path / "faces.png") as figure:
         assert figure.width > 500
 

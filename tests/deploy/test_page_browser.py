@@ -21,9 +21,9 @@ import crossres
 from crossres.deploy.gallery import Gallery, identity_of
 from crossres.deploy.photos import fitted
 from crossres.deploy.recognizer import Recognizer
-from crossres.deploy.zoo import examples, names
 from crossres.models.encoder import build_encoder
 from crossres.models.pretrained import save_pretrained
+from crossres.models.zoo import examples, names
 
 if find_spec("gradio") is None or find_spec("playwright") is None:
     pytest.skip("a page in a browser needs gradio and playwright", allow_module_level=True)

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from crossres.core.errors import CrossresError
-from crossres.deploy.facts import Facts
 from crossres.deploy.photos import MAX_BYTES, MAX_PIXELS, fitted, flags, read_photo
+from crossres.evaluation.facts import Facts
 
 RNG = np.random.default_rng(0)
 FACTS = Facts("classification", ("a", "b"), (8, 8), 32, "crop", "bicubic", 16)

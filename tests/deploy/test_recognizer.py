@@ -24,7 +24,8 @@ from crossres.core.errors import CrossresError
 from crossres.data.folder import IMAGE_SUFFIXES
 from crossres.deploy import recognizer as recognizer_module
 from crossres.deploy.export import export
-from crossres.deploy.recognizer import OnnxEngine, Recognizer
+from crossres.deploy.recognizer import Recognizer
+from crossres.evaluation.onnx_engine import OnnxEngine
 from crossres.models.onnx_input import onnx_sha256
 
 RNG = np.random.default_rng(0)

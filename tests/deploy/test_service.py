@@ -20,9 +20,9 @@ from crossres.deploy.gallery import Gallery, identity_of
 from crossres.deploy.photos import fitted
 from crossres.deploy.recognizer import Recognizer
 from crossres.deploy.service import MIN_SIDE, load_service, read_upload, samples, shown, telling
-from crossres.deploy.zoo import names
 from crossres.evaluation.statistics import PairThreshold
 from crossres.models.pretrained import from_pretrained, save_pretrained
+from crossres.models.zoo import names
 
 RNG = np.random.default_rng(0)
 

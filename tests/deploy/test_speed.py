@@ -15,8 +15,8 @@ import torch
 import crossres
 from crossres.core.errors import CrossresError
 from crossres.deploy.export import write_onnx
-from crossres.deploy.recognizer import FACTS, OnnxEngine
 from crossres.deploy.speed import speed
+from crossres.evaluation.onnx_engine import FACTS, OnnxEngine
 from crossres.models.pretrained import from_pretrained
 
 OLD = Path(__file__).parents[1] / "old_files" / "student-int8.onnx"

@@ -16,6 +16,7 @@ from crossres.evaluation.identification import FPIRS
 from crossres.evaluation.verification import FARS
 
 UNSURE = "* uncertain: fewer than ten false matches are expected at this rate"
+OVER_FOLDS = "over folds, as insightface: each at the threshold of the others, with the standard deviation"
 INTERVALS = "±: half the 95 % interval (accuracy over folds: standard error); --json has both ends"
 
 
@@ -46,6 +47,9 @@ def _show(result: dict[str, Any], fars: Sequence[float], fpirs: Sequence[float],
         rates = [np.format_float_scientific(far, trim="-", exp_digits=1) for far in fars]
         console.print(_table(result, ["accuracy %", "AUC %", "EER %", f"TAR@FAR {rates[0]}", *rates[1:]], cells))
         counts = verified[0]["pairs"]
+        if verified[0]["folds"]:
+            console.print(_table(result, [f"TAR@FAR {rates[0]} over folds", *rates[1:]], _over_folds(verified, fars)))
+            notes.append(OVER_FOLDS)
         notes.append(f"{counts['genuine']:,} genuine and {counts['impostor']:,} impostor pairs")
     if identified:
         searched = [_identification(row, fpirs, over_images) for row in identified]
@@ -90,6 +94,11 @@ def _verification(row: dict[str, Any], fars: Sequence[float]) -> list[str]:
         accuracy = f"{row['accuracy_best']:.2f}†"
     points = [_point(point, "tar") for point in row["tar_at_far"] if point["far"] in fars]
     return [accuracy, *(_measured(row, name, row[name]) for name in ("auc", "eer")), *points]
+
+
+def _over_folds(rows: Sequence[dict[str, Any]], fars: Sequence[float]) -> list[list[str]]:
+    over = [[point["folds"] for point in row["tar_at_far"] if point["far"] in fars] for row in rows]
+    return [[f"{folds['tar']:.2f} ±{folds['std']:.2f}" for folds in row] for row in over]
 
 
 def _identification(row: dict[str, Any], fpirs: Sequence[float], over_images: bool) -> list[str]:

@@ -8,14 +8,14 @@ from crossres.commands.parsing import Request
 from crossres.commands.printing import show, show_json
 from crossres.config.deployment import Models
 from crossres.core.timing import significant
-from crossres.deploy.zoo import card, names
+from crossres.models.zoo import card, names
 
 #: Letters of a line.
 WIDTH = 100
 
 
 def run(options: Models, request: Request) -> None:
-    """Print a line for each ready model, or the card of one; as JSON the documents of `crossres.deploy.zoo.card`."""
+    """Print a line for each ready model, or the card of one; as JSON the documents of `crossres.models.zoo.card`."""
     cards = [card(name) for name in ([options.name] if options.name else names())]
     if request.json:
         show_json(cards[0] if options.name else {"models": cards})

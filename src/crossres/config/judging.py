@@ -16,6 +16,8 @@ class Judgement(SavedModel):
     """What every judgement of a saved model on labelled images has.
 
     Args:
+        model: a run's or model's folder, a Hub name, a ready model of crossres models, or an ONNX file of crossres
+            export.
         data: a folder of class folders, of parquet or tar files, a torchvision name or digits.
         images: how the images are read.
         degradation: another than that of the model's training.
@@ -103,6 +105,7 @@ class EvaluateFaces(Judgement):
     """Verification, identification and retrieval by a face model, at HR-HR, HR-LR and LR-LR.
 
     Args:
+        model: as in crossres evaluate, or any ONNX face model.
         data: a folder of a folder for each person, of parquet or tar files, or a .bin of insightface.
         pairs: pairs file, LFW's text format or CSV; drawn from the people if left out.
         threshold_pairs: pairs file to choose the threshold on; of the training split (of all images where there

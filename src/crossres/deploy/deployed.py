@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from crossres.core.types import Float32s, Pixels
 from crossres.data.degrade import resampling_weights, resize_matrix
-from crossres.deploy.facts import Facts, facts_of
+from crossres.evaluation.facts import Facts, facts_of
 from crossres.models.encoder import Encoder
 from crossres.models.onnx_encoder import OnnxBackbone
 from crossres.models.onnx_input import OnnxInput

@@ -25,9 +25,9 @@ from crossres.core.types import Float32s, Int64s, Pixels
 from crossres.data.faces import Pairs, draw_pairs, read_pairs
 from crossres.data.images import ImageSet
 from crossres.deploy.deployed import Deployed, TorchEngine, costs_of
-from crossres.deploy.facts import Facts
 from crossres.deploy.photos import reduced
-from crossres.deploy.recognizer import FACTS, INPUT, SHA256, Engine, OnnxEngine, with_sha256
+from crossres.evaluation.facts import Facts
+from crossres.evaluation.onnx_engine import FACTS, INPUT, SHA256, Engine, OnnxEngine, with_sha256
 from crossres.evaluation.prepare import read_run_on, read_split
 from crossres.evaluation.verification import verify
 from crossres.training.faces import read_people

@@ -8,11 +8,11 @@ from html import escape
 from PIL import Image
 
 from crossres.core.types import Pixels
-from crossres.deploy.facts import Facts
 from crossres.deploy.photos import TOO_SMALL
 from crossres.deploy.recognizer import Answer
 from crossres.deploy.service import PhotoService
 from crossres.deploy.thresholds import Limit, poor
+from crossres.evaluation.facts import Facts
 
 #: Classes or names that are listed.
 LISTED = 5

@@ -14,8 +14,8 @@ from crossres.core.types import Pixels
 from crossres.data.decode import FORMATS, Limits, fit_image, look, reason, to_rgb
 from crossres.data.folder import IMAGE_SUFFIXES, files_below, folders_in, is_own
 from crossres.data.splits import SPLIT_WORDS
-from crossres.deploy.facts import Facts
 from crossres.deploy.gallery_file import is_name
+from crossres.evaluation.facts import Facts
 
 #: What a photo may be given as.
 Source = str | Path | bytes | bytearray | memoryview | IO[bytes] | Image.Image | npt.NDArray[Any]

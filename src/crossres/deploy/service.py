@@ -13,7 +13,6 @@ from crossres.config.deployment import Page
 from crossres.core.errors import CrossresError
 from crossres.core.types import Pixels
 from crossres.data.decode import Limits
-from crossres.deploy.facts import Facts
 from crossres.deploy.gallery import Gallery, Match, cosine, identity_of
 from crossres.deploy.photos import fitted, no_image, photos_below, read_photo
 from crossres.deploy.recognizer import Answer, Recognizer
@@ -26,7 +25,8 @@ from crossres.deploy.thresholds import (
     usable,
     usable_by_size,
 )
-from crossres.deploy.zoo import examples, names
+from crossres.evaluation.facts import Facts
+from crossres.models.zoo import examples, names
 
 #: Smallest side that a photo is brought to.
 MIN_SIDE = 4

@@ -15,8 +15,8 @@ from crossres.config.deployment import Speed
 from crossres.core.cores import usable_cores
 from crossres.core.errors import CrossresError
 from crossres.core.timing import timed
-from crossres.deploy.recognizer import Engine, OnnxEngine
-from crossres.deploy.zoo import model_file
+from crossres.evaluation.onnx_engine import Engine, OnnxEngine
+from crossres.models.zoo import model_file
 
 
 def speed(options: Speed) -> dict[str, Any]:

@@ -12,8 +12,10 @@ def labels_of(encoder: Encoder, images: ImageSet) -> Tensor:
     """Return the encoder's class of each image, (N,).
 
     Raises:
-        CrossresError: a class that the encoder does not know.
+        CrossresError: a class that the encoder does not know, or an encoder without classes.
     """
+    if not encoder.classes:
+        raise CrossresError("the model names no classes; judge its embeddings: crossres faces evaluate, or transfer")
     known = list(map(composed, encoder.classes))
     unknown = [name for name in images.classes if name not in known]
     if unknown:

@@ -12,6 +12,7 @@ from crossres.data.images import ImageSet, left_out, understood
 from crossres.evaluation.accuracy import commonest_share, confusion_matrix, measure
 from crossres.evaluation.classes import labels_of
 from crossres.evaluation.discrepancy import discrepancy, natural_sets
+from crossres.evaluation.exported import exported_encoder
 from crossres.evaluation.prepare import CPU, check, device_of, kept, loader_of, logits_of, note, read_split, sizes_of
 from crossres.models.encoder import Encoder
 from crossres.models.pretrained import from_pretrained
@@ -31,7 +32,7 @@ def evaluate(options: Evaluate) -> dict[str, Any]:
         Unwritten: the figure cannot be written.
     """
     check(options)
-    encoder = from_pretrained(options.model, trust_code=options.trust_code)
+    encoder = exported_encoder(options.model) or from_pretrained(options.model, trust_code=options.trust_code)
     device = device_of(options, encoder)
     images = read_split(options, options.split, encoder)
     parts = {str(options.split): images}

@@ -22,6 +22,7 @@ from crossres.data.degradation import Degradation
 from crossres.data.face_sets import SURVFACE_PAIRS
 from crossres.data.faces import UNNAMED
 from crossres.data.loader import Loader
+from crossres.evaluation.exported import exported_encoder
 from crossres.evaluation.face_protocols import FaceTest, read_protocols
 from crossres.evaluation.identification import FPIRS, identify
 from crossres.evaluation.prepare import CPU, check, degradation_of, device_of, embeddings_of, kept, note, sizes_of
@@ -56,7 +57,7 @@ def evaluate_faces(options: EvaluateFaces) -> dict[str, Any]:
     options = replace(options, native=options.native or small)
     check(options)
     _check_files(options)
-    encoder = read_teacher(options.model, options.onnx_input or OnnxInput(), trust_code=options.trust_code)
+    encoder = _read_model(options.model, options, options.onnx_input or OnnxInput())
     gallery = _read_gallery(options, encoder)
     test = read_protocols(options, encoder)
     device = device_of(options, encoder)
@@ -92,15 +93,22 @@ def _check_files(options: EvaluateFaces) -> None:
         raise CrossresError(f"--scores: {options.scores} is an input; name another file")
 
 
+def _read_model(model: str, options: EvaluateFaces, onnx_input: OnnxInput) -> Encoder:
+    return exported_encoder(model) or read_teacher(model, onnx_input, trust_code=options.trust_code)
+
+
 def _read_gallery(options: EvaluateFaces, encoder: Encoder) -> Encoder | None:
     """Read the gallery's model; a student knows what its own teacher expects of its input."""
     if not options.gallery:
         return None
     teacher = encoder.info.get("teacher") or {}
     onnx_input = options.onnx_input or OnnxInput(**(teacher.get("onnx_input") or {}))
-    gallery = read_teacher(options.gallery, onnx_input, trust_code=options.trust_code)
+    gallery = _read_model(options.gallery, options, onnx_input)
     same_width = gallery.embedding_dim == encoder.embedding_dim  # where not, it is refused
-    if same_width and teacher.get("sha256") != weights_sha256(gallery):
+    # a network and its export share a space
+    ours, theirs = ([weights_sha256(each), each.info.get("weights_sha256")] for each in (encoder, gallery))
+    ours.append(teacher.get("sha256"))
+    if same_width and not any(digest and digest in ours for digest in theirs):
         name = f" ({teacher['name']})" if teacher.get("name") else ""
         note(
             f"{options.gallery} is not the model that {options.model} was trained with{name}: unless both share a "

@@ -9,6 +9,7 @@ from crossres.core.devices import Device
 from crossres.core.errors import CrossresError, needs
 from crossres.data.images import ImageSet, left_out
 from crossres.data.splits import stratified_split
+from crossres.evaluation.exported import exported_encoder
 from crossres.evaluation.prepare import CPU, check, device_of, embeddings_of, loader_of, note, read_split
 from crossres.models.encoder import Encoder
 from crossres.models.pretrained import from_pretrained
@@ -31,7 +32,7 @@ def transfer(options: Transfer) -> dict[str, Any]:
         CrossresError: options out of range, no such model or images, or what `transfer_encoder` raises.
     """
     check(options)
-    encoder = from_pretrained(options.model, trust_code=options.trust_code)
+    encoder = exported_encoder(options.model) or from_pretrained(options.model, trust_code=options.trust_code)
     device = device_of(options, encoder)
     train, test = read_split(options, "train", encoder), read_split(options, "test", encoder)
     note(*left_out({"train": train, "test": test}))

@@ -26,6 +26,7 @@ from crossres.models.encoder import Encoder, build_encoder, wrap
 from crossres.models.onnx_encoder import COPY, onnx_copy
 from crossres.models.onnx_input import OnnxInput, open_session
 from crossres.models.weights import fit_weights, plain_state, read_safetensors
+from crossres.models.zoo import hint, names
 
 FORMAT_VERSION = 1
 #: Of a file that may come from anybody: bytes of its config, side of its input in pixels, width of its embedding.
@@ -245,7 +246,11 @@ def _download(repo_id: str, revision: str | None) -> Path:
             "teacher_name, its architecture, too"
         )
     if not _HUB_ID.fullmatch(repo_id):
-        raise CrossresError(f"there is no folder {repo_id}, and it is not a Hub id (owner/name) either")
+        if repo_id in names():
+            what = "a ready model, which answers and is judged as it is"
+            raise CrossresError(f"{repo_id} is {what}; give a run's or a model's folder")
+        end = hint(repo_id) if Path(repo_id).name == repo_id else ""  # a path is no ready model's name
+        raise CrossresError(f"there is no folder {repo_id}, and it is not a Hub id (owner/name) either{end}")
     with needs("the Hugging Face Hub", "train"):
         import huggingface_hub as hub
     files = [WEIGHTS, CONFIG, CARD, "*.onnx"]

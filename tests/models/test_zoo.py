@@ -14,7 +14,7 @@ from crossres.commands.main import main
 from crossres.config.yaml_file import load_yaml
 from crossres.core.errors import CrossresError
 from crossres.deploy.recognizer import Recognizer
-from crossres.deploy.zoo import FOLDER, card, examples, model_file, names
+from crossres.models.zoo import FOLDER, card, examples, model_file, names
 
 DRAWN = sorted(FOLDER.glob("samples/*/*.png"))
 

@@ -7,7 +7,7 @@ from crossres.core.errors import CrossresError, nearest
 from crossres.core.files import read_json
 
 #: Where they lie: NAME.onnx and NAME.json, and pictures of our own drawing below samples/.
-FOLDER = Path(__file__).with_name("zoo")
+FOLDER = Path(__file__).parents[1] / "deploy" / "zoo"
 
 
 def names() -> list[str]:
@@ -19,6 +19,12 @@ def model_file(model: str | Path) -> str | Path:
     """Return the file of a ready model where that is meant: by its name, with nothing of this name in the folder."""
     name = str(model)
     return FOLDER / f"{name}.onnx" if name in names() and not Path(model).exists() else model
+
+
+def hint(name: str) -> str:
+    """Return how a message on an unknown name ends: the ready model nearest to it, and what lists them all."""
+    near = nearest(name, names())
+    return f"{near} crossres models lists them" if near.endswith("?") else "; crossres models lists the ready ones"
 
 
 def examples(name: str, count: int = 3) -> list[Path]:
@@ -44,6 +50,6 @@ def card(name: str) -> dict[str, Any]:
         CrossresError: no such model.
     """
     if name not in names():
-        raise CrossresError(f"no ready model '{name}'{nearest(name, names())}; crossres models lists them")
+        raise CrossresError(f"no ready model '{name}'{hint(name)}")
     document: dict[str, Any] = read_json(FOLDER / f"{name}.json")
     return document

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from crossres.core.errors import CrossresError
-from crossres.deploy.facts import Facts, facts_of, from_json
+from crossres.evaluation.facts import Facts, facts_of, from_json
 from crossres.evaluation.statistics import Confidence, PairThreshold
 
 FACTS = Facts("classification", ("a", "b"), (8, 8), 32, "crop", "bicubic", 16)
