@@ -18,8 +18,7 @@ demo: $(READY)
 
 # A file's tests share what its fixtures trained, so a file stays with one process; one thread each, or they wait for each other
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=loadfile \
-		--cov=crossres --cov-report=term:skip-covered
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=loadfile
 
 # gradio asks for an older Pillow than the rest, so the page has an environment of its own
 $(PAGE_READY): pyproject.toml constraints.txt constraints-page.txt
