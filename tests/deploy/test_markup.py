@@ -132,3 +132,7 @@ def test_names_are_escaped(service: PhotoService) -> None:
     assert "Too small: 7 pixels, thresholds begin at 17." in small
     assert small.count("Too small") == 1
     assert message("refused", WRITTEN, [WRITTEN]).count(ESCAPED) == 2
+
+
+def test_a_ready_model_says_what_it_expects() -> None:
+    assert "It expects one sign that fills the picture." in about(load_service(Page(model="signs-16")))

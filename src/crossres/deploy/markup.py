@@ -13,6 +13,7 @@ from crossres.deploy.recognizer import Answer
 from crossres.deploy.service import PhotoService
 from crossres.deploy.thresholds import Limit, poor
 from crossres.evaluation.facts import Facts
+from crossres.models.zoo import card, names
 
 #: Classes or names that are listed.
 LISTED = 5
@@ -20,13 +21,14 @@ VERDICTS = {True: "The same", False: "Not the same", None: "No verdict"}
 
 
 def about(service: PhotoService) -> str:
-    """Return what a model reads and does."""
+    """Return what a model reads and does, and of a ready one what a photo must show."""
     facts = service.facts
     low, high = facts.lr_size
     size = f"{low}x{low}" if low == high else f"{low}x{low} to {high}x{high}"
     does = f"knows {len(facts.classes)} classes" if facts.classes else "compares photos"
     known = f"; {len(service.gallery):,} identities in the gallery" if service.gallery else ""
-    return f"Reads {size} pixels (trained from {facts.hr_size}x{facts.hr_size} images); {does}{known}."
+    expects = f" It expects {card(service.student.source)['expects']}." if service.student.source in names() else ""
+    return f"Reads {size} pixels (trained from {facts.hr_size}x{facts.hr_size} images); {does}{known}.{expects}"
 
 
 def classified(service: PhotoService, photo: Pixels, side: int, remark: str = "") -> str:
