@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-FOLDER = Path(__file__).parents[1] / "src/crossres/deploy/zoo/samples"
+FOLDER = Path(__file__).parents[1] / "src/crossres/models/zoo/samples"
 #: Side of a picture in pixels, and times which it is drawn larger.
 SIDE, LARGER = 64, 8
 Draw = ImageDraw.ImageDraw

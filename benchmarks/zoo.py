@@ -73,8 +73,8 @@ LFW = {
     "data": "Labeled Faces in the Wild, training part of View 1 (Huang et al. 2007)",
     "licence": "none stated; published for research, photos of public figures from the news",
     "expects": (
-        "a face that fills the picture, eyes, nose and mouth at the places of insightface's template (--align "
-        "cuts large photos so); of faces cut more loosely, far more pairs of two people pass for one"
+        "a face that fills the picture, eyes, nose and mouth at the places of insightface's template (enroll --align "
+        "and faces evaluate --align cut large photos so); cut more loosely, far more pairs of two people pass for one"
     ),
     "not_for": (
         "naming or watching people without their consent, or deciding about anyone: it errs as measured, and "
@@ -121,7 +121,7 @@ def trained(name: str, ready: Ready, runs: Path) -> Path:
             tree |= {"teacher": str(DATA.parent / ready.teacher), "pairs": str(DATA / "lfw/pairsDevTest.txt")}
         if ready.teacher_recipe:
             taught = {"data": tree["data"], "runs": str(Path(tree["teacher"]).parent)}
-            if not Path(tree["teacher"]).exists():
+            if not (Path(tree["teacher"]) / "result.json").exists():
                 train(read(Teach, load_yaml(ROOT / ready.teacher_recipe) | taught))
         train(read(Faces if ready.teacher else Distill, tree))
     return folder

@@ -120,7 +120,17 @@ def test_a_models_own_threshold_at_a_rate(
     )
     words = ("verify", str(bar), str(cross), "--model", str(rated), "--far")
     assert "--far: rated has thresholds for 0.001, 0.1, got 0.01" in refused(*words, "0.01")
-    assert "leave one out" in refused(*words, "0.1", "--threshold", "0.5")
+    assert "leave one out" in refused(*words, "0.001", "--threshold", "0.5")
+    assert "has no threshold of its own with --flip; leave --far out" in refused(*words, "0.1", "--flip")
+
+
+def test_the_strictest_threshold_that_a_model_has_is_its_default(
+    rated: Path, people: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encoder = from_pretrained(rated)
+    save_pretrained(encoder, rated, info={**encoder.info, "pairs": encoder.info["pairs"][1:]})
+    run("verify", people / "known" / "bar" / "00.png", people / "known" / "cross" / "00.png", "--model", rated)
+    assert capsys.readouterr().out.endswith(": same (threshold -1.0000)\n")
 
 
 def test_a_ready_model_judges_no_photo_smaller_than_those_of_its_training(

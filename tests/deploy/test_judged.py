@@ -171,7 +171,6 @@ def test_a_face_model_has_no_classes(drawn: Path, capsys: pytest.CaptureFixture[
     [
         ("predict", "objects-9", "x"),
         ("verify", "--model", "objects-9", "a", "b"),
-        ("page", "objects-9"),
         ("evaluate", "objects-9", "digits"),
         ("faces", "evaluate", "objects-9", "digits"),
         ("models", "objects-9"),
@@ -182,6 +181,8 @@ def test_a_mistyped_name(words: tuple[str, ...], refused: Callable[..., str]) ->
 
 
 def test_other_names(refused: Callable[..., str]) -> None:
-    assert refused("page", "nothing").endswith("; crossres models lists the ready ones")
+    assert refused("predict", "nothing", "x").endswith(
+        "there is no folder nothing, and it is not a Hub id (owner/name) either"
+    )
     assert "is a ready model" in refused("export", "objects-8")
     assert refused("predict", "no/such/folder", "x").endswith("(owner/name) either")

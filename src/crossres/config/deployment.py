@@ -212,7 +212,7 @@ class Verify(Reader):
         photos: two image files.
         gallery: file of crossres enroll with a threshold of pairs.
         threshold: similarity at or above which two photos show the same; the model's own if left out.
-        far: false accept rate of the model's own threshold, one of those that it was calibrated for.
+        far: false accept rate of the model's own threshold: 0.001, 0.01 or 0.1; the strictest if left out.
     """
 
     command: ClassVar[str] = "crossres verify"
@@ -222,7 +222,7 @@ class Verify(Reader):
     photos: list[str]
     gallery: str | None = None
     threshold: float | None = None
-    far: float = 0.001
+    far: float | None = None
 
 
 @dataclass(kw_only=True)

@@ -28,6 +28,7 @@ from crossres.deploy.thresholds import (
     at_size,
     check_similarity,
     for_side,
+    in_place_of,
     poor,
     too_small,
     usable,
@@ -289,7 +290,7 @@ def verify(options: Verify, note: Note = lambda _: None) -> dict[str, Any]:
         check_similarity(options.threshold)
         if options.gallery:
             raise CrossresError("--gallery and --threshold both set the threshold; give one of them")
-        if options.far != Verify.far:
+        if options.far is not None:
             raise CrossresError(
                 "--far picks a threshold of the model's own, and --threshold gives one; leave one out"
             )
@@ -319,21 +320,24 @@ def _pair_limit(options: Verify, reader: PhotoReader) -> Limit:
     remedy = "--gallery with one (crossres enroll GALLERY --pairs FILE --images FOLDER sets it)"
     own = () if options.flip else facts.pairs  # which are of photos alone
     without = " with --flip" if facts.pairs and not own else ""
-    why = f"no threshold{without}, so no verdict; give --threshold, or {remedy}"
+    why, kept = f"no threshold{without}, so no verdict; give --threshold, or {remedy}", None
     if options.gallery:
         enrolling = f"{options.gallery} --pairs FILE --images FOLDER --model {reader.recognizer.source}"
-        held, why = usable(reader.gallery(options.gallery).pair_threshold, reader.identity.digest, enrolling)
-        if held and options.far != Verify.far:
+        kept = reader.gallery(options.gallery).pair_threshold
+        held, why = usable(kept, reader.identity.digest, enrolling)
+        if held and options.far is not None:
             raise CrossresError("--far picks a threshold of the model's own, the gallery has one; leave --far out")
         if held:
             return Limit(held.similarity, "", min_quality=max(quality, held.min_quality))
+    if not own and options.far is not None:
+        raise CrossresError(f"--far: {reader.identity.name} has no threshold of its own{without}; leave --far out")
     if not own:
         return Limit(None, why, min_quality=quality)
-    known = {each.rate: each for each in own}
-    if options.far not in known:
-        rates = ", ".join(f"{rate:g}" for rate in known)
+    chosen = next((each for each in own if options.far in (None, each.rate)), None)
+    if chosen is None:
+        rates = ", ".join(f"{each.rate:g}" for each in own)
         raise CrossresError(f"--far: {reader.identity.name} has thresholds for {rates}, got {options.far:g}")
-    chosen, laxer = known[options.far], next((each for each in own if each.rate > options.far), None)
+    laxer = next((each for each in own if each.rate > chosen.rate), None)
     more = f"; --far {laxer.rate:g} misses {100 * (1 - laxer.tar):.0f} %" if laxer else ""
     # what it was calibrated on was no smaller
-    return Limit(chosen.similarity, f"{chosen.note}{more}", facts.lr_size[0], quality)
+    return Limit(chosen.similarity, f"{in_place_of(kept)}{chosen.note}{more}", facts.lr_size[0], quality)

@@ -13,7 +13,7 @@ from crossres.deploy.recognizer import Answer
 from crossres.deploy.service import PhotoService
 from crossres.deploy.thresholds import Limit, poor
 from crossres.evaluation.facts import Facts
-from crossres.models.zoo import card, names
+from crossres.models.zoo import card, model_file
 
 #: Classes or names that are listed.
 LISTED = 5
@@ -27,7 +27,8 @@ def about(service: PhotoService) -> str:
     size = f"{low}x{low}" if low == high else f"{low}x{low} to {high}x{high}"
     does = f"knows {len(facts.classes)} classes" if facts.classes else "compares photos"
     known = f"; {len(service.gallery):,} identities in the gallery" if service.gallery else ""
-    expects = f" It expects {card(service.student.source)['expects']}." if service.student.source in names() else ""
+    source = service.student.source
+    expects = f" It expects {card(source)['expects']}." if model_file(source) != source else ""
     return f"Reads {size} pixels (trained from {facts.hr_size}x{facts.hr_size} images); {does}{known}.{expects}"
 
 

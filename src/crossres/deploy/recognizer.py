@@ -146,7 +146,8 @@ class Recognizer:
 
             engine = TorchEngine(path, trust_code=trust_code, onnx_input=onnx_input)
         loaded = cls(engine, source, flip)
-        place = os.path.abspath(path) if os.path.exists(path) else path
+        # a ready model by its name
+        place = os.path.abspath(path) if source == str(path) and os.path.exists(path) else source
         how: dict[str, Any] = {"threads": threads, "flip": flip, "trust_code": trust_code, "onnx_input": onnx_input}
         loaded._load = partial(cls.load, place, **how)
         return loaded

@@ -21,6 +21,7 @@ from crossres.deploy.thresholds import (
     Threshold,
     check_similarity,
     for_side,
+    in_place_of,
     too_small,
     usable,
     usable_by_size,
@@ -149,7 +150,8 @@ def load_service(options: Page, note: Callable[[str], None] = lambda _: None) ->
         digest, by = identity_of(student).digest, f"--model {student.source}"
         thresholds, why = usable_by_size(gallery.thresholds, digest, f"{options.gallery} --strangers FOLDER {by}")
         held, lacking = usable(gallery.pair_threshold, digest, f"{options.gallery} --pairs FILE --images FOLDER {by}")
-        pairs = _limit_of(held, gallery) if held else pairs if own else Limit(None, lacking)
+        own_note = f"{in_place_of(gallery.pair_threshold)}{pairs.note}"
+        pairs = _limit_of(held, gallery) if held else pairs._replace(note=own_note if own else lacking)
     if options.threshold is not None:
         pairs = Limit(options.threshold, "")
     service = PhotoService(student, None, gallery, pairs, thresholds, why)

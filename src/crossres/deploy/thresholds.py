@@ -140,6 +140,11 @@ def usable(threshold: Threshold | None, model: str, options: str) -> tuple[Thres
     return threshold, ""
 
 
+def in_place_of(threshold: Threshold | None) -> str:
+    """Return how the note on a model's own threshold begins that is taken in the place of a gallery's."""
+    return "the gallery's threshold was set with another model; the model's own: " if threshold else ""
+
+
 def usable_by_size(thresholds: Sequence[Threshold], model: str, options: str) -> tuple[Sequence[Threshold], str]:
     """Return a gallery's thresholds of a search, which are set together, or none of them and why; see `usable`."""
     held, why = usable(next(iter(thresholds), None), model, options)

@@ -65,7 +65,7 @@ def cached_outputs(
         agree: returns the key of the run's first process, given that of this one.
 
     Raises:
-        CrossresError: unusable embeddings or maps; a folder that cannot be written or locked, lacks the space or is
+        CrossresError: unusable embeddings or maps; a folder that cannot be written, lacks the space or is
             of another teacher or data.
     """
     classes = len(teacher.classes)

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import IO, Any
@@ -246,7 +247,8 @@ def _unpacked(files: Sequence[Path]) -> Path:
             file.write(values.astype("<f4").tobytes())
 
     remedy = "; it caches embeddings: set $CROSSRES_CACHE"
-    with locked(out.with_suffix(".lock"), f"{out} is being written by another process{remedy}", wait=3600):
+    busy = f"another process has been writing {out} for an hour: wait until it ends"
+    with nullcontext() if out.is_file() else locked(out.with_suffix(".lock"), busy, wait=3600):
         if not out.is_file():  # of many processes one unpacks them
             write_atomically(out.with_suffix(".txt"), write_paths, remedy)
             write_atomically(out, write_values, remedy)

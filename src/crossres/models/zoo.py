@@ -7,7 +7,7 @@ from crossres.core.errors import CrossresError, nearest
 from crossres.core.files import read_json
 
 #: Where they lie: NAME.onnx and NAME.json, and pictures of our own drawing below samples/.
-FOLDER = Path(__file__).parents[1] / "deploy" / "zoo"
+FOLDER = Path(__file__).with_name("zoo")
 
 
 def names() -> list[str]:
@@ -22,9 +22,9 @@ def model_file(model: str | Path) -> str | Path:
 
 
 def hint(name: str) -> str:
-    """Return how a message on an unknown name ends: the ready model nearest to it, and what lists them all."""
+    """Return how a message on an unknown name ends: the ready model nearest to it; nothing where none is near."""
     near = nearest(name, names())
-    return f"{near} crossres models lists them" if near.endswith("?") else "; crossres models lists the ready ones"
+    return f"{near} crossres models lists them" if near.endswith("?") else ""
 
 
 def examples(name: str, count: int = 3) -> list[Path]:
@@ -50,6 +50,6 @@ def card(name: str) -> dict[str, Any]:
         CrossresError: no such model.
     """
     if name not in names():
-        raise CrossresError(f"no ready model '{name}'{hint(name)}")
+        raise CrossresError(f"no ready model '{name}'{hint(name) or '; crossres models lists them'}")
     document: dict[str, Any] = read_json(FOLDER / f"{name}.json")
     return document
