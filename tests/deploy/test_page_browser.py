@@ -171,7 +171,7 @@ def test_an_unsure_answer_is_amber(
         colour = verdict.evaluate("verdict => getComputedStyle(verdict).color")
         assert (colour == amber) == bool(answer.flags) == answer.sentence.endswith(": unsure")
         page.get_by_label("Remove Image").click()
-        expect(page.locator(".message")).to_have_text("Drop a photo, or pick a sample.")
+        expect(page.locator(".message")).to_have_text("Drop a photo.")
 
 
 def test_a_sample_an_upload_and_the_slider(
