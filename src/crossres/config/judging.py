@@ -226,6 +226,8 @@ class Report:
 class Demo:
     """The whole story on 5,000 digits that need no download: teacher at 28x28, students at 7x7 and 4x4.
 
+    Few of them are trained on, as where crops are few; the others judge.
+
     Args:
         runs: folder of the runs and the report.
         seeds: students of each kind.
@@ -241,8 +243,8 @@ class Demo:
     runs: str = "runs/demo"
     seeds: int = 3
     device: Device = "auto"
-    teacher_epochs: int = 6
-    student_epochs: int = 10
+    teacher_epochs: int = 15
+    student_epochs: int = 25
 
 
 @dataclass(kw_only=True)
