@@ -160,7 +160,7 @@ def _index(file: StoredFile, columns: tuple[str | None, str | None], cache: Path
     with locked(lock, busy, wait=3600):  # of many processes one reads the headers
         index = _known(file, columns, kept)
         with suppress(OSError):
-            lock.unlink()  # whoever waits for it finds the index
+            lock.unlink()  # a process that waited for it reads the index
     return index
 
 

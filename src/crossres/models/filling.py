@@ -169,7 +169,7 @@ class _TeacherPass:
             for file, rows in zip(missing, outputs, strict=True):
                 shards[file] = file.written(rows)
             with suppress(OSError):
-                lock.unlink()  # whoever opened it before finds the shards done
+                lock.unlink()  # a process that waited for it sees that the shards are done
         return True
 
     def _files(self, folder: Path, key: Mapping[str, Any]) -> list[ShardFile]:
