@@ -37,7 +37,8 @@ from crossres.models.pretrained import save_pretrained
 from crossres.training.loop import LOOK_EVERY
 
 SIDE, LR, BATCH, CLASSES, TEST, PER_SHARD = 32, 8, 128, 100, 1000, 10_000
-STUDENT = "resnet8"
+#: And the student of `crossres distill`, whose training takes longer than the decoding.
+STUDENT, LARGER = "resnet8", "resnet8x4"
 #: Images after which the loop by hand ends: its speed is known then.
 ENOUGH = 200_000
 #: In the line of progress, which is shown first after so many steps.
@@ -90,23 +91,26 @@ def pack(folder: Path, source: Path) -> None:
 
 def memory_of(process: int) -> tuple[float, float]:
     """Return the MB that a process and its children hold: of their own, and with mapped files."""
+    family = _family(process)
     own = mapped = 0.0
-    waiting = [process]
-    while waiting:
-        each = Path("/proc") / str(waiting.pop())
-        try:
-            lines = (each / "smaps_rollup").read_text().splitlines()[1:]
+    with suppress(OSError, KeyError):  # one of them has ended
+        for each in family:
+            lines = Path(f"/proc/{each}/smaps_rollup").read_text().splitlines()[1:]
             pages = {name: int(value.split()[0]) / 1024 for name, value in (line.split(":") for line in lines)}
             own += pages["Pss_Anon"] + pages["Pss_Shmem"]
             mapped += pages["Pss"]
-            waiting += [int(child) for task in (each / "task").iterdir() for child in _children(task)]
-        except (OSError, KeyError):  # it has ended
-            continue
-    return own, mapped
+        if _family(process) == family:  # a child that begins meanwhile shares pages that were counted already
+            return own, mapped
+    return 0.0, 0.0
 
 
-def _children(task: Path) -> list[str]:
-    return (task / "children").read_text().split()
+def _family(process: int) -> list[int]:
+    """Return the process and all below it."""
+    children: list[int] = []
+    with suppress(OSError):  # it has ended
+        for task in Path(f"/proc/{process}/task").iterdir():
+            children += map(int, (task / "children").read_text().split())
+    return [process, *(each for child in children for each in _family(child))]
 
 
 def watched(command: list[str], cache: Path) -> dict[str, Any]:
@@ -221,6 +225,10 @@ def main() -> None:
         add("labels, tar shards", count, crossres("distill", shards, runs, method="labels", **decoding))
         if count <= 100_000:
             add("labels, in memory", count, crossres("distill", data, runs, method="labels"))
+        if count == 100_000:
+            larger = {"method": "labels", "model.name": LARGER}
+            add(f"labels, tar shards, {LARGER}", count, crossres("distill", shards, runs, **larger, **decoding))
+            add(f"labels, in memory, {LARGER}", count, crossres("distill", data, runs, **larger))
         out = runs / "by-hand"
         row = watched(
             [__file__, str(data), "--workers", str(chosen.workers), "--by_hand", str(out)], runs / "indices"

@@ -15,6 +15,8 @@ if TYPE_CHECKING:  # deploy imports this without torch
 Float32s = npt.NDArray[np.float32]
 Float64s = npt.NDArray[np.float64]
 Int64s = npt.NDArray[np.int64]
+#: Positions of images, or what belongs to each: int32 where there may be millions.
+Rows = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 Complexes = npt.NDArray[np.complex128]
 Bools = npt.NDArray[np.bool_]
 Pixels = npt.NDArray[np.uint8]

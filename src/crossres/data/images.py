@@ -17,7 +17,7 @@ from PIL import Image
 
 from crossres.core.cores import usable_cores
 from crossres.core.errors import CrossresError, composed, nearest
-from crossres.core.types import Int64s, Pixels, Texts
+from crossres.core.types import Int64s, Pixels, Rows, Texts
 from crossres.data.decode import Fit, Limits, check_fit, decode, reason, to_rgb
 from crossres.data.items import ArrayItems, Items, Numbers, StoredItems
 
@@ -55,7 +55,7 @@ class ImageSet:
         self.groups: Texts | None = None
         self.range: Limits = None
         self._items = items
-        self._rows: Int64s = np.arange(len(items), dtype=np.int64)
+        self._rows: Rows = np.arange(len(items), dtype=np.int32)  # half of int64, of millions
         self._sides: Int64s | None = None
         if self.labels.shape != self._rows.shape:
             raise CrossresError(f"{name} has {len(self._rows)} images but labels of {self.labels.shape}")
@@ -151,14 +151,14 @@ class ImageSet:
         return [(i, str(result)) for i, result in enumerate(results) if isinstance(result, CrossresError)]
 
     @property
-    def runs(self) -> Int64s | None:
-        """Number of the run of each image, int64 (N,): images of one are best read together.
+    def runs(self) -> Rows | None:
+        """Number of the run of each image, int32 (N,): images of one are best read together.
 
         None where any order is as cheap.
         """
         if not isinstance(self._items, StoredItems):
             return None
-        return np.searchsorted(self._items.runs, self._rows, side="right") - 1
+        return np.searchsorted(self._items.runs, self._rows, side="right").astype(np.int32) - 1
 
     @property
     def by_group(self) -> bool:

@@ -92,7 +92,7 @@ class EncodedItems:
 
 
 class Names(Sequence[str]):
-    """Names as one text of bytes and where each ends: the name and 8 bytes each, a third of a list of them.
+    """Names as one text of bytes and where each ends: a third of a list of them, or less.
 
     Args:
         text: all names, UTF-8, with Python's surrogates for bytes that are not.
@@ -100,7 +100,7 @@ class Names(Sequence[str]):
     """
 
     def __init__(self, text: bytes, ends: Int64s) -> None:
-        self.text, self.ends = text, ends
+        self.text, self.ends = text, ends.astype(np.uint32) if len(text) < 2**32 else ends
 
     @classmethod
     def of(cls, names: Iterable[str]) -> Names:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import KW_ONLY, dataclass, field
 from hashlib import sha256
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -137,8 +138,9 @@ class Loader:
         """
         generator = generator_of(self.seed, epoch)
         n = self.steps * self.batch_size
-        order = self._order(n, generator)
-        shift = torch.randint(-self.shift, self.shift + 1, (n, 2), dtype=torch.int16, generator=generator)
+        order = self._order(n, generator).int()  # half the memory, of millions of images
+        small = torch.int8 if self.shift < 2**7 else torch.int16
+        shift = torch.randint(-self.shift, self.shift + 1, (n, 2), dtype=small, generator=generator)
         flip = torch.rand(n, generator=generator) < (0.5 if self.flip else 0.0)
         zoom = 1 + self.zoom * (2 * torch.rand(n, generator=generator) - 1) if self.zoom else None
         draws = draw(n, self.lr_size, self.degradation, generator)
@@ -167,8 +169,8 @@ class Loader:
             return stream_order(self._runs, n, self.batch_size, buffer, generator)
         if not each:
             whole = len(self.images)
-            rounds = [torch.randperm(whole, generator=generator) for _ in range(-(-n // whole))]
-            return torch.cat(rounds)[:n] if rounds else torch.empty(0, dtype=torch.long)
+            rounds = [torch.randperm(whole, dtype=torch.int32, generator=generator) for _ in range(-(-n // whole))]
+            return rounds[0][:n] if len(rounds) == 1 else torch.cat([*rounds, torch.empty(0, dtype=torch.int32)])[:n]
         label = torch.from_numpy(self.images.labels)
         mixed = torch.randperm(len(label), generator=generator)
         by_class = mixed[torch.argsort(label[mixed], stable=True)]
@@ -220,7 +222,9 @@ class Loader:
 
     def unshifted(self, batches: list[Tensor]) -> Iterator[Tensor]:
         """Yield the HR images at some positions (B,) as stored, float32 (B, 3, hr_size, hr_size), batch by batch."""
-        for pixels in self._decoded(batches):
+        order = torch.cat(batches) if batches else torch.empty(0, dtype=torch.long)
+        ends = np.cumsum([0, *map(len, batches)]).tolist()
+        for pixels in self._decoded(order, [slice(*both) for both in pairwise(ends)]):
             yield pixels.float().mul_(1 / 255)
 
     def _batches(
@@ -232,9 +236,10 @@ class Loader:
         plain = Degradation(kernel=self.degradation.kernel).resolved()
         unchanged = self.lr_size == self.hr_size and self.degradation.resolved() == plain
         near = training and self._runs is not None and not self.images_per_class
-        decoded = self._decoded([on_device["order"][row] for row in rows], near)
+        decoded = self._decoded(on_device["order"], rows, near)
         for row, pixels in zip(rows, decoded, strict=True):
             now = {name: t[row] for name, t in on_device.items()}
+            now["order"] = now["order"].long()
             if "shift" in now:
                 pixels = shift_and_flip(pixels, now["shift"], now["flip"])
             images = pixels.float().mul_(1 / 255)
@@ -249,18 +254,19 @@ class Loader:
             place = _place_of(self.hr_size, now["flip"], shift, now.get("zoom")) if training else None
             yield Batch(hr_images, lr, label, index=now["order"], view=view, place=place)
 
-    def _decoded(self, batches: list[Tensor], near: bool = False) -> Iterator[Tensor]:
-        """Yield the pixels of the images at some positions, uint8 (B, 3, hr_size, hr_size), on the device.
+    def _decoded(self, order: Tensor, rows: list[slice], near: bool = False) -> Iterator[Tensor]:
+        """Yield the pixels of the images at ``order[row]`` of each row, uint8 (B, 3, hr_size, hr_size).
 
         Of shards, positions that rise or are ``near``, as `stream_order` gives them, are read run by run.
         """
         if self._pixels is not None:
-            yield from (self._pixels[positions] for positions in batches)
+            yield from (self._pixels[order[row].long()] for row in rows)
             return
-        order = torch.cat(batches).cpu().numpy() if batches else np.empty(0, np.int64)
-        ends = np.cumsum([0, *map(len, batches)])  # a process without a share of the last batches has none
-        parts = Parts(self.images, self.hr_size, self.fit, order, np.stack([ends[:-1], ends[1:]], 1))
-        if len(order) and self._runs is not None and (near or bool((np.diff(order) > 0).all())):
+        positions = order.cpu().numpy()
+        bounds = np.array([(row.start, row.stop) for row in rows]).reshape(-1, 2)
+        # the last row may end beyond what there is; a process without a share of the last batches has none
+        parts = Parts(self.images, self.hr_size, self.fit, positions, bounds.clip(max=len(positions)))
+        if len(positions) and self._runs is not None and (near or bool((np.diff(positions) > 0).all())):
             served = in_runs(parts, self._runs, self.workers, self._fitting // LANES if near else PART)
         else:
             served = parts.served(self.workers, pin=self.label.is_cuda)

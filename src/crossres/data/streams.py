@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from crossres.core.cores import usable_cores
 from crossres.core.errors import CrossresError, decoders_live
-from crossres.core.types import Int64s
+from crossres.core.types import Int64s, Rows
 
 if TYPE_CHECKING:
     from crossres.data.decode import Fit
@@ -26,15 +26,15 @@ LANES = 16
 PART = 1024
 
 
-def stream_order(runs: Int64s, count: int, batch_size: int, buffer: int, generator: torch.Generator) -> Tensor:
-    """Return the positions of an epoch, int64 (count,), at random but with images of a run near each other.
+def stream_order(runs: Rows, count: int, batch_size: int, buffer: int, generator: torch.Generator) -> Tensor:
+    """Return the positions of an epoch, int32 (count,), at random but with images of a run near each other.
 
     The runs follow each other at random; this sequence is cut into `LANES` equal ones, and each of these is shuffled
     within its part of the buffer. A lane fills the same rows of every batch: processes that share a batch read runs
     of their own, and the order does not depend on how many they are.
 
     Args:
-        runs: the run of each image, int64 (N,); see `ImageSet.runs`.
+        runs: the run of each image, (N,); see `ImageSet.runs`.
         count: how many, a multiple of the batch size; above N the images come again.
         batch_size: images per step over all processes together.
         buffer: images among which the next one is drawn, over all lanes together.
@@ -43,12 +43,13 @@ def stream_order(runs: Int64s, count: int, batch_size: int, buffer: int, generat
     run = torch.from_numpy(runs)
     number = int(run.max()) + 1
     turns = [torch.randperm(number, generator=generator) for _ in range(-(-count // len(runs)))]
-    sequence = torch.cat([torch.argsort(turn[run], stable=True) for turn in turns])
+    sequence = torch.cat([torch.argsort(turn[run], stable=True).int() for turn in turns])
     lanes = max(each for each in range(1, LANES + 1) if batch_size % each == 0)
-    lane = sequence[:count].view(lanes, -1)
-    # one that lies `buffer / lanes` further is never drawn before: what a buffer of this size can do, in one sort
-    delay = torch.rand(lane.shape, generator=generator, dtype=torch.float64) * max(1, buffer // lanes)
-    mixed = lane.gather(1, (delay + torch.arange(lane.shape[1])).argsort(1))
+    mixed = sequence[:count].view(lanes, -1)
+    for lane in mixed:
+        # one that lies `buffer / lanes` further is never drawn before: what a buffer of this size can do, in one sort
+        delay = torch.rand(len(lane), generator=generator, dtype=torch.float64).mul_(max(1, buffer // lanes))
+        lane.copy_(lane[delay.add_(torch.arange(len(lane))).argsort()])
     return mixed.view(lanes, -1, batch_size // lanes).transpose(0, 1).flatten()
 
 
@@ -59,7 +60,7 @@ class Parts:
     images: ImageSet
     size: int
     fit: Fit
-    positions: Int64s
+    positions: Rows
     bounds: Int64s  #: start and stop of each part, (P, 2)
 
     def __len__(self) -> int:
@@ -95,7 +96,7 @@ class Parts:
                 yield pixels
 
 
-def in_runs(parts: Parts, runs: Int64s, workers: int, most: int = PART) -> Iterator[Tensor]:
+def in_runs(parts: Parts, runs: Rows, workers: int, most: int = PART) -> Iterator[Tensor]:
     """Yield what `Parts.served` yields, but read each run of images (N,) at once, or so many of it, at most `PART`.
 
     What is decoded before its turn waits in memory: in the order of `stream_order` one or two such parts a lane.
@@ -116,27 +117,35 @@ def in_runs(parts: Parts, runs: Int64s, workers: int, most: int = PART) -> Itera
                 del waiting[part]
 
 
-def _by_run(parts: Parts, runs: Int64s, most: int) -> tuple[Parts, Int64s, Int64s]:
+def _by_run(parts: Parts, runs: Rows, most: int) -> tuple[Parts, Rows, Rows]:
     """Return the same images a run at a time, or so many of it, the one that is needed first at first.
 
-    With it the number of the part that holds each image of ``parts`` and its place there, int64 (count,).
+    With it the number of the part that holds each image of ``parts`` and its place there, int32 (count,).
     """
     order = parts.positions
-    count = np.arange(len(order))
-    by_position = np.argsort(order, kind="stable")
-    first = np.diff(order[by_position], prepend=-1) != 0
-    again = np.empty_like(order)  # how often it came before: a set that is too small for an epoch comes again
-    again[by_position] = count - np.maximum.accumulate(np.where(first, count, 0))
-    by_run = np.lexsort((order, runs[order], again))
-    keys = np.stack([again[by_run], runs[order[by_run]]])
-    ends = [*np.flatnonzero((np.diff(keys) != 0).any(0)) + 1, len(order)]
+    count = np.arange(len(order), dtype=np.int32)
+    again = _again(order)
+    by_run = np.lexsort((order, runs[order], again)).astype(np.int32)
+    sorted_runs = runs[order[by_run]]
+    ends = [*np.flatnonzero((np.diff(sorted_runs) != 0) | (np.diff(again[by_run]) != 0)) + 1, len(order)]
     starts = np.concatenate([np.arange(start, stop, most) for start, stop in pairwise([0, *ends])])
     bounds = np.stack([starts, np.r_[starts[1:], len(order)]], 1)
     turn = np.argsort(np.minimum.reduceat(by_run, starts))
     turn_of = np.empty_like(turn)
     turn_of[turn] = np.arange(len(turn))
     sizes = np.diff(bounds)[:, 0]
-    number, place = np.empty_like(order), np.empty_like(order)
+    number, place = np.empty_like(count), np.empty_like(count)
     number[by_run] = np.repeat(turn_of, sizes)
     place[by_run] = count - np.repeat(starts, sizes)
     return Parts(parts.images, parts.size, parts.fit, order[by_run], bounds[turn]), number, place
+
+
+def _again(order: Rows) -> Rows:
+    """Return how often each position came before: a set that is too small for an epoch comes again."""
+    again = np.zeros(len(order), np.int32)
+    if len(order) and np.bincount(order).max() > 1:
+        by_position = np.argsort(order, kind="stable")
+        count = np.arange(len(order))
+        first = np.diff(order[by_position], prepend=-1) != 0
+        again[by_position] = count - np.maximum.accumulate(np.where(first, count, 0))
+    return again

@@ -80,7 +80,7 @@ class TarItems(StoredItems):
         self.offset, self.size = np.concatenate([index.rows[:2] for index in indices], axis=1)
         ends = [index.names.ends for index in indices]
         before = np.cumsum([0, *(len(index.names.text) for index in indices[:-1])])
-        ends = [end + start for end, start in zip(ends, before, strict=True)]
+        ends = [end.astype(np.int64) + start for end, start in zip(ends, before, strict=True)]
         self.names = Names(b"".join(index.names.text for index in indices), np.concatenate(ends))
         starts = zip(self.first.tolist(), counts, strict=True)
         self.runs = np.concatenate([np.arange(start, start + count, RUN) for start, count in starts])
