@@ -70,18 +70,19 @@ def scale_table(path: Path) -> str:
     lines = [
         f"JPEGs of 32x32, made; teacher and student: {document['student']}, at "
         f"{document['lr_size']}x{document['lr_size']}, batches of {document['batch']}, an epoch; {machine['cores']} "
-        f"cores of {machine['processor']}, {document['workers']} processes that decode, but for what is in memory. "
-        "Memory: what all processes hold, and in brackets with "
-        "mapped files, which the system drops when it needs their pages.",
+        f"cores of {machine['processor']}, on which {document['workers']} processes also decode "
+        "(`images.memory_mb` is 1), but for the rows in memory, which decode all before the first step. Distillation: "
+        f"`crrcd-images`. The loop by hand ends after {document['by_hand_ends']:,} images. Memory: what all processes hold, and in "
+        "brackets with mapped files, which the system drops when it needs their pages.",
         "",
-        "| | images | s to the end of 25 steps | images/s | memory, MB |",
-        "|---|---|---|---|---|",
+        "| | images | s to the end of 25 steps | s in all | images/s | memory, MB |",
+        "|---|---|---|---|---|---|",
     ]
     for what in dict.fromkeys(row["what"] for row in rows):
         for row in [row for row in rows if row["what"] == what]:
             first = f"{row['seconds_to_first_steps']:.1f}" if row["seconds_to_first_steps"] else ""
             lines.append(
-                f"| {what} | {row['images']:,} | {first} | {row['images_per_second']:,} "
+                f"| {what} | {row['images']:,} | {first} | {row['seconds']:,.0f} | {row['images_per_second']:,} "
                 f"| {row['memory_mb']:,} ({row['mapped_mb']:,}) |"
             )
     return "\n".join(lines)
@@ -100,7 +101,7 @@ def ten_million(scale: Path, gpu: Path) -> str:
         f"with the {top} largest of them (`teacher_top_k`)": embeddings + 2 * (top * (2 + 4) + 2),
     }
     lines = ["| 10 million images | | measured in |", "|---|---|---|"]
-    lines += [f"| {what} | {images * size / 1e9:,.0f} GB | |" for what, size in caches.items()]
+    lines += [f"| {what} | {images * size / 1e9:,.0f} GB | computed |" for what, size in caches.items()]
     passes = {"teacher's outputs": 1, TAUGHT: epochs}
     for what, times in passes.items():
         hours = times * images / speed[what] / 3600
@@ -108,13 +109,37 @@ def ten_million(scale: Path, gpu: Path) -> str:
         lines.append(
             f"| {name}: the CPU above, {speed[what]:,} images/s | {hours:,.1f} hours | `results/bench/{scale.name}` |"
         )
-    if gpu.exists():
-        for row in json.loads(gpu.read_text()):
-            if row["method"] == "crrcd" and not row["compiled"]:
-                rate, side = row["images_per_second"], row["lr_size"]
-                hours = epochs * images / rate / 8 / 3600
-                lines.append(
-                    f"| {row['method']} at {side}x{side}, {epochs} epochs: 8 of {row['machine']['processor']}, "
-                    f"{rate:,} images/s each | {hours:,.1f} hours | `results/bench/{gpu.name}` |"
-                )
+    for row in json.loads(gpu.read_text()) if gpu.exists() else ():
+        if row["method"] == "crrcd" and not row["compiled"] and "step_ms" in row:
+            rate, side = row["images_per_second"], row["lr_size"]
+            hours = epochs * images / rate / 8 / 3600
+            lines.append(
+                f"| {row['method']} at {side}x{side}, {epochs} epochs: at least, on 8 of "
+                f"{row['machine']['processor']}, {rate:,} images/s each with all on the device | {hours:,.1f} hours "
+                f"| `results/bench/{gpu.name}` |"
+            )
+    return "\n".join(lines)
+
+
+def gpu_table(path: Path) -> str:
+    """What `benchmarks/gpu.py` measured, or that it was not run."""
+    if not path.exists():
+        return "No GPU was at hand for this page, so that nothing here is measured on one."
+    rows = json.loads(path.read_text())
+    lines = [
+        f"On {rows[0]['machine']['processor']}, batches of {rows[0]['batch']}, all on the device; in brackets with "
+        "`torch.compile`.",
+        "",
+        "| | ms a step | images/s | waits for the device |",
+        "|---|---|---|---|",
+    ]
+    by_kind = {(row["compiled"], row["lr_size"], row["method"]): row for row in rows}
+    for (compiled, size, method), row in by_kind.items():
+        if not compiled:
+            pair = row, by_kind.get((True, size, method), {})
+            cells = (
+                "{} ({})".format(*(each.get(key, "-") for each in pair))
+                for key in ("step_ms", "images_per_second", "waits")
+            )
+            lines.append(f"| {method}, {size}x{size} | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -205,6 +205,7 @@ def main() -> None:
 
     about = {"machine": machine(resolve_device("cpu")), "versions": versions(), "commit": commit()}
     about |= {"workers": chosen.workers, "student": STUDENT, "lr_size": LR, "batch": BATCH}
+    about["by_hand_ends"] = ENOUGH
 
     def add(what: str, images: int, facts: dict[str, Any]) -> None:
         rows.append({"what": what, "images": images} | facts)

@@ -83,6 +83,8 @@ class Step:
             loss.to(place).prepare(self.loader.label)
         self.distiller = Distiller(encoder, terms, dict.fromkeys(losses, 1.0))
         self.distiller.progress = 0.5  # past any stage of a loss's own
+        self.fast = fast_weight_gradients(self.distiller)
+        self.fast.__enter__()  # as the training loop, once an epoch
         self.optimizer = optimizer_of(self.distiller, Train())
         n = len(images)
         features = {
@@ -117,10 +119,9 @@ class Step:
     def update(self, batch: Batch) -> None:
         """Run a step on a batch."""
         teacher = self.cache(batch.index, batch.view, batch.place)
-        with fast_weight_gradients(self.distiller):
-            with self.device.autocast():
-                terms, _ = self.distiller(batch.lr, teacher, batch.label, batch.index)
-            torch.stack([*terms.values()]).sum().backward()
+        with self.device.autocast():
+            terms, _ = self.distiller(batch.lr, teacher, batch.label, batch.index)
+        torch.stack([*terms.values()]).sum().backward()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 

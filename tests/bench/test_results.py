@@ -10,6 +10,7 @@ from crossres.bench.tables import cells
 from crossres.config.experiment import Distill
 from crossres.config.reading import read
 from crossres.core.errors import CrossresError
+from crossres.core.files import encode_bits, encode_codes
 
 
 def result(method, seed, top1, size=8):
@@ -170,3 +171,26 @@ def test_read_results(tmp_path):
         read_results(tmp_path)
     with pytest.raises(CrossresError, match="no such folder"):
         read_results(tmp_path / "nowhere")
+
+
+def test_frames_of_one_track_are_not_independent_tests():
+    """40 frames of 4 tracks: a gain on one whole track may be chance, and McNemar's test does not count frames."""
+    ours, theirs = np.arange(40) < 10, np.zeros(40, bool)
+
+    def of(method, right, groups):
+        facts = {"images": {"test": 40}, "right_last": encode_bits(right)}
+        rows = [result(method, seed, 100 * right.mean()) | facts for seed in (0, 1)]
+        return [row | ({"test_groups": encode_codes(np.arange(40) // 10)} if groups else {}) for row in rows]
+
+    alone, grouped = (
+        compare_methods([*of("ce", theirs, groups), *of("ce+kd", ours, groups)]) for groups in (False, True)
+    )
+    assert (alone[0].gain, grouped[0].gain) == (25.0, 25.0)
+    assert alone[0].half == pytest.approx(196 * np.std(ours, ddof=1) / 40**0.5)
+    assert alone[0].p < 0.01
+    # of 4 tracks drawn, the one that gains is drawn 0 to 3 times, but for 2.5 % on each side
+    assert grouped[0].half == pytest.approx(37.5)
+    assert grouped[0].is_noise
+    assert grouped[0].p is None
+    single = compare_methods([row for row in of("ce", ours, True) if row["seed"] == 0])
+    assert single[0].interval is None

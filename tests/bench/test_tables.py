@@ -59,14 +59,15 @@ def test_what_students_are_worth_elsewhere() -> None:
         "| setting | method | 4x4 | 8x8 |",
         "| resnet8 8x8 | kd | 5.00 | 9.00 |",
     ]
-    far = {"natural": {"far": {"top1": 20.0}}}
+    far = {"natural": {"far": {"top1": 20.0, "drop": 20.5}}}
     seeds = [
         *(result("ce", seed, 16 + seed) | {"dataset": "crops"} | far for seed in (0, 2)),
-        result("ce", 0, 10, size=16) | {"dataset": "crops", "natural": {"far": {"top1": 15.0}}},
+        result("ce", 0, 10, size=16) | {"dataset": "crops", "natural": {"far": {"top1": 15.0, "drop": 9.0}}},
     ]
+    assert transfer_table(seeds).splitlines()[0] == "| setting | method | crops | far | drop to far |"
     assert transfer_table(seeds).splitlines()[2:] == [
-        "| resnet8 8x8 | ce | 41.50 ± 3.54 | 20.00 ± 0.00 |",
-        "| resnet8 16x16 | ce | 24.00 | 15.00 |",
+        "| resnet8 8x8 | ce | 41.50 ± 3.54 | 20.00 ± 0.00 | 20.50 ± 0.00 |",
+        "| resnet8 16x16 | ce | 24.00 | 15.00 | 9.00 |",
     ]
 
 

@@ -93,6 +93,16 @@ def test_a_job_beside_others_computes_on_half_of_the_threads(
     assert shared() == (threads, [busy] if threads == 2 else [])
 
 
+@pytest.mark.parametrize(("busy", "threads"), [(0, 16), (1, 16), (2, 14), (6, 10), (8, 8), (16, 8)])
+def test_a_job_takes_the_idle_cores_and_at_least_half(
+    monkeypatch: pytest.MonkeyPatch, busy: int, threads: int
+) -> None:
+    monkeypatch.setattr("crossres.core.devices._idle_share", lambda: 1 - busy / 16)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    said = f"the cores are busy: computing on {threads} of 16 threads (OMP_NUM_THREADS=N takes N)"
+    assert shared(given=16) == (threads, [said] if threads < 16 else [])
+
+
 def test_two_threads_beside_a_job_on_one_of_two_cores(proc_stat: Any) -> None:
     proc_stat(START, ONE_FREE)
     assert shared(given=2)[0] == 1

@@ -12,9 +12,17 @@ import pytest
 from PIL import Image
 
 from crossres import CrossresError, read
-from crossres.data.groups import groups_in_both, groups_of_files, hold_out_groups, independent, joined_by_groups
+from crossres.data.groups import (
+    groups_in_both,
+    groups_of_files,
+    groups_of_several_classes,
+    hold_out_groups,
+    independent,
+    joined_by_groups,
+)
 from crossres.data.images import ArrayItems, ImageSet
 from crossres.data.items import EncodedItems
+from crossres.data.readers import read_unlabelled
 from crossres.data.splits import hold_out_people, stratified_split
 
 
@@ -150,3 +158,24 @@ def test_of_a_group_the_first_image_is_independent() -> None:
     assert independent(images).tolist() == [0, 1, 2, 3, 4]
     images.groups = np.array(["b", "a", "b", "c", "a"])
     assert sorted(independent(images).tolist()) == [0, 1, 3]
+
+
+def test_groups_numbered_anew_in_each_class_are_told(tmp_path: Path) -> None:
+    folder = frames(tmp_path / "tracks")
+    whole, within = (read(folder, split="train", group=group) for group in ("^[^_]+", "/([0-9]+)"))
+    assert groups_of_several_classes(whole) is None
+    line = groups_of_several_classes(within)
+    assert line is not None
+    assert line.startswith("tracks: ")
+    assert " groups hold images of several classes, first '" in line
+
+
+def test_crops_that_nobody_labelled_have_groups_where_they_are_named(tmp_path: Path) -> None:
+    frames(tmp_path / "tracks")
+    images = read_unlabelled(tmp_path / "tracks", group="^[^_]+")
+    assert images.groups is not None
+    assert images.groups[0] == images.path(0).partition("_")[0]
+    assert read_unlabelled(tmp_path / "tracks", group="^cat").groups is None
+    path = table(tmp_path / "signs.parquet", label=[0] * 4, track=[1, 1, 2, 2])
+    assert read_unlabelled(path, group="track").groups.tolist() == ["1", "1", "2", "2"]
+    assert read_unlabelled(path, group="trak").groups is None

@@ -70,7 +70,7 @@ def test_a_run_with_natural_images(
     # the camera's groups are split into training and test, and HR images of those that are tested are left out
     tested = 96 - len(read(camera, split="train", group=GROUP))
     assert 0 < tested < 48
-    assert re.search(r"^shapes: \d+ training images left out: far tests their groups$", lines, re.M)
+    assert re.search(r"^shapes: \d+ HR images left out: far tests their groups$", lines, re.M)
     counts = result["images"]
     assert counts["natural"] + counts["val"] + tested == 96
     assert counts["natural"] == counts["train"]

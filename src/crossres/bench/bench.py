@@ -133,6 +133,7 @@ def _inputs(grid: Grid, run: GridRun) -> dict[str, Any]:
     """
     paths = {what: getattr(run.config, what, None) for what in ("data", "unlabelled", "teacher", "pairs")}
     paths["natural images"] = getattr(run.config, "natural", None)
+    paths["natural_labels"] = getattr(run.config, "natural_labels", None)
     paths |= {f"{name}.{key}": options.get(key) for name, options in grid.protocols.items() for key in FILES}
     inputs: dict[str, Any] = {what: _files_sha256(Path(path)) for what, path in paths.items() if path}
     if run.config.teacher_cache and any(reads(name) == "features" for name in run.config.terms):

@@ -180,9 +180,11 @@ def _score(setting: str, method: str, members: Documents, base: Documents, costs
     measure, size = first.get("compared_by", "top1"), first["lr_size"]
     side = size if isinstance(size, int) else max(size)
     gain = half = p = cost = None
+    grouped = "test_groups" in first
     if pairs and first is not base[0]:
         gain, half = paired_gain(members, base, f"{measure}_last")
-        p = max((mcnemar(ours, theirs).p for ours, theirs in right_answers(pairs)), default=None)
+        if not grouped:  # McNemar's test is of independent images
+            p = max((mcnemar(ours, theirs).p for ours, theirs in right_answers(pairs)), default=None)
     if costs is not None:
         cost = costs.get((first["student"]["name"], side, method))
     elif pairs:
@@ -202,7 +204,7 @@ def _score(setting: str, method: str, members: Documents, base: Documents, costs
         p=p,
         cost=cost,
         epochs=[mean(column) for column in zip(*curves, strict=False)],
-        tests=tests_of(first),
+        tests=None if grouped else tests_of(first),
         beside=beside_top1({name: mean(result[name] for result in members) for name in uneven}, "_last"),
     )
 

@@ -16,8 +16,9 @@ from crossres.config.old import upgraded
 from crossres.config.reading import options_of_loss
 from crossres.config.record import to_dict
 from crossres.core.errors import CrossresError
-from crossres.core.files import decode_bits, read_json
-from crossres.core.types import Bools
+from crossres.core.files import decode_bits, decode_codes, read_json
+from crossres.core.types import Bools, Float64s
+from crossres.evaluation.statistics import resampled_shares
 from crossres.losses import LOSSES
 from crossres.losses.options import reads
 
@@ -108,9 +109,9 @@ def paired_by_seed(results: Documents, baseline: Documents) -> list[tuple[Docume
 def paired_gain(results: Documents, baseline: Documents, key: str = "top1_last") -> tuple[float, float | None]:
     """Return the mean difference to the baseline's runs of the same seeds and half its 95 % interval.
 
-    The interval is Student's t over the seeds, but never less than the test images allow, where the results say
-    which of them were right: two seeds may agree by chance. It is None with fewer than two pairs; the difference is
-    NaN with none.
+    The interval is Student's t over the seeds, but never less than the test images, or whole groups of them, allow,
+    where the results say which of them were right: two seeds may agree by chance. It is None with fewer than two
+    pairs; the difference is NaN with none.
 
     Args:
         results: one method's documents, a seed each.
@@ -138,8 +139,16 @@ def paired_gain(results: Documents, baseline: Documents, key: str = "top1_last")
     right = [] if key.startswith("val_") else right_answers(pairs)
     if right:
         of_images = np.mean([ours.astype(float) - theirs for ours, theirs in right], axis=0)
-        half = max(half, 196 * float(np.std(of_images, ddof=1)) / sqrt(len(of_images)))
+        half = max(half, _half_over(of_images, pairs[0][0].get("test_groups")))
     return mean(gains), half
+
+
+def _half_over(gains: Float64s, groups: str | None) -> float:
+    """Return half the 95 % interval, in points, of the mean of each test image's gain (N,), by their groups."""
+    if groups is None:
+        return 196 * float(np.std(gains, ddof=1)) / sqrt(len(gains))
+    low, high = np.quantile(resampled_shares(gains, decode_codes(groups)), [0.025, 0.975])
+    return 50 * float(high - low)
 
 
 def require_one_experiment(results: Documents) -> None:

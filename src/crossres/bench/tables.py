@@ -128,9 +128,9 @@ def rank_table(scores: Sequence[MethodScore]) -> str:
 def transfer_table(results: Iterable[Document]) -> str:
     """Return a Markdown table of what students are worth elsewhere: on other data, natural or degraded in other ways.
 
-    Linear probe and nearest neighbours for each data set, top-1 on the run's own test images, on natural ones and
-    under each degradation; of the weights that were best on validation, mean ± standard deviation over the seeds. In
-    each setting the best on its own test images comes first.
+    Linear probe and nearest neighbours for each data set, top-1 on the run's own test images, on natural ones, with
+    the drop from its own in points, and under each degradation; of the weights that were best on validation, mean ±
+    standard deviation over the seeds. In each setting the best on its own test images comes first.
 
     Args:
         results: ``result.json`` documents of a grid with ``transfer``, ``natural`` or ``unseen``.
@@ -141,7 +141,9 @@ def transfer_table(results: Iterable[Document]) -> str:
     kinds = dict.fromkeys((part, name) for part in parts for r in documents for name in r.get(part, {}))
     kinds.pop(("unseen", OTHER_SIZES), None)
     values = [("transfer", name, key) for name in sets for key in ("probe_top1", "knn_top1")]
-    values += [("", "", "top1_best_val"), *((*kind, "top1") for kind in kinds)]
+    values.append(("", "", "top1_best_val"))
+    columns = [(*kind, key) for kind in kinds for key in ("top1", "drop")[: 1 + (kind[0] == "natural")]]
+    values += columns
 
     def value(result: Document, part: str, name: str, key: str) -> float | None:
         judged = result.get(part, {}).get(name, {}) if part else result
@@ -152,7 +154,8 @@ def transfer_table(results: Iterable[Document]) -> str:
         for row, seeds in _by_setting(documents)
     ]
     of_sets = [f"{name}, {how}" for name in sets for how in ("probe", "kNN")]
-    return table(["setting", "method", *of_sets, documents[0]["dataset"], *(name for _, name in kinds)], rows)
+    others = [name if key == "top1" else f"drop to {name}" for _, name, key in columns]
+    return table(["setting", "method", *of_sets, documents[0]["dataset"], *others], rows)
 
 
 def sizes_table(results: Iterable[Document]) -> str:

@@ -188,7 +188,7 @@ def _of_another_version(path: str | None) -> str:
         return ""
     with open(path, errors="replace") as file:
         words = file.readline().replace(";", " ").split()
-    other = words[5] if words[1:5] == ["estimated", "by", "crossres", "match"] else __version__
+    other = " ".join(words[5:6]) if words[1:5] == ["estimated", "by", "crossres", "match"] else __version__
     if other == __version__:
         return ""
     return f" (crossres match {other} wrote it, this is {__version__}: match anew)"

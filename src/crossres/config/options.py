@@ -108,7 +108,8 @@ class Images(Reading):
 
 def how_unlabelled(images: Images) -> dict[str, Any]:
     """Return how a training reads images without labels, as keywords of `crossres.data.readers.read_unlabelled`."""
-    return {name: getattr(images, name) for name in ("image_column", "corrupt", "memory_mb", "range", "verify")}
+    names = ("image_column", "corrupt", "memory_mb", "group", "range", "verify")
+    return {name: getattr(images, name) for name in names}
 
 
 def as_trained(images: Images) -> TestImages:

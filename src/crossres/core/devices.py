@@ -72,13 +72,13 @@ def resolve_device(kind: str = "auto", precision: str = "auto", devices: int = 1
     return Device(place, precision, local, max(1, world // local))
 
 
-#: Share of idle cores below which another job is there: at half of them, with something for the clock's ticks.
-IDLE = 0.6
+#: Share of idle cores below which another job is there; the rest is for the clock's ticks and what the system does.
+IDLE = 0.9
 
 
 @contextmanager
 def sharing_cores(say: Callable[[str], None], kept: int | None = None) -> Iterator[None]:
-    """Within the context, torch uses half of its threads if about half of the cores are busy now; a line says so.
+    """Within the context, torch uses as many threads as cores are idle now, but at least half; a line says so.
 
     Threads wait for each other by spinning: two jobs on the same cores are much less than half as fast each. A job
     that begins later still slows this one. Where OMP_NUM_THREADS is set, and where the system does not say what its
@@ -91,11 +91,12 @@ def sharing_cores(say: Callable[[str], None], kept: int | None = None) -> Iterat
     """
     before = torch.get_num_threads()
     if "OMP_NUM_THREADS" not in os.environ:
-        threads, half = before if kept is None else min(kept, before), before // 2
-        if threads > half > 0 and _idle_share() < IDLE:
+        threads = before if kept is None else min(kept, before)
+        free = max(1, before // 2, round(idle * before)) if (idle := _idle_share()) < IDLE else before
+        if threads > free:
             if kept is None:
-                threads = half
-                say(f"the cores are busy: computing on {half} of {before} threads (OMP_NUM_THREADS=N takes N)")
+                threads = free
+                say(f"the cores are busy: computing on {free} of {before} threads (OMP_NUM_THREADS=N takes N)")
             else:
                 say(f"the cores are busy, and a resumed run keeps its {threads} threads: slow beside other jobs")
         torch.set_num_threads(threads)

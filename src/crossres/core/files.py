@@ -183,6 +183,16 @@ def encode_bits(right: npt.ArrayLike) -> str:
     return base64.b64encode(np.packbits(np.asarray(right)).tobytes()).decode()
 
 
+def encode_codes(codes: npt.ArrayLike) -> str:
+    """Write whole numbers (N,) as base64 of 4 bytes each."""
+    return base64.b64encode(np.asarray(codes, dtype="<i4").tobytes()).decode()
+
+
+def decode_codes(text: str) -> npt.NDArray[np.int32]:
+    """Read what `encode_codes` wrote."""
+    return np.frombuffer(base64.b64decode(text), dtype="<i4")
+
+
 def decode_bits(text: str, count: int) -> Bools:
     """Read what `encode_bits` wrote of ``count`` images."""
     bits = np.frombuffer(base64.b64decode(text), dtype=np.uint8)

@@ -109,6 +109,18 @@ def groups_in_both(train: ImageSet, test: ImageSet) -> str | None:
     return f"{train.name}: {count}: results will be too high, unless the splits name groups independently"
 
 
+def groups_of_several_classes(images: ImageSet) -> str | None:
+    """Return a note of groups that hold more than one class, as where tracks are numbered anew in each; else None."""
+    if images.groups is None:
+        return None
+    names, member_of = np.unique(images.groups, return_inverse=True)
+    classes_of = np.bincount(np.unique(np.stack([member_of, images.labels]), axis=1)[0], minlength=len(names))
+    if not (several := int((classes_of > 1).sum())):
+        return None
+    which = f"{several} of the {len(names)} groups hold images of several classes, first '{names[classes_of > 1][0]}'"
+    return f"{images.name}: {which}: if groups are numbered anew in each class, let images.group find the class, too"
+
+
 def independent(images: ImageSet) -> Int64s:
     """Return positions of images that are independent of each other: of a group, such as a track, the first."""
     groups = np.arange(len(images)) if images.groups is None else images.groups

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -119,10 +120,13 @@ def read_unlabelled(
     image_column: str | None = None,
     corrupt: Literal["refuse", "skip"] = "refuse",
     memory_mb: int = 4096,
+    group: str | None = None,
     range: Limits = None,
     verify: bool = False,
 ) -> ImageSet:
     """Read images without labels: each is a class of its own, so that any other image is of another class.
+
+    They have no groups where ``group`` is no column of theirs, or finds nothing in one of their paths.
 
     Args:
         source: a folder with images anywhere below it, or parquet or tar files, of all splits.
@@ -132,6 +136,7 @@ def read_unlabelled(
     folder, shards = _locate(source)
     items: Items
     ignored: list[str] = []
+    groups: Texts | None = None
     if shards:
         if shards[0].suffix == TAR:
             items = tars = TarItems(shards, (image_column, None), cache=cache_home(), verify=verify)
@@ -139,10 +144,14 @@ def read_unlabelled(
         else:
             opened = open_shards(shards)
             items = pack(opened, pick_image(opened, image_column), memory_mb=memory_mb, verify=verify)
+            groups = groups_in(opened, group) if group in opened.fields else None
     else:
         items, ignored = read_loose(folder, verify)
     images = ImageSet(items, np.arange(len(items)), Numbers(len(items)), folder.stem)
-    images.ignored, images.range = ignored, range
+    images.ignored, images.range, images.groups = ignored, range, groups
+    if group and groups is None:
+        with suppress(CrossresError):
+            images.groups = groups_of_files(images, group)
     # a class may lose its one image, as those of a test split may
     return _without_corrupt(images, "test") if corrupt == "skip" else images
 

@@ -1,6 +1,7 @@
 """What a model loses on images that are not what its training made them."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,11 +9,12 @@ import numpy as np
 from crossres.config.judging import Evaluate
 from crossres.config.record import base_name
 from crossres.core.devices import Device
+from crossres.core.errors import CrossresError
 from crossres.core.types import Float64s
 from crossres.data.degradation import Degradation
 from crossres.data.images import ImageSet, left_out
 from crossres.data.loader import Loader
-from crossres.data.splits import OwnSplits
+from crossres.data.splits import OwnSplits, Split
 from crossres.evaluation.accuracy import class_mean_accuracy, commonest_share, right_at_k
 from crossres.evaluation.classes import labels_of
 from crossres.evaluation.prepare import loader_of, logits_of, note, read_split
@@ -28,19 +30,33 @@ MATCHED = "as trained"
 def natural_sets(encoder: Encoder, options: Evaluate) -> list[ImageSet]:
     """Read the sets that ``options.natural`` names: all of each; the split of the options where it has splits.
 
-    Of a set without splits that was trained on, the share that was held out is read.
+    Of a set without splits that was trained on, the share that was held out is read. A set that does not have the
+    groups of the options is read without.
 
     Raises:
         CrossresError: no such set.
     """
+
+    def read_of(data: str, split: Split) -> ImageSet:
+        try:
+            return read_split(options, split, encoder, data=data)
+        except CrossresError as error:
+            if not options.images.group or not str(error).startswith("images.group"):
+                raise
+            note(f"{error}; each of its images counts alone")
+            alone = replace(options, images=replace(options.images, group=None))
+            return read_split(alone, split, encoder, data=data)
+
     sets = []
     for data in options.natural:
         trained = base_name(data) in (encoder.info.get("dataset"), encoder.info.get("natural"))
         try:
-            sets.append(read_split(options, "test" if trained else "all", encoder, data=data))
+            sets.append(read_of(data, "test" if trained else "all"))
         except OwnSplits:
-            sets.append(read_split(options, options.split, encoder, data=data))
+            sets.append(read_of(data, options.split))
         note(*left_out({options.split: sets[-1]}))
+        if base_name(data) == encoder.info.get("natural") and encoder.info.get("adapted"):
+            note(f"{data}: the model was adapted on images of this name, without their labels")
     return sets
 
 

@@ -59,7 +59,7 @@ def device_of(options: Judgement, encoder: Encoder) -> Device:
 
 
 def read_run_on(folder: str | Path, data: str | None = None, remedy: str = "give --data, or ") -> Any:
-    """Read the experiment of a run as `read_run` does, on other images where ``data`` names them.
+    """Read the experiment of a run as `read_run` does, on other images where ``data`` names them, without its groups.
 
     CrossresError where `read_run` raises one, or where its own images are not found: it may have been trained from
     another folder.
@@ -70,7 +70,8 @@ def read_run_on(folder: str | Path, data: str | None = None, remedy: str = "give
         raise CrossresError(
             f"{folder}: its images {source} are not found from here; {remedy}go to where it was trained"
         )
-    return replace(config, data=source)
+    known = base_name(source) == base_name(config.data)
+    return replace(config, data=source, images=config.images if known else replace(config.images, group=None))
 
 
 def read_split(

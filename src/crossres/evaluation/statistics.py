@@ -76,7 +76,7 @@ def resampled_shares(
     NaN where a resample has none of the images.
 
     Args:
-        right: bool (N,), whether each image is right.
+        right: bool (N,), whether each image is right; or numbers, whose means are returned.
         groups: (N,), what each image belongs to, such as a track: its images are not independent; None if they are.
         among: (G,), all groups that are drawn from, those of other images too; those of these images if left out.
         seed: of the resampling; with one seed, results of images of the same groups are resampled alike.

@@ -12,7 +12,7 @@ class CRRCDImages(Loss):
 
     With :math:`z_i` the teacher's embedding of image i, each number standardised over the batch, the teacher's
     relation of an anchor i and another image j is pulled to that of the teacher's i and the student's :math:`e^s_j`,
-    and pushed from those of i and other images k:
+    and pushed from those of i and other images k, by default of other classes than j:
 
     .. math::
         u_{ij} = z_i - z_j, \quad v_{ij} = z_i - B e^s_j, \quad

@@ -17,7 +17,7 @@ class CRRCDMaps(MapLoss):
     With :math:`z_{ip}` the teacher's map at cell p of image i, each channel standardised over the batch, and
     :math:`a_i` its mean over the cells, the teacher's relation of the two is pulled to that of :math:`a_i` and the
     student's cell :math:`e^s_{ip}`. It is pushed from those of the image's other cells q, and from those of the same
-    cell of other images k of i's group, as the batch is dealt into groups:
+    cell of other images k of i's group, by default of other classes, as the batch is dealt into groups:
 
     .. math::
         u_{ip} = a_i - z_{ip}, \quad v_{ip} = a_i - (B e^s)_{ip}, \quad
@@ -28,6 +28,7 @@ class CRRCDMaps(MapLoss):
             - \tfrac12 \log \frac{h(u_{ip}, v_{ip})}{h(u_{ip}, v_{ip}) + \sum_k h(u_{ip}, v_{kp})} \Big]
 
     B is a 3x3 convolution of each stage; nothing else is learned. A stage that is compared at one cell is left out.
+    ``--method crrcd`` is cross-entropy + 4 `CRRCDImages` + 16 `CRRCDMaps`.
 
     Args:
         tau: temperature.

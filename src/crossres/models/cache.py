@@ -56,6 +56,9 @@ class TeacherCache:
         first = index if self.order is None else self.order[index]
         own = first + self.stride * view
 
+        if self._arrays:  # one wait for the device, not one for each output
+            first, own = first.cpu(), own.cpu()
+
         def answer(read: Callable[[Tensor], Tensor]) -> Tensor:
             return (read(first) + read(first + self.stride)) / 2 if self.mirrored else read(own)
 

@@ -111,7 +111,9 @@ class StoredBackbone(nn.Module):
 
 
 def stored_encoder(path: str | Path) -> Encoder:
-    """Read stored embeddings as a frozen teacher; large ones are mapped from their file and take no memory.
+    """Read stored embeddings as a frozen teacher: every number once, to check it and to know the file again.
+
+    Parquet above 1 GiB and a ``.npy`` of float32 are mapped and take no memory; anything else is held in it.
 
     Args:
         path: a ``.parquet`` with the columns path and embedding (lists of numbers), or a folder of such, as

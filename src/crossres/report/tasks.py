@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from crossres.bench.results import tests_of
 from crossres.config.judging import EvaluateFaces
 from crossres.config.record import base_name
 from crossres.core.types import Float64s, Int64s, Outputs
@@ -43,31 +42,35 @@ Scored = tuple[Float64s, float]
 
 def judge_objects(run: FinishedRun) -> Judged:
     """Judge a classifier on its test images; CrossresError: they have a class that the student does not know."""
-    images, classes, teacher, count = run.test.images, run.student.classes, run.teacher, len(run.test.images)
+    images, classes, teacher, tests = run.test.images, run.student.classes, run.teacher, len(run.test.images)
+    judged_on = f"On {tests:,} test images"
+    if images.groups is not None:  # of which the images are not independent
+        tests = len(np.unique(images.groups))
+        judged_on += f" of {tests:,} groups"
     result = evaluate_encoder(run.student, images, run.judgement, run.device)
     outputs = run.outputs(images)
     label = torch.tensor([classes.index(name) for name in images.classes])[torch.from_numpy(images.labels)]
     curves = [_curve("student", result["curve"])]
     judged = "Teacher" if run.document["task"] == "teach" else "Student"
-    rows: list[TableRow] = [(f"{judged} at {run.at_lr}", _cells(result["top1"], result["top5"], count))]
-    rows += differing(rows[0][1], _recorded(run.document))
+    rows: list[TableRow] = [(f"{judged} at {run.at_lr}", _cells(result["top1"], result["top5"], tests))]
+    rows += differing(rows[0][1], _recorded(run.document, tests))
     score = at_lr = None
     if teacher and (logits := outputs["teacher"].logits) is not None:
-        cells = _cells(topk_accuracy(logits, label), topk_accuracy(logits, label, 5), count)
+        cells = _cells(topk_accuracy(logits, label), topk_accuracy(logits, label, 5), tests)
         score, sizes = cells[0], [point["size"] for point in result["curve"]]
         how = teacher, images, replace(run.judgement, sizes=sizes, degradation=run.degradation), run.device
         key = ("curve", id(teacher), id(images), repr(sizes), run.degradation, run.device.precision)
         enlarged = run.shared.once(key, lambda: evaluate_encoder(*how)["curve"])
         curves.append(_curve("teacher, image enlarged", enlarged))
         rows.append((f"Teacher at {run.at_hr}", cells))
-        if at_lr := _enlarged(run, label, enlarged):
+        if at_lr := _enlarged(run, label, enlarged, tests):
             rows.append((f"Teacher on {run.at_lr}, enlarged", at_lr))
     heads = ["", "top-1", "top-5"]
     if len(classes) <= 5:  # one of five is always right
         heads, rows = heads[:2], [(name, cells[:1]) for name, cells in rows]
     note = (
-        f"On {count:,} test images; small: 95 % interval over the test images (Wilson), which says nothing of "
-        f"another training. {MEASURED} {run.device.precision}."
+        f"{judged_on}; small: 95 % interval over them (Wilson), which says nothing of another training. {MEASURED} "
+        f"{run.device.precision}."
     )
     if beside_top1(result):
         mean, commonest = share(result["class_mean"]), share(result["commonest"])
@@ -77,18 +80,19 @@ def judge_objects(run: FinishedRun) -> Judged:
     return Judged("top-1", Table(heads, rows), note, score, at_lr[0] if at_lr else None, curves, blocks, outputs)
 
 
-def _recorded(document: Mapping[str, Any]) -> list[TableRow]:
+def _recorded(document: Mapping[str, Any], tests: int) -> list[TableRow]:
     """Return what a run recorded of its saved and its last weights."""
-    best, tests = document["best_epoch"], tests_of(document)
+    best = document["best_epoch"]
     which = {"best_val": f"epoch {best} (saved)"} if best < document["epochs"] else {}
     return [
         (f"Recorded, {name}", _cells(document[f"top1_{key}"], document[f"top5_{key}"], tests))
         for key, name in {**which, "last": "last epoch"}.items()
-        if tests
     ]
 
 
-def _enlarged(run: FinishedRun, label: torch.Tensor, curve: Sequence[Mapping[str, float]]) -> list[Cell] | None:
+def _enlarged(
+    run: FinishedRun, label: torch.Tensor, curve: Sequence[Mapping[str, float]], tests: int
+) -> list[Cell] | None:
     """Return the teacher's accuracies on the student's images; their size is a point of the curve, a range is not."""
     if run.lr_size == run.hr_size:
         return None
@@ -98,7 +102,7 @@ def _enlarged(run: FinishedRun, label: torch.Tensor, curve: Sequence[Mapping[str
         assert outputs is not None
         assert outputs.logits is not None
         point = measure(outputs.logits, label)
-    return _cells(point["top1"], point["top5"], len(label))
+    return _cells(point["top1"], point["top5"], tests)
 
 
 def _cells(top1: float, top5: float, count: int) -> list[Cell]:

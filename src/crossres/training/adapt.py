@@ -55,6 +55,8 @@ def adapt(options: Adapt, *, quiet: bool = False) -> dict[str, Any]:
         device=own.device,
     )
     labelled = natural_sets(student, how)
+    if (config.folder / "result.json").exists():  # perhaps of other crops
+        raise CrossresError(f"{config.folder} holds a run already; remove it, or choose another --name")
     result = train(config, resume=(config.folder / "state.pt").exists(), quiet=quiet)
     if not result:
         return {}

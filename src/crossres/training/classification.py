@@ -10,7 +10,7 @@ from crossres.config.experiment import Distill
 from crossres.core.errors import CrossresError
 from crossres.core.files import encode_bits
 from crossres.core.progress import Progress
-from crossres.data.groups import groups_in_both, independent
+from crossres.data.groups import groups_in_both, groups_of_several_classes, independent
 from crossres.data.images import ImageSet, left_out
 from crossres.data.loader import Loader
 from crossres.data.splits import SPLIT_SEED, require_classes, stratified_split
@@ -35,7 +35,8 @@ class Classification(Task):
     def images(self, progress: Progress) -> ImageSets:
         train_set, test_set = read_split(self.config, "train"), read_split(self.config, "test")
         require_classes(train_set)
-        for line in [*left_out({"train": train_set, "test": test_set}), groups_in_both(train_set, test_set)]:
+        lines = [*left_out({"train": train_set, "test": test_set}), groups_in_both(train_set, test_set)]
+        for line in [*lines, groups_of_several_classes(train_set)]:
             if line:
                 progress.say(line)
         sets = ImageSets(train_set, None, test_set)

@@ -13,6 +13,7 @@ from crossres.core.errors import CrossresError
 from crossres.core.progress import Progress
 from crossres.core.types import Bools
 from crossres.data.degradation import check_size
+from crossres.data.groups import groups_in_both
 from crossres.data.images import ImageSet, left_out
 from crossres.data.loader import Loader
 from crossres.data.natural import shares_group
@@ -50,13 +51,19 @@ def with_natural(sets: ImageSets, config: Distill, progress: Progress) -> ImageS
         natural = _in_classes_of(train, _labelled(config, progress))
     else:
         natural = read_split(config, "train", data=config.natural)
-        for line in left_out({"train": natural}):
-            progress.say(line)
-        train = _without_tested(train, config, progress)
+        test = _own_test(config)
+        for line in [*left_out({"train": natural}), groups_in_both(natural, test) if test else None]:
+            if line:
+                progress.say(line)
+        train = _without_tested(train, test, progress)
+        if sets.val is not None:
+            val = _without_tested(sets.val, test, progress)
+            sets = sets._replace(val=val if len(val) else None)
         natural = _in_classes_of(train, natural)
     held, tested = _held_out(natural, train, sets, config)
     if tested.any():
-        progress.say(f"{natural.name}: {tested.sum()} natural images left out: their groups are of the test")
+        of = "the test or the validation" if config.natural_labels else "the test"
+        progress.say(f"{natural.name}: {tested.sum()} natural images left out: their groups are of {of}")
     if count := _of_other_classes(natural, train):
         progress.say(
             f"{natural.name}: of {count} natural images all HR images of their group are of other classes: they are "
@@ -83,9 +90,10 @@ def _held_out(natural: ImageSet, train: ImageSet, sets: ImageSets, config: Disti
     """
     held = shares_group(natural, sets.val)
     tested = shares_group(natural, sets.test) & ~held
+    if config.natural_labels:  # a student's own answers could not tell which epoch is better
+        return np.zeros_like(held), held | tested
     own = np.flatnonzero(~(held | tested | shares_group(natural, train)))
-    # its own answers could not tell which epoch is better
-    if len(own) and config.train.val_fraction > 0 and not config.natural_labels:
+    if len(own) and config.train.val_fraction > 0:
         part = natural.subset(own)
         held[own[stratified_split(part.labels, config.train.val_fraction, SPLIT_SEED, groups=part.groups)[1]]] = True
     return held, tested
@@ -131,22 +139,26 @@ def _labelled(config: Distill, progress: Progress) -> ImageSet:
     )
     labelled = crops.subset(sure)
     labelled.labels, labelled.classes = label[sure].astype(np.int64), list(encoder.classes)
-    labelled.groups = None
     return labelled
 
 
-def _without_tested(train: ImageSet, config: Distill, progress: Progress) -> ImageSet:
-    """Leave out HR images of the groups that the natural set's own test split has."""
-    if train.groups is None:
-        return train
+def _own_test(config: Distill) -> ImageSet | None:
+    """Return the natural set's own test split, where it has one and there are groups."""
+    if not config.images.group:
+        return None
     try:
-        test = read_split(config, "test", data=config.natural)
+        return read_split(config, "test", data=config.natural)
     except NoTestSplit:
-        return train
-    tested = shares_group(train, test)
-    if tested.any():
-        progress.say(f"{train.name}: {tested.sum()} training images left out: {test.name} tests their groups")
-    return train.subset(~tested) if tested.any() else train
+        return None
+
+
+def _without_tested(images: ImageSet, test: ImageSet | None, progress: Progress) -> ImageSet:
+    """Leave out HR images, of training or validation, of the groups that the natural set's own test split has."""
+    tested = shares_group(images, test)
+    if test is None or not tested.any():
+        return images
+    progress.say(f"{images.name}: {tested.sum()} HR images left out: {test.name} tests their groups")
+    return images.subset(~tested)
 
 
 def _in_classes_of(train: ImageSet, natural: ImageSet) -> ImageSet:

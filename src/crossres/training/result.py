@@ -4,11 +4,13 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
 
 from crossres.config.record import base_name, portable, sha256
 from crossres.core.devices import Device, machine, peak_memory_mb, versions
-from crossres.core.files import to_json, write_json
+from crossres.core.files import encode_codes, to_json, write_json
+from crossres.data.images import ImageSet
 from crossres.losses import LOSSES
 from crossres.models.pretrained import save_pretrained
 from crossres.training.loop import TrainingLoop
@@ -46,6 +48,7 @@ def finish(loop: TrainingLoop, device: Device) -> dict[str, Any]:
         "seed": config.train.seed,
         "epochs": run.epochs,
         **scores,
+        **_groups_of(run.test.images),
         **_course(loop),
         **_peaks(device),
         "machine": machine(device),
@@ -56,6 +59,7 @@ def finish(loop: TrainingLoop, device: Device) -> dict[str, Any]:
         **common,
         "fit": config.images.fit,
         **{key: facts[key] for key in ("seen", "natural")},
+        "adapted": bool(getattr(config, "natural_labels", None)),
         **run.task.calibrate(run.student, run.val),
         "test_fraction": config.images.test_fraction,
         "group": config.images.group,
@@ -74,6 +78,13 @@ def finish(loop: TrainingLoop, device: Device) -> dict[str, Any]:
         save_pretrained(run.student, config.folder / "model", info=info)
         write_json(config.folder / "result.json", document)
     return document
+
+
+def _groups_of(test: ImageSet) -> dict[str, str]:
+    """Return a number of the group of each test image, encoded; nothing where there are none."""
+    if test.groups is None:
+        return {}
+    return {"test_groups": encode_codes(np.unique(test.groups, return_inverse=True)[1])}
 
 
 def _peaks(device: Device) -> dict[str, float | None]:

@@ -61,13 +61,11 @@ def train(
         if overwrite:
             raise CrossresError("--overwrite would begin anew at each restart of torchrun; remove the folder instead")
         resume = resume or any((config.folder / name).exists() for name in ("state.pt", "result.json"))
-    # in a group the first process decides, once all are there: another machine may still see an older folder
-    if resume and (config.folder / "result.json").exists() and int(os.environ.get("WORLD_SIZE") or 1) == 1:
-        return _finished(config, quiet)
-    if not resume:  # first what is missing, then that the folder holds a run already
-        teacher = check_networks(config, teacher)
-        demand_source(config.data)
-    _check_folder(config, resume, overwrite)
+    # a group first meets: another machine may see an older folder, and a process that ends before is waited for
+    if int(os.environ.get("WORLD_SIZE") or 1) == 1:
+        if resume and (config.folder / "result.json").exists():
+            return _finished(config, quiet)
+        teacher = _check_places(config, teacher, resume, overwrite)
     if on_cluster(config):
         how = {"teacher": given, "resume": resume, "overwrite": overwrite, "quiet": quiet}
         return _over_ray(config, how)
@@ -98,6 +96,8 @@ def _train(
     """Do a run whose options are checked; ``begin`` keeps others out of its folder."""
     fabric = launched(config, device)
     progress = Progress(quiet=quiet or fabric.global_rank > 0)
+    if fabric.world_size > 1:
+        teacher = _check_places(config, teacher, resume, overwrite)
     # else the processes of a restart read the addresses of the earlier ones (pytorch issue 135712)
     if may_restart() and os.environ.get("TORCH_DISABLE_SHARE_RDZV_TCP_STORE") != "1":
         progress.say("restarts may fail to connect: set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 before torchrun")
@@ -191,6 +191,15 @@ def _finished(config: Experiment, quiet: bool) -> dict[str, Any]:
         raise CrossresError(f"{config.folder} holds another finished experiment; use --overwrite or another --name")
     Progress(quiet=quiet).say(f"{config.folder} is finished; its numbers are in {path}")
     return result
+
+
+def _check_places(config: Experiment, teacher: Encoder | None, resume: bool, overwrite: bool) -> Encoder | None:
+    """Refuse names and folders that are not there, and then a folder that holds a run already; return the teacher."""
+    if not resume:
+        teacher = check_networks(config, teacher)
+        demand_source(config.data)
+    _check_folder(config, resume, overwrite)
+    return teacher
 
 
 def _check_folder(config: Experiment, resume: bool, overwrite: bool) -> None:
