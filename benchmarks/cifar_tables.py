@@ -150,6 +150,7 @@ def measured_methods(grids: Mapping[str, tuple[Grid, Comparison]], steps: Path) 
     for row in timed:
         if name := names.get(row["method"]):
             methods[name]["step_cost"] = round(row["ratio_to_ce"], 2)
+    tuned = ", ".join(f"{row.method} {row.mean:.2f}" for row in comparison.scores if " (" in row.method)
     some = next(result for result in comparison.results if result["teacher"])
     about = (
         f"Top-1 in % on the test images of {some['dataset']}, mean over the seeds: {some['student']['name']}, "
@@ -157,7 +158,7 @@ def measured_methods(grids: Mapping[str, tuple[Grid, Comparison]], steps: Path) 
         f"{timed[0]['lr_size']}x{timed[0]['lr_size']}, in steps of labels alone "
         f"({timed[0]['machine']['processor']}). "
         "Weights are those shown: of crrcd and its forms chosen on validation images, of the others as published. "
-        "docs/measured/objects.md has tuned ones."
+        f"Tuned there, at {columns[0]}: {tuned} (docs/measured/objects.md)."
     )
     return {"about": about, "columns": columns, "methods": methods}
 

@@ -71,9 +71,9 @@ def scale_table(path: Path) -> str:
         f"JPEGs of 32x32, made; teacher and student: {document['student']}, at "
         f"{document['lr_size']}x{document['lr_size']}, batches of {document['batch']}, an epoch; {machine['cores']} "
         f"cores of {machine['processor']}, on which {document['workers']} processes also decode "
-        "(`images.memory_mb` is 1), but for the rows in memory, which decode all before the first step. Distillation: "
-        f"`crrcd-images`. The loop by hand ends after {document['by_hand_ends']:,} images. Memory: what all processes hold, and in "
-        "brackets with mapped files, which the system drops when it needs their pages.",
+        "(`images.memory_mb` is 1), but for the rows in memory, which decode all before the first step. "
+        f"Distillation: `crrcd-images`. The loop by hand ends after {document['by_hand_ends']:,} images. Memory: "
+        "what all processes hold, and in brackets with mapped files, which the system drops when it needs room.",
         "",
         "| | images | s to the end of 25 steps | s in all | images/s | memory, MB |",
         "|---|---|---|---|---|---|",

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from crossres.core.errors import CrossresError, demand_file, library_errors, one_line
-from crossres.core.files import locked, write_atomically
+from crossres.core.files import held, write_atomically
 from crossres.core.types import Int64s
 from crossres.data.folder import IMAGE_SUFFIXES
 from crossres.data.items import Names, StoredFile, StoredItems
@@ -72,7 +72,8 @@ class TarItems(StoredItems):
         self, paths: Sequence[Path], columns: tuple[str | None, str | None], *, cache: Path, verify: bool = False
     ) -> None:
         self.files, self.column, self.verify = [StoredFile.of(path) for path in paths], columns[0], verify
-        indices = [_index(file, columns, cache) for file in self.files]
+        read = [_index(file, columns, cache) for file in self.files]  # of many processes each its share
+        indices = [index or _awaited(file, columns, cache) for file, index in zip(self.files, read, strict=True)]
         counts = [len(index.names) for index in indices]
         if not sum(counts):
             raise CrossresError(f"{paths[0]} holds no images ({', '.join(IMAGE_SUFFIXES)})")
@@ -148,16 +149,23 @@ def _opened(file: StoredFile, process: int, thread: int) -> _Shard:  # noqa: ARG
     return shard
 
 
-def _index(file: StoredFile, columns: tuple[str | None, str | None], cache: Path) -> Index:
-    """Return the index of a shard from the cache, or make it."""
+def _awaited(file: StoredFile, columns: tuple[str | None, str | None], cache: Path) -> Index:
+    """Return the index of a shard that another process reads."""
+    if (index := _index(file, columns, cache, wait=3600)) is None:
+        raise CrossresError(f"another process has been reading the headers of {file.path} for an hour; end it")
+    return index
+
+
+def _index(file: StoredFile, columns: tuple[str | None, str | None], cache: Path, wait: float = 0) -> Index | None:
+    """Return the index of a shard from the cache, or make it; None while another process makes it."""
     how = FORMAT, IMAGE_SUFFIXES, os.path.realpath(file.path), file.size, file.time, columns
     key = sha256(repr(how).encode("utf-8", "surrogateescape"))
     kept = cache / f"tar-{key.hexdigest()[:24]}.npz"
     if kept.is_file():
         return _known(file, columns, kept)
-    lock = kept.with_suffix(".lock")
-    busy = f"another process has been reading the headers of {file.path} for an hour; end it, or remove {lock}"
-    with locked(lock, busy, wait=3600):  # of many processes one reads the headers
+    with held(lock := kept.with_suffix(".lock"), wait) as mine:
+        if not mine:
+            return None
         index = _known(file, columns, kept)
         with suppress(OSError):
             lock.unlink()  # a process that waited for it reads the index
