@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from crossres.core.cores import give_back_memory
 from crossres.core.errors import CrossresError
 from crossres.core.files import held, read_json, to_json, write_atomically
 from crossres.data.loader import Loader
@@ -213,6 +214,7 @@ class _TeacherPass:
                 for name, tensor in rows.items():
                     of_view[name].append(tensor)
             self.progress("teacher", int(positions[-1]) + 1, len(self.loader.images))
+        give_back_memory()
         return [{name: torch.cat(of_view.pop(name)) for name in list(of_view)} for of_view in kept]
 
     def _kept(self, outputs: Any) -> dict[str, Tensor]:
