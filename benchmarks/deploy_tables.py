@@ -63,27 +63,50 @@ def gallery_table(path: Path) -> str:
     return "\n".join(lines)
 
 
-def scale_table(path: Path) -> str:
+def scale_text(path: Path) -> str:
     """What a training takes with more and more images, beside a loop written by hand."""
     document = json.loads(path.read_text())
     machine, rows = document["machine"], document["rows"]
+    counts = sorted({row["images"] for row in rows})
+    heads = [f"{count:,}" for count in counts]
     lines = [
         f"JPEGs of 32x32, made; teacher and student: {document['student']}, at "
         f"{document['lr_size']}x{document['lr_size']}, batches of {document['batch']}, an epoch; {machine['cores']} "
         f"cores of {machine['processor']}, on which {document['workers']} processes also decode "
         "(`images.memory_mb` is 1), but for the rows in memory, which decode all before the first step. "
-        f"Distillation: `crrcd-images`. The loop by hand ends after {document['by_hand_ends']:,} images. Memory: "
-        "what all processes hold, and in brackets with mapped files, which the system drops when it needs room.",
+        f"Distillation: `crrcd-images`. The loop by hand ends after {document['by_hand_ends']:,} images. "
+        "[All columns](../results/bench/scale.md).",
         "",
-        "| | images | s to the end of 25 steps | s in all | images/s | memory, MB |",
-        "|---|---|---|---|---|---|",
+        f"| | images/s: {' | '.join(heads)} | memory, MB: {' | '.join(heads)} |",
+        "|---|" + 2 * len(heads) * "---|",
+    ]
+    for what in dict.fromkeys(row["what"] for row in rows):
+        of = {row["images"]: row for row in rows if row["what"] == what}
+        cells = [
+            f"{of[count][key]:,}" if count in of else ""
+            for key in ("images_per_second", "memory_mb")
+            for count in counts
+        ]
+        lines.append(f"| {what} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def scale_table(path: Path) -> str:
+    """All that is measured with more and more images."""
+    rows = json.loads(path.read_text())["rows"]
+    lines = [
+        "Memory: what all processes hold, each shared page once; mapped: with the pages of mapped files, which the",
+        "system drops when it needs room.",
+        "",
+        "| | images | s to the end of 25 steps | s in all | images/s | memory, MB | mapped, MB |",
+        "|---|---|---|---|---|---|---|",
     ]
     for what in dict.fromkeys(row["what"] for row in rows):
         for row in [row for row in rows if row["what"] == what]:
             first = f"{row['seconds_to_first_steps']:.1f}" if row["seconds_to_first_steps"] else ""
             lines.append(
                 f"| {what} | {row['images']:,} | {first} | {row['seconds']:,.0f} | {row['images_per_second']:,} "
-                f"| {row['memory_mb']:,} ({row['mapped_mb']:,}) |"
+                f"| {row['memory_mb']:,} | {row['mapped_mb']:,} |"
             )
     return "\n".join(lines)
 

@@ -13,7 +13,7 @@ from statistics import mean, median
 from typing import Any
 
 from cifar_tables import measured_methods, sensitivity_table, students_table, teacher_table
-from deploy_tables import exports_table, gallery_table, gpu_table, scale_table, ten_million
+from deploy_tables import exports_table, gallery_table, gpu_table, scale_table, scale_text, ten_million
 from face_tables import ENLARGED, GALLERY, degraded_table, face_means, faces_costs, protocols_table, summary_table
 from first_tables import few_table, judged_anew, own_crops, saved_table, times, tiny_crops
 from grid_tables import (
@@ -284,7 +284,8 @@ def all_tables(*, write: bool) -> dict[str, str]:
         "steps": steps_text(STEPS),
         "exports": exports_table(Path("results/deploy/exports.json")),
         "gallery": gallery_table(Path("results/deploy/gallery.json")),
-        "scale": scale_table(SCALE),
+        "scale": scale_text(SCALE),
+        str(SCALE.with_suffix(".md")): scale_table(SCALE),
         "ten-million": ten_million(SCALE, SCALE.with_name("gpu.json")),
         "gpu": gpu_table(SCALE.with_name("gpu.json")),
         "crrcd-against": ours_against(GRIDS),

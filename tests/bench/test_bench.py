@@ -63,7 +63,9 @@ def test_a_result_has_its_judgements_and_is_not_done_again(benched: tuple[Path, 
     assert document["unseen"]["harsh"]["degradation"]["preset"] == "realistic"
     assert set(document["unseen"]["harsh"]) == {"degradation", "top1", "top5", "curve"}
     elsewhere = (folder / "results" / "transfer.md").read_text()
-    assert elsewhere.startswith("| setting | method | again, probe | again, kNN | shapes | small | harsh |")
+    assert elsewhere.startswith(
+        "| setting | method | again, probe | again, kNN | shapes | small | drop to small | harsh |"
+    )
     assert f"| ce | {document['transfer']['again']['probe_top1']:.2f} |" in elsewhere
     before = (done.read_bytes(), done.stat().st_mtime_ns)
     lines: list[str] = []

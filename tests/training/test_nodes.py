@@ -218,6 +218,6 @@ def test_a_node_without_the_files_ends_the_others(agents: Any, drawn_teacher: Pa
     words = words_of(tmp_path / "runs", "run", drawn_teacher, "--method=kd")
     with agents("-m", "crossres.commands.main", *words) as started:
         assert all(started.wait())  # not after the half hour that a group waits for its processes
-    assert "crossres: there is no data set 'shapes'" in started.output(1)
+    assert "crossres (process 1): there is no data set 'shapes'" in started.output(1)
     assert LOST in started.output(0)
     assert not (tmp_path / "runs" / "run").exists()

@@ -91,8 +91,10 @@ def sharing_cores(say: Callable[[str], None], kept: int | None = None) -> Iterat
     """
     before = torch.get_num_threads()
     if "OMP_NUM_THREADS" not in os.environ:
-        threads = before if kept is None else min(kept, before)
-        free = max(1, before // 2, round(idle * before)) if (idle := _idle_share()) < IDLE else before
+        threads, half = before if kept is None else min(kept, before), max(1, before // 2)
+        free = before
+        if threads > half and (idle := _idle_share()) < IDLE:
+            free = max(half, round(idle * before))
         if threads > free:
             if kept is None:
                 threads = free

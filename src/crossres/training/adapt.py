@@ -2,7 +2,6 @@
 
 import shutil
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from crossres.config.check import demand_trust
@@ -33,8 +32,7 @@ def adapt(options: Adapt, *, quiet: bool = False) -> dict[str, Any]:
     Raises:
         CrossresError: no run of crossres distill, what `train` raises, or a student that is worse on labelled crops.
     """
-    folder = Path(options.run)
-    own = replace(read_run_on(folder, remedy=""), trust_code=options.trust_code)
+    own = replace(read_run_on(options.run, remedy=""), trust_code=options.trust_code)
     demand_trust(own, options.run, options.trust_code)
     if not isinstance(own, Distill):
         raise CrossresError(f"{options.run} is a run of {own.command}; adapt takes one of crossres distill")
@@ -55,7 +53,7 @@ def adapt(options: Adapt, *, quiet: bool = False) -> dict[str, Any]:
         device=own.device,
     )
     labelled = natural_sets(student, how)
-    if (config.folder / "result.json").exists():  # perhaps of other crops
+    if (config.folder / "result.json").exists():
         raise CrossresError(f"{config.folder} holds a run already; remove it, or choose another --name")
     result = train(config, resume=(config.folder / "state.pt").exists(), quiet=quiet)
     if not result:

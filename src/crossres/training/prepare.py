@@ -318,6 +318,7 @@ def _facts(
         "teacher": None,
         "images": {part: len(named.get(part, ())) for part in ("train", "val", "test", *named)},
         "natural": _natural_of(config),
+        "adapted": bool(getattr(config, "natural_labels", None)),
         "data_sha256": {part: images.fingerprint for part, images in named.items()},
         "skipped": {part: images.skipped for part, images in named.items() if part != "val"},
         "seen": extremes((255 * batch.lr).round().byte().permute(0, 2, 3, 1).cpu().numpy() for batch in batches),

@@ -48,7 +48,6 @@ def finish(loop: TrainingLoop, device: Device) -> dict[str, Any]:
         "seed": config.train.seed,
         "epochs": run.epochs,
         **scores,
-        **_groups_of(run.test.images),
         **_course(loop),
         **_peaks(device),
         "machine": machine(device),
@@ -58,8 +57,7 @@ def finish(loop: TrainingLoop, device: Device) -> dict[str, Any]:
     info = {
         **common,
         "fit": config.images.fit,
-        **{key: facts[key] for key in ("seen", "natural")},
-        "adapted": bool(getattr(config, "natural_labels", None)),
+        **{key: facts[key] for key in ("seen", "natural", "adapted")},
         **run.task.calibrate(run.student, run.val),
         "test_fraction": config.images.test_fraction,
         "group": config.images.group,
@@ -103,7 +101,7 @@ def _scores(loop: TrainingLoop, device: Device) -> dict[str, Any]:
         if which == "last" or loop.best_epoch < run.epochs:
             judged = run.task.judge(run.student, run.test, run.val, device.autocast)
         scores |= {f"{key}_{which}": value for key, value in judged.items()}
-    return scores
+    return scores | _groups_of(run.test.images)
 
 
 def _course(loop: TrainingLoop) -> dict[str, Any]:
