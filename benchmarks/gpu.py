@@ -84,7 +84,8 @@ def main() -> None:
             if compiled:
                 step.distiller.student.compile()
             row |= measure(step, chosen.steps)
-        except (RuntimeError, CrossresError) as error:  # a method that does not compile is a result, too
+        except (RuntimeError, torch._dynamo.exc.FailOnRecompileLimitHit, CrossresError) as error:
+            # a method that does not compile is a result, too
             row["error"] = str(error).partition("\n")[0]
         rows.append(row | {"versions": versions(), "commit": commit()})
         write_json(chosen.out, rows)

@@ -21,6 +21,7 @@ from crossres.core.types import Batch
 from crossres.data.degrade import degrade, recoloured
 from crossres.data.images import ArrayItems, ImageSet
 from crossres.data.loader import Loader, shift_and_flip, zoomed
+from crossres.data.streams import stream_order
 
 SIDE, COUNT = 16, 23
 KERNELS = ["area", "bilinear", "bicubic", "lanczos", "nearest"]
@@ -590,6 +591,22 @@ def test_processes_share_the_batches_of_shards(stored: ImageSet, world_size: int
     assert stored.runs is not None
     read_by = [set(stored.runs[[i for batch in own for i in batch.index.tolist()]]) for own in together]
     assert sum(map(len, read_by)) <= len(set.union(*read_by)) + world_size
+
+
+def test_the_order_of_shards_is_drawn_lane_by_lane() -> None:
+    """Each lane is the sequence of runs, every image moved on by a share of the buffer."""
+    runs, count, size, buffer = np.arange(700) // 64, 640, 32, 128
+    order = stream_order(runs, count, size, buffer, torch.Generator().manual_seed(3))
+    generator = torch.Generator().manual_seed(3)
+    turn = torch.randperm(11, generator=generator).tolist()
+    sequence = sorted(range(700), key=lambda image: turn[runs[image]])[:count]
+    lanes = []
+    for lane in range(16):
+        own = sequence[40 * lane : 40 * lane + 40]
+        delay = torch.rand(40, generator=generator, dtype=torch.float64) * (buffer // 16)
+        lanes.append([own[i] for i in sorted(range(40), key=lambda i: float(delay[i]) + i)])
+    expected = [lanes[lane][2 * step + i] for step in range(20) for lane in range(16) for i in range(2)]
+    assert order.tolist() == expected
 
 
 def test_a_larger_buffer_mixes_further(stored: ImageSet) -> None:

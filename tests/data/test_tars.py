@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 import numpy as np
@@ -239,6 +240,24 @@ def test_one_of_several_readers_makes_an_index(tmp_path: Path, cache: Path, monk
     assert [values(images) for images in sets] == [list(range(6))] * 3
     assert len(opened) == 1
     assert [file.suffix for file in cache.iterdir()] == [".npz"]
+
+
+def test_several_readers_share_the_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in (0, 1):
+        tar(tmp_path / f"train-{number}.tar", numbered(6 * number, 6 * number + 6))
+    readers: list[int] = []
+    real = tarfile.open
+
+    def slow(*given: Any, **how: Any) -> Any:
+        readers.append(get_ident())
+        time.sleep(0.5)
+        return real(*given, **how)
+
+    monkeypatch.setattr(tarfile, "open", slow)
+    with ThreadPoolExecutor(2) as pool:
+        sets = list(pool.map(lambda _: read(tmp_path, split="all"), range(2)))
+    assert [values(images) for images in sets] == [list(range(12))] * 2
+    assert len(readers) == len(set(readers)) == 2  # none waited for the other's shard
 
 
 def test_the_fingerprint_follows_times_or_bytes(shards: Path) -> None:

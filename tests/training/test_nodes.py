@@ -20,7 +20,6 @@ import torch
 
 import crossres
 from crossres.commands.main import main
-from crossres.training.processes import LOST
 from tests.training.test_processes import NETWORK, SCRIPT, alone, second_of, started, state, until_epoch
 
 #: a student with batch norm; biases before it would take what rounding leaves of a gradient of 0
@@ -219,5 +218,5 @@ def test_a_node_without_the_files_ends_the_others(agents: Any, drawn_teacher: Pa
     with agents("-m", "crossres.commands.main", *words) as started:
         assert all(started.wait())  # not after the half hour that a group waits for its processes
     assert "crossres (process 1): there is no data set 'shapes'" in started.output(1)
-    assert LOST in started.output(0)
+    assert "crossres: process 1: there is no data set 'shapes'" in started.output(0)
     assert not (tmp_path / "runs" / "run").exists()

@@ -14,5 +14,5 @@ def usable_cores() -> list[int]:
 
 def give_back_memory() -> None:
     """Return freed memory to the system, under glibc: else what lies between lasting objects stays."""
-    with suppress(OSError, AttributeError):
+    with suppress(OSError, AttributeError, TypeError):  # where the C library is another
         ctypes.CDLL(None).malloc_trim(0)

@@ -22,7 +22,7 @@ def adapt(options: Adapt, *, quiet: bool = False) -> dict[str, Any]:
 
     The student labels the crops that it is sure of, a new one learns from them as natural pairs
     (`crossres.data.natural.NaturalPairs`) under the same options (self-training: Lee 2013; Xie et al. 2020, where the
-    new student starts anew, too). An adaptation that was stopped goes on where it was.
+    new student starts anew, too). An adaptation whose training was stopped goes on where it was.
 
     Returns:
         ``{run, adapted, crops, test, labelled}``: name of the student's run, folder of the adapted one, number of

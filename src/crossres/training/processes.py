@@ -9,7 +9,7 @@ import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -22,6 +22,7 @@ from crossres.core.devices import Device
 from crossres.core.errors import CrossresError
 from crossres.losses.options import reads
 
+T = TypeVar("T")
 LOST = "another process of the run ended early (see its own message; it has none if it was killed)"
 
 
@@ -124,6 +125,26 @@ def demand_same(facts: dict[str, Any]) -> None:
                     f"process {rank} ({node}) does not have the same {what} as process 0 ({first}): "
                     "give every process the same files and options"
                 )
+
+
+def together(check: Callable[[], T]) -> T:
+    """Return what a check returns once all processes have done theirs.
+
+    Raises:
+        CrossresError: in every process, of the first one whose check raised it.
+    """
+    result: T | None = None
+    line = None
+    try:
+        result = check()
+    except CrossresError as error:
+        line = str(error)
+    lines: list[str | None] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(lines, line)
+    for rank, each in enumerate(lines):
+        if each is not None:
+            raise CrossresError(each if line is not None else f"process {rank}: {each}")
+    return cast(T, result)
 
 
 def share_batch_norm(module: nn.Module) -> None:

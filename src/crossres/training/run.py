@@ -27,7 +27,7 @@ from crossres.training.faces import FaceTask
 from crossres.training.loop import TrainingLoop
 from crossres.training.networks import check_networks
 from crossres.training.prepare import prepare
-from crossres.training.processes import ends_with_others, launched, may_restart
+from crossres.training.processes import ends_with_others, launched, may_restart, together
 from crossres.training.result import finish
 from crossres.training.task import Task
 
@@ -62,7 +62,7 @@ def train(
         if overwrite:
             raise CrossresError("--overwrite would begin anew at each restart of torchrun; remove the folder instead")
         resume = resume or any((config.folder / name).exists() for name in ("state.pt", "result.json"))
-    # a group first meets: another machine may see an older folder, and a process that ends before is waited for
+    # a group first meets: another machine may see an older folder or lack the files
     if int(os.environ.get("WORLD_SIZE") or 1) == 1:
         if resume and (config.folder / "result.json").exists():
             return _finished(config, quiet)
@@ -97,8 +97,6 @@ def _train(
     """Do a run whose options are checked; ``begin`` keeps others out of its folder."""
     fabric = launched(config, device)
     progress = Progress(quiet=quiet or fabric.global_rank > 0)
-    if fabric.world_size > 1:
-        teacher = _check_places(config, teacher, resume, overwrite)
     # else the processes of a restart read the addresses of the earlier ones (pytorch issue 135712)
     if may_restart() and os.environ.get("TORCH_DISABLE_SHARE_RDZV_TCP_STORE") != "1":
         progress.say("restarts may fail to connect: set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 before torchrun")
@@ -107,6 +105,8 @@ def _train(
     if state is None:
         fabric.barrier()
         return _finished(config, quiet) if fabric.global_rank == 0 else {}
+    if fabric.world_size > 1:
+        teacher = together(lambda: _check_places(config, teacher, resume, overwrite))
     threads = state.get("threads")
     if threads is not None and not (type(threads) is int and threads > 0):
         raise CrossresError("the state is damaged or of another version (threads); use --overwrite")
