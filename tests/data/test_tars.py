@@ -244,7 +244,7 @@ def test_one_of_several_readers_makes_an_index(tmp_path: Path, cache: Path, monk
 
 def test_several_readers_share_the_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in (0, 1):
-        tar(tmp_path / f"train-{number}.tar", numbered(6 * number, 6 * number + 6))
+        tar(tmp_path / f"train-{number}.tar", numbered(6 * number, 6))
     readers: list[int] = []
     real = tarfile.open
 

@@ -114,7 +114,7 @@ README, FACES, FACE_PAGE, OBJECTS = (
 #: What a page says, and whether results bear it out.
 CLAIMS: dict[tuple[str, str], Callable[[], bool]] = {
     (README, "At 8x8 the enlarged teacher names"): lambda: below(README, "teacher-8", "ce-8", "crrcd-8"),
-    (README, "On few digits distillation gains more than three seeds differ; on more, not at 7x7"): lambda: (
+    (README, "On few digits distillation gains more than seeds differ; on more, not at 7x7"): lambda: (
         all(demo_gain(size).is_noise is False and (demo_gain(size).gain or 0) > 0 for size in (4, 7))
         and demo_gain(7, "earlier/demo-3600.json").is_noise is not False
     ),
