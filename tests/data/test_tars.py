@@ -224,36 +224,35 @@ def test_an_index_of_another_reader_is_not_used(shards: Path, monkeypatch: pytes
     fails(shards, r"holds no images \(\.jpg\)")
 
 
-def test_one_of_several_readers_makes_an_index(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shard = tar(tmp_path / "a.tar", numbered(0, 6))
-    opened: list[Any] = []
+@pytest.fixture
+def readers(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The threads that read the headers of shards, which take half a second each."""
+    seen: list[int] = []
     real = tarfile.open
 
     def slow(*given: Any, **how: Any) -> Any:
-        opened.append(how)
+        seen.append(get_ident())
         time.sleep(0.5)
         return real(*given, **how)
 
     monkeypatch.setattr(tarfile, "open", slow)
+    return seen
+
+
+def test_one_of_several_readers_makes_an_index(tmp_path: Path, cache: Path, readers: list[int]) -> None:
+    shard = tar(tmp_path / "a.tar", numbered(0, 6))
+    readers.clear()  # that one was written
     with ThreadPoolExecutor(3) as pool:
         sets = list(pool.map(lambda _: read(shard, split="all"), range(3)))
     assert [values(images) for images in sets] == [list(range(6))] * 3
-    assert len(opened) == 1
+    assert len(readers) == 1
     assert [file.suffix for file in cache.iterdir()] == [".npz"]
 
 
-def test_several_readers_share_the_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_readers_share_the_shards(tmp_path: Path, readers: list[int]) -> None:
     for number in (0, 1):
         tar(tmp_path / f"train-{number}.tar", numbered(6 * number, 6))
-    readers: list[int] = []
-    real = tarfile.open
-
-    def slow(*given: Any, **how: Any) -> Any:
-        readers.append(get_ident())
-        time.sleep(0.5)
-        return real(*given, **how)
-
-    monkeypatch.setattr(tarfile, "open", slow)
+    readers.clear()
     with ThreadPoolExecutor(2) as pool:
         sets = list(pool.map(lambda _: read(tmp_path, split="all"), range(2)))
     assert [values(images) for images in sets] == [list(range(12))] * 2

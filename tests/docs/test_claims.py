@@ -74,6 +74,12 @@ def accuracy(sides: str, size: int) -> dict[str, float]:
     return face_means("accuracy", *judged_faces())[sides, size]
 
 
+def trials(*others: str) -> list[Path]:
+    """The trials of CRRCD's structures but for those of some other methods."""
+    files = (ROOT / "results/structures-trials").glob("*.json")
+    return [file for file in files if not file.stem.startswith(others)]
+
+
 def demo_gain(size: int, results: str = "demo.json") -> MethodScore:
     """What crrcd gains in the demo."""
     students = json.loads((Path("results") / results).read_text())["students"]
@@ -113,6 +119,9 @@ README, FACES, FACE_PAGE, OBJECTS = (
 )
 #: What a page says, and whether results bear it out.
 CLAIMS: dict[tuple[str, str], Callable[[], bool]] = {
+    (OBJECTS, "76 trials, 69 of them of its forms"): lambda: (
+        [len(trials(*names)) for names in ((), ("review", "fskd"))] == [76, 69]
+    ),
     (README, "At 8x8 the enlarged teacher names"): lambda: below(README, "teacher-8", "ce-8", "crrcd-8"),
     (README, "On few digits distillation gains more than seeds differ; on more, not at 7x7"): lambda: (
         all(demo_gain(size).is_noise is False and (demo_gain(size).gain or 0) > 0 for size in (4, 7))

@@ -131,7 +131,7 @@ def together(check: Callable[[], T]) -> T:
     """Return what a check returns once all processes have done theirs.
 
     Raises:
-        CrossresError: in every process, of the first one whose check raised it.
+        CrossresError: in every process: its own, or that of the first one whose check raised it.
     """
     result: T | None = None
     line = None
@@ -141,9 +141,11 @@ def together(check: Callable[[], T]) -> T:
         line = str(error)
     lines: list[str | None] = [None] * distributed.get_world_size()
     distributed.all_gather_object(lines, line)
+    if line is not None:
+        raise CrossresError(line)
     for rank, each in enumerate(lines):
         if each is not None:
-            raise CrossresError(each if line is not None else f"process {rank}: {each}")
+            raise CrossresError(f"process {rank}: {each}")
     return cast(T, result)
 
 
