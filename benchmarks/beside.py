@@ -1,4 +1,5 @@
-"""What a training on a CPU costs beside another one: two on all threads each, two that look at the cores first.
+"""What a training on a CPU costs beside another one: two on all threads each, two that look at the cores first, two
+whose threads wait without spinning.
 
     python benchmarks/beside.py
 
@@ -16,11 +17,21 @@ from typing import Any
 
 import numpy as np
 
+from crossres.core.devices import commit, machine, resolve_device, versions
 from crossres.core.files import write_json
 
 SECONDS = 20.0
-#: What each job is given: with OMP_NUM_THREADS the threads stay, without it a job looks at the cores.
-KINDS = {"alone": (1, True), "two, all threads each": (2, True), "two that look first": (2, False)}
+#: Jobs, and what is in their environment: with OMP_NUM_THREADS the threads stay, without it a job looks at the cores.
+THREADS = {"OMP_NUM_THREADS": str(os.cpu_count())}
+PASSIVE = {**THREADS, "OMP_WAIT_POLICY": "PASSIVE"}
+KINDS: dict[str, tuple[int, dict[str, str]]] = {
+    "alone": (1, THREADS),
+    "alone, looks first": (1, {}),
+    "alone, waits passively": (1, PASSIVE),
+    "two, all threads each": (2, THREADS),
+    "two that look first": (2, {}),
+    "two that wait passively": (2, PASSIVE),
+}
 
 
 def job(seconds: float) -> None:
@@ -44,11 +55,9 @@ def job(seconds: float) -> None:
     print(json.dumps(times))
 
 
-def measure(jobs: int, fixed: bool) -> dict[str, Any]:
+def measure(jobs: int, variables: dict[str, str]) -> dict[str, Any]:
     """Run jobs side by side, the second a quarter of the time after the first; return what a step of each took."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(os.cpu_count())} if fixed else dict(os.environ)
-    if not fixed:
-        environment.pop("OMP_NUM_THREADS", None)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")} | variables
     running = []
     for _ in range(jobs):
         command = [sys.executable, __file__, "--job", str(SECONDS)]
@@ -72,7 +81,8 @@ def main() -> None:
         job(chosen.job)
         return
     result = {name: measure(*kind) for name, kind in KINDS.items()}
-    write_json(chosen.out, {"cores": os.cpu_count(), "kinds": result})
+    facts = {"cores": os.cpu_count(), "machine": machine(resolve_device()), "commit": commit()}
+    write_json(chosen.out, {**facts, "versions": versions(), "kinds": result})
     print(json.dumps(result, indent=1))
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from grid_tables import FINALISTS, RIVALS
+
 from crossres.bench.comparison import Comparison
 from crossres.bench.grid import Grid
 from crossres.bench.results import method_of, paired_gain, read_results
@@ -124,6 +126,26 @@ def sensitivity_table(grid: Grid) -> str:
     return "\n\n".join(parts)
 
 
+#: Runs of 25 classes whose validation images chose something.
+TRIALS = (
+    *("structures-trials", "structures", "tuned-8x8", "earlier/unmoved-maps/tuned-8x8", "crrcd-variants"),
+    *("crrcd-options", "cifar100/sensitivity", "all-classes"),
+)
+
+
+def trials() -> dict[str, int]:
+    """How many runs each leading method's form and weights were chosen from, by the losses of the runs."""
+    tried = dict.fromkeys(("crrcd", "crrcd-paper", *RIVALS), 0)
+    for folder in TRIALS:
+        for path in Path("results", folder).glob("*.json"):
+            names = json.loads(path.read_text())["losses"].keys()
+            if {"crrcd_maps", "crrcd_images", "own", "cells", "cells2", "cells3"} & names:
+                tried["crrcd"] += 1
+            elif name := next((each for each in ("crrcd", *RIVALS) if each in names), None):
+                tried["crrcd-paper" if name == "crrcd" else name] += 1
+    return tried
+
+
 #: Methods by name whose step is measured beside those of the grid, by their labels in results/bench/steps.json.
 STEP_FORMS = {"crd (bank, 16384 negatives)": "crd-bank"}
 
@@ -150,15 +172,15 @@ def measured_methods(grids: Mapping[str, tuple[Grid, Comparison]], steps: Path) 
     for row in timed:
         if name := names.get(row["method"]):
             methods[name]["step_cost"] = round(row["ratio_to_ce"], 2)
-    tuned = ", ".join(f"{row.method} {row.mean:.2f}" for row in comparison.scores if " (" in row.method)
+    tuned = ", ".join(f"{row.method} {row.mean:.2f}" for row in comparison.scores if row.method in FINALISTS)
     some = next(result for result in comparison.results if result["teacher"])
     about = (
         f"Top-1 in % on the test images of {some['dataset']}, mean over the seeds: {some['student']['name']}, "
         f"taught by {some['teacher']['name']} at {some['hr_size']}x{some['hr_size']}. Step: the time of one at "
         f"{timed[0]['lr_size']}x{timed[0]['lr_size']}, in steps of labels alone "
         f"({timed[0]['machine']['processor']}). "
-        "Weights are those shown: of crrcd and its forms chosen on validation images, of the others as published. "
-        f"Tuned there, at {columns[0]}: {tuned} (docs/measured/objects.md)."
+        "Weights are those shown: of crrcd and its forms chosen on validation images, of the others as published, or "
+        f"ours where docs/measured/objects.md says so. With weights chosen there, at {columns[0]}: {tuned}."
     )
     return {"about": about, "columns": columns, "methods": methods}
 

@@ -24,8 +24,14 @@ from crossres.bench.results import method_of, paired_gain, read_results
 from crossres.bench.tables import OTHER_SIZES, cells, spread, table, transfer_table, write_comparison
 
 STEPS = Path("results/bench/steps.json")
-#: What crrcd is set against: the finalists, in the grids that have them.
-FINALISTS = ("kd (fading, weight 4)", "crd (weight 0.4)", "fskd (weight 320)", "review (weight 20)")
+#: What crrcd is set against: by method, its published weight and the one that was chosen on 25 classes at 8x8.
+RIVALS = {
+    "kd": ("kd (fading)", "kd (fading, weight 4)"),
+    "crd": ("crd", "crd (weight 0.4)"),
+    "fskd": ("fskd", "fskd (weight 320)"),
+    "review": ("review", "review (weight 20)"),
+}
+FINALISTS = tuple(chosen for _, chosen in RIVALS.values())
 #: Whose students are shown on other images, beside the finalists.
 OURS = ("ce", "crrcd-paper", "crrcd-images", "crrcd")
 
@@ -118,10 +124,11 @@ def chosen_on_validation(grid: Grid, comparison: Comparison) -> str:
 
 def ours_against(recipes: Sequence[Path]) -> str:
     """What crrcd gains over other methods than labels alone: a row a rival, a column a setting."""
-    gains: dict[str, dict[str, str]] = {rival: {} for rival in sorted(FINALISTS)}
+    rivals = sorted(weight for weights in RIVALS.values() for weight in weights)
+    gains: dict[str, dict[str, str]] = {rival: {} for rival in rivals}
     for recipe in recipes:
         run = {row.method for row in comparison_of(recipe)[1].scores} if has_results(recipe) else set()
-        for rival in [rival for rival in FINALISTS if rival in run and "crrcd" in run]:
+        for rival in [rival for rival in rivals if rival in run and "crrcd" in run]:
             comparison = compare_folder(grid_of(recipe).folder, rival)
             classes = comparison.results[0]["config"]["images"].get("classes")
             for row in comparison.scores:
@@ -131,6 +138,40 @@ def ours_against(recipes: Sequence[Path]) -> str:
     settings = sorted({where for of_rival in gains.values() for where in of_rival})
     rows = [[rival, *(gains[rival].get(where, "") for where in settings)] for rival in gains if gains[rival]]
     return table(["gain of crrcd over", *settings], rows)
+
+
+def live_table(recipe: Path) -> str:
+    """What each method gains from a teacher computed live over its stored outputs, and both accuracies."""
+    grid, comparison = comparison_of(recipe)
+    means = {row.method: row.mean for row in comparison.scores}
+    rows = []
+    for name in (label.removesuffix(", live") for label in grid.methods if label.endswith(", live")):
+        stored, live = (f"{name}, {kind}" for kind in ("stored", "live"))
+        if stored in means and live in means:
+            against = next(row for row in compare_folder(grid.folder, stored).scores if row.method == live)
+            rows.append([name, f"{means[stored]:.2f}", f"{means[live]:.2f}", cells(against)[4]])
+    return table(["method", "stored", "live", "gain"], rows)
+
+
+def leading(recipe: Path, size: int) -> dict[str, MethodScore]:
+    """Labels alone, the rivals and crrcd of a grid, each at the weight that is best on its validation images.
+
+    Weights are compared on the seeds that all of a rival's have.
+    """
+    comparison = comparison_of(recipe)[1]
+    rows = {row.method: row for row in comparison.scores if row.size == size}
+    found = {}
+    for name, weights in {"ce": ("ce",), **RIVALS, "crrcd": ("crrcd",)}.items():
+        if run := [rows[weight] for weight in weights if weight in rows]:
+            seeds = set.intersection(*({*row.score} for row in run))
+            found[name] = max(run, key=lambda row: mean(_validation(comparison, row, seeds)))
+    return found
+
+
+def _validation(comparison: Comparison, row: MethodScore, seeds: set[int]) -> list[float]:
+    """A row's accuracy on validation images after the last epoch, of some seeds."""
+    mine = (r for r in comparison.results if (method_of(r), r["lr_size"]) == (row.method, row.size))
+    return [r["val_top1_last"] for r in mine if r["seed"] in seeds]
 
 
 def elsewhere_table(recipe: Path) -> str:

@@ -45,6 +45,7 @@ CLASSES = [str(i) for i in range(100)]
 #: Beside the methods of the grid, as a grid names them.
 FORMS: dict[str, Any] = {
     "crrcd-paper (sigmoid critic)": {"method": "crrcd-paper", "crrcd": {"critic": "sigmoid"}},
+    "crrcd (no groups)": {"method": "crrcd", "crrcd_maps": {"group": 0}},
     "crd (bank, 16384 negatives)": "crd-bank",
 }
 

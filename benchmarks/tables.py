@@ -12,12 +12,12 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-from cifar_tables import measured_methods, sensitivity_table, students_table, teacher_table
+from cifar_tables import measured_methods, sensitivity_table, students_table, teacher_table, trials
 from deploy_tables import exports_table, gallery_table, gpu_table, scale_table, scale_text, ten_million
 from face_tables import ENLARGED, GALLERY, degraded_table, face_means, faces_costs, protocols_table, summary_table
 from first_tables import few_table, judged_anew, own_crops, saved_table, times, tiny_crops
 from grid_tables import (
-    FINALISTS,
+    RIVALS,
     STEPS,
     cameras_table,
     chosen_on_validation,
@@ -26,6 +26,8 @@ from grid_tables import (
     grid_of,
     grid_table,
     has_results,
+    leading,
+    live_table,
     ours_against,
     validation_table,
 )
@@ -178,48 +180,47 @@ def steps_table(path: Path) -> str:
 
 
 def steps_text(path: Path) -> str:
-    """What a step costs with labels alone, and what two trainings on the same cores do to each other."""
+    """What a step costs with labels alone."""
     rows = json.loads(path.read_text())
     first = rows[0]
     bare = " and ".join(
         f"{r['step_ms']:.0f} ms at {r['lr_size']}x{r['lr_size']}" for r in rows if r["method"] == "ce"
     )
-    measured = json.loads(path.with_name("beside.json").read_text())
-    kinds = "; ".join(
-        f"{name} {kind['steps_per_second']:.1f} (worst step {max(kind['worst_ms']) / 1e3:.1f} s)"
-        for name, kind in measured["kinds"].items()
-    )
     return (
         f"With labels alone a step of {first['student']} (batch {first['batch']}, {first['precision']}, "
-        f"{first['machine']['threads']} threads, {first['machine']['processor']}) takes {bare}. Side by side on "
-        f"{measured['cores']} cores, steps of all together a second (`benchmarks/beside.py`): {kinds}."
+        f"{first['machine']['threads']} threads, {first['machine']['processor']}) takes {bare}."
     )
 
 
-#: The table of the README.
-LEADING = ("ce", *FINALISTS, "crrcd")
+def beside_table(path: Path) -> str:
+    """What trainings on the same cores do to each other: steps of all together a second, and those of each."""
+    rows = [
+        [
+            name,
+            f"{kind['steps_per_second']:.1f}",
+            " / ".join(f"{each:.0f}" for each in kind["median_ms"]),
+            " / ".join(f"{each:.0f}" for each in kind["worst_ms"]),
+        ]
+        for name, kind in json.loads(path.read_text())["kinds"].items()
+    ]
+    return table(["jobs", "steps a second, together", "median step, ms", "worst step, ms"], rows)
+
+
+def sixteen() -> Path:
+    """The grid that stands for 16x16: that of all classes, once its leading methods have three seeds each."""
+    rows = leading(GRIDS[2], 16) if has_results(GRIDS[2]) else {}
+    return GRIDS[2] if len(rows) == len(RIVALS) + 2 and min(len(row.score) for row in rows.values()) >= 3 else SEEDS
 
 
 def summary() -> str:
     """The leading methods at both sizes, and what a step of theirs costs."""
-    finals = (
-        GRIDS[2]
-        if has_results(GRIDS[2]) and {r.method for r in comparison_of(GRIDS[2])[1].scores} >= {*LEADING}
-        else SEEDS
-    )
-    eight = {row.method: row for row in comparison_of(GRIDS[0])[1].scores}
-    sixteen = {row.method: row for row in comparison_of(finals)[1].scores if row.size == 16}
-    grids = {"8x8": GRIDS[0], "16x16": finals}
+    grids = {"8x8": GRIDS[0], "16x16": sixteen()}
+    eight, large = leading(grids["8x8"], 8), leading(grids["16x16"], 16)
     epochs = {size: comparison_of(grid)[1].results[0]["epochs"] for size, grid in grids.items()}
     heads = [f"{size}, {_classes(grid)} classes, {epochs[size]} epochs" for size, grid in grids.items()]
     rows = [
-        [
-            name.split(" (")[0],
-            spread([*eight[name].score.values()]),
-            spread([*sixteen[name].score.values()]),
-            f"{eight[name].cost:.2f}",
-        ]
-        for name in sorted(LEADING, key=lambda name: eight[name].mean)
+        [name, spread([*row.score.values()]), spread([*large[name].score.values()]), f"{row.cost:.2f}"]
+        for name, row in sorted(eight.items(), key=lambda item: item[1].mean)
     ]
     return table(["top-1, %", *heads, "step at 8x8, in steps of ce"], rows)
 
@@ -239,7 +240,6 @@ def numbers() -> dict[str, str]:
     values = {
         "teacher-8": at[8],
         **{f"{name}-8": eight[name].mean for name in ("ce", "crrcd")},
-        "crd-published-8": eight["crd"].mean,
     }
     for size in (8, 16):
         for sides, where in (("lr-lr", "pairs"), ("hr-lr", "gallery")):
@@ -282,6 +282,7 @@ def all_tables(*, write: bool) -> dict[str, str]:
         str(cifar100 / "sensitivity.md"): sensitivity_table(grid_of(SENSITIVITY)),
         str(STEPS.with_suffix(".md")): steps_table(STEPS),
         "steps": steps_text(STEPS),
+        "beside": beside_table(STEPS.with_name("beside.json")),
         "exports": exports_table(Path("results/deploy/exports.json")),
         "gallery": gallery_table(Path("results/deploy/gallery.json")),
         "scale": scale_text(SCALE),
@@ -289,6 +290,7 @@ def all_tables(*, write: bool) -> dict[str, str]:
         "ten-million": ten_million(SCALE, SCALE.with_name("gpu.json")),
         "gpu": gpu_table(SCALE.with_name("gpu.json")),
         "crrcd-against": ours_against(GRIDS),
+        "trials": ", ".join(f"{method} {count}" for method, count in trials().items()),
         **faces_tables(),
         "lfw-realistic": realistic_table(),
         "simulated": simulated_table(SIMULATED),
@@ -299,6 +301,7 @@ def all_tables(*, write: bool) -> dict[str, str]:
         tables[recipe.stem] = grid_table(recipe, write=write)
         if has_results(recipe) and len(grid_of(recipe).factors) > 1:
             tables[str(grid_of(recipe).folder / "validation.md")] = chosen_on_validation(*comparison_of(recipe))
+    tables["live-teacher"] = live_table(GRIDS[-1])
     tables |= {f"{recipe.stem}-elsewhere": elsewhere_table(recipe) for recipe in GRIDS[:3]}
     return tables | {str(grid_of(recipe).folder / "validation.md"): validation_table(recipe) for recipe in CHOOSING}
 

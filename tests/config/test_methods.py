@@ -107,6 +107,12 @@ def test_python_names_a_method_too() -> None:
         (Faces, {"method": "labels"}, "unknown method 'labels'; "),
         (
             Distill,
+            {"method": "crrcd", "losses": {"crrcd": {"weight": 8}}},
+            "losses.crrcd.weight: crrcd is the loss of crrcd-paper; method crrcd has crrcd_images and crrcd_maps, so "
+            "set an option of those, or take --method crrcd-paper",
+        ),
+        (
+            Distill,
             {"method": "crd"},
             "losses.crd needs a teacher; give --teacher, or losses.crd.weight 0 to learn from",
         ),

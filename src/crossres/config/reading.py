@@ -220,14 +220,20 @@ def _built(kind: type[Kind], given: Flat, prefix: str) -> Kind:
 def _losses(config: Experiment, given: Flat, over: Flat, *, named_all: bool) -> Losses:
     """Return the losses that are on with all their options: of the method, of a file over them, then of words."""
     terms: Losses = {}
-    if config.method is not None or not named_all:
-        name = config.method or config.default_method
+    name = config.default_method if config.method is None and not named_all else config.method
+    if name is not None:
         if name not in config.methods:
             raise CrossresError(f"unknown method '{name}'{nearest(name, config.methods)}")
         terms = {loss: dict(options) for loss, options in config.methods[name].items()}
+    others = [loss for loss in terms if loss.startswith("crrcd_")]
     for full, value in (*given.items(), *over.items()):
         if full.startswith("losses."):
             _, loss, key = full.split(".", 2)
+            if loss == "crrcd" and others:
+                raise CrossresError(
+                    f"{full}: crrcd is the loss of crrcd-paper; method {name} has {' and '.join(others)}, so set an "
+                    "option of those, or take --method crrcd-paper"
+                )
             terms.setdefault(loss, {})[key] = value
     for full in (*given, *over):
         if not full.startswith("losses.") or full.endswith(".weight"):

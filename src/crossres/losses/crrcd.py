@@ -27,8 +27,11 @@ class CRRCD(RelationalLoss):
     module has one first layer for both embeddings, the cross-resolution module one for each; no layer has a bias; the
     mean runs over the pairs; every default below.
 
-    Both relations are learned here. `CRRCDImages` and `CRRCDMaps`, which ``--method crrcd`` adds up, leave the
-    teacher's as it is.
+    Both relations are learned here (``--method crrcd-paper``). `CRRCDImages` and `CRRCDMaps`, which ``--method
+    crrcd`` adds to cross-entropy, share one form. An anchor a of the teacher's is related to a sample x by
+    :math:`a - e^t_x` and by :math:`a - B e^s_x`, and the softmax critic picks the latter among those of other
+    samples. Only B is learned. Samples and anchors are images in the first; in the second they are cells and the mean
+    of their image.
 
     Args:
         tau: temperature of the critic.

@@ -16,10 +16,10 @@ class CRRCDImages(Loss):
 
     .. math::
         u_{ij} = z_i - z_j, \quad v_{ij} = z_i - B e^s_j, \quad
-        h(u, v) = \exp(\langle u / |u|, v / |v| \rangle / \tau)
+        g(u, v) = \exp(\langle u / |u|, v / |v| \rangle / \tau)
 
         L = \operatorname{mean}_{ij} \Big[
-            - \log \frac{h(u_{ij}, v_{ij})}{h(u_{ij}, v_{ij}) + \sum_k h(u_{ij}, v_{ik})} \Big]
+            - \log \frac{g(u_{ij}, v_{ij})}{g(u_{ij}, v_{ij}) + \sum_k g(u_{ij}, v_{ik})} \Big]
 
     Only B, a linear layer, is learned. (`CRRCD` learns both relations, so that the teacher's may give way to the
     student.) `CRRCDMaps` is the same over the cells of a map.
