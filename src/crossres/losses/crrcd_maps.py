@@ -77,14 +77,14 @@ class CRRCDMaps(MapLoss):
         others = others.diagonal(dim1=1, dim2=3).permute(2, 0, 1)
         loss = torch.zeros((), device=device)
         for stage, project in zip(self.stages, self.projections, strict=True):
-            z = standardised(pooled(teacher[stage].float(), self.sizes[stage]), (0, 2, 3))
-            mean = z.mean((2, 3), keepdim=True)
+            # (images, cells, channels), in this order in memory, too: several times as fast
+            z = standardised(pooled(teacher[stage].float(), self.sizes[stage]).flatten(2).mT.contiguous(), (0, 1))
+            mean = z.mean(1, keepdim=True)
             # the convolution is most of the cost, and the only part that does without float32
             with torch.autocast(device.type, self.layer_dtype, enabled=self.layer_dtype != torch.float32):
                 projected = project(pooled(student[stage], self.sizes[stage]).to(self.layer_dtype))
-            # (images, cells, channels)
-            u = unit((mean - z).flatten(2).transpose(1, 2), 1 / self.tau)
-            v = unit((mean - projected.float()).flatten(2).transpose(1, 2))
+            u = unit(mean - z, 1 / self.tau)
+            v = unit(mean - projected.float().flatten(2).mT)
             other_cells = ~torch.eye(u.shape[1], dtype=torch.bool, device=device)
             inside = contrast(u @ v.transpose(1, 2), other_cells, "softmax")
             # (cells, groups, images of a group, channels)
