@@ -60,8 +60,8 @@ EPOCHS = {
 }
 #: Of students on images that are not as trained.
 CAMERAS = [
-    *(Path("recipes/signs") / f"{name}.yaml" for name in ("near", "far", "adapted")),
-    *(Path("recipes/cifar100") / f"{name}.yaml" for name in ("cameras", "mixed-8x8")),
+    *(Path("recipes/signs") / f"{name}.yaml" for name in ("near", "far", "adapted", "ready")),
+    *(Path("recipes/cifar100") / f"{name}.yaml" for name in ("cameras", "mixed-8x8", "sizes")),
     Path("recipes/faces/cameras.yaml"),
 ]
 #: Standard deviation of a kernel in LR pixels, where it is not 0: of a box and of a triangle.

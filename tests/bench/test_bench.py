@@ -17,6 +17,7 @@ from crossres.commands.main import main
 from crossres.config.judging import Bench
 from crossres.config.record import portable, to_yaml
 from crossres.core.errors import CrossresError
+from crossres.core.files import decode_bits
 
 RUN = "resnet8-8x8-ce-seed0"
 Grid = dict[str, Any]
@@ -56,9 +57,14 @@ def test_a_result_has_its_judgements_and_is_not_done_again(benched: tuple[Path, 
     done = folder / "results" / f"{RUN}.json"
     document = json.loads(done.read_text())
     assert document["grid"]["method"] == "ce"
-    assert set(document["grid"]["inputs"]) == {"data", "transfer", "natural"}
+    assert set(document["grid"]["inputs"]) == {"data", "transfer", "natural", "natural.small"}
     row = document["natural"]["small"]
-    assert row.keys() == {"name", "images", "groups", "top1", "class_mean", "commonest", "drop", "interval"}
+    assert row.keys() == {
+        *("name", "images", "groups", "top1", "class_mean", "commonest", "drop", "interval"),
+        "right",
+    }
+    assert decode_bits(row["right"], row["images"]).mean() * 100 == pytest.approx(row["top1"])
+    assert f"| ce | {row['top1']:.2f} |" in (folder / "results" / "natural.md").read_text()
     assert document["transfer"]["again"]["classes"] == 4
     assert document["unseen"]["harsh"]["degradation"]["preset"] == "realistic"
     assert set(document["unseen"]["harsh"]) == {"degradation", "top1", "top5", "curve"}
@@ -115,6 +121,7 @@ def test_a_failure_is_a_row_and_the_rest_is_tabulated(
             ".lock",
         ),
         "transfer.md",
+        "natural.md",
     }
     assert "shapes: 3 runs, 1 of them done" in printed.err
     assert printed.err.splitlines()[-1].startswith("crossres: 1 of 3 runs failed, first resnet8-8x8-bad-seed0; see ")
@@ -145,8 +152,9 @@ def test_files_that_are_not_there_are_refused_before_the_first_run(
         ({"data": "$NOT_SET/x"}, r"there is no data set '\$NOT_SET/x'; set that environment variable$"),
         ({"data": "nowhere"}, r"there is no data set 'nowhere'$"),
     ):
-        with pytest.raises(CrossresError, match=rf"^transfer.other: {line}"):
-            run_bench(written({**grid, "transfer": {"other": options}}))
+        for part in ("transfer", "natural"):
+            with pytest.raises(CrossresError, match=rf"^{part}.other: {line}"):
+                run_bench(written({**grid, part: {"other": options}}))
     with pytest.raises(CrossresError, match=r"^parallel: expected 1 or more, got 0$"):
         run_bench(Bench(grid=written(grid).grid, parallel=0))
     assert not (tmp_path / "runs").exists()

@@ -120,7 +120,8 @@ def test_a_model_that_says_its_input_size_alone_is_judged_at_it() -> None:
         (28, 7, [4, 5, 7, 9, 10, 14, 28]),
         (32, [8, 16], [4, 6, 8, 12, 16, 20, 24, 32]),
         (8, 2, [2, 3, 4, 8]),
-        (32, [6, 9], [3, 4, 6, 7, 9, 11, 14, 18, 32]),
+        (32, [6, 9], [3, 4, 6, 7, 8, 9, 11, 14, 18, 32]),
+        (32, [6, 24], [3, 4, 6, 8, 12, 16, 18, 24, 30, 32]),
     ],
 )
 def test_the_curve_goes_around_the_trained_size(hr: int, trained: Any, expected: list[int]) -> None:

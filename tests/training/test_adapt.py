@@ -81,13 +81,18 @@ def test_it_goes_on_and_keeps_the_original(
 
 
 def test_its_labels_are_the_students_own(
-    student: Path, camera: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    student: Path, drawn: Path, camera: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What the folders are called changes nothing: the labels of the crops are not read."""
     for name, folder in (("a", camera), ("b", loose(camera, tmp_path / "crops"))):
         assert main(["adapt", str(student), str(folder), "--name", name, "--json"]) == 0
     first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert first["crops"] == second["crops"]
+    # another student is sure of other crops: two adapted ones are compared all the same
+    result = json.loads((student.parent / "a" / "result.json").read_text())
+    assert result["data_sha256"].keys() == {"train", "test"}
+    assert main(["evaluate", str(student.parent / "a"), str(drawn), "--natural", str(camera)]) == 0
+    assert f"{camera}: the model was adapted on images of this name, without their labels" in capsys.readouterr().err
 
 
 def test_a_worse_one_is_not_kept(student: Path, camera: Path, tmp_path: Path) -> None:

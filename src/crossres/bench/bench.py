@@ -76,9 +76,10 @@ def _demand_judgements(grid: Grid, run: GridRun) -> None:
     for part, name, options in judgements_of(grid, run):
         if part == "unseen":  # of the run's own data
             continue
-        if options.data not in SOURCES and not Path(options.data).exists():
-            remedy = "; set that environment variable" if "$" in options.data else ""
-            raise CrossresError(f"{part}.{name}: there is no data set '{options.data}'{remedy}")
+        for data in getattr(options, "natural", None) or [options.data]:
+            if data not in SOURCES and not Path(data).exists():
+                remedy = "; set that environment variable" if "$" in data else ""
+                raise CrossresError(f"{part}.{name}: there is no data set '{data}'{remedy}")
         for what in FILES[1:]:
             path = getattr(options, what, None)
             if path and "/" in path and not Path(path).exists():
@@ -135,6 +136,7 @@ def _inputs(grid: Grid, run: GridRun) -> dict[str, Any]:
     paths["natural images"] = getattr(run.config, "natural", None)
     paths["natural_labels"] = getattr(run.config, "natural_labels", None)
     paths |= {f"{name}.{key}": options.get(key) for name, options in grid.protocols.items() for key in FILES}
+    paths |= {f"natural.{name}": options["data"] for name, options in grid.natural.items()}
     inputs: dict[str, Any] = {what: _files_sha256(Path(path)) for what, path in paths.items() if path}
     if run.config.teacher_cache and any(reads(name) == "features" for name in run.config.terms):
         inputs["teacher_maps"] = "moved"  # an earlier version's did not follow the images

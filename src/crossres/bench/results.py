@@ -82,6 +82,23 @@ def tests_of(result: Document) -> int | None:
     return count
 
 
+def on_natural(results: Documents, name: str) -> list[Document]:
+    """Return documents whose test images are those of a natural set, judged with the saved epoch.
+
+    Those that were not judged there are left out.
+    """
+    of_test = ("right_last", "test_groups")
+    judged: list[Document] = []
+    for result in results:
+        if row := result.get("natural", {}).get(name):
+            own = {key: value for key, value in result.items() if key not in of_test}
+            there = {"top1": row["top1"], "tests": row["images"], "right": row.get("right")}
+            there |= {key: row.get(key) for key in ("class_mean", "commonest")}
+            there = {f"{key}_last": value for key, value in there.items()} | {"test_groups": row.get("test_groups")}
+            judged.append({**own, **{key: value for key, value in there.items() if value is not None}})
+    return judged
+
+
 def of_unmoved_maps(result: Document) -> bool:
     """Whether a run of losses on maps read stored maps of unshifted images, as an earlier version's did."""
     stored = result.get("config", {}).get("teacher_cache", True) and "teacher_maps" not in result

@@ -6,8 +6,17 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
-from crossres.bench.comparison import MEASURES, Comparison, MethodScore, probability, ranks, sentences, setting_of
-from crossres.bench.results import Document, method_of
+from crossres.bench.comparison import (
+    MEASURES,
+    Comparison,
+    MethodScore,
+    compare_methods,
+    probability,
+    ranks,
+    sentences,
+    setting_of,
+)
+from crossres.bench.results import Document, method_of, on_natural
 from crossres.core.files import write_atomically
 from crossres.evaluation.statistics import mean_ranks
 
@@ -158,6 +167,15 @@ def transfer_table(results: Iterable[Document]) -> str:
     return table(["setting", "method", *of_sets, documents[0]["dataset"], *others], rows)
 
 
+def natural_tables(comparison: Comparison) -> str:
+    """Return Markdown that compares the methods on each set of natural images; "" where none was judged."""
+    parts = []
+    for name in dict.fromkeys(name for result in comparison.results for name in result.get("natural", {})):
+        scores = compare_methods(on_natural(comparison.results, name), comparison.baseline)
+        parts.append(f"## {name}\n\nThe saved epoch.\n\n{markdown(scores, comparison.baseline)}")
+    return "\n\n".join(parts)
+
+
 def sizes_table(results: Iterable[Document]) -> str:
     """Return a Markdown table of students on test images of other sizes than they were trained on.
 
@@ -201,8 +219,8 @@ def _by_setting(results: Sequence[Document]) -> list[tuple[tuple[str, str], list
 def write_comparison(comparison: Comparison, folder: Path) -> None:
     """Write ``comparison.md``, ``.tex``, ``.csv``, what they say in words (``.txt``) and the figures into a folder.
 
-    Beside them ``ranks.md`` of several settings, ``transfer.md`` and ``sizes.md`` of students that were judged
-    elsewhere.
+    Beside them ``ranks.md`` of several settings, and of students that were judged elsewhere ``transfer.md``,
+    ``natural.md`` and ``sizes.md``.
     """
     from crossres.bench.figures import draw_comparison
 
@@ -214,6 +232,7 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
     judged = [r for r in comparison.results if any(map(r.get, parts)) and "top1_best_val" in r]
     texts["transfer.md"] = transfer_table(judged) if judged else ""
     texts["sizes.md"] = sizes_table(judged) if any(OTHER_SIZES in r.get("unseen", {}) for r in judged) else ""
+    texts["natural.md"] = natural_tables(comparison)
     for name, text in texts.items():
         if text:
             _write(folder / name, text)

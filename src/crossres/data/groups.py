@@ -7,6 +7,7 @@ from hashlib import sha256
 import numpy as np
 
 from crossres.core.errors import CrossresError
+from crossres.core.files import encode_codes
 from crossres.core.types import Bools, Int64s, Texts
 from crossres.data.images import ImageSet
 
@@ -125,3 +126,10 @@ def independent(images: ImageSet) -> Int64s:
     """Return positions of images that are independent of each other: of a group, such as a track, the first."""
     groups = np.arange(len(images)) if images.groups is None else images.groups
     return np.unique(groups, return_index=True)[1]
+
+
+def encoded_groups(images: ImageSet) -> dict[str, str]:
+    """Return ``test_groups`` for a result, the number of each image's group, encoded; nothing without groups."""
+    if images.groups is None:
+        return {}
+    return {"test_groups": encode_codes(np.unique(images.groups, return_inverse=True)[1])}

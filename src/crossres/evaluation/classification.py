@@ -112,4 +112,6 @@ def _sizes(options: Evaluate, hr_size: int, low: int, high: int) -> Sequence[int
     if options.sizes or options.native:
         return options.sizes or [high]
     around = {round(low * f) for f in AROUND if f < 1} | {round(high * f) for f in AROUND}
-    return sorted(size for size in around | {low, hr_size} if min(2, low) <= size <= hr_size)
+    # of a range the sizes that students of one size are often made for, too
+    inside = {2**power for power in range(1, 16) if low < 2**power < high}
+    return sorted(size for size in around | inside | {low, hr_size} if min(2, low) <= size <= hr_size)

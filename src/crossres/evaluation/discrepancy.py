@@ -10,8 +10,10 @@ from crossres.config.judging import Evaluate
 from crossres.config.record import base_name
 from crossres.core.devices import Device
 from crossres.core.errors import CrossresError
+from crossres.core.files import encode_bits
 from crossres.core.types import Float64s
 from crossres.data.degradation import Degradation
+from crossres.data.groups import encoded_groups
 from crossres.data.images import ImageSet, left_out
 from crossres.data.loader import Loader
 from crossres.data.splits import OwnSplits, Split
@@ -30,21 +32,23 @@ MATCHED = "as trained"
 def natural_sets(encoder: Encoder, options: Evaluate) -> list[ImageSet]:
     """Read the sets that ``options.natural`` names: all of each; the split of the options where it has splits.
 
-    Of a set without splits that was trained on, the share that was held out is read. A set that does not have the
-    groups of the options is read without.
+    Of a set without splits that was trained on, the share that was held out is read; sets are known by their names. A
+    set that does not have the groups of the options, or of the training, is read without.
 
     Raises:
         CrossresError: no such set.
     """
 
+    group = options.images.group or encoder.info.get("group")
+    grouped, alone = (replace(options, images=replace(options.images, group=each)) for each in (group, None))
+
     def read_of(data: str, split: Split) -> ImageSet:
         try:
-            return read_split(options, split, encoder, data=data)
+            return read_split(grouped, split, encoder, data=data)
         except CrossresError as error:
-            if not options.images.group or not str(error).startswith("images.group"):
+            if not group or not str(error).startswith("images.group"):
                 raise
             note(f"{error}; each of its images counts alone")
-            alone = replace(options, images=replace(options.images, group=None))
             return read_split(alone, split, encoder, data=data)
 
     sets = []
@@ -52,10 +56,12 @@ def natural_sets(encoder: Encoder, options: Evaluate) -> list[ImageSet]:
         trained = base_name(data) in (encoder.info.get("dataset"), encoder.info.get("natural"))
         try:
             sets.append(read_of(data, "test" if trained else "all"))
+            if trained:
+                note(f"{data}: the model was trained on a set of this name; the share held out from it is judged")
         except OwnSplits:
             sets.append(read_of(data, options.split))
         note(*left_out({options.split: sets[-1]}))
-        if base_name(data) == encoder.info.get("natural") and encoder.info.get("adapted"):
+        if base_name(data) == encoder.info.get("adapted"):
             note(f"{data}: the model was adapted on images of this name, without their labels")
     return sets
 
@@ -73,11 +79,12 @@ def discrepancy(
         device: where it runs, in which precision.
 
     Returns:
-        ``[{name, images, groups, top1, class_mean, commonest, drop, interval}]``: first the images as trained, whose
-        drop is 0, then each of the natural sets, then the same images under `OTHERS`; top1, the mean over classes and
-        the share of the commonest class in percent, drop of top1 from the first in points with its 95 % bootstrap
-        interval [low, high] over groups of images (over images where there are none; None of a set of one group). A
-        group that both have is drawn for both.
+        ``[{name, images, groups, top1, class_mean, commonest, drop, interval, right}]``: first the images as trained,
+        whose drop is 0, then each of the natural sets, then the same images under `OTHERS`; top1, the mean over
+        classes and the share of the commonest class in percent, drop of top1 from the first in points with its 95 %
+        bootstrap interval [low, high] over groups of images (over images where there are none; None of a set of one
+        group). A group that both have is drawn for both. right says which images were, as `encode_bits` writes them,
+        and where there are groups, test_groups the number of each image's, as `encode_codes` does.
 
     Raises:
         CrossresError: a class the encoder does not know.
@@ -101,7 +108,8 @@ def discrepancy(
         groups = len(judged) if judged.groups is None else len(np.unique(judged.groups))
         ends = None if groups == 1 else np.nanquantile(first - shares, [0.025, 0.975]).tolist()
         row = {"name": name, "images": len(judged), "groups": groups, "top1": top1, "drop": drop, "interval": ends}
-        rows.append({**row, "class_mean": class_mean_accuracy(logits, label), "commonest": commonest_share(label)})
+        row |= {"class_mean": class_mean_accuracy(logits, label), "commonest": commonest_share(label)}
+        rows.append({**row, "right": encode_bits(right), **encoded_groups(judged)})
     return rows
 
 

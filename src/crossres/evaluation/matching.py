@@ -71,13 +71,12 @@ def match(options: Match) -> dict[str, Any]:
     for camera in (*cameras, *map(Camera, KERNELS)):
         how = replace(camera.degradation(), **files)
         simulated = degrade(hr, size, how, torch.Generator().manual_seed(options.seed))
-        tried.append((_separability(crops, simulated, options.seed), camera, simulated))
-    _, camera, matched = min(tried, key=lambda one: one[0])
+        tried.append((_separability(crops, simulated, options.seed), camera))
+    _, camera = min(tried, key=lambda one: one[0])
     degradation = replace(camera.degradation(None if camera.distance is None else SPREADS), **files)
     shrunk = degrade(hr, size)
-    # drawn anew: the AUC that chose the camera is the least of several
-    exact = replace(camera.degradation(), **files)
-    fresh = degrade(hr, size, exact, torch.Generator().manual_seed(options.seed + 1))
+    # as it is written, and drawn anew: the AUC that chose the camera is the least of several
+    matched = degrade(hr, size, degradation, torch.Generator().manual_seed(options.seed + 1))
     out = Path(options.out)
     picture = out.with_suffix(".png")
     _write(out, size, options.fit, degradation)
@@ -94,7 +93,7 @@ def match(options: Match) -> dict[str, Any]:
         "jpeg_from_files": known is not None,
         "degradation": asdict(degradation),
         "auc_before": _separability(crops, shrunk, options.seed),
-        "auc_after": _separability(crops, fresh, options.seed + 1),
+        "auc_after": _separability(crops, matched, options.seed + 1),
         "out": str(out),
         "png": str(picture),
     }

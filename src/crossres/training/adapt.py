@@ -45,14 +45,12 @@ def adapt(options: Adapt, *, quiet: bool = False) -> dict[str, Any]:
         natural_labels=options.run,
     )
     student = from_pretrained(options.run, trust_code=own.trust_code)
-    how = Evaluate(
-        model=options.run,
-        data=own.data,
-        natural=[options.labelled] if options.labelled else [],
-        images=replace(as_trained(own.images), group=None),
-        device=own.device,
-    )
+    natural, images = [options.labelled] if options.labelled else [], replace(as_trained(own.images), group=None)
+    how = Evaluate(model=options.run, data=own.data, natural=natural, images=images, device=own.device)
     labelled = natural_sets(student, how)
+    native = replace(how, natural=[], native=True)
+    # before the training: images that cannot be judged are told now
+    before = [evaluate_encoder(student, each, native, device_of(how, student))["top1"] for each in labelled]
     if (config.folder / "result.json").exists():
         raise CrossresError(f"{config.folder} holds a run already; remove it, or choose another --name")
     result = train(config, resume=(config.folder / "state.pt").exists(), quiet=quiet)
@@ -61,9 +59,7 @@ def adapt(options: Adapt, *, quiet: bool = False) -> dict[str, Any]:
     top1 = None
     if labelled:
         adapted = from_pretrained(config.folder, trust_code=own.trust_code)
-        native = replace(how, natural=[], native=True)
-        judged = (evaluate_encoder(each, labelled[0], native, device_of(how, each)) for each in (student, adapted))
-        top1 = [each["top1"] for each in judged]
+        top1 = [*before, evaluate_encoder(adapted, labelled[0], native, device_of(how, adapted))["top1"]]
         if top1[1] < top1[0]:
             shutil.rmtree(config.folder)
             raise CrossresError(

@@ -13,7 +13,7 @@ from crossres.core.errors import CrossresError
 from crossres.core.progress import Progress
 from crossres.core.types import Bools
 from crossres.data.degradation import check_size
-from crossres.data.groups import groups_in_both
+from crossres.data.groups import groups_in_both, independent
 from crossres.data.images import ImageSet, left_out
 from crossres.data.loader import Loader
 from crossres.data.natural import shares_group
@@ -23,7 +23,7 @@ from crossres.evaluation.prepare import logits_of, read_split
 from crossres.models.pretrained import from_pretrained
 from crossres.training.task import ImageSets
 
-#: Fewest natural images that choose the epoch; fewer leave it to HR images, shrunk.
+#: Fewest natural images, of two groups or more, that choose the epoch; fewer leave it to HR images, shrunk.
 FEWEST = 20
 #: Confidence from which on the class that a student gives a crop is taken for its label.
 SURE = 0.8
@@ -72,7 +72,7 @@ def with_natural(sets: ImageSets, config: Distill, progress: Progress) -> ImageS
     trained = natural.subset(~(held | tested))
     if not len(trained):
         raise CrossresError(f"{natural.name}: no natural image is left to train on; check images.group")
-    chooses = held.sum() >= FEWEST
+    chooses = held.sum() >= FEWEST and len(independent(natural.subset(held))) > 1
     groups = " with their groups" if natural.groups is not None else ""
     choosing = f"; {held.sum()} held out{groups} choose the epoch" if chooses else ""
     progress.say(
@@ -123,6 +123,10 @@ def _labelled(config: Distill, progress: Progress) -> ImageSet:
         raise CrossresError(f"natural_labels: {config.natural_labels} has no classes to label by")
     given = config.images
     crops = read_unlabelled(config.natural, **how_unlabelled(given))
+    if given.group and crops.groups is None:
+        progress.say(
+            f"{crops.name}: images.group {given.group} does not group all crops; none is left out for its group"
+        )
     device = resolve_device(config.device, config.precision)
     _, high = check_size(config.lr_size)
     size: Any = {"hr_size": high, "lr_size": high, "fit": given.fit, "memory_mb": given.memory_mb}

@@ -152,13 +152,13 @@ def _normalisation(name: str, images: ImageSet, size: int, fit: Fit) -> tuple[li
     return (mean / 255).tolist(), deviation.clamp(min=1e-2).tolist()
 
 
-def own_size(images: ImageSet) -> int | None:
-    """Return the images' shorter side where they share it."""
-    sides: set[int] = set()
+def shorter_sides(images: ImageSet) -> list[int]:
+    """Return the shorter side of some 64 images that are spread over all, in pixels, in rising order."""
+    sides: list[int] = []
     for i in range(0, len(images), max(1, len(images) // 64)):
         with suppress(CrossresError):  # a damaged image is reported when all are decoded
-            sides.add(min(images.image(i).shape[:2]))
-    return sides.pop() if len(sides) == 1 else None
+            sides.append(min(images.image(i).shape[:2]))
+    return sorted(sides)
 
 
 def placed(encoder: Encoder, device: Device, channels_last: bool) -> Encoder:

@@ -37,7 +37,7 @@ from crossres.models.teachers import StoredBackbone, stored_outputs
 from crossres.models.weights import weights_sha256
 from crossres.training.distiller import Distiller, build_losses
 from crossres.training.images import count_copies, say_enlarged, say_flat, say_small
-from crossres.training.networks import build_student, build_teacher, check_networks, own_size, placed
+from crossres.training.networks import build_student, build_teacher, check_networks, placed, shorter_sides
 from crossres.training.processes import demand_same, share_batch_norm
 from crossres.training.task import ImageSets, PreparedRun, Task, named_sets
 
@@ -125,10 +125,14 @@ def read_images(
     if len(train) < 2:
         raise CrossresError(f"{config.data}: {len(train)} training image; training needs at least 2")
     chosen = config.hr_size
-    if teacher is not None and not chosen and not teacher.info.get("enlarges"):
+    enlarges = teacher.input_size if teacher is not None and teacher.info.get("enlarges") else None
+    if teacher is not None and not chosen and not enlarges:
         chosen = teacher.info.get("hr_size") or teacher.input_size
-    own = None if chosen else own_size(train)
-    hr_size: int = chosen or own or MIXED
+    sides = [] if chosen else shorter_sides(train)
+    own = sides[0] if sides and sides[0] == sides[-1] else None
+    # a teacher that enlarges what it sees would miss what a small reading size leaves out
+    mixed = min(enlarges, sides[len(sides) // 2]) if enlarges and sides else MIXED
+    hr_size: int = chosen or own or mixed
     if not chosen and not own:
         progress.say(f"{config.data}: images differ in size; reading all at hr_size {hr_size} (--hr_size changes it)")
     elif own and own > LARGE:
@@ -287,11 +291,11 @@ def _check_batch(student: Encoder, train: Loader) -> None:
         ) from None
 
 
-def _natural_of(config: Experiment) -> str | None:
-    """Return the name of the natural set that the training kept a share of for testing; of crops it takes all."""
-    if not isinstance(config, Distill) or not config.natural or config.natural_labels:
-        return None
-    return base_name(config.natural)
+def _natural_of(config: Experiment) -> dict[str, str | None]:
+    """Return by name ``natural``, part of which was kept for testing, or ``adapted``, all of which was trained on."""
+    natural = getattr(config, "natural", None)
+    name, taken = natural and base_name(natural), getattr(config, "natural_labels", None)
+    return {"natural": None if taken else name, "adapted": name if taken else None}
 
 
 def _facts(
@@ -305,6 +309,7 @@ def _facts(
     """Return what a run's result and its model say of where they come from."""
     train = sets.train
     named = named_sets(sets)
+    self_labelled = isinstance(config, Distill) and config.natural_labels is not None
     # the training images at low resolution: a gate compares later images with their extremes
     # read as the judged images are
     batches = replace(judged, images=train.sampled(SAMPLED, SPLIT_SEED), batch_size=BATCH).ordered()
@@ -317,9 +322,9 @@ def _facts(
         "lr_size": judged.lr_size,
         "teacher": None,
         "images": {part: len(named.get(part, ())) for part in ("train", "val", "test", *named)},
-        "natural": _natural_of(config),
-        "adapted": bool(getattr(config, "natural_labels", None)),
-        "data_sha256": {part: images.fingerprint for part, images in named.items()},
+        **_natural_of(config),
+        # crops that a student labelled are those that it was sure of: another one's are others
+        "data_sha256": {p: images.fingerprint for p, images in named.items() if p != "natural" or not self_labelled},
         "skipped": {part: images.skipped for part, images in named.items() if part != "val"},
         "seen": extremes((255 * batch.lr).round().byte().permute(0, 2, 3, 1).cpu().numpy() for batch in batches),
         "precision": device.precision,

@@ -4,13 +4,12 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import torch
 
 from crossres.config.record import base_name, portable, sha256
 from crossres.core.devices import Device, machine, peak_memory_mb, versions
-from crossres.core.files import encode_codes, to_json, write_json
-from crossres.data.images import ImageSet
+from crossres.core.files import to_json, write_json
+from crossres.data.groups import encoded_groups
 from crossres.losses import LOSSES
 from crossres.models.pretrained import save_pretrained
 from crossres.training.loop import TrainingLoop
@@ -78,13 +77,6 @@ def finish(loop: TrainingLoop, device: Device) -> dict[str, Any]:
     return document
 
 
-def _groups_of(test: ImageSet) -> dict[str, str]:
-    """Return a number of the group of each test image, encoded; nothing where there are none."""
-    if test.groups is None:
-        return {}
-    return {"test_groups": encode_codes(np.unique(test.groups, return_inverse=True)[1])}
-
-
 def _peaks(device: Device) -> dict[str, float | None]:
     on_gpu = device.torch.type == "cuda"
     gpu = {"peak_gpu_memory_mb": torch.cuda.max_memory_allocated() / 2**20} if on_gpu else {}
@@ -101,7 +93,7 @@ def _scores(loop: TrainingLoop, device: Device) -> dict[str, Any]:
         if which == "last" or loop.best_epoch < run.epochs:
             judged = run.task.judge(run.student, run.test, run.val, device.autocast)
         scores |= {f"{key}_{which}": value for key, value in judged.items()}
-    return scores | _groups_of(run.test.images)
+    return scores | encoded_groups(run.test.images)
 
 
 def _course(loop: TrainingLoop) -> dict[str, Any]:
