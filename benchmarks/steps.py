@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -25,6 +26,7 @@ import torch
 from crossres.bench.grid import read_grid, runs_of
 from crossres.config.experiment import Distill
 from crossres.config.options import Train
+from crossres.core.cores import keeping_freed_memory
 from crossres.core.devices import commit, machine, resolve_device, versions
 from crossres.core.files import write_json
 from crossres.core.types import Batch
@@ -84,8 +86,9 @@ class Step:
             loss.to(place).prepare(self.loader.label)
         self.distiller = Distiller(encoder, terms, dict.fromkeys(losses, 1.0))
         self.distiller.progress = 0.5  # past any stage of a loss's own
-        self.fast = fast_weight_gradients(self.distiller)
-        self.fast.__enter__()  # as the training loop, once an epoch
+        self.like_training = ExitStack()
+        self.like_training.enter_context(fast_weight_gradients(self.distiller))
+        self.like_training.enter_context(keeping_freed_memory())
         self.optimizer = optimizer_of(self.distiller, Train())
         n = len(images)
         features = {

@@ -14,7 +14,7 @@ from crossres.config.check import named_code
 from crossres.config.experiment import IN_MEMORY, Distill, Experiment, Faces, Teach
 from crossres.config.reading import from_config
 from crossres.config.record import sha256, to_yaml
-from crossres.core.cores import give_back_memory
+from crossres.core.cores import keeping_freed_memory
 from crossres.core.devices import Device, resolve_device, sharing_cores
 from crossres.core.errors import CrossresError
 from crossres.core.files import load_state, locked, read_json, write_atomically
@@ -122,11 +122,11 @@ def _train(
             fabric.barrier()
             line = f"stopped; go on with: {_how_to_resume(config)}"
             loop = TrainingLoop(run, fabric, progress)
-            give_back_memory()  # of the lists that were made on the way
-            if resume:
-                loop.load(state)
-            loop.train(config.folder / "state.pt")
-            result = finish(loop, device)
+            with keeping_freed_memory():
+                if resume:
+                    loop.load(state)
+                loop.train(config.folder / "state.pt")
+                result = finish(loop, device)
         except KeyboardInterrupt:
             progress.close()
             progress.say(line)
