@@ -17,11 +17,10 @@ from crossres.bench.comparison import (
     MethodScore,
     best_factor,
     compare_folder,
-    compare_methods,
 )
 from crossres.bench.grid import Grid, read_grid
 from crossres.bench.results import method_of, paired_gain, read_results
-from crossres.bench.tables import OTHER_SIZES, cells, spread, table, transfer_table, write_comparison
+from crossres.bench.tables import OTHER_SIZES, cells, spread, table, write_comparison
 
 STEPS = Path("results/bench/steps.json")
 #: What crrcd is set against: by method, its published weight and the one that was chosen on 25 classes at 8x8.
@@ -224,31 +223,4 @@ def validation_table(recipe: Path) -> str:
         ]
         if left := [method for method in grid.methods if method not in methods]:
             parts.append(f"Not run with this student: {'; '.join(left)}.")
-    return "\n\n".join(parts)
-
-
-def as_judged(result: dict[str, Any]) -> dict[str, Any]:
-    """A result of faces with the accuracy of each protocol, LR to LR, where one of objects has top-1."""
-
-    def accuracy(rows: list[dict[str, Any]]) -> float:
-        (row,) = (row for row in rows if (row["sides"], row["size"]) == ("lr-lr", result["lr_size"]))
-        return float(row["verification"]["accuracy_chosen"])
-
-    judged = {name: {"top1": accuracy(document["rows"])} for name, document in result["protocols"].items()}
-    return result | {"top1_best_val": result["accuracy_best_val"], "unseen": judged}
-
-
-def cameras_table(recipe: Path, *, write: bool) -> str:
-    """What a grid's students are worth on images that are not as trained, and their gains on natural ones."""
-    if not has_results(recipe):
-        return "No run so far."
-    grid, comparison = comparison_of(recipe)
-    if write:
-        write_comparison(comparison, grid.folder)
-    results = comparison.results
-    parts = [transfer_table(list(map(as_judged, results)) if grid.task == "faces" else results)]
-    for name in grid.natural:
-        others = [{key: r[key] for key in r if key != "right_last"} for r in comparison.results]  # of other images
-        rows = compare_methods([r | {"top1_last": r["natural"][name]["top1"]} for r in others], grid.baseline)
-        parts += [f"Gains on {name}, top-1 in %, paired by seed:", short_table(rows, grid.baseline)]
     return "\n\n".join(parts)

@@ -12,6 +12,14 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
+from camera_tables import (
+    across_sizes,
+    gains_on_far,
+    matched_text,
+    signs_table,
+    training_by_test,
+    write_comparisons,
+)
 from cifar_tables import measured_methods, sensitivity_table, students_table, teacher_table, trials
 from deploy_tables import exports_table, gallery_table, gpu_table, scale_table, scale_text, ten_million
 from face_tables import ENLARGED, GALLERY, degraded_table, face_means, faces_costs, protocols_table, summary_table
@@ -19,7 +27,6 @@ from first_tables import few_table, judged_anew, own_crops, saved_table, times, 
 from grid_tables import (
     RIVALS,
     STEPS,
-    cameras_table,
     chosen_on_validation,
     comparison_of,
     elsewhere_table,
@@ -59,11 +66,10 @@ EPOCHS = {
     },
 }
 #: Of students on images that are not as trained.
-CAMERAS = [
-    *(Path("recipes/signs") / f"{name}.yaml" for name in ("near", "far", "adapted", "ready")),
-    *(Path("recipes/cifar100") / f"{name}.yaml" for name in ("cameras", "mixed-8x8", "sizes")),
-    Path("recipes/faces/cameras.yaml"),
-]
+SIGNS = {name: Path("recipes/signs") / f"{name}.yaml" for name in ("near", "far", "adapted", "ready")}
+CAMERAS, MIXED, SIZES = (Path("recipes/cifar100") / f"{name}.yaml" for name in ("cameras", "mixed-8x8", "sizes"))
+FACE_CAMERAS = Path("recipes/faces/cameras.yaml")
+HARSH = "blur, noise, JPEG"
 #: Standard deviation of a kernel in LR pixels, where it is not 0: of a box and of a triangle.
 KERNEL_WIDTHS = {"area": 12**-0.5, "bilinear": 6**-0.5}
 SIMULATED = Path("results/match/simulated.json")
@@ -265,6 +271,8 @@ def numbers() -> dict[str, str]:
 def all_tables(*, write: bool) -> dict[str, str]:
     """Every table by the name of its block, or by its file beside the results; ``write`` writes comparisons, too."""
     cifar100 = Path("results/cifar100")
+    if write:
+        write_comparisons([*SIGNS.values(), CAMERAS, MIXED, SIZES, FACE_CAMERAS])
     for recipe in (FACES, *filter(has_results, CHOICES)) if write else ():
         grid, comparison = comparison_of(recipe)
         write_comparison(comparison, grid.folder)
@@ -294,7 +302,13 @@ def all_tables(*, write: bool) -> dict[str, str]:
         **faces_tables(),
         "lfw-realistic": realistic_table(),
         "simulated": simulated_table(SIMULATED),
-        **{grid_of(recipe).name: cameras_table(recipe, write=write) for recipe in CAMERAS},
+        **{f"signs-{name}": signs_table(recipe) for name, recipe in SIGNS.items()},
+        "signs-gains": gains_on_far(SIGNS["far"]),
+        "signs-matched": matched_text(SIMULATED.with_name("signs.json")),
+        "cameras": training_by_test(CAMERAS, ("clean", HARSH)),
+        "mixed-8x8": training_by_test(MIXED, ("clean", HARSH, "stronger than any trained")),
+        "lfw-cameras": training_by_test(FACE_CAMERAS, ("clean", HARSH)),
+        "sizes": across_sizes(SIZES, (6, 8, 16, 24)),
         "face-costs": faces_costs(FACE_COSTS),
     }
     for recipe in GRIDS:

@@ -1,0 +1,124 @@
+"""Short tables of students on images that are not as trained; all columns lie beside the results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from grid_tables import comparison_of, has_results
+
+from crossres.bench.comparison import compare_methods
+from crossres.bench.results import method_of, on_natural
+from crossres.bench.tables import OTHER_SIZES, cells, spread, table, write_comparison
+
+NOTHING = "No run so far."
+Value = Callable[[dict[str, Any]], float | None]
+
+
+def write_comparisons(recipes: Sequence[Path]) -> None:
+    """Write all columns of some grids beside their results."""
+    for recipe in filter(has_results, recipes):
+        grid, comparison = comparison_of(recipe)
+        write_comparison(comparison, grid.folder)
+
+
+def signs_table(recipe: Path) -> str:
+    """Students on near frames, shrunk, and on far frames as they are: of the saved epoch."""
+    if not has_results(recipe):
+        return NOTHING
+    results = comparison_of(recipe)[1].results
+    columns: dict[str, tuple[int, Value]] = {}
+    for size in sorted({r["lr_size"] for r in results}, reverse=True):
+        columns[f"{size}x{size}, near"] = size, lambda r: r["top1_best_val"]
+        columns[f"{size}x{size}, far"] = size, lambda r: r["natural"]["far"]["top1"]
+    rows = []
+    for name, members in _by(
+        results, lambda r: " of ".join(filter(None, (_short(r), r["grid"].get("teacher"))))
+    ).items():
+        of_size = [([value(r) for r in members if r["lr_size"] == size]) for size, value in columns.values()]
+        rows.append([name, *(spread(values, 1) for values in of_size)])
+    return table(["top-1, %", *columns], rows)
+
+
+def gains_on_far(recipe: Path) -> str:
+    """What crrcd gains over each other method on far frames, by size."""
+    if not has_results(recipe):
+        return NOTHING
+    results = comparison_of(recipe)[1].results
+    gains: dict[str, dict[str, str]] = {}
+    for rival in (name for name in dict.fromkeys(map(method_of, results)) if name != "crrcd"):
+        for row in compare_methods(on_natural(results, "far"), rival):
+            if row.method == "crrcd":
+                gains.setdefault(rival.split(" (")[0], {})[f"{row.size}x{row.size}"] = cells(row, 1)[4]
+    sizes = sorted(
+        {size for of_rival in gains.values() for size in of_rival}, key=lambda size: -int(size.split("x")[0])
+    )
+    rows = [[rival, *(of_rival.get(size, "") for size in sizes)] for rival, of_rival in gains.items()]
+    return table(["gain of crrcd over", *sizes], rows)
+
+
+def training_by_test(recipe: Path, tests: Sequence[str]) -> str:
+    """Means over the seeds: a row a method, a column a degradation of the training and one of the test."""
+    if not has_results(recipe):
+        return NOTHING
+    grid, comparison = comparison_of(recipe)
+    results = [r | {"unseen": _of_faces(r)} if grid.task == "faces" else r for r in comparison.results]
+    places = [(training, test) for training in grid.degradations for test in tests]
+    rows = []
+    for name, members in _by(results, _short).items():
+        row = [name]
+        for training, test in places:
+            values = [r["unseen"][test]["top1"] for r in members if r["grid"]["degradation"] == training]
+            row.append(f"{mean(values):.1f}" if values else "")
+        rows.append(row)
+    return table(["trained on / tested on", *(f"{training} / {test}" for training, test in places)], rows)
+
+
+def across_sizes(recipe: Path, sizes: Sequence[int]) -> str:
+    """Students of a range of sizes on test images of single ones."""
+    if not has_results(recipe):
+        return NOTHING
+    rows = []
+    for name, members in _by(
+        comparison_of(recipe)[1].results, lambda r: f"{_short(r)}, {r['grid']['degradation']}"
+    ).items():
+        curves = [{point["size"]: point["top1"] for point in r["unseen"][OTHER_SIZES]["curve"]} for r in members]
+        rows.append([name, *(spread([curve[size] for curve in curves], 1) for size in sizes)])
+    return table(["top-1, %", *(f"{size}x{size}" for size in sizes)], rows)
+
+
+def matched_text(path: Path) -> str:
+    """What match says of a real camera."""
+    found = json.loads(path.read_text())
+    shrinks = found["degradation"]["preset"] == "clean" and not any(
+        high for name in ("blur", "noise", "jpeg") for high in found["degradation"][name][1:]
+    )
+    assert shrinks, "the page says that matched training is clean training: say otherwise, and train"
+    return (
+        f"{found['images']['crops']:,} far frames against {found['images']['hr']:,} near ones at {found['lr_size']}x"
+        f"{found['lr_size']}: only shrunk ({found['kernel']}); a classifier's AUC is {found['auc_after']:.2f}"
+    )
+
+
+def _by(results: Sequence[dict[str, Any]], name: Callable[[dict[str, Any]], str]) -> dict[str, list[dict[str, Any]]]:
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for result in results:
+        groups.setdefault(name(result), []).append(result)
+    return groups
+
+
+def _short(result: dict[str, Any]) -> str:
+    return method_of(result).split(" (")[0]
+
+
+def _of_faces(result: dict[str, Any]) -> dict[str, Any]:
+    """The accuracy of each protocol, LR to LR, where a result of objects has top-1."""
+
+    def accuracy(rows: list[dict[str, Any]]) -> float:
+        (row,) = (row for row in rows if (row["sides"], row["size"]) == ("lr-lr", result["lr_size"]))
+        return float(row["verification"]["accuracy_chosen"])
+
+    return {name: {"top1": accuracy(document["rows"])} for name, document in result["protocols"].items()}
