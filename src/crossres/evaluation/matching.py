@@ -49,7 +49,7 @@ def match(options: Match) -> dict[str, Any]:
     Returns:
         ``{hr, crops, images, hr_size, lr_size, kernel, jpeg_from_files, degradation, auc_before, auc_after, out,
         png}`` and the estimates by name; the AUC is that of the classifier, 0.5 where it cannot tell them apart: of
-        crops that are only shrunk (bicubic), and of those that are matched.
+        crops that are only shrunk (bicubic), and of those of the estimate itself.
 
     Raises:
         CrossresError: too few images, crops all alike or too small, or HR images that are smaller than the crops.
@@ -71,12 +71,13 @@ def match(options: Match) -> dict[str, Any]:
     for camera in (*cameras, *map(Camera, KERNELS)):
         how = replace(camera.degradation(), **files)
         simulated = degrade(hr, size, how, torch.Generator().manual_seed(options.seed))
-        tried.append((_separability(crops, simulated, options.seed), camera))
-    _, camera = min(tried, key=lambda one: one[0])
+        tried.append((_separability(crops, simulated, options.seed), camera, simulated))
+    _, camera, matched = min(tried, key=lambda one: one[0])
     degradation = replace(camera.degradation(None if camera.distance is None else SPREADS), **files)
     shrunk = degrade(hr, size)
-    # as it is written, and drawn anew: the AUC that chose the camera is the least of several
-    matched = degrade(hr, size, degradation, torch.Generator().manual_seed(options.seed + 1))
+    # the estimate itself, as the ranges of the file reach beyond it; drawn anew, as the AUC that chose is a least one
+    exact = replace(camera.degradation(), **files)
+    fresh = degrade(hr, size, exact, torch.Generator().manual_seed(options.seed + 1))
     out = Path(options.out)
     picture = out.with_suffix(".png")
     _write(out, size, options.fit, degradation)
@@ -93,7 +94,7 @@ def match(options: Match) -> dict[str, Any]:
         "jpeg_from_files": known is not None,
         "degradation": asdict(degradation),
         "auc_before": _separability(crops, shrunk, options.seed),
-        "auc_after": _separability(crops, matched, options.seed + 1),
+        "auc_after": _separability(crops, fresh, options.seed + 1),
         "out": str(out),
         "png": str(picture),
     }
