@@ -40,13 +40,14 @@ def job(seconds: float) -> None:
 
     from crossres.config.experiment import Distill
     from crossres.config.reading import read
+    from crossres.core.cores import keeping_freed_memory
     from crossres.core.devices import sharing_cores
     from crossres.data.images import ArrayItems, ImageSet
 
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8)
     images = ImageSet(ArrayItems(pixels), np.arange(IMAGES) % len(CLASSES), CLASSES, "noise")
-    with sharing_cores(lambda line: print(line, file=sys.stderr)):
+    with sharing_cores(lambda line: print(line, file=sys.stderr)), keeping_freed_memory():
         step = Step("resnet8x4", 8, read(Distill, {"method": "labels", "lr_size": 8}), images)
         step()
         end, times = time.perf_counter() + seconds, []

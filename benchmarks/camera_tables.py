@@ -12,17 +12,10 @@ from grid_tables import comparison_of, has_results
 
 from crossres.bench.comparison import compare_methods
 from crossres.bench.results import method_of, on_natural
-from crossres.bench.tables import OTHER_SIZES, cells, spread, table, write_comparison
+from crossres.bench.tables import OTHER_SIZES, cells, spread, table
 
 NOTHING = "No run so far."
 Value = Callable[[dict[str, Any]], float | None]
-
-
-def write_comparisons(recipes: Sequence[Path]) -> None:
-    """Write all columns of some grids beside their results."""
-    for recipe in filter(has_results, recipes):
-        grid, comparison = comparison_of(recipe)
-        write_comparison(comparison, grid.folder)
 
 
 def signs_table(recipe: Path) -> str:
@@ -53,9 +46,7 @@ def gains_on_far(recipe: Path) -> str:
         for row in compare_methods(on_natural(results, "far"), rival):
             if row.method == "crrcd":
                 gains.setdefault(rival.split(" (")[0], {})[f"{row.size}x{row.size}"] = cells(row, 1)[4]
-    sizes = sorted(
-        {size for of_rival in gains.values() for size in of_rival}, key=lambda size: -int(size.split("x")[0])
-    )
+    sizes = [f"{size}x{size}" for size in sorted({r["lr_size"] for r in results}, reverse=True)]
     rows = [[rival, *(of_rival.get(size, "") for size in sizes)] for rival, of_rival in gains.items()]
     return table(["gain of crrcd over", *sizes], rows)
 

@@ -14,7 +14,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -86,9 +85,8 @@ class Step:
             loss.to(place).prepare(self.loader.label)
         self.distiller = Distiller(encoder, terms, dict.fromkeys(losses, 1.0))
         self.distiller.progress = 0.5  # past any stage of a loss's own
-        self.like_training = ExitStack()
-        self.like_training.enter_context(fast_weight_gradients(self.distiller))
-        self.like_training.enter_context(keeping_freed_memory())
+        self.fast = fast_weight_gradients(self.distiller)
+        self.fast.__enter__()  # as the training loop, once an epoch
         self.optimizer = optimizer_of(self.distiller, Train())
         n = len(images)
         features = {
@@ -208,4 +206,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with keeping_freed_memory():  # as a training
+        main()

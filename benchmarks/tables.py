@@ -18,7 +18,6 @@ from camera_tables import (
     matched_text,
     signs_table,
     training_by_test,
-    write_comparisons,
 )
 from cifar_tables import measured_methods, sensitivity_table, students_table, teacher_table, trials
 from deploy_tables import exports_table, gallery_table, gpu_table, scale_table, scale_text, ten_million
@@ -271,9 +270,8 @@ def numbers() -> dict[str, str]:
 def all_tables(*, write: bool) -> dict[str, str]:
     """Every table by the name of its block, or by its file beside the results; ``write`` writes comparisons, too."""
     cifar100 = Path("results/cifar100")
-    if write:
-        write_comparisons([*SIGNS.values(), CAMERAS, MIXED, SIZES, FACE_CAMERAS])
-    for recipe in (FACES, *filter(has_results, CHOICES)) if write else ():
+    compared = (FACES, *CHOICES, *SIGNS.values(), CAMERAS, MIXED, SIZES, FACE_CAMERAS) if write else ()
+    for recipe in filter(has_results, compared):
         grid, comparison = comparison_of(recipe)
         write_comparison(comparison, grid.folder)
     tables = {

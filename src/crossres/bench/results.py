@@ -82,20 +82,24 @@ def tests_of(result: Document) -> int | None:
     return count
 
 
+#: What a judgement of natural images calls what a result has of its test images.
+_OF_NATURAL = {
+    **{name: f"{name}_last" for name in ("top1", "class_mean", "commonest", "right")},
+    "images": "tests_last",
+    "test_groups": "test_groups",
+}
+
+
 def on_natural(results: Documents, name: str) -> list[Document]:
     """Return documents whose test images are those of a natural set, judged with the saved epoch.
 
     Those that were not judged there are left out.
     """
-    of_test = ("right_last", "test_groups")
     judged: list[Document] = []
     for result in results:
         if row := result.get("natural", {}).get(name):
-            own = {key: value for key, value in result.items() if key not in of_test}
-            there = {"top1": row["top1"], "tests": row["images"], "right": row.get("right")}
-            there |= {key: row.get(key) for key in ("class_mean", "commonest")}
-            there = {f"{key}_last": value for key, value in there.items()} | {"test_groups": row.get("test_groups")}
-            judged.append({**own, **{key: value for key, value in there.items() if value is not None}})
+            own = {key: value for key, value in result.items() if key not in ("right_last", "test_groups")}
+            judged.append(own | {key: row[given] for given, key in _OF_NATURAL.items() if given in row})
     return judged
 
 

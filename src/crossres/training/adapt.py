@@ -44,6 +44,8 @@ def adapt(options: Adapt, *, quiet: bool = False) -> dict[str, Any]:
         natural=options.crops,
         natural_labels=options.run,
     )
+    if (config.folder / "result.json").exists():
+        raise CrossresError(f"{config.folder} holds a run already; remove it, or choose another --name")
     student = from_pretrained(options.run, trust_code=own.trust_code)
     natural, images = [options.labelled] if options.labelled else [], replace(as_trained(own.images), group=None)
     how = Evaluate(model=options.run, data=own.data, natural=natural, images=images, device=own.device)
@@ -51,8 +53,6 @@ def adapt(options: Adapt, *, quiet: bool = False) -> dict[str, Any]:
     native = replace(how, natural=[], native=True)
     # before the training: images that cannot be judged are told now
     before = [evaluate_encoder(student, each, native, device_of(how, student))["top1"] for each in labelled]
-    if (config.folder / "result.json").exists():
-        raise CrossresError(f"{config.folder} holds a run already; remove it, or choose another --name")
     result = train(config, resume=(config.folder / "state.pt").exists(), quiet=quiet)
     if not result:
         return {}

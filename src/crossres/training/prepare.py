@@ -309,7 +309,7 @@ def _facts(
     """Return what a run's result and its model say of where they come from."""
     train = sets.train
     named = named_sets(sets)
-    self_labelled = isinstance(config, Distill) and config.natural_labels is not None
+    beside = _natural_of(config)
     # the training images at low resolution: a gate compares later images with their extremes
     # read as the judged images are
     batches = replace(judged, images=train.sampled(SAMPLED, SPLIT_SEED), batch_size=BATCH).ordered()
@@ -322,9 +322,11 @@ def _facts(
         "lr_size": judged.lr_size,
         "teacher": None,
         "images": {part: len(named.get(part, ())) for part in ("train", "val", "test", *named)},
-        **_natural_of(config),
+        **beside,
         # crops that a student labelled are those that it was sure of: another one's are others
-        "data_sha256": {p: images.fingerprint for p, images in named.items() if p != "natural" or not self_labelled},
+        "data_sha256": {
+            p: images.fingerprint for p, images in named.items() if p != "natural" or not beside["adapted"]
+        },
         "skipped": {part: images.skipped for part, images in named.items() if part != "val"},
         "seen": extremes((255 * batch.lr).round().byte().permute(0, 2, 3, 1).cpu().numpy() for batch in batches),
         "precision": device.precision,
