@@ -35,7 +35,7 @@ KINDS: dict[str, tuple[int, dict[str, str]]] = {
 
 
 def job(seconds: float) -> None:
-    """Train for so many seconds; print the milliseconds of each step as JSON."""
+    """Train for so many seconds; print the end of each step and its milliseconds as JSON."""
     from steps import CLASSES, IMAGES, Step
 
     from crossres.config.experiment import Distill
@@ -52,19 +52,22 @@ def job(seconds: float) -> None:
         step()
         end, times = time.perf_counter() + seconds, []
         while time.perf_counter() < end:
-            times.append(step()[0])
+            milliseconds = step()[0]
+            times.append((time.perf_counter(), milliseconds))
     print(json.dumps(times))
 
 
 def measure(jobs: int, variables: dict[str, str]) -> dict[str, Any]:
-    """Run jobs side by side, the second a quarter of the time after the first; return what a step of each took."""
+    """Run jobs side by side, the second a quarter of the time after the first; return the steps while all ran."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")} | variables
     running = []
     for _ in range(jobs):
         command = [sys.executable, __file__, "--job", str(SECONDS)]
         running.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
         time.sleep(SECONDS / 4)
-    times = [json.loads(process.communicate()[0]) for process in running]
+    steps = [json.loads(process.communicate()[0]) for process in running]
+    start, end = max(each[0][0] for each in steps), min(each[-1][0] for each in steps)  # one clock for all processes
+    times = [[milliseconds for at, milliseconds in each if start <= at <= end] for each in steps]
     return {
         "jobs": jobs,
         "median_ms": [round(float(np.median(each)), 1) for each in times],

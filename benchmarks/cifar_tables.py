@@ -126,7 +126,7 @@ def sensitivity_table(grid: Grid) -> str:
     return "\n\n".join(parts)
 
 
-#: Runs of 25 classes whose validation images chose something.
+#: Runs whose validation images chose something.
 TRIALS = (
     *("structures-trials", "structures", "tuned-8x8", "earlier/unmoved-maps/tuned-8x8", "crrcd-variants"),
     *("crrcd-options", "cifar100/sensitivity", "all-classes"),
@@ -141,8 +141,8 @@ def trials() -> dict[str, int]:
             names = json.loads(path.read_text())["losses"].keys()
             if {"crrcd_maps", "crrcd_images", "own", "cells", "cells2", "cells3"} & names:
                 tried["crrcd"] += 1
-            elif name := next((each for each in ("crrcd", *RIVALS) if each in names), None):
-                tried["crrcd-paper" if name == "crrcd" else name] += 1
+            elif name := next((each for each in ("crrcd", "crrcd_paper", *RIVALS) if each in names), None):
+                tried["crrcd-paper" if name.startswith("crrcd") else name] += 1
     return tried
 
 

@@ -155,7 +155,7 @@ def live_table(recipe: Path) -> str:
 def leading(recipe: Path, size: int) -> dict[str, MethodScore]:
     """Labels alone, the rivals and crrcd of a grid, each at the weight that is best on its validation images.
 
-    Weights are compared on the seeds that all of a rival's have.
+    Weights are compared on the seeds that all of a rival's have; without such a seed the published one counts.
     """
     comparison = comparison_of(recipe)[1]
     rows = {row.method: row for row in comparison.scores if row.size == size}
@@ -163,7 +163,7 @@ def leading(recipe: Path, size: int) -> dict[str, MethodScore]:
     for name, weights in {"ce": ("ce",), **RIVALS, "crrcd": ("crrcd",)}.items():
         if run := [rows[weight] for weight in weights if weight in rows]:
             seeds = set.intersection(*({*row.score} for row in run))
-            found[name] = max(run, key=lambda row: mean(_validation(comparison, row, seeds)))
+            found[name] = max(run, key=lambda row: mean(_validation(comparison, row, seeds))) if seeds else run[0]
     return found
 
 

@@ -45,7 +45,7 @@ IMAGES = 20_000
 CLASSES = [str(i) for i in range(100)]
 #: Beside the methods of the grid, as a grid names them.
 FORMS: dict[str, Any] = {
-    "crrcd-paper (sigmoid critic)": {"method": "crrcd-paper", "crrcd": {"critic": "sigmoid"}},
+    "crrcd-paper (sigmoid critic)": {"method": "crrcd-paper", "crrcd_paper": {"critic": "sigmoid"}},
     "crrcd (no groups)": {"method": "crrcd", "crrcd_maps": {"group": 0}},
     "crd (bank, 16384 negatives)": "crd-bank",
 }

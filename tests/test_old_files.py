@@ -21,9 +21,9 @@ def test_a_run() -> None:
     config = read_run(OLD / "run")
     assert isinstance(config, Distill)
     assert (config.lr_size, config.model.name, config.precision) == (8, "resnet8", "float32")
-    assert set(config.losses) == {"ce", "kd", "crrcd", "cosine"}
-    assert config.losses["crrcd"]["critic"] == "softmax"
-    assert not {"negatives", "queue_size", "unit_embeddings"} & config.losses["crrcd"].keys()
+    assert set(config.losses) == {"ce", "kd", "crrcd_paper", "cosine"}
+    assert config.losses["crrcd_paper"]["critic"] == "softmax"
+    assert not {"negatives", "queue_size", "unit_embeddings"} & config.losses["crrcd_paper"].keys()
 
 
 def test_a_model(drawn: Path) -> None:

@@ -54,7 +54,7 @@ def test_a_method_by_its_name_and_losses_over_it(grid: dict[str, Any], tmp_path:
         "ours": "crrcd-paper",
         "colder": {
             "method": "crrcd-paper",
-            "crrcd": {"tau": 0.1},
+            "crrcd_paper": {"tau": 0.1},
             "rkd": {},
             "options": {"teacher_views": "mirrored"},
         },
@@ -67,7 +67,7 @@ def test_a_method_by_its_name_and_losses_over_it(grid: dict[str, Any], tmp_path:
         name: {key: ours.terms[name][key] for key in options} for name, options in METHODS["crrcd-paper"].items()
     }
     assert given == METHODS["crrcd-paper"]
-    assert colder.terms["crrcd"] == ours.terms["crrcd"] | {"tau": 0.1}
+    assert colder.terms["crrcd_paper"] == ours.terms["crrcd_paper"] | {"tau": 0.1}
     assert colder.terms["rkd"]["weight"] == 1
     grid |= {"baseline": "x", "methods": {"x": "crrdc"}}
     with pytest.raises(CrossresError, match=r"resnet8-8x8-x-seed0: unknown method 'crrdc'; did you mean 'crrcd'\?$"):

@@ -73,6 +73,13 @@ def test_a_run_of_a_known_method_carries_its_name_and_one_with_an_option_of_its_
     assert method_of(result | {"losses": other}) == "ce+crrcd_images+crrcd_maps"
 
 
+def test_the_paper_s_loss_is_known_by_its_earlier_name():
+    losses = read(Distill, {"teacher": "t", "method": "crrcd-paper"}).terms
+    before = {"crrcd" if name == "crrcd_paper" else name: options for name, options in losses.items()}
+    assert list(before) == ["ce", "kd", "crrcd"]
+    assert method_of({"task": "distill", "method": "ce+kd+crrcd", "losses": before}) == "crrcd-paper"
+
+
 @pytest.mark.parametrize(
     ("other", "what"),
     [

@@ -648,10 +648,10 @@ def test_a_last_step_that_breaks_the_weights_is_not_saved(refused: Refused, draw
 
 
 def test_nan_names_the_loss_that_became_it(refused: Refused, drawn: Path, drawn_teacher: Path) -> None:
-    words = ["--method=crrcd-paper", "--lr_size=8", "--losses.crrcd.weight=1e30", *SMALL]
+    words = ["--method=crrcd-paper", "--lr_size=8", "--losses.crrcd_paper.weight=1e30", *SMALL]
     line = refused("distill", drawn, "--teacher", drawn_teacher, *words)
-    assert line.startswith("losses.crrcd ")
-    assert "in epoch 1; the state of epoch 0 is kept: lower train.learning_rate or losses.crrcd.weight" in line
+    assert line.startswith("losses.crrcd_paper ")
+    assert "in epoch 1; the state of epoch 0 is kept: lower train.learning_rate or losses.crrcd_paper.weight" in line
     assert load_state("runs/student/state.pt")["epoch"] == 0
 
 

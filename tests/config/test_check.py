@@ -79,7 +79,10 @@ def test_both_ends_of_a_range_are_allowed_and_nothing_beyond(option: str) -> Non
         ({"degradation": {"jpeg": [0, 50]}}, "degradation.jpeg: quality starts at 1"),
         ({"degradation": {"noise": [0, 2]}}, "degradation.noise: (0.0, 2.0) is not a range within 0..1"),
         ({"degradation": {"blur": [3, 1]}}, "degradation.blur: (3.0, 1.0) is not a range within 0..16"),
-        ({"losses": {"crrcd": {"weight": 1, "tau": 0}}}, "losses.crrcd: CRRCD: tau is 0.0, expected tau > 0"),
+        (
+            {"losses": {"crrcd_paper": {"weight": 1, "tau": 0}}},
+            "losses.crrcd_paper: CRRCDPaper: tau is 0.0, expected tau > 0",
+        ),
         ({"teacher": None, "losses": {"kd": {}}}, "losses.kd needs a teacher; give --teacher, or losses.kd.weight 0"),
         (
             {"teacher": None, "teacher_name": "resnet20"},
@@ -109,7 +112,7 @@ def test_a_loss_with_attention_heads_is_checked_at_a_width_that_they_divide() ->
 
 
 def test_a_config_built_in_python_is_checked_as_one_from_a_file() -> None:
-    with pytest.raises(CrossresError, match=r"^unknown loss 'crrd'; did you mean 'crrcd'\?$"):
+    with pytest.raises(CrossresError, match=r"^unknown loss 'crrd'; did you mean 'crd'\?$"):
         from_config(Distill(teacher="t", losses={"crrd": {"weight": 1.0}}))
     with pytest.raises(CrossresError, match=r"^lr_size 0: an image has at least 1 pixel$"):
         from_config(Distill(lr_size=0))

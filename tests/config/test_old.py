@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from crossres import CrossresError, Distill, Faces, Teach
-from crossres.config.old import upgraded
+from crossres.config.old import RENAMED, upgraded
 from crossres.config.reading import kind_of, of_run, read
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -92,6 +92,7 @@ def test_what_the_recorded_runs_were_trained_with_can_be_read(grid: Path) -> Non
         seen.add(losses)
         config = read(kind_of(tree), tree)
         assert config.device == tree["train"].get("device", tree.get("device"))
-        assert config.terms.keys() == tree["losses"].keys()
+        given = {RENAMED.get(name, name): options for name, options in tree["losses"].items()}
+        assert config.terms.keys() == given.keys()
         for name, options in config.terms.items():
-            assert all(tree["losses"][name].get(key, value) == value for key, value in options.items())
+            assert all(given[name].get(key, value) == value for key, value in options.items())

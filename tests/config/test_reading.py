@@ -69,8 +69,8 @@ FULL = Distill(
         ("epoch: 3", "unknown option 'epoch'; did you mean 'train.epochs'?"),
         ("train: {epoch: 3}", "unknown option 'train.epoch'; did you mean 'train.epochs'?"),
         ("degradation: {kernal: area}", "unknown option 'degradation.kernal'; did you mean 'degradation.kernel'?"),
-        ("losses: {crrdc: {weight: 1}}", "unknown loss 'crrdc'; did you mean 'crrcd'?"),
-        ("losses: {crrdc: {}}", "unknown loss 'crrdc'; did you mean 'crrcd'?"),
+        ("losses: {crrd_maps: {weight: 1}}", "unknown loss 'crrd_maps'; did you mean 'crrcd_maps'?"),
+        ("losses: {crrd_maps: {}}", "unknown loss 'crrd_maps'; did you mean 'crrcd_maps'?"),
         ("losses: {ce: {smoothing: 0.1}}", "unknown option 'losses.ce.smoothing'; did you mean 'label_smoothing'?"),
         ("qqq: 1", "unknown option 'qqq'; crossres distill --help all lists them"),
         ("config: other.yaml", "unknown option 'config'; "),
@@ -165,10 +165,10 @@ def test_an_option_of_a_loss_that_is_off_is_refused(words: dict[str, str]) -> No
 
 
 def test_words_turn_a_loss_of_a_file_off_whatever_its_options() -> None:
-    tree = {"teacher": "t", "losses": {"ce": {}, "crrcd": {"weight": 1, "critic": "softmax", "tau": 0.3}}}
-    assert list(read(Distill, tree, {"losses.crrcd.weight": "0"}).terms) == ["ce"]
-    with pytest.raises(CrossresError, match=r"^losses\.crrcd\.tau is set but losses\.crrcd is off"):
-        read(Distill, tree, {"losses.crrcd.weight": "0", "losses.crrcd.tau": "0.4"})
+    tree = {"teacher": "t", "losses": {"ce": {}, "crrcd_paper": {"weight": 1, "critic": "softmax", "tau": 0.3}}}
+    assert list(read(Distill, tree, {"losses.crrcd_paper.weight": "0"}).terms) == ["ce"]
+    with pytest.raises(CrossresError, match=r"^losses\.crrcd_paper\.tau is set but losses\.crrcd_paper is off"):
+        read(Distill, tree, {"losses.crrcd_paper.weight": "0", "losses.crrcd_paper.tau": "0.4"})
 
 
 # typed and filled in
@@ -401,11 +401,11 @@ def test_an_empty_file_has_the_defaults(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_options_of_a_loss_without_its_weight_are_refused_in_files_too() -> None:
-    with pytest.raises(CrossresError, match=r"^losses\.crrcd\.tau is set but losses\.crrcd is off; give losses"):
-        read(Distill, {"teacher": "t", "losses": {"crrcd": {"tau": 0.1}}})
+    with pytest.raises(CrossresError, match=r"^losses\.crrcd_paper\.tau is set but losses\.crrcd_paper is off; give"):
+        read(Distill, {"teacher": "t", "losses": {"crrcd_paper": {"tau": 0.1}}})
     # over a method they change what is on
-    config = read(Distill, {"teacher": "t", "method": "crrcd-paper", "losses": {"crrcd": {"tau": 0.1}}})
-    assert (config.terms["crrcd"]["tau"], config.terms["crrcd"]["weight"]) == (0.1, 4.0)
+    config = read(Distill, {"teacher": "t", "method": "crrcd-paper", "losses": {"crrcd_paper": {"tau": 0.1}}})
+    assert (config.terms["crrcd_paper"]["tau"], config.terms["crrcd_paper"]["weight"]) == (0.1, 4.0)
 
 
 def test_a_merged_key_may_be_overridden(tmp_path: Path) -> None:

@@ -93,9 +93,9 @@ def test_a_job_beside_others_computes_on_half_of_the_threads(
     assert shared() == (threads, [busy] if threads == 2 else [])
 
 
-@pytest.mark.parametrize(("busy", "threads"), [(0, 16), (1, 16), (2, 14), (6, 10), (8, 8), (16, 8)])
+@pytest.mark.parametrize(("busy", "threads"), [(0, 16), (0.4, 16), (1, 15), (2, 14), (6, 10), (8, 8), (16, 8)])
 def test_a_job_takes_the_idle_cores_and_at_least_half(
-    monkeypatch: pytest.MonkeyPatch, busy: int, threads: int
+    monkeypatch: pytest.MonkeyPatch, busy: float, threads: int
 ) -> None:
     monkeypatch.setattr("crossres.core.devices._idle_share", lambda: 1 - busy / 16)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)

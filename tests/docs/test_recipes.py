@@ -30,7 +30,7 @@ def test_recipe_is_valid(recipe: Path) -> None:
     if kind is not Teach:
         tree["teacher"] = "somewhere"
     config = read(kind, tree)
-    leading = ("cosine", "crrcd", "crrcd_images") if kind is Faces else ("ce",)
+    leading = ("cosine", "crrcd_paper", "crrcd_images") if kind is Faces else ("ce",)
     assert any(config.losses[name]["weight"] >= 1 for name in leading if name in config.losses)
 
 

@@ -14,9 +14,9 @@ from crossres.losses.maps import MapLoss
 
 FORMS = [(name, {}) for name in LOSSES] + [
     ("crd", {"form": "bank", "negatives": 16}),
-    ("crrcd", {"critic": "softmax", "depth": 3}),
-    ("crrcd", {"depth": 1}),
-    ("crrcd", {"both_directions": True}),
+    ("crrcd_paper", {"critic": "softmax", "depth": 3}),
+    ("crrcd_paper", {"depth": 1}),
+    ("crrcd_paper", {"both_directions": True}),
     ("crcd", {"anchors": 3, "critic": "sigmoid"}),
     ("horkd", {"assistant": 4}),
     ("ab", {"pretrain": 0.2}),
@@ -95,7 +95,12 @@ def test_computes_in_float32_whatever_autocast_gives(name: str, options: dict, l
         value = built(name, options)(teacher, student, label, index)
     value.backward()
     assert value.dtype == torch.float32
-    if name in ("crrcd", "crrcd_maps", "crcd", "crcd_gradient"):  # their layers follow autocast, as a network's do
+    if name in (
+        "crrcd_paper",
+        "crrcd_maps",
+        "crcd",
+        "crcd_gradient",
+    ):  # their layers follow autocast
         torch.testing.assert_close(value, expected, rtol=0.02, atol=0)
         for ours, theirs in zip(parts(student), parts(full), strict=True):
             assert F.cosine_similarity(ours.grad.float().flatten(), theirs.grad.flatten(), dim=0) > 0.99

@@ -18,38 +18,38 @@ def maps(shapes: list[tuple[int, int, int]], seed: int) -> list[torch.Tensor]:
     return [torch.randn(B, *shape, generator=generator) for shape in shapes]
 
 
-def averaged(x: torch.Tensor, side: int) -> torch.Tensor:
+def averaged(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Means over the cells of a grid, a cell at a time."""
-    step = x.shape[-1] // side
-    out = x.new_zeros(*x.shape[:2], side, side)
-    for row in range(side):
-        for column in range(side):
-            block = x[:, :, step * row : step * (row + 1), step * column : step * (column + 1)]
+    down, right = x.shape[2] // height, x.shape[3] // width
+    out = x.new_zeros(*x.shape[:2], height, width)
+    for row in range(height):
+        for column in range(width):
+            block = x[:, :, down * row : down * (row + 1), right * column : right * (column + 1)]
             out[:, :, row, column] = block.mean((2, 3))
     return out
 
 
 def convolved(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """A 3 x 3 convolution with zeros around the map, a cell and a neighbour at a time."""
-    side = x.shape[-1]
+    height, width = x.shape[2:]
     out = []
-    for row in range(side):
-        for column in range(side):
+    for row in range(height):
+        for column in range(width):
             total = x.new_zeros(len(x), len(weight))
             for down in (-1, 0, 1):
                 for right in (-1, 0, 1):
-                    if 0 <= row + down < side and 0 <= column + right < side:
+                    if 0 <= row + down < height and 0 <= column + right < width:
                         total = total + x[:, :, row + down, column + right] @ weight[:, :, down + 1, right + 1].T
             out.append(total)
-    return torch.stack(out, -1).view(len(x), len(weight), side, side)
+    return torch.stack(out, -1).view(len(x), len(weight), height, width)
 
 
 def naive(loss: CRRCDMaps, teacher, student, label, index, side: int) -> torch.Tensor:
     """The equation, a cell and a negative at a time."""
     total = torch.zeros((), dtype=torch.float64)
     for stage, (t, s) in enumerate(zip(teacher, student, strict=True)):
-        here = min(side, s.shape[-1])
-        t, s = averaged(t, here), averaged(s, here)
+        height, width = (min(side, cells) for cells in s.shape[2:])
+        t, s = averaged(t, height, width), averaged(s, height, width)
         z = torch.empty_like(t)
         for channel in range(t.shape[1]):
             values = t[:, channel]
@@ -101,6 +101,16 @@ def test_it_is_the_equation(group: int, side: int, labels: bool, index: torch.Te
     want = torch.autograd.grad(expected, [*doubled, *weights])
     for a, b in zip(got, want, strict=True):
         assert (a - b).abs().max() <= 1e-4 * b.abs().max() + 1e-6
+
+
+@pytest.mark.parametrize("size", [(3, 3), (2, 5), (3, 1)])
+def test_maps_may_be_of_any_shape(size: tuple[int, int]) -> None:
+    torch.manual_seed(1)
+    shapes = [(3, 2 * size[0], 2 * size[1])], [(4, *size)]
+    loss = CRRCDMaps(*shapes, group=2)
+    teacher, student = maps(shapes[0], 1), maps(shapes[1], 2)
+    expected = naive(loss, [teacher[0].double()], [student[0].double()], LABEL, None, 8)
+    assert loss(teacher, student, LABEL).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_images_of_a_class_may_be_negatives() -> None:

@@ -200,13 +200,13 @@ BAD_OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("crcd", {"width": 0}),
     ("crcd", {"anchors": -1}),
     ("crcd", {"critic": "nce"}),
-    ("crrcd", {"tau": float("nan")}),
-    ("crrcd", {"width": 0}),
-    ("crrcd", {"hidden": 0}),
-    ("crrcd", {"depth": 0}),
-    ("crrcd", {"anchors": -1}),
-    ("crrcd", {"critic": "nce"}),
-    ("crrcd", {"reduction": "none"}),
+    ("crrcd_paper", {"tau": float("nan")}),
+    ("crrcd_paper", {"width": 0}),
+    ("crrcd_paper", {"hidden": 0}),
+    ("crrcd_paper", {"depth": 0}),
+    ("crrcd_paper", {"anchors": -1}),
+    ("crrcd_paper", {"critic": "nce"}),
+    ("crrcd_paper", {"reduction": "none"}),
 ]
 
 
@@ -222,11 +222,11 @@ def test_an_option_out_of_range_is_refused_by_name(name: str, option: dict[str, 
 
 @pytest.mark.usefixtures("own")
 def test_the_dict_gives_classes_and_takes_them() -> None:
-    from crossres.losses import CRRCD
+    from crossres.losses import CRRCDPaper
     from crossres.losses import Loss as Imported
-    from crossres.losses.crrcd import CRRCD as AT_HOME
+    from crossres.losses.crrcd_paper import CRRCDPaper as AT_HOME
 
-    assert CRRCD is LOSSES["crrcd"] is AT_HOME
+    assert CRRCDPaper is LOSSES["crrcd_paper"] is AT_HOME
     assert Imported is Loss
     assert list(LOSSES)[-4:] == ["inheriting", "attending", "maps", "computing"]
     assert LOSSES["inheriting"] is Inheriting

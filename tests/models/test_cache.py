@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from crossres.data.images import ArrayItems, ImageSet
-from crossres.data.loader import Loader
+from crossres.data.loader import Loader, _place_of
 from crossres.models import cache as cache_module
 from crossres.models.cache import ShardFile, TeacherCache
 
@@ -61,3 +61,23 @@ def test_stored_maps_follow_the_shift_and_the_zoom_of_the_view(zoom: float) -> N
         inside = (..., slice(5, -5), slice(5, -5))
         torch.testing.assert_close(moved[inside], batch.hr[inside], rtol=0, atol=1e-5)
         assert (still[inside] - batch.hr[inside]).abs().mean() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("flip", "shift", "rows", "columns"),
+    [
+        (False, [4, 0], [0, 0, 1, 2], [0, 1, 2, 3]),
+        (True, [4, 0], [0, 0, 1, 2], [0, 1, 2, 3]),
+        (False, [0, 4], [0, 1, 2, 3], [0, 0, 1, 2]),
+        (True, [0, 4], [0, 1, 2, 3], [1, 2, 3, 3]),  # an image is shifted before it is flipped
+    ],
+)
+def test_maps_of_fewer_cells_follow_a_shift_of_a_cell(
+    flip: bool, shift: list[int], rows: list[int], columns: list[int]
+) -> None:
+    """Of an image of 16 x 16 pixels that is shifted by 4 a map of 4 x 4 cells, whose border is there twice."""
+    maps = torch.rand(2, 1, 4, 4)
+    cache = TeacherCache([{"embedding": torch.zeros(2, 1), "layer": maps}], 1)
+    view = torch.tensor([int(flip)])
+    moved = cache(torch.tensor([0]), view, _place_of(16, view.bool(), torch.tensor([shift]), None)).features["layer"]
+    torch.testing.assert_close(moved, maps[view][:, :, rows][:, :, :, columns])

@@ -58,7 +58,7 @@ def distill_config(data: Path, teacher: Path, runs: Path, /, **options: Any) -> 
         "losses": {
             "ce": {"weight": 1.0},
             "kd": {"weight": 1.0},
-            "crrcd": {"weight": 1.0, "anchors": 4, "width": 16},
+            "crrcd_paper": {"weight": 1.0, "anchors": 4, "width": 16},
         },
         "train": Train(**({"epochs": 3, "batch_size": 16} | of_train)),
         "precision": "float32",
@@ -235,7 +235,7 @@ def pause(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Pauser]]:
 def stopped(drawn: Path, drawn_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Distill, str]:
     """The config of a run that broke off in the second of three epochs, and what it printed; ``whole`` beside it
     is the same run, uninterrupted. Copy it before you go on with it."""
-    losses = {"ce": {"weight": 1.0}, "crrcd": {"weight": 1.0, "anchors": 4, "width": 16}, **Pauser.losses}
+    losses = {"ce": {"weight": 1.0}, "crrcd_paper": {"weight": 1.0, "anchors": 4, "width": 16}, **Pauser.losses}
     folder = tmp_path_factory.mktemp("stopped") / "runs"
     config = distill_config(drawn, drawn_teacher, folder, name="stopped", losses=losses)
     with pytest.MonkeyPatch.context() as patch:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from crossres import CrossresError
 from crossres.core.types import Outputs
-from crossres.losses import CE, CRD, CRRCD, KD, Loss
+from crossres.losses import CE, CRD, KD, CRRCDPaper, Loss
 from crossres.models.encoder import Encoder, build_encoder
 from crossres.models.stages import capture_maps
 from crossres.training.distiller import Distiller, LossError, build_losses
@@ -20,7 +20,7 @@ ALL: dict[str, dict[str, Any]] = {
     "ce": {"weight": 0.5, "label_smoothing": 0.1},
     "kd": {"weight": 2.0, "temperature": 3.0},
     "crd": {"weight": 0.25, "width": 8},
-    "crrcd": {"width": 8, "anchors": 0},
+    "crrcd_paper": {"width": 8, "anchors": 0},
 }
 BATCH = 7
 
@@ -54,9 +54,9 @@ def test_terms_are_named_weighted_and_those_of_the_losses_alone() -> None:
     assert list(terms) == list(ALL)
     outputs = student(lr)
     assert torch.equal(logits, outputs.logits)
-    widths = {"ce": 3, "kd": 3, "crd": (256, 64), "crrcd": (256, 64)}
-    kinds = {"ce": CE, "kd": KD, "crd": CRD, "crrcd": CRRCD}
-    weights = {"ce": 0.5, "kd": 2.0, "crd": 0.25, "crrcd": 1.0}
+    widths = {"ce": 3, "kd": 3, "crd": (256, 64), "crrcd_paper": (256, 64)}
+    kinds = {"ce": CE, "kd": KD, "crd": CRD, "crrcd_paper": CRRCDPaper}
+    weights = {"ce": 0.5, "kd": 2.0, "crd": 0.25, "crrcd_paper": 1.0}
     for name, term in terms.items():
         loss = distiller.losses[name]
         assert type(loss) is kinds[name]
@@ -157,10 +157,10 @@ def test_the_teacher_gets_no_gradient_and_everything_trained_gets_one() -> None:
 
 def test_a_classifier_that_no_loss_reads_gets_no_gradient() -> None:
     student = encoder(1)
-    distiller = built({"crrcd": {}}, encoder(0), student)
+    distiller = built({"crrcd_paper": {}}, encoder(0), student)
     hr, lr, label, index = batch()
     terms, _ = distiller(lr, encoder(0).eval()(hr), label, index)
-    terms["crrcd"].backward()
+    terms["crrcd_paper"].backward()
     assert student.classifier is not None
     assert student.classifier.weight.grad is None
 
@@ -179,10 +179,10 @@ def test_labels_alone_need_no_teacher() -> None:
 def test_an_embedding_teacher_without_classes_teaches_by_its_embedding() -> None:
     torch.manual_seed(0)
     teacher = build_encoder("resnet8", classes=(), input_size=None).eval()
-    distiller = built({"ce": {}, "crrcd": {"width": 8}}, teacher, encoder(1))
+    distiller = built({"ce": {}, "crrcd_paper": {"width": 8}}, teacher, encoder(1))
     hr, lr, label, index = batch()
     terms, _ = distiller(lr, teacher(hr), label, index)
-    assert set(terms) == {"ce", "crrcd"}
+    assert set(terms) == {"ce", "crrcd_paper"}
     with pytest.raises(CrossresError, match=r"^losses\.kd: "):
         build_losses({"kd": {}}, teacher, encoder(1))
 
@@ -235,7 +235,7 @@ def test_maps_are_compared_of_the_images_that_the_teacher_saw_itself() -> None:
     ("options", "message"),
     [
         ({"kd": {"temperature": 0.0}}, r"^losses\.kd: KD: temperature is 0\.0, expected temperature > 0$"),
-        ({"crrcd": {"tau": -1.0}}, r"^losses\.crrcd: CRRCD: tau is -1\.0"),
+        ({"crrcd_paper": {"tau": -1.0}}, r"^losses\.crrcd_paper: CRRCDPaper: tau is -1\.0"),
         ({"ce": {"smoothing": 0.1}}, r"^losses\.ce: .*smoothing"),
     ],
 )

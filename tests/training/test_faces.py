@@ -83,7 +83,7 @@ def test_without_labels_it_comes_near_its_teacher(make: Any, teacher: Encoder) -
     [
         COSFACE,
         {"arcface": {"weight": 1.0}, "adaface": {"weight": 1.0}},
-        {"crrcd": {"weight": 1.0, "critic": "softmax"}, "similarity": {"weight": 1.0}, **COSINE},
+        {"crrcd_paper": {"weight": 1.0, "critic": "softmax"}, "similarity": {"weight": 1.0}, **COSINE},
         {"ce": {"weight": 1.0}, "crd": {"weight": 1.0, "form": "bank", "negatives": 16}},
     ],
     ids=lambda losses: "+".join(losses),
@@ -91,7 +91,7 @@ def test_without_labels_it_comes_near_its_teacher(make: Any, teacher: Encoder) -
 def test_resumed_it_equals_an_uninterrupted_run(
     losses: dict[str, Any], make: Any, teacher: Encoder, runs: Any, pause: Any
 ) -> None:
-    needs = {"teacher": teacher} if set(losses) & {"cosine", "crd", "crrcd", "similarity"} else {}
+    needs = {"teacher": teacher} if set(losses) & {"cosine", "crd", "crrcd_paper", "similarity"} else {}
     options = {"losses": {**losses, **pause.losses}, "train__images_per_class": 2, "train__epochs": 2}
     whole, part = (make(name=name, **options, augment__zoom=0.1, augment__colour=0.2) for name in ("whole", "part"))
     expected = distill_faces(whole, **needs, quiet=True)
@@ -127,7 +127,7 @@ def test_images_without_names(
     crops.mkdir()
     for number, file in enumerate(sorted((crowd / "train").rglob("*.png"))):
         shutil.copy(file, crops / f"{number}.png")
-    losses = {"crrcd": {"weight": 1.0, "critic": "softmax"}, **COSINE}
+    losses = {"crrcd_paper": {"weight": 1.0, "critic": "softmax"}, **COSINE}
     config = make(losses=losses, unlabelled=str(crops), train__epochs=1)
     result = distill_faces(config, teacher=teacher)
     # those who train have no names; all people of the training split judge the epochs

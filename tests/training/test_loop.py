@@ -186,7 +186,7 @@ def test_the_average_of_the_weights_is_what_counts(make: Any, runs: Any) -> None
 def test_without_a_loss_on_the_logits_the_last_epoch_is_kept_and_it_is_said(
     make: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    result = distill(make(losses={"crrcd": {"weight": 1.0, "width": 16}}, train_epochs=2))
+    result = distill(make(losses={"crrcd_paper": {"weight": 1.0, "width": 16}}, train_epochs=2))
     assert "no loss reads the logits, so the classifier stays untrained" in capsys.readouterr().err
     assert result["best_epoch"] == 2
     assert result["val_top1_best"] is None
@@ -229,7 +229,7 @@ def test_tensorboard_gets_the_same_numbers(make: Any, runs: Any) -> None:
     distill(config, quiet=True)
     events = EventAccumulator(str(config.folder / "tensorboard"))
     events.Reload()
-    for name in ("ce", "kd", "crrcd", "val_top1", "learning_rate"):
+    for name in ("ce", "kd", "crrcd_paper", "val_top1", "learning_rate"):
         points = [(e.step, e.value) for e in events.Scalars(name)]
         expected = [(r["epoch"], {**r, **r["losses"]}[name]) for r in runs.rows(config.folder)]
         assert [step for step, _ in points] == [step for step, _ in expected]

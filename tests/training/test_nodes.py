@@ -32,7 +32,12 @@ def normed(num_classes):
     )
 """
 PAIRS = {
-    "plain": ["--method=kd", "--losses.crrcd.weight=1", "--losses.crrcd.anchors=5", "--losses.crrcd.width=16"],
+    "plain": [
+        "--method=kd",
+        "--losses.crrcd_paper.weight=1",
+        "--losses.crrcd_paper.anchors=5",
+        "--losses.crrcd_paper.width=16",
+    ],
     "normed": ["--method=labels", "--model.name=two_nets:normed", "--train.learning_rate=0.01"],
     "accumulated": ["--method=kd", "--train.accumulate=2", "--train.batch_size=12"],
     "validated": ["--method=kd", "--train.val_fraction=0.25", "--train.epochs=2", "--train.ema=0.9"],

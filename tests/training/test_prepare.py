@@ -220,7 +220,7 @@ def test_a_cache_filled_by_another_run_changes_nothing(
 def test_the_live_teacher_gives_the_cached_run_where_nothing_is_shifted(
     make: Any, runs: Any, views: Any, kd: int, tolerance: float
 ) -> None:
-    losses = {**CE, "crrcd": {"weight": 1.0, "anchors": 4, "width": 16}, "kd": {"weight": float(kd)}}
+    losses = {**CE, "crrcd_paper": {"weight": 1.0, "anchors": 4, "width": 16}, "kd": {"weight": float(kd)}}
     how = {"train_epochs": 2, "teacher_views": views, "losses": losses, "augment": Augment(shift=0)}
     configs = [make(name=name, teacher_cache=cached, **how) for name, cached in (("cached", True), ("live", False))]
     for config in configs:

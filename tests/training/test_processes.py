@@ -49,7 +49,7 @@ def plain(num_classes):
 """
 
 KD = ["--losses.kd.weight=1"]
-CRRCD = ["--losses.crrcd.weight=1", "--losses.crrcd.anchors=5", "--losses.crrcd.width=16"]
+CRRCD = ["--losses.crrcd_paper.weight=1", "--losses.crrcd_paper.anchors=5", "--losses.crrcd_paper.width=16"]
 CRD = ["--losses.crd.weight=1", "--losses.crd.width=16"]
 
 #: each over the method labels, which is ce alone

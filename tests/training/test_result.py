@@ -60,7 +60,7 @@ def test_result_json_keeps_its_contract(finished: Distill, drawn_teacher: Path, 
     # a line an epoch, of the terms by name
     rows = runs.rows(finished.folder)
     assert [row["epoch"] for row in rows] == [1, 2, 3]
-    assert set(rows[0]["losses"]) == {"ce", "kd", "crrcd"}
+    assert set(rows[0]["losses"]) == {"ce", "kd", "crrcd_paper"}
     assert {"train_top1", "val_top1", "images_per_second", "learning_rate", "seconds"} <= set(rows[0])
     assert result["val_top1_last"] == rows[-1]["val_top1"]
     # what is returned is what is read

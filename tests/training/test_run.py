@@ -45,7 +45,7 @@ from crossres.models.pretrained import save_pretrained
 from crossres.training.networks import _normalisation
 
 STEPS = 5  # of an epoch
-CRRCD = {"crrcd": {"weight": 1.0, "anchors": 4, "width": 16}}
+CRRCD = {"crrcd_paper": {"weight": 1.0, "anchors": 4, "width": 16}}
 CRD = {"crd": {"weight": 0.5, "width": 16}}
 CRD_BANK = {"crd": {"weight": 0.5, "form": "bank", "negatives": 32, "width": 16}}
 CE, KD = {"ce": {"weight": 1.0}}, {"kd": {"weight": 1.0}}

@@ -60,7 +60,7 @@ def method_of(result: Document) -> str:
     """Name the method as its grid does, or as ``--method`` does; else by its losses, and which weights fall to 0."""
     if name := result.get("grid", {}).get("method"):
         return str(name)
-    losses = result.get("losses", {})
+    losses = _todays(result.get("losses", {}))
     for known, of_method in (FACE_METHODS if result.get("task") == "faces distill" else METHODS).items():
         if known != "labels" and _completed(of_method) == losses:  # labels alone are ce in every table
             return known
@@ -222,14 +222,18 @@ def _options(result: Document) -> dict[str, Any]:
     """Return a run's options in today's names; one that a version did not know yet has its default."""
     defaults = _defaults(result.get("task"))
     config = dict(result.get("config", {}))
-    losses = config.pop("losses", None)
-    with suppress(CrossresError):  # an option that is gone, and was in use: it stays apart
-        losses = upgraded({"losses": losses})["losses"]
+    losses = _todays(config.pop("losses", None))
     given = {**defaults, **upgraded(config), "losses": losses}
     groups = {
         key: {**defaults[key], **given[key]} for key in defaults if isinstance(defaults[key], dict) and given[key]
     }
     return {**given, **groups}
+
+
+def _todays(losses: Any) -> Any:
+    with suppress(CrossresError):  # an option that is gone, and was in use: it stays apart
+        return upgraded({"losses": losses})["losses"]
+    return losses
 
 
 @cache

@@ -21,8 +21,8 @@ METHODS: dict[str, Losses] = {
     "labels": LABELS,
     "crrcd": {**LABELS, **BETWEEN_IMAGES, "crrcd_maps": {"weight": 16.0, "tau": 0.1}},
     "crrcd-images": {**LABELS, **BETWEEN_IMAGES},  # for networks without known feature maps
-    "crrcd-paper": {**LABELS, **FADING_KD, "crrcd": PAPER},
-    "crrcd-paper-without-kd": {**LABELS, "crrcd": PAPER},
+    "crrcd-paper": {**LABELS, **FADING_KD, "crrcd_paper": PAPER},
+    "crrcd-paper-without-kd": {**LABELS, "crrcd_paper": PAPER},
     "kd": {"ce": {"weight": 0.1}, "kd": {"weight": 0.9, "temperature": 4.0}},
     "kd-weight-1": {**LABELS, "kd": {"weight": 1.0, "temperature": 4.0}},
     "kd-fading": {**LABELS, **FADING_KD},
@@ -52,17 +52,17 @@ METHODS: dict[str, Losses] = {
 _NAMES: Losses = {"cosface": {"weight": 0.2, "scale": 30.0}}
 _PAPER_FACES: dict[str, Any] = {"weight": 1.0, "critic": "softmax", "depth": 1}
 
-#: Of faces; those without cosface train without names. Teachers of faces seldom have known maps: crrcd is of images.
+#: Of faces; those without cosface train without names. Teachers of faces seldom have known maps.
 FACE_METHODS: dict[str, Losses] = {
     "cosine": {"cosine": {"weight": 8.0}},
     "cosface": {"cosface": {"weight": 1.0, "scale": 30.0}},  # names alone
-    "crrcd": {"crrcd_images": {**BETWEEN_IMAGES["crrcd_images"], "same_class_negatives": True}},
-    "crrcd-paper": {"crrcd": {**_PAPER_FACES, "same_class_negatives": True}},
+    "crrcd-images": {"crrcd_images": {**BETWEEN_IMAGES["crrcd_images"], "same_class_negatives": True}},
+    "crrcd-paper": {"crrcd_paper": {**_PAPER_FACES, "same_class_negatives": True}},
     "crd": {"crd": {"weight": 1.0, "same_class_negatives": True}},
     "similarity": {"similarity": {"weight": 4.0}},
-    "crrcd+cosface": {**BETWEEN_IMAGES, **_NAMES},
-    "crrcd-paper+cosface": {"crrcd": _PAPER_FACES, **_NAMES},
+    "crrcd-images+cosface": {**BETWEEN_IMAGES, **_NAMES},
+    "crrcd-paper+cosface": {"crrcd_paper": _PAPER_FACES, **_NAMES},
     "cosine+cosface": {"cosine": {"weight": 8.0}, **_NAMES},
-    "cosine+crrcd+cosface": {"cosine": {"weight": 8.0}, **BETWEEN_IMAGES, **_NAMES},
-    "cosine+crrcd-paper+cosface": {"cosine": {"weight": 8.0}, "crrcd": _PAPER_FACES, **_NAMES},
+    "cosine+crrcd-images+cosface": {"cosine": {"weight": 8.0}, **BETWEEN_IMAGES, **_NAMES},
+    "cosine+crrcd-paper+cosface": {"cosine": {"weight": 8.0}, "crrcd_paper": _PAPER_FACES, **_NAMES},
 }

@@ -5,7 +5,9 @@ from typing import Any
 
 from crossres.core.errors import CrossresError
 
-#: Options of losses that are gone, with the values that mean today's behaviour; None: whatever they say.
+#: Losses that have another name today.
+RENAMED = {"crrcd": "crrcd_paper"}
+#: Options of losses, by their old names, that are gone, with the values that mean what is done today; None: any.
 GONE: dict[str, dict[str, Any]] = {
     "crrcd": {"negatives": "batch", "queue_size": None, "unit_embeddings": False},
     "crd": {"queue_size": None, "critic": "softmax", "reduction": None},  # reduction was of the sigmoid critic
@@ -14,7 +16,8 @@ GONE: dict[str, dict[str, Any]] = {
 
 
 def upgraded(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nested options in today's names: ``device`` and ``precision`` left ``train``, some of losses are gone.
+    """Return nested options in today's names: ``device`` and ``precision`` left ``train``, some of losses are gone,
+    and one has another name.
 
     Raises:
         CrossresError: an option that is gone and was in use, by name.
@@ -25,7 +28,7 @@ def upgraded(tree: Mapping[str, Any]) -> dict[str, Any]:
         moved = {key: train.pop(key) for key in ("device", "precision") if key in train}
         tree = {**moved, **tree, "train": train}
     if isinstance(tree.get("losses"), Mapping):
-        tree["losses"] = {name: _kept(name, options) for name, options in tree["losses"].items()}
+        tree["losses"] = {RENAMED.get(name, name): _kept(name, options) for name, options in tree["losses"].items()}
     return tree
 
 

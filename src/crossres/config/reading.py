@@ -225,15 +225,9 @@ def _losses(config: Experiment, given: Flat, over: Flat, *, named_all: bool) -> 
         if name not in config.methods:
             raise CrossresError(f"unknown method '{name}'{nearest(name, config.methods)}")
         terms = {loss: dict(options) for loss, options in config.methods[name].items()}
-    others = [loss for loss in terms if loss.startswith("crrcd_")]
     for full, value in (*given.items(), *over.items()):
         if full.startswith("losses."):
             _, loss, key = full.split(".", 2)
-            if loss == "crrcd" and others:
-                raise CrossresError(
-                    f"{full}: crrcd is the loss of crrcd-paper; method {name} has {' and '.join(others)}, so set an "
-                    "option of those, or take --method crrcd-paper"
-                )
             terms.setdefault(loss, {})[key] = value
     for full in (*given, *over):
         if not full.startswith("losses.") or full.endswith(".weight"):

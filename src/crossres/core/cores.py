@@ -8,8 +8,8 @@ from contextlib import contextmanager, suppress
 #: Options of glibc's mallopt, in bytes: so much freed memory at the heap's end goes back to the system, and blocks of
 #: such a size are the system's own and go back at once.
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
-#: What they rise to by themselves.
-USUAL = {TRIM_THRESHOLD: 2**26, MMAP_THRESHOLD: 2**25}
+#: What they rise to by themselves. Older versions refuse a larger threshold for blocks.
+USUAL_TRIM, USUAL_MMAP = 2**26, 2**25
 
 
 def usable_cores() -> list[int]:
@@ -29,19 +29,23 @@ def give_back_memory() -> None:
 def keeping_freed_memory() -> Iterator[None]:
     """Within the context, freed memory stays with the process, under glibc; what is free before and after goes back.
 
+    After it the C library keeps as much as it usually does in the end.
+
     Each step of a training frees and takes the same hundreds of MB. Fresh from the system they come page by page:
     a quarter of the time of a step of review at 16x16.
     """
     give_back_memory()
-    _set_thresholds({TRIM_THRESHOLD: 2**31 - 1, MMAP_THRESHOLD: 2**30})
+    _set_thresholds(trim=2**31 - 1, mmap=2**30)
     try:
         yield
     finally:
-        _set_thresholds(USUAL)
+        _set_thresholds(USUAL_TRIM, USUAL_MMAP)
         give_back_memory()
 
 
-def _set_thresholds(thresholds: dict[int, int]) -> None:
+def _set_thresholds(trim: int, mmap: int) -> None:
     with suppress(OSError, AttributeError, TypeError):
-        for option, size in thresholds.items():
-            ctypes.CDLL(None).mallopt(option, size)
+        set_option = ctypes.CDLL(None).mallopt
+        if not set_option(MMAP_THRESHOLD, mmap):
+            set_option(MMAP_THRESHOLD, USUAL_MMAP)
+        set_option(TRIM_THRESHOLD, trim)

@@ -72,10 +72,6 @@ def resolve_device(kind: str = "auto", precision: str = "auto", devices: int = 1
     return Device(place, precision, local, max(1, world // local))
 
 
-#: Share of idle cores below which another job is there; the rest is for the clock's ticks and what the system does.
-IDLE = 0.9
-
-
 @contextmanager
 def sharing_cores(say: Callable[[str], None], kept: int | None = None) -> Iterator[None]:
     """Within the context, torch uses as many threads as cores are idle now, but at least half; a line says so.
@@ -92,9 +88,8 @@ def sharing_cores(say: Callable[[str], None], kept: int | None = None) -> Iterat
     before = torch.get_num_threads()
     if "OMP_NUM_THREADS" not in os.environ:
         threads, half = before if kept is None else min(kept, before), max(1, before // 2)
-        free = before
-        if threads > half and (idle := _idle_share()) < IDLE:
-            free = max(half, round(idle * before))
+        # half a core is for the clock's ticks and what the system does
+        free = max(half, round(_idle_share() * before)) if threads > half else before
         if threads > free:
             if kept is None:
                 threads = free

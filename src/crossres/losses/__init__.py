@@ -56,7 +56,7 @@ LOSSES = Losses(
         "crd": "crd.CRD",
         "crcd": "crcd.CRCD",
         "crcd_gradient": "crcd.CRCDGradient",
-        "crrcd": "crrcd.CRRCD",
+        "crrcd_paper": "crrcd_paper.CRRCDPaper",
         "crrcd_images": "crrcd_images.CRRCDImages",
         "crrcd_maps": "crrcd_maps.CRRCDMaps",
     }
@@ -70,7 +70,7 @@ def _class(home: str) -> Any:
 
 
 def __getattr__(name: str) -> Any:
-    """Import a class at its first use, as in ``from crossres.losses import CRRCD``."""
+    """Import a class at its first use, as in ``from crossres.losses import CRD``."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return _class(_HOMES[name])

@@ -116,7 +116,7 @@ class Relation(nn.Module):
 class RelationalLoss(Loss):
     """A contrast of the teacher's relations with those of its anchors to the student's samples.
 
-    A subclass makes the two relation modules and calls :meth:`relate`; options as of `CRRCD`.
+    A subclass makes the two relation modules and calls :meth:`relate`; options as of `CRRCDPaper`.
     """
 
     #: of two of the teacher's embeddings

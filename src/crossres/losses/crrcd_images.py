@@ -21,7 +21,7 @@ class CRRCDImages(Loss):
         L = \operatorname{mean}_{ij} \Big[
             - \log \frac{g(u_{ij}, v_{ij})}{g(u_{ij}, v_{ij}) + \sum_k g(u_{ij}, v_{ik})} \Big]
 
-    Only B, a linear layer, is learned. (`CRRCD` learns both relations, so that the teacher's may give way to the
+    Only B, a linear layer, is learned. (`CRRCDPaper` learns both relations, so that the teacher's may give way to the
     student.) `CRRCDMaps` is the same over the cells of a map.
 
     Args:

@@ -1,4 +1,4 @@
-"""CRRCD against explicit loops over anchors, pairs and negatives, in float64."""
+"""CRRCD of the paper against explicit loops over anchors, pairs and negatives, in float64."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from crossres.losses.crrcd import CRRCD
+from crossres.losses.crrcd_paper import CRRCDPaper
 
 TEACHER, STUDENT, SIZE = 7, 5, 8
 LABEL = torch.tensor([0, 1, 2, 0, 1, 2, 0, 0])
@@ -26,7 +26,7 @@ def relation(first_a, first_b, layers, a, b):
     return out / torch.sqrt((out * out).sum())
 
 
-def naive(loss: CRRCD, teacher, student, label, anchors, *, sigmoid, mean, same_class, both=False):
+def naive(loss: CRRCDPaper, teacher, student, label, anchors, *, sigmoid, mean, same_class, both=False):
     """The equation, a pair and a negative at a time."""
     weight = {name: value.double() for name, value in loss.named_parameters()}
 
@@ -81,7 +81,7 @@ def compare(loss, value, expected, student, doubled) -> None:
 @pytest.mark.parametrize(("critic", "reduction"), [("sigmoid", "mean"), ("sigmoid", "sum"), ("softmax", "mean")])
 def test_equals_the_explicit_loop(depth, anchors, same_class, critic, reduction) -> None:
     torch.manual_seed(depth)
-    loss = CRRCD(
+    loss = CRRCDPaper(
         TEACHER,
         STUDENT,
         tau=0.2,
@@ -109,7 +109,7 @@ def test_equals_the_explicit_loop(depth, anchors, same_class, critic, reduction)
 @pytest.mark.parametrize("critic", ["sigmoid", "softmax"])
 def test_both_directions_equal_the_explicit_loop(anchors, critic) -> None:
     torch.manual_seed(0)
-    loss = CRRCD(TEACHER, STUDENT, width=6, hidden=16, anchors=anchors, critic=critic, both_directions=True)
+    loss = CRRCDPaper(TEACHER, STUDENT, width=6, hidden=16, anchors=anchors, critic=critic, both_directions=True)
     teacher, student = pair_of_batches()
     torch.manual_seed(3)
     value = loss(teacher, student.requires_grad_(), LABEL)
@@ -123,8 +123,8 @@ def test_both_directions_equal_the_explicit_loop(anchors, critic) -> None:
 @pytest.mark.parametrize("critic", ["sigmoid", "softmax"])
 def test_without_labels_every_other_sample_is_a_negative(critic) -> None:
     torch.manual_seed(0)
-    loss = CRRCD(TEACHER, STUDENT, width=6, hidden=12, anchors=0, critic=critic)
-    every = CRRCD(TEACHER, STUDENT, width=6, hidden=12, anchors=0, critic=critic, same_class_negatives=True)
+    loss = CRRCDPaper(TEACHER, STUDENT, width=6, hidden=12, anchors=0, critic=critic)
+    every = CRRCDPaper(TEACHER, STUDENT, width=6, hidden=12, anchors=0, critic=critic, same_class_negatives=True)
     every.load_state_dict(loss.state_dict())
     teacher, student = pair_of_batches()
     assert torch.equal(loss(teacher, student), every(teacher, student, LABEL))
@@ -134,7 +134,7 @@ def test_without_labels_every_other_sample_is_a_negative(critic) -> None:
 @pytest.mark.parametrize("critic", ["sigmoid", "softmax"])
 def test_an_image_is_not_a_negative_of_its_own_copy(critic) -> None:
     torch.manual_seed(0)
-    loss = CRRCD(TEACHER, STUDENT, width=6, hidden=12, anchors=0, critic=critic, same_class_negatives=True)
+    loss = CRRCDPaper(TEACHER, STUDENT, width=6, hidden=12, anchors=0, critic=critic, same_class_negatives=True)
     teacher, student = pair_of_batches(size=2)
     twice = [torch.cat([x, x]) for x in (teacher, student)]
     index = torch.tensor([4, 9])
@@ -147,7 +147,7 @@ def test_an_image_is_not_a_negative_of_its_own_copy(critic) -> None:
 
 @pytest.mark.parametrize("critic", ["sigmoid", "softmax"])
 def test_batch_of_one_is_zero_with_a_gradient(critic) -> None:
-    loss = CRRCD(TEACHER, STUDENT, critic=critic)
+    loss = CRRCDPaper(TEACHER, STUDENT, critic=critic)
     for step in range(2):
         teacher, student = pair_of_batches(step, size=1)
         value = loss(teacher, student.requires_grad_(), LABEL[:1])
@@ -162,7 +162,7 @@ def test_one_class_keeps_only_the_positive_term(reduction) -> None:
     torch.manual_seed(0)
     teacher, student = pair_of_batches()
     label = torch.zeros(SIZE, dtype=torch.int64)
-    loss = CRRCD(TEACHER, STUDENT, anchors=0, reduction=reduction)
+    loss = CRRCDPaper(TEACHER, STUDENT, anchors=0, reduction=reduction)
     expected = naive(
         loss,
         teacher.double(),
@@ -174,14 +174,14 @@ def test_one_class_keeps_only_the_positive_term(reduction) -> None:
         same_class=False,
     )
     assert loss(teacher, student, label).item() == pytest.approx(expected.item(), rel=1e-5)
-    assert CRRCD(TEACHER, STUDENT, critic="softmax")(teacher, student, label).item() == 0
+    assert CRRCDPaper(TEACHER, STUDENT, critic="softmax")(teacher, student, label).item() == 0
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
 @pytest.mark.parametrize("critic", ["sigmoid", "softmax"])
 @pytest.mark.parametrize("fill", [0.0, 1.0])
 def test_identical_embeddings_are_finite(fill, critic, depth) -> None:
-    loss = CRRCD(TEACHER, STUDENT, critic=critic, depth=depth)
+    loss = CRRCDPaper(TEACHER, STUDENT, critic=critic, depth=depth)
     student = torch.full((SIZE, STUDENT), fill, requires_grad=True)
     value = loss(torch.full((SIZE, TEACHER), fill), student, LABEL)
     value.backward()
@@ -195,7 +195,7 @@ def test_identical_embeddings_are_finite(fill, critic, depth) -> None:
 
 @pytest.mark.parametrize("critic", ["sigmoid", "softmax"])
 def test_a_tiny_temperature_does_not_overflow(critic) -> None:
-    loss = CRRCD(TEACHER, STUDENT, tau=1e-4, critic=critic)
+    loss = CRRCDPaper(TEACHER, STUDENT, tau=1e-4, critic=critic)
     teacher, student = pair_of_batches()
     value = loss(teacher, student.requires_grad_(), LABEL)
     value.backward()
@@ -205,7 +205,7 @@ def test_a_tiny_temperature_does_not_overflow(critic) -> None:
 
 def test_anchors_follow_the_seed() -> None:
     torch.manual_seed(0)
-    loss = CRRCD(TEACHER, STUDENT, anchors=2)
+    loss = CRRCDPaper(TEACHER, STUDENT, anchors=2)
     teacher, student = pair_of_batches()
     values = []
     for seed in (1, 1, 2):
@@ -216,7 +216,7 @@ def test_anchors_follow_the_seed() -> None:
 
 def test_widths_and_depth_mean_what_they_say() -> None:
     def shapes(depth: int) -> list[tuple[int, ...]]:
-        loss = CRRCD(TEACHER, STUDENT, width=6, hidden=9, depth=depth)
+        loss = CRRCDPaper(TEACHER, STUDENT, width=6, hidden=9, depth=depth)
         return [tuple(value.shape) for value in loss.cross_relation.parameters()]
 
     assert shapes(1) == [(6, TEACHER), (6, STUDENT)]

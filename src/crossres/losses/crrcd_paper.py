@@ -8,7 +8,7 @@ from crossres.losses.base import demand
 from crossres.losses.contrast import Relation, RelationalLoss
 
 
-class CRRCD(RelationalLoss):
+class CRRCDPaper(RelationalLoss):
     r"""Cross-resolution relational contrastive distillation (arXiv 2409.02555).
 
     For each pair of an anchor i and another sample j, the relation of the two teacher embeddings is pulled to
@@ -68,9 +68,9 @@ class CRRCD(RelationalLoss):
         reduction: Literal["sum", "mean"] = "mean",
     ) -> None:
         super().__init__(teacher_dim, student_dim, tau, width, anchors, critic)
-        demand("CRRCD", "hidden", hidden, hidden >= 1, "hidden >= 1")
-        demand("CRRCD", "depth", depth, depth >= 1, "depth >= 1")
-        self.reduction = demand("CRRCD", "reduction", reduction, reduction in ("sum", "mean"), "'sum' or 'mean'")
+        demand("CRRCDPaper", "hidden", hidden, hidden >= 1, "hidden >= 1")
+        demand("CRRCDPaper", "depth", depth, depth >= 1, "depth >= 1")
+        self.reduction = demand("CRRCDPaper", "reduction", reduction, reduction in ("sum", "mean"), "'sum' or 'mean'")
         self.both_directions = both_directions
         self.same_class_negatives = same_class_negatives
         self.teacher_relation = Relation(teacher_dim, None, hidden, width, depth)
