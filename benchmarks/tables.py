@@ -24,7 +24,6 @@ from deploy_tables import exports_table, gallery_table, gpu_table, scale_table, 
 from face_tables import ENLARGED, GALLERY, degraded_table, face_means, faces_costs, protocols_table, summary_table
 from first_tables import few_table, judged_anew, own_crops, saved_table, times, tiny_crops
 from grid_tables import (
-    RIVALS,
     STEPS,
     chosen_on_validation,
     comparison_of,
@@ -52,6 +51,8 @@ GRIDS = [
         "live-teacher",
     )
 ]
+#: Of all classes, by LR size.
+FINALS = {8: GRIDS[0], 16: GRIDS[2]}
 SEEDS, SENSITIVITY = (Path("recipes/cifar100") / f"{name}.yaml" for name in ("seeds", "sensitivity"))
 #: Grids that choose, on validation images.
 CHOOSING = [Path("recipes/cifar100") / f"{name}.yaml" for name in ("crrcd-variants", "crrcd-options", "all-classes")]
@@ -211,28 +212,21 @@ def beside_table(path: Path) -> str:
     return table(["jobs", "steps a second, together", "median step, ms", "worst step, ms"], rows)
 
 
-def sixteen() -> Path:
-    """The grid that stands for 16x16: that of all classes, once its leading methods have three seeds each."""
-    rows = leading(GRIDS[2], 16) if has_results(GRIDS[2]) else {}
-    return GRIDS[2] if len(rows) == len(RIVALS) + 2 and min(len(row.score) for row in rows.values()) >= 3 else SEEDS
-
-
 def summary() -> str:
     """The leading methods at both sizes, and what a step of theirs costs."""
-    grids = {"8x8": GRIDS[0], "16x16": sixteen()}
-    eight, large = leading(grids["8x8"], 8), leading(grids["16x16"], 16)
-    epochs = {size: comparison_of(grid)[1].results[0]["epochs"] for size, grid in grids.items()}
-    heads = [f"{size}, {_classes(grid)} classes, {epochs[size]} epochs" for size, grid in grids.items()]
-    rows = [
-        [name, spread([*row.score.values()]), spread([*large[name].score.values()]), f"{row.cost:.2f}"]
-        for name, row in sorted(eight.items(), key=lambda item: item[1].mean)
+    rows = {size: leading(grid, size) for size, grid in FINALS.items()}
+    epochs = {size: comparison_of(grid)[1].results[0]["epochs"] for size, grid in FINALS.items()}
+    accuracy = [f"{size}x{size}, {count} epochs" for size, count in epochs.items()]
+    steps = [f"step at {size}x{size}" for size in FINALS]
+    lines = [
+        [
+            name,
+            *(spread([*rows[size][name].score.values()]) for size in FINALS),
+            *(f"{rows[size][name].cost:.2f}" for size in FINALS),
+        ]
+        for name in sorted(rows[8], key=lambda name: rows[8][name].mean)
     ]
-    return table(["top-1, %", *heads, "step at 8x8, in steps of ce"], rows)
-
-
-def _classes(recipe: Path) -> int:
-    """How many classes of CIFAR-100 a grid has."""
-    return len(comparison_of(recipe)[1].results[0]["config"]["images"].get("classes") or range(100))
+    return table(["top-1, %", *accuracy, *steps], lines)
 
 
 def numbers() -> dict[str, str]:
