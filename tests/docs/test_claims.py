@@ -94,6 +94,11 @@ def trials(*others: str) -> list[Path]:
     return [file for file in files if not file.stem.startswith(others)]
 
 
+def trial(name: str) -> float:
+    """What a trial came to on validation images."""
+    return float(json.loads((ROOT / "results/structures-trials" / f"{name}.json").read_text())["val_top1_last3"])
+
+
 def demo_gain(size: int, results: str = "demo.json") -> MethodScore:
     """What crrcd gains in the demo."""
     students = json.loads((Path("results") / results).read_text())["students"]
@@ -200,6 +205,20 @@ CLAIMS: dict[tuple[str, str], Callable[[], bool]] = {
     (OBJECTS, "on all classes, one seed, half as much"): lambda: (
         0.8 < (lead("methods-8x8", "crrcd-paper", method="crrcd-images").gain or 0) < 1.5
     ),
+    (OBJECTS, "the paper's form, makes no difference on test images"): lambda: (
+        compare_methods(
+            [
+                json.loads(path.read_text()) | {"grid": {"method": path.stem.split("-")[0]}}
+                for path in Path("results/anchor").glob("*.json")
+            ],
+            "without",
+        )[0].is_noise
+        is True
+    ),
+    (
+        OBJECTS,
+        "Maps that follow the shift gained review and crrcd's cells more than a point on validation images",
+    ): lambda: all(trial(f"{name}-moved") - trial(f"{name}-stored") > 1 for name in ("review", "cells")),
     (OBJECTS, "There review is ahead of crrcd, and so are crrcd without groups and the same with kd"): lambda: (
         [name for name, _ in validation("structures")][:4]
         == ["review", "crrcd, all images of a batch", "crrcd, all images, and fading kd", "crrcd"]
