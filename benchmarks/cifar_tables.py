@@ -126,7 +126,7 @@ def sensitivity_table(grid: Grid) -> str:
     return "\n\n".join(parts)
 
 
-#: Runs whose validation images chose something.
+#: Runs whose validation images chose forms and weights; the finals then chose between two weights of a rival.
 TRIALS = (
     *("structures-trials", "structures", "tuned-8x8", "earlier/unmoved-maps/tuned-8x8", "crrcd-variants"),
     *("crrcd-options", "cifar100/sensitivity", "all-classes"),

@@ -28,14 +28,16 @@ LEFT_OUT = {
 }
 #: Before the options of every command had one language.
 OLD = find_spec("crossres.judging") is not None
+#: The name of the loss, by version.
+PAPER = "crrcd_paper" if find_spec("crossres.losses.crrcd_paper") else "crrcd"
 
 LOSSES: dict[str, dict[str, dict[str, Any]]] = {
     "labels": {},
     "crrcd": {
         "kd": {"weight": 1, "temperature": 4, "decay": True},
-        "crrcd_paper": {"weight": 4, "tau": 0.2, "critic": "softmax", "anchors": 16},
+        PAPER: {"weight": 4, "tau": 0.2, "critic": "softmax", "anchors": 16},
     },
-    "crrcd-sigmoid": {"crrcd_paper": {"weight": 1, "critic": "sigmoid"}},
+    "crrcd-sigmoid": {PAPER: {"weight": 1, "critic": "sigmoid"}},
     "kd": {"kd": {"weight": 1, "temperature": 4}},
     "crd": {"crd": {"weight": 0.8, "tau": 0.07, "form": "batch"}},
     "crd-bank": {"crd": {"weight": 0.8, "tau": 0.07, "form": "bank", "negatives": 256}},
@@ -175,7 +177,7 @@ def faces(work: Path, data: Path) -> Iterator[tuple[str, Any]]:
         taught = {
             **base,
             "teacher": str(sface),
-            "losses": {"cosine": {"weight": 8}, "crrcd_paper": LOSSES["crrcd"]["crrcd_paper"]},
+            "losses": {"cosine": {"weight": 8}, PAPER: LOSSES["crrcd"][PAPER]},
         }
         yield "faces cosine", trained(work, "faces distill", "faces", taught)
         how = ("--label_column", "identity") if OLD else ("--images.label_column", "identity")

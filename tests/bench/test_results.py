@@ -54,7 +54,7 @@ def test_noise_one_seed_and_no_baseline():
 def test_a_gain_over_each_baseline(baseline, gains):
     three = [result("ce", 0, 50.0), result("ce+kd", 0, 51.0), result("ce+kd+crrcd", 0, 51.5)]
     scores = compare_methods(three, baseline)
-    assert [row.method for row in scores] == ["ce+kd+crrcd", "ce+kd", "ce"]
+    assert [row.method for row in scores] == ["ce+kd+crrcd_paper", "ce+kd", "ce"]
     assert [row.gain for row in scores] == gains
 
 
@@ -78,6 +78,8 @@ def test_the_paper_s_loss_is_known_by_its_earlier_name():
     before = {"crrcd" if name == "crrcd_paper" else name: options for name, options in losses.items()}
     assert list(before) == ["ce", "kd", "crrcd"]
     assert method_of({"task": "distill", "method": "ce+kd+crrcd", "losses": before}) == "crrcd-paper"
+    fading = {"ce": {"weight": 1.0}, "crrcd": {"weight": 1.0, "decay": True}}
+    assert method_of({"task": "distill", "method": "ce+crrcd", "losses": fading}) == "ce+crrcd_paper (decays)"
 
 
 @pytest.mark.parametrize(

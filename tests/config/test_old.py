@@ -57,6 +57,25 @@ def test_options_that_are_gone_are_refused_where_they_were_on(loss: str, gone: d
     assert str(caught.value).startswith(line)
 
 
+def test_a_loss_that_has_another_name_is_read_by_its_old_one() -> None:
+    today = {"teacher": "t", "losses": {"ce": {}, "crrcd_paper": {"weight": 2.0}}}
+    assert read(Distill, {"teacher": "t", "losses": {"ce": {}, "crrcd": {"weight": 2.0}}}) == read(Distill, today)
+    paper = {"teacher": "t", "method": "crrcd-paper"}
+    old, new = (read(Distill, paper | {"losses": {name: {"weight": 2.0}}}) for name in ("crrcd", "crrcd_paper"))
+    assert old == new
+    line = r"^losses\.crrcd is called losses\.crrcd_paper now; name that one, with a method of its own$"
+    for tree in (
+        {"losses": {"crrcd": {"weight": 1.0}, "crrcd_paper": {"weight": 2.0}}},
+        {"method": "crrcd", "losses": {"crrcd": {"weight": 8.0}}},  # the method has its own losses today
+    ):
+        with pytest.raises(CrossresError, match=line):
+            read(Distill, {"teacher": "t", **tree})
+    with pytest.raises(CrossresError, match=r"^unknown loss 'crrcd'; did you mean 'crrcd_images'\?$"):
+        read(Distill, {"teacher": "t"}, {"losses.crrcd.weight": "1"})
+    with pytest.raises(CrossresError, match=r"^unknown method 'crrcd'; did you mean 'crrcd-images'\?$"):
+        read(Faces, {"teacher": "t", "method": "crrcd"})
+
+
 def test_today_s_options_are_left_alone() -> None:
     tree = {"data": "crops", "train": {"epochs": 3}, "losses": {"crd": {"form": "bank", "negatives": 64}, "kd": None}}
     assert upgraded(tree) == tree

@@ -12,7 +12,7 @@ import numpy as np
 
 from crossres.config.experiment import Distill, Faces
 from crossres.config.methods import FACE_METHODS, METHODS, Losses
-from crossres.config.old import upgraded
+from crossres.config.old import RENAMED, upgraded
 from crossres.config.reading import options_of_loss
 from crossres.config.record import to_dict
 from crossres.core.errors import CrossresError
@@ -64,7 +64,7 @@ def method_of(result: Document) -> str:
     for known, of_method in (FACE_METHODS if result.get("task") == "faces distill" else METHODS).items():
         if known != "labels" and _completed(of_method) == losses:  # labels alone are ce in every table
             return known
-    names = result["method"].split("+")
+    names = [RENAMED.get(name, name) for name in result["method"].split("+")]
     return "+".join(f"{name} (decays)" if losses.get(name, {}).get("decay") else name for name in names)
 
 

@@ -20,7 +20,8 @@ def upgraded(tree: Mapping[str, Any]) -> dict[str, Any]:
     and one has another name.
 
     Raises:
-        CrossresError: an option that is gone and was in use, by name.
+        CrossresError: an option that is gone and was in use, or a loss by its old name beside its new one or beside
+            a method that has taken the old name.
     """
     tree = dict(tree)
     if isinstance(tree.get("train"), Mapping):
@@ -28,6 +29,11 @@ def upgraded(tree: Mapping[str, Any]) -> dict[str, Any]:
         moved = {key: train.pop(key) for key in ("device", "precision") if key in train}
         tree = {**moved, **tree, "train": train}
     if isinstance(tree.get("losses"), Mapping):
+        for old, new in RENAMED.items():
+            if old in tree["losses"] and (new in tree["losses"] or tree.get("method") == old):
+                raise CrossresError(
+                    f"losses.{old} is called losses.{new} now; name that one, with a method of its own"
+                )
         tree["losses"] = {RENAMED.get(name, name): _kept(name, options) for name, options in tree["losses"].items()}
     return tree
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 #: Options of glibc's mallopt, in bytes: so much freed memory at the heap's end goes back to the system, and blocks of
 #: such a size are the system's own and go back at once.
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
-#: What they rise to by themselves. Older versions refuse a larger threshold for blocks.
+#: What they rise to by themselves. Older versions refuse a larger threshold for blocks: those go back at once.
 USUAL_TRIM, USUAL_MMAP = 2**26, 2**25
 
 
@@ -29,7 +29,7 @@ def give_back_memory() -> None:
 def keeping_freed_memory() -> Iterator[None]:
     """Within the context, freed memory stays with the process, under glibc; what is free before and after goes back.
 
-    After it the C library keeps as much as it usually does in the end.
+    After it the process keeps what programs usually do.
 
     Each step of a training frees and takes the same hundreds of MB. Fresh from the system they come page by page:
     a quarter of the time of a step of review at 16x16.

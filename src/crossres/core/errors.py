@@ -19,7 +19,8 @@ class CrossresError(Exception):
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the known word nearest to ``word``, or all of a short list."""
     known = sorted(known)
-    close = get_close_matches(word, known, n=1, cutoff=0.5)
+    longer = [name for name in known if name.startswith((f"{word}_", f"{word}-", f"{word}."))]
+    close = longer or get_close_matches(word, known, n=1, cutoff=0.5)
     if close:
         return f"; did you mean '{close[0]}'?"
     return f"; known: {', '.join(known)}" if 0 < len(known) <= 40 else ""
