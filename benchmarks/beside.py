@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import time
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,13 @@ def main() -> None:
     if chosen.job:
         job(chosen.job)
         return
-    result = {name: measure(*kind) for name, kind in KINDS.items()}
+    # what one job costs is a difference of some hundredths: in turns, the middle of three
+    names = [*[name for name, (jobs, _) in KINDS.items() if jobs == 1] * 2, *KINDS]
+    runs = [(name, measure(*KINDS[name])) for name in names]
+    result = {}
+    for kind in KINDS:
+        rows = sorted((row for name, row in runs if name == kind), key=itemgetter("steps_per_second"))
+        result[kind] = rows[len(rows) // 2]
     facts = {"cores": os.cpu_count(), "machine": machine(resolve_device()), "commit": commit()}
     write_json(chosen.out, {**facts, "versions": versions(), "kinds": result})
     print(json.dumps(result, indent=1))
