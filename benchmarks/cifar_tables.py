@@ -135,14 +135,17 @@ TRIALS = (
 
 def trials() -> dict[str, int]:
     """How many runs each leading method's form and weights were chosen from, by the losses of the runs."""
-    tried = dict.fromkeys(("crrcd", "crrcd-paper", *RIVALS), 0)
+    others = [name.split(" ")[0] for name in RIVALS]
+    tried = dict.fromkeys(("crrcd", "crrcd-paper", *others), 0)
     for folder in TRIALS:
         for path in Path("results", folder).glob("*.json"):
             names = json.loads(path.read_text())["losses"].keys()
             if {"crrcd_maps", "crrcd_images", "own", "cells", "cells2", "cells3"} & names:
                 tried["crrcd"] += 1
-            elif name := next((each for each in ("crrcd", "crrcd_paper", *RIVALS) if each in names), None):
-                tried["crrcd-paper" if name.startswith("crrcd") else name] += 1
+            elif {"crrcd", "crrcd_paper"} & names:
+                tried["crrcd-paper"] += 1
+            elif name := next((each for each in others if each in names), None):
+                tried[name] += 1
     return tried
 
 
