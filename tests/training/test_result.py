@@ -32,7 +32,7 @@ def test_result_json_keeps_its_contract(finished: Distill, drawn_teacher: Path, 
     exact = {
         "name": "finished",
         "task": "distill",
-        "method": "ce+kd+crrcd",
+        "method": "ce+kd+crrcd_paper",
         "dataset": "shapes",
         "teacher": {
             "name": "resnet8",
