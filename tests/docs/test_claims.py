@@ -209,6 +209,10 @@ CLAIMS: dict[tuple[str, str], Callable[[], bool]] = {
         accuracy("lr-lr", 16)[COPY_48] > accuracy("lr-lr", 16)[ENLARGED]
         and accuracy("hr-lr", 16)[COPY_48] < accuracy("hr-lr", 16)[ENLARGED]
     ),
+    (FACE_PAGE, "`crrcd-images` is ahead at 16x16, and names beside it gain nothing more"): lambda: (
+        accuracy("lr-lr", 16)["crrcd-images"]
+        > max(accuracy("lr-lr", 16)[name] for name in ("cosine", "crd", "crrcd-paper", "crrcd-images + cosface"))
+    ),
     (FACE_PAGE, "a copy is no better than it"): lambda: all(
         accuracy(sides, 16)[COPY_32] <= accuracy(sides, 16)[STUDENT] for sides in ("lr-lr", "hr-lr")
     ),
