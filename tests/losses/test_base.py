@@ -95,12 +95,8 @@ def test_computes_in_float32_whatever_autocast_gives(name: str, options: dict, l
         value = built(name, options)(teacher, student, label, index)
     value.backward()
     assert value.dtype == torch.float32
-    if name in (
-        "crrcd_paper",
-        "crrcd_maps",
-        "crcd",
-        "crcd_gradient",
-    ):  # their layers follow autocast
+    # their layers follow autocast, as a network's do
+    if name in ("crrcd_paper", "crrcd_maps", "crcd", "crcd_gradient"):
         torch.testing.assert_close(value, expected, rtol=0.02, atol=0)
         for ours, theirs in zip(parts(student), parts(full), strict=True):
             assert F.cosine_similarity(ours.grad.float().flatten(), theirs.grad.flatten(), dim=0) > 0.99
