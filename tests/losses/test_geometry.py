@@ -98,17 +98,12 @@ CASES = [
 
 @pytest.mark.parametrize(("loss", "naive"), CASES)
 @pytest.mark.parametrize("scale", [1.0, 30.0])
-def test_equals_the_explicit_loop(loss, naive, scale: float) -> None:
+def test_equals_the_explicit_loop(loss, naive, scale: float, same_gradients) -> None:
     teacher, student = embeddings()
     value = loss(teacher * scale, student)
-    weights = list(loss.parameters())
-    got = torch.autograd.grad(value, [student, *weights])
     doubled = student.detach().double().requires_grad_()
     expected = naive(loss, (teacher * scale).double(), doubled)
-    want = torch.autograd.grad(expected, [doubled, *weights])
-    assert value.item() == pytest.approx(expected.item(), rel=1e-4)
-    for a, b in zip(got, want, strict=True):
-        assert (a - b).abs().max() <= 2e-4 * b.abs().max() + 1e-6
+    same_gradients(loss, value, expected, student, doubled, value_rtol=1e-4, rtol=2e-4)
 
 
 @pytest.mark.parametrize("loss", [RKD(4, 4), HORKD(4, 4), PKT(4, 4), CC(4, 4)])
@@ -168,18 +163,14 @@ def naive_octuplet(loss: Octuplet, teacher: torch.Tensor, student: torch.Tensor,
 
 @pytest.mark.parametrize("teacher_dim", [TEACHER, STUDENT])
 @pytest.mark.parametrize("margin", [0.1, 3.0])
-def test_octuplet_equals_the_explicit_loop(teacher_dim: int, margin: float) -> None:
+def test_octuplet_equals_the_explicit_loop(teacher_dim: int, margin: float, same_gradients) -> None:
     torch.manual_seed(0)
     teacher, student = embeddings()[0][:, :teacher_dim], embeddings()[1]
     loss = Octuplet(teacher_dim, STUDENT, margin=margin)
     value = loss(teacher, student, LABEL)
     doubled = student.detach().double().requires_grad_()
     expected = naive_octuplet(loss, teacher.double(), doubled, LABEL.tolist())
-    weights = list(loss.parameters())
-    assert value.item() == pytest.approx(expected.item(), rel=1e-4)
-    got, want = torch.autograd.grad(value, [student, *weights]), torch.autograd.grad(expected, [doubled, *weights])
-    for a, b in zip(got, want, strict=True):
-        assert (a - b).abs().max() <= 1e-4 * b.abs().max()
+    same_gradients(loss, value, expected, student, doubled, value_rtol=1e-4)
 
 
 @pytest.mark.parametrize("label", [[0, 0, 0], [0, 1, 2], [0]])
