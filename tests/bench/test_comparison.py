@@ -132,6 +132,16 @@ def test_only_pairs_are_counted() -> None:
     assert "one seed says nothing" in sentence(rows[1], "ce")
 
 
+def test_the_speeds_of_two_machines_say_no_cost() -> None:
+    slow, fast = {"processor": "slow"}, {"processor": "fast"}
+    base = [result("ce", seed, first(20), machine=slow) for seed in range(2)]
+    other = [result("x", 0, first(30), machine=slow), result("x", 1, first(31), machine=fast, images_per_second=9e9)]
+    costs = [
+        next(row for row in compare_methods(base + tried) if row.method == "x").cost for tried in (other, other[1:])
+    ]
+    assert costs == [pytest.approx(1.25), None]
+
+
 def test_two_results_of_one_seed_are_refused() -> None:
     with pytest.raises(CrossresError, match=r"^'x-0' and 'x-0' are not one experiment with two seeds; tabulate"):
         compare_methods([result("x", 0, first(3)), result("x", 0, first(4))])

@@ -88,6 +88,8 @@ def test_a_figure_for_each_question(tmp_path: Path) -> None:
         pixels = np.asarray(Image.open(path).convert("L"))
         assert min(pixels.shape) > 200
         assert (pixels < 128).mean() > 0.002
+    draw_comparison(compare_methods(results, costs={}), "ce", tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"accuracy.png", "curves.png"}  # costs of no row: none drawn
     assert draw_comparison([], "ce", tmp_path) == []
 
 

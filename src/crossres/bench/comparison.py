@@ -141,7 +141,7 @@ def compare_methods(results: Documents, baseline: str = "ce", costs: Costs | Non
     Args:
         results: ``result.json`` documents, of a grid or not; of weights tried `best_factor` ones count.
         baseline: a method's name.
-        costs: of steps; the runs' own speed by default.
+        costs: of steps; by default the runs' own speed, of runs of the same kind of machine.
 
     Raises:
         CrossresError: results of one row or setting that are not one experiment but for seed and method.
@@ -187,8 +187,8 @@ def _score(setting: str, method: str, members: Documents, base: Documents, costs
             p = max((mcnemar(ours, theirs).p for ours, theirs in right_answers(pairs)), default=None)
     if costs is not None:
         cost = costs.get((first["student"]["name"], side, method))
-    elif pairs:
-        cost = mean(theirs["images_per_second"] / ours["images_per_second"] for ours, theirs in pairs)
+    elif alike := [(ours, theirs) for ours, theirs in pairs if ours.get("machine") == theirs.get("machine")]:
+        cost = mean(theirs["images_per_second"] / ours["images_per_second"] for ours, theirs in alike)
     uneven = {f"{name}_last" for name in ("top1", "class_mean", "commonest")}.intersection(*members)
     curves = [result.get(f"{first.get('chosen_by', 'val_top1')}_by_epoch") or [] for result in members]
     return MethodScore(

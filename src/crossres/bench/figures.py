@@ -26,7 +26,7 @@ def draw_comparison(rows: Sequence[MethodScore], baseline: str, folder: Path) ->
 
     ``accuracy.png``: accuracy with its interval, a row a method; ``cost.png``: gain over the baseline against the
     cost of a step; ``curves.png``: validation accuracy over the epochs. Each has a panel a setting. What the rows,
-    those of `compare_methods`, do not hold is left out.
+    those of `compare_methods`, do not hold is left out, and its picture of earlier rows removed.
     """
     rows = sorted(rows, key=lambda row: (row.size, -row.mean))
     files: list[Path] = []
@@ -39,6 +39,8 @@ def draw_comparison(rows: Sequence[MethodScore], baseline: str, folder: Path) ->
     if trained := [row for row in rows if row.epochs]:
         files.append(folder / "curves.png")
         _draw_epochs(trained, baseline, files[-1])
+    for path in {folder / f"{name}.png" for name in ("accuracy", "cost", "curves")}.difference(files):
+        path.unlink(missing_ok=True)
     return files
 
 
