@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +60,20 @@ def test_smaller_files_answer_nearly_alike(
     assert Recognizer.load(path).facts.about["precision_exported"] == precision
     kinds = {node.op_type for node in onnx.load(path).graph.node}
     assert ("QuantizeLinear" in kinds) == (precision == "int8")
+
+
+def test_images_are_split_as_in_the_training(student: Path, drawn: Path) -> None:
+    """A model's folder alone: no group has frames that calibrate int8 and frames that it is checked on."""
+    options = Export(model=str(student / "model"), data=str(drawn / "train"), precision="int8")
+    facts = Recognizer.load(student / "model").facts
+    about = {"dataset": "train", "group": r"(\w+/\d)", "test_fraction": 0.3}
+    test, calibration, _ = exporting._images(options, replace(facts, about=about))
+    assert test.groups is not None
+    assert set(Counter(test.groups.tolist()).values()) <= {
+        4,
+        10,
+    }  # whole groups: of each class two of ten, one of four
+    assert len(test) + len(calibration) == 96
 
 
 def test_faces_and_a_network_that_enlarges(tmp_path: Path, drawn: Path) -> None:

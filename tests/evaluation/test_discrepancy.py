@@ -58,6 +58,8 @@ def test_natural_images_and_other_degradations_beside_those_as_trained(
     first, *others = result["discrepancy"]
     assert (first["name"], first["images"], first["groups"], first["drop"]) == ("as trained", 40, 4, 0)
     assert first["top1"] == result["top1"]
+    line = "shapes: 4 of the groups are in the training and in the test images of far, first 'bar/0': results will be"
+    assert line in capsys.readouterr().err
     assert [row["name"] for row in others] == ["far", "blur, noise, JPEG", "nearest"]
     for row in others:
         assert row["drop"] == pytest.approx(first["top1"] - row["top1"])

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from crossres import Adapt, CrossresError, Distill, adapt, distill, load, read
+from crossres import Adapt, CrossresError, Distill, adapt, distill, load
 from crossres.commands.main import main
 from crossres.config.options import Augment, Model, Train
 from crossres.config.reading import read_run
@@ -43,11 +43,12 @@ def camera(drawn: Path, photographed: Any, tmp_path_factory: pytest.TempPathFact
     return photographed(drawn, tmp_path_factory.mktemp("camera") / "dark", lambda value: round(0.8 * value))
 
 
-def loose(camera: Path, folder: Path) -> Path:
-    """The same crops in one folder: nothing says their classes."""
+def loose(camera: Path, folder: Path, every: int = 4) -> Path:
+    """The same crops in one folder, but for every fourth, or other: nothing says their classes."""
     folder.mkdir()
-    for file in sorted(camera.glob("*/*.png")):
-        shutil.copy(file, folder / f"{file.parent.name[::2]}{file.name}")
+    for number, file in enumerate(sorted(camera.glob("*/*.png"))):
+        if not every or number % every:
+            shutil.copy(file, folder / f"{file.parent.name[::2]}{file.name}")
     return folder
 
 
@@ -59,7 +60,8 @@ def test_it_goes_on_and_keeps_the_original(
     result = adapt(options)
     said = capsys.readouterr().err
     sure, of, classes = re.search(r"crops: \S+ is sure of (\d+) of (\d+) crops, of (\d) of its 4", said).groups()
-    assert int(of) == 96
+    assert int(of) == 72
+    assert f"dark: 72 crops left out: they, or their groups, are in {crops}, too" in said
     assert result["crops"] == int(sure) > 20
     assert int(classes) > 1
     assert (student / "model" / "model.safetensors").read_bytes() == before
@@ -71,8 +73,9 @@ def test_it_goes_on_and_keeps_the_original(
         str(student),
         read_run(student).losses.keys(),
     )
-    with pytest.raises(CrossresError, match=r"on holds a run already; remove it, or choose another --name$"):
+    with pytest.raises(CrossresError, match=r"on is there already; remove it, or choose another --name$"):
         adapt(options)  # perhaps with other crops
+    assert not (student.parent / "on.part").exists()
     assert (adapted.folder / "model").exists()
     assert not all(
         torch.equal(a, b)
@@ -84,31 +87,55 @@ def test_its_labels_are_the_students_own(
     student: Path, drawn: Path, camera: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What the folders are called changes nothing: the labels of the crops are not read."""
-    for name, folder in (("a", camera), ("b", loose(camera, tmp_path / "crops"))):
+    for name, folder in (("a", camera), ("b", loose(camera, tmp_path / "crops", 0))):
         assert main(["adapt", str(student), str(folder), "--name", name, "--json"]) == 0
     first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert first["crops"] == second["crops"]
     # another student is sure of other crops: two adapted ones are compared all the same
     result = json.loads((student.parent / "a" / "result.json").read_text())
-    assert result["data_sha256"].keys() == {"train", "test"}
+    assert "natural" not in result["data_sha256"]
     assert main(["evaluate", str(student.parent / "a"), str(drawn), "--natural", str(camera)]) == 0
     assert f"{camera}: the model was adapted on images of this name, without their labels" in capsys.readouterr().err
 
 
 def test_a_worse_one_is_not_kept(student: Path, camera: Path, tmp_path: Path) -> None:
-    # labelled as the student answers: it is right on all of them
-    encoder, images = load(student), read(camera, split="train", test_fraction=0.01)
-    answers = encoder.eval()(images.pixels(8).float() / 255).logits.argmax(1)
+    # noise, labelled as the student answers: it is right on all of it
+    encoder = load(student)
+    noise = torch.randint(256, (40, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    answers = encoder.eval()(noise.float() / 255).logits.argmax(1)
     for i, answer in enumerate(answers.tolist()):
         place = tmp_path / "labelled" / encoder.classes[answer] / f"{i}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(images.image(i)).save(place)
+        Image.fromarray(noise[i].permute(1, 2, 0).numpy()).save(place)
     crops = loose(camera, tmp_path / "crops")
+    other = student.parent / "bad.part" / "mine"
+    other.mkdir(parents=True)
     options = Adapt(run=str(student), crops=str(crops), labelled=str(tmp_path / "labelled"), name="bad")
     with pytest.raises(CrossresError, match=r"labelled: the adapted student has \d\d?\.\d\d % right, .* 100\.00 %"):
         adapt(options)
     assert not (student.parent / "bad").exists()
+    assert [*other.parent.iterdir()] == [other]
     assert (student / "model").exists()
+
+
+def test_a_stopped_one_goes_on_with_the_same_crops_alone(student: Path, camera: Path, tmp_path: Path) -> None:
+    crops = loose(camera, tmp_path / "crops")
+    options = Adapt(run=str(student), crops=str(crops), name="stopped")
+    whole = adapt(options, quiet=True)
+    part, weights = student.parent / "stopped.part", Path(whole["adapted"]) / "model" / "model.safetensors"
+    before = weights.read_bytes()
+    part.mkdir()
+    (student.parent / "stopped").rename(part / "stopped")  # as it was before it was judged
+    for name in ("result.json", "model"):
+        path = part / "stopped" / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    one = next(crops.iterdir())
+    one.rename(tmp_path / "kept.png")
+    with pytest.raises(CrossresError, match=r"^the adapted images changed since the run began"):
+        adapt(options, quiet=True)
+    (tmp_path / "kept.png").rename(one)
+    assert adapt(options, quiet=True) == whole
+    assert weights.read_bytes() == before
 
 
 def test_what_cannot_be_adapted(student: Path, drawn_teacher: Path, camera: Path, tmp_path: Path) -> None:
@@ -118,6 +145,8 @@ def test_what_cannot_be_adapted(student: Path, drawn_teacher: Path, camera: Path
         adapt(Adapt(run=str(tmp_path), crops=str(camera)))
     with pytest.raises(CrossresError, match=r"^there is no data set"):
         adapt(Adapt(run=str(student), crops=str(tmp_path / "none")))
+    with pytest.raises(CrossresError, match=r"^dark: all of its crops are in .*, too; keep some out of there$"):
+        adapt(Adapt(run=str(student), crops=str(camera), labelled=str(camera)))
     for i in range(30):
         Image.open(next(camera.glob("bar/*.png"))).save(tmp_path / f"{i}.png")
     with pytest.raises(CrossresError, match=r"all of one class or none; label some of them$"):

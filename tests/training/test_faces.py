@@ -15,6 +15,7 @@ import torch
 import crossres
 from crossres import CrossresError, Encoder, Faces, build_encoder, distill_faces, load, read
 from crossres.commands.main import main
+from crossres.core.progress import Progress
 from crossres.data.splits import SPLIT_SEED, hold_out_people
 from crossres.evaluation.verification import calibrate_pairs
 
@@ -193,6 +194,14 @@ def test_people_in_training_and_test_are_reported_before_training(
     assert "train" not in lines[3]  # nothing is classified
     assert "faces: test pairs " in lines[-1]
     assert result["people_in_both_last"] == 1
+
+
+def test_videos_in_training_and_test_are_reported(
+    make: Any, prepared: Any, teacher: Encoder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = make(teacher="(in memory)", losses=COSINE, images__group=r"p\d(\d)")  # their last digit
+    prepared(config, Progress(), teacher=teacher)
+    assert "crowd: 10 of the groups are in the training and in the test images, first '0'" in capsys.readouterr().err
 
 
 def test_options_that_people_have_none_of(make: Any, teacher: Encoder) -> None:

@@ -126,6 +126,17 @@ def test_crops_at_a_range_of_sizes_stay_as_they_are(shapes: Path, camera: Path, 
     assert torch.allclose(batch.lr, stored[batch.index], atol=1e-6)
 
 
+def test_copies_between_a_sets_own_splits_are_counted(
+    shapes: Path, camera: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    far = shutil.copytree(camera, tmp_path / "far" / "train")
+    for file in sorted(far.glob("*/2*.png")):
+        (far.parent / "test" / file.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, far.parent / "test" / file.parent.name / file.name)
+    distill(config(shapes, far.parent, None, tmp_path, images=Images()))
+    assert "far: 16 of its training images are test images, too (first: " in capsys.readouterr().err
+
+
 def test_a_resumed_run_asks_for_the_same_natural_images(shapes: Path, camera: Path, tmp_path: Path) -> None:
     own = shutil.copytree(camera, tmp_path / "far")
     run = config(shapes, own, None, tmp_path, train=Train(epochs=2, batch_size=16, val_fraction=0.3))

@@ -18,6 +18,7 @@ from crossres import Augment, CrossresError, Degradation, Distill, Images, Model
 from crossres.core.progress import Progress
 from crossres.data.degrade import degrade
 from crossres.training import classification
+from crossres.training.images import say_other_split
 
 CE = {"ce": {"weight": 1.0}}
 KD = {"kd": {"weight": 1.0}}
@@ -86,8 +87,27 @@ def test_test_images_among_the_training_images_are_counted(
     first = tmp_path / "set" / "train" / "bar" / "copy0.bmp"
     line = f"set: 2 of the training images are test images too (first: {first}): results will be too high."
     assert line in capsys.readouterr().err
+    # among those held out for validation, too
+    assert prepared(replace(config, train=replace(config.train, val_fraction=0.5)))[0].facts["images_in_both"] == 2
     # images that are not in memory are not looked at
     assert prepared(replace(config, images=Images(memory_mb=0, workers=0)))[0].facts["images_in_both"] is None
+
+
+def test_a_teacher_of_another_split_is_told(make: Any, drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, test = make(images=Images(group=r"(\w+/\d)")), read(drawn, split="test")
+    info = {"dataset": "shapes", "group": None, "test_fraction": 0.2, "data_sha256": {"test": "another"}}
+    say_other_split(info, config, test, Progress())
+    line = (
+        f"{drawn}: the teacher was trained with images.group None, not (\\w+/\\d): it may have seen this run's test"
+    )
+    assert line in capsys.readouterr().err
+    for change in (
+        {"dataset": "others"},
+        {"group": config.images.group},
+        {"data_sha256": {"test": test.fingerprint}},
+    ):
+        say_other_split(info | change, config, test, Progress())
+    assert not capsys.readouterr().err
 
 
 def test_all_seeds_are_judged_on_the_same_degraded_images(make: Any, prepared: Any) -> None:

@@ -215,6 +215,8 @@ def _shared_options(result: Document, brought: Collection[str] = ()) -> dict[str
     options["model"].pop("weights", None)  # what it starts from counts by its digest
     options["train"].pop("seed", None)
     same = {key: result.get(key) for key in ("hr_size", "data_sha256", "precision", "start_sha256")}
+    if same["data_sha256"]:  # each student is adapted on the crops that one of its method was sure of
+        same["data_sha256"] = {part: digest for part, digest in same["data_sha256"].items() if part != "adapted"}
     return {**_used(options), "train": _used(options["train"]), **same}
 
 

@@ -106,8 +106,9 @@ def groups_in_both(train: ImageSet, test: ImageSet) -> str | None:
     both = np.intersect1d(train.groups, test.groups)
     if not len(both):
         return None
-    count = f"{len(both)} of the groups are in the training and in the test images, first '{both[0]}'"
-    return f"{train.name}: {count}: results will be too high, unless the splits name groups independently"
+    beside = "" if test.name == train.name else f" of {test.name}"
+    count = f"{len(both)} of the groups are in the training and in the test images{beside}, first '{both[0]}'"
+    return f"{train.name}: {count}: results will be too high, unless the two name groups independently"
 
 
 def groups_of_several_classes(images: ImageSet) -> str | None:

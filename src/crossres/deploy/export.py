@@ -18,6 +18,7 @@ import torch
 
 from crossres.config.deployment import Export
 from crossres.config.experiment import Experiment, Teach
+from crossres.config.record import base_name
 from crossres.core.errors import CrossresError, library_errors
 from crossres.core.files import write_atomically
 from crossres.core.timing import timed
@@ -98,6 +99,10 @@ def _images(options: Export, facts: Facts) -> tuple[ImageSet, list[Pixels], Pair
     """Return test images to compare on, training images, uint8 (H, W, 3), for int8, and for faces test pairs."""
     config = _config(options)
     config = replace(config, images=replace(config.images, range=config.images.range or facts.range))
+    if base_name(config.data) == facts.about.get("dataset"):  # split as in the training
+        group, share = config.images.group or facts.about.get("group"), facts.about.get("test_fraction")
+        images = replace(config.images, group=group, test_fraction=share or config.images.test_fraction)
+        config = replace(config, images=images)
     if facts.task == "faces":
         train, test = read_people(config)
     else:

@@ -13,7 +13,7 @@ from crossres.core.errors import CrossresError
 from crossres.core.files import encode_bits
 from crossres.core.types import Float64s
 from crossres.data.degradation import Degradation
-from crossres.data.groups import encoded_groups
+from crossres.data.groups import encoded_groups, groups_in_both
 from crossres.data.images import ImageSet, left_out
 from crossres.data.loader import Loader
 from crossres.data.splits import OwnSplits, Split
@@ -33,7 +33,8 @@ def natural_sets(encoder: Encoder, options: Evaluate) -> list[ImageSet]:
     """Read the sets that ``options.natural`` names: all of each; the split of the options where it has splits.
 
     Of a set without splits that was trained on, the share that was held out is read; sets are known by their names. A
-    set that does not have the groups of the options, or of the training, is read without.
+    set that does not have the groups of the options, or of the training, is read without. A note says where training
+    images have its groups.
 
     Raises:
         CrossresError: no such set.
@@ -51,7 +52,8 @@ def natural_sets(encoder: Encoder, options: Evaluate) -> list[ImageSet]:
             note(f"{error}; each of its images counts alone")
             return read_split(alone, split, encoder, data=data)
 
-    sets = []
+    sets: list[ImageSet] = []
+    own = base_name(options.data) == encoder.info.get("dataset")  # its training images are known
     for data in options.natural:
         trained = base_name(data) in (encoder.info.get("dataset"), encoder.info.get("natural"))
         try:
@@ -60,6 +62,8 @@ def natural_sets(encoder: Encoder, options: Evaluate) -> list[ImageSet]:
                 note(f"{data}: the model was trained on a set of this name; the share held out from it is judged")
         except OwnSplits:
             sets.append(read_of(data, options.split))
+        if sets[-1].groups is not None and own and not trained:
+            note(*filter(None, [groups_in_both(read_of(options.data, "train"), sets[-1])]))
         note(*left_out({options.split: sets[-1]}))
         if base_name(data) == encoder.info.get("adapted"):
             note(f"{data}: the model was adapted on images of this name, without their labels")

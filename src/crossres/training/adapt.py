@@ -1,19 +1,26 @@
 """`crossres adapt`: a student is trained again with its camera's crops, which it labelled itself."""
 
 import shutil
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from crossres.config.check import demand_trust
 from crossres.config.experiment import Adapt, Distill
 from crossres.config.judging import Evaluate
-from crossres.config.options import as_trained
+from crossres.config.options import as_trained, how_unlabelled
 from crossres.config.record import base_name
 from crossres.core.errors import CrossresError
+from crossres.data.images import ImageSet
+from crossres.data.natural import shares_group
+from crossres.data.readers import read_unlabelled
 from crossres.evaluation.classification import evaluate_encoder
 from crossres.evaluation.discrepancy import natural_sets
-from crossres.evaluation.prepare import device_of, read_run_on
+from crossres.evaluation.prepare import device_of, note, read_run_on
 from crossres.models.pretrained import from_pretrained
+from crossres.training.images import copied
+from crossres.training.prepare import cache_folder
 from crossres.training.run import train
 
 
@@ -22,15 +29,18 @@ def adapt(options: Adapt, *, quiet: bool = False) -> dict[str, Any]:
 
     The student labels the crops that it is sure of, a new one learns from them as natural pairs
     (`crossres.data.natural.NaturalPairs`) under the same options (self-training: Lee 2013; Xie et al. 2020, where the
-    new student starts anew, too). An adaptation whose training was stopped goes on where it was.
+    new student starts anew, too). It is trained in a folder ``RUNS/NAME.part``, from where an adaptation that was
+    stopped goes on, and moved to ``RUNS/NAME`` when it is judged.
 
     Returns:
         ``{run, adapted, crops, test, labelled}``: name of the student's run, folder of the adapted one, number of
         crops that were trained on, and top-1 in percent, ``[before, after]``, on the run's test images as trained and
-        on the labelled crops (None without any). Empty in all processes of a run but the first.
+        on those labelled crops that are not trained on (None without any). Empty in all processes of a run but the
+        first.
 
     Raises:
-        CrossresError: no run of crossres distill, what `train` raises, or a student that is worse on labelled crops.
+        CrossresError: no run of crossres distill, a folder that is there, what `train` raises, no labelled crop that
+            is not trained on, or a student that is worse on them.
     """
     own = replace(read_run_on(options.run, remedy=""), trust_code=options.trust_code)
     demand_trust(own, options.run, options.trust_code)
@@ -38,22 +48,20 @@ def adapt(options: Adapt, *, quiet: bool = False) -> dict[str, Any]:
         raise CrossresError(f"{options.run} is a run of {own.command}; adapt takes one of crossres distill")
     if own.natural and not own.natural_labels:
         raise CrossresError(f"{options.run} learned from natural images, which adapt would drop; adapt another run")
-    config = replace(
-        own,
-        name=options.name or f"{own.name}-adapted",
-        natural=options.crops,
-        natural_labels=options.run,
-    )
-    if (config.folder / "result.json").exists():
-        raise CrossresError(f"{config.folder} holds a run already; remove it, or choose another --name")
+    folder = Path(own.runs) / (options.name or f"{own.name}-adapted")
+    if folder.exists():
+        raise CrossresError(f"{folder} is there already; remove it, or choose another --name")
+    config = replace(own, name=folder.name, runs=f"{folder}.part", cache_dir=str(cache_folder(own)))
+    config.natural, config.natural_labels = options.crops, options.run
     student = from_pretrained(options.run, trust_code=own.trust_code)
     natural, images = [options.labelled] if options.labelled else [], replace(as_trained(own.images), group=None)
     how = Evaluate(model=options.run, data=own.data, natural=natural, images=images, device=own.device)
-    labelled = natural_sets(student, how)
+    labelled = [_not_trained_on(each, config) for each in natural_sets(student, how)]
     native = replace(how, natural=[], native=True)
     # before the training: images that cannot be judged are told now
     before = [evaluate_encoder(student, each, native, device_of(how, student))["top1"] for each in labelled]
-    result = train(config, resume=(config.folder / "state.pt").exists(), quiet=quiet)
+    begun = any((config.folder / name).exists() for name in ("state.pt", "result.json"))
+    result = train(config, resume=begun, quiet=quiet)
     if not result:
         return {}
     top1 = None
@@ -66,10 +74,25 @@ def adapt(options: Adapt, *, quiet: bool = False) -> dict[str, Any]:
                 f"{options.labelled}: the adapted student has {top1[1]:.2f} % right, {options.run} {top1[0]:.2f} %; "
                 "the adapted one was not kept"
             )
+    config.folder.rename(folder)
+    with suppress(OSError):  # something else lies there
+        Path(config.runs).rmdir()
     return {
         "run": base_name(options.run),
-        "adapted": str(config.folder),
+        "adapted": str(folder),
         "crops": result["images"]["natural"],
         "test": [student.info.get("results", {}).get("top1_best_val"), result["top1_best_val"]],
         "labelled": top1,
     }
+
+
+def _not_trained_on(labelled: ImageSet, config: Distill) -> ImageSet:
+    """Return the labelled crops but for those whose pixels or groups are among ``config.natural``, with a note."""
+    assert config.natural
+    crops = read_unlabelled(config.natural, **how_unlabelled(config.images))
+    seen = copied(labelled, crops, config) | shares_group(labelled, crops)
+    if seen.all():
+        raise CrossresError(f"{labelled.name}: all of its crops are in {config.natural}, too; keep some out of there")
+    if seen.any():
+        note(f"{labelled.name}: {seen.sum()} crops left out: they, or their groups, are in {config.natural}, too")
+    return labelled.subset(~seen)

@@ -11,6 +11,7 @@ from crossres.config.options import how_unlabelled
 from crossres.core.errors import CrossresError
 from crossres.core.progress import Progress
 from crossres.data.faces import Pairs, draw_pairs, first_image_search, read_pairs
+from crossres.data.groups import groups_in_both
 from crossres.data.images import ImageSet, left_out
 from crossres.data.loader import Loader
 from crossres.data.readers import read_unlabelled
@@ -51,8 +52,8 @@ class FaceTask(Task):
         for line in left_out(read):
             progress.say(line)
         self.in_both, warning = overlap(train_set, test_set, config.data)
-        if warning:
-            progress.say(warning)
+        for shown in filter(None, (warning, groups_in_both(train_set, test_set))):
+            progress.say(shown)
         val_set: ImageSet | None = train_set
         if faces.unlabelled:
             train_set = read["unlabelled"]

@@ -1,6 +1,14 @@
 """What a training says of its images before its first step."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from crossres.config.experiment import Distill, Experiment
+from crossres.config.record import base_name
 from crossres.core.progress import Progress
+from crossres.core.types import Bools
 from crossres.data.decode import FLAT
 from crossres.data.degradation import check_size
 from crossres.data.images import ImageSet
@@ -29,18 +37,42 @@ def say_small(cases: int, progress: Progress) -> None:
         )
 
 
-def count_copies(train: Loader, test: Loader, progress: Progress) -> int | None:
-    """Count the training images whose very pixels are among the test images; None where not all are in memory."""
-    if not (train.in_memory and test.in_memory):
+def copied(images: ImageSet, others: ImageSet, config: Distill) -> Bools:
+    """Return which of some LR images are, pixel by pixel, among others, bool (N,); none beyond images.memory_mb."""
+    how, (_, side) = config.images, check_size(config.lr_size)
+    size: Any = {"hr_size": side, "lr_size": side, "fit": how.fit, "memory_mb": how.memory_mb}
+    known = set(Loader(others, **size).digests())
+    return np.array([each in known for each in Loader(images, **size).digests()] or [False] * len(images), dtype=bool)
+
+
+def say_other_split(info: Mapping[str, Any], config: Experiment, test: ImageSet, progress: Progress) -> None:
+    """Say where a teacher, by its ``info``, was trained on a split of the same images that is not the student's."""
+    same = info.get("dataset") == base_name(config.data) and info.get("data_sha256", {}).get("test")
+    for name in ("group", "test_fraction"):
+        its, ours = info.get(name), getattr(config.images, name)
+        if same and its != ours and same != test.fingerprint:
+            progress.say(
+                f"{config.data}: the teacher was trained with images.{name} {its}, not {ours}: it may have seen this "
+                "run's test images, and results may be too high; train both with the same one"
+            )
+
+
+def count_copies(train: Sequence[Loader], test: Loader, progress: Progress) -> int | None:
+    """Count the training images whose very pixels are among the test images; None where not all are in memory.
+
+    ``train`` holds the loaders of what the run learns from and, at the same size, of what chooses its epoch.
+    """
+    if not all(each.in_memory for each in (*train, test)):
         progress.say(
-            f"{train.images.name}: beyond images.memory_mb: flat images and copies of test images are not looked for"
+            f"{train[0].images.name}: beyond images.memory_mb: flat images and copies of test images are not "
+            "looked for"
         )
         return None
     judged = set(test.digests())
-    copies = [i for i, digest in enumerate(train.digests()) if digest in judged]
+    copies = [each.images.where(i) for each in train for i, digest in enumerate(each.digests()) if digest in judged]
     if copies:
-        count, first = f"{len(copies)} of the training images are test images too", train.images.where(copies[0])
-        progress.say(f"{train.images.name}: {count} (first: {first}): results will be too high. Remove them")
+        count = f"{len(copies)} of the training images are test images too (first: {copies[0]})"
+        progress.say(f"{train[0].images.name}: {count}: results will be too high. Remove them")
     return len(copies)
 
 

@@ -21,6 +21,7 @@ from crossres.data.readers import read_unlabelled
 from crossres.data.splits import SPLIT_SEED, NoTestSplit, stratified_split
 from crossres.evaluation.prepare import logits_of, read_split
 from crossres.models.pretrained import from_pretrained
+from crossres.training.images import copied
 from crossres.training.task import ImageSets
 
 #: Fewest natural images, of two groups or more, that choose the epoch; fewer leave it to HR images, shrunk.
@@ -55,6 +56,11 @@ def with_natural(sets: ImageSets, config: Distill, progress: Progress) -> ImageS
         for line in [*left_out({"train": natural}), groups_in_both(natural, test) if test else None]:
             if line:
                 progress.say(line)
+        if test and (copies := copied(natural, test, config)).any():
+            progress.say(
+                f"{natural.name}: {copies.sum()} of its training images are test images, too (first: "
+                f"{natural.where(int(copies.argmax()))}): results will be too high. Remove them"
+            )
         train = _without_tested(train, test, progress)
         if sets.val is not None:
             val = _without_tested(sets.val, test, progress)
@@ -147,9 +153,7 @@ def _labelled(config: Distill, progress: Progress) -> ImageSet:
 
 
 def _own_test(config: Distill) -> ImageSet | None:
-    """Return the natural set's own test split, where it has one and there are groups."""
-    if not config.images.group:
-        return None
+    """Return the natural set's own test split, where it has one."""
     try:
         return read_split(config, "test", data=config.natural)
     except NoTestSplit:

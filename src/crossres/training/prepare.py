@@ -36,7 +36,7 @@ from crossres.models.stages import capture_maps, paired_stages
 from crossres.models.teachers import StoredBackbone, stored_outputs
 from crossres.models.weights import weights_sha256
 from crossres.training.distiller import Distiller, build_losses
-from crossres.training.images import count_copies, say_enlarged, say_flat, say_small
+from crossres.training.images import count_copies, say_enlarged, say_flat, say_other_split, say_small
 from crossres.training.networks import build_student, build_teacher, check_networks, placed, shorter_sides
 from crossres.training.processes import demand_same, share_batch_norm
 from crossres.training.task import ImageSets, PreparedRun, Task, named_sets
@@ -77,6 +77,8 @@ def prepare(
     sets, hr_size, lr_size = read_images(config, task, teacher, progress)
     epochs, _ = config.train.course(len(sets.train))
     classes = task.classes(sets.train)
+    if teacher is not None:
+        say_other_split(teacher.info, config, sets.test, progress)
     teacher = build_teacher(config, teacher, sets.train, classes, hr_size, progress)
     if teacher is not None:
         teacher = placed(teacher, device, config.train.channels_last)
@@ -101,8 +103,9 @@ def prepare(
     _check_batch(student, train)
     distiller, paths = build_distiller(config, teacher, student, train, fabric)
     cache = _build_cache(config, teacher, distiller, paths, train, fabric, device, progress)
+    learned = [train, val] if val is not None and not sets.natural_val else [train]
     facts = {
-        "images_in_both": count_copies(train, test, progress),
+        "images_in_both": count_copies(learned, test, progress),
         **_facts(config, sets, test, natural, device, teacher),
         "start_sha256": start_sha256,
         # an earlier version answered with those of the unmoved image
@@ -325,7 +328,8 @@ def _facts(
         **beside,
         # crops that a student labelled are those that it was sure of: another one's are others
         "data_sha256": {
-            p: images.fingerprint for p, images in named.items() if p != "natural" or not beside["adapted"]
+            "adapted" if part == "natural" and beside["adapted"] else part: images.fingerprint
+            for part, images in named.items()
         },
         "skipped": {part: images.skipped for part, images in named.items() if part != "val"},
         "seen": extremes((255 * batch.lr).round().byte().permute(0, 2, 3, 1).cpu().numpy() for batch in batches),
