@@ -166,8 +166,8 @@ def simulated_table(path: Path) -> str:
     auc = {name: mean(row[name] for row in rows) for name in ("auc_after", "auc_before")}
     text = (
         f"{len(rows)} random cameras, 1,000 crops of 16x16 each, {rows[0]['threads']} thread, "
-        f"{min(seconds):.0f} to {max(seconds):.0f} s of its time each. All numbers within 20 %: {whole} of {len(rows)}; the kernel: "
-        f"{kernels}. A classifier tells the crops from simulated ones with an AUC of {auc['auc_after']:.2f} on "
+        f"{min(seconds):.0f} to {max(seconds):.0f} s of its time each. All numbers within 20 %: {whole} of "
+        f"{len(rows)}; the kernel: {kernels}. A classifier tells the crops from simulated ones with an AUC of {auc['auc_after']:.2f} on "
         f"average and {max(row['auc_after'] for row in rows):.2f} at most, {auc['auc_before']:.2f} where they are "
         "only shrunk."
     )
