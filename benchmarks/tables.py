@@ -167,9 +167,9 @@ def simulated_table(path: Path) -> str:
     text = (
         f"{len(rows)} random cameras, 1,000 crops of 16x16 each, {rows[0]['threads']} thread, "
         f"{min(seconds):.0f} to {max(seconds):.0f} s of its time each. All numbers within 20 %: {whole} of "
-        f"{len(rows)}; the kernel: {kernels}. A classifier tells the crops from simulated ones with an AUC of {auc['auc_after']:.2f} on "
-        f"average and {max(row['auc_after'] for row in rows):.2f} at most, {auc['auc_before']:.2f} where they are "
-        "only shrunk."
+        f"{len(rows)}; the kernel: {kernels}. A classifier tells the crops from simulated ones with an AUC of "
+        f"{auc['auc_after']:.2f} on average and {max(row['auc_after'] for row in rows):.2f} at most, "
+        f"{auc['auc_before']:.2f} where they are only shrunk."
     )
     return f"{text}\n\n{table(['', 'median error, %', 'largest error, %', 'within 20 %'], lines)}"
 
