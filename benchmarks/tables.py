@@ -17,6 +17,7 @@ from camera_tables import (
     gains_on_far,
     matched_text,
     signs_table,
+    test_time_text,
     training_by_test,
 )
 from cifar_tables import measured_methods, sensitivity_table, students_table, teacher_table, trials
@@ -295,10 +296,11 @@ def all_tables(*, write: bool) -> dict[str, str]:
         "simulated": simulated_table(SIMULATED),
         **{f"signs-{name}": signs_table(recipe) for name, recipe in SIGNS.items()},
         "signs-gains": gains_on_far(SIGNS["far"]),
+        "signs-test-time": test_time_text(Path("results/signs-test-time.json")),
         "signs-matched": matched_text(SIMULATED.with_name("signs.json")),
-        "cameras": training_by_test(CAMERAS, ("clean", HARSH)),
-        "mixed-8x8": training_by_test(MIXED, ("clean", HARSH, "stronger than any trained")),
-        "lfw-cameras": training_by_test(FACE_CAMERAS, ("clean", HARSH)),
+        "cameras": training_by_test(CAMERAS, ("clean", HARSH, "nearest")),
+        "mixed-8x8": training_by_test(MIXED, ("clean", HARSH, "stronger than any trained", "nearest")),
+        "lfw-cameras": training_by_test(FACE_CAMERAS, ("clean", HARSH, "nearest")),
         "sizes": across_sizes(SIZES, (6, 8, 16, 24)),
         "face-costs": faces_costs(FACE_COSTS),
     }
