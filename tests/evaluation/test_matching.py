@@ -69,6 +69,23 @@ def test_a_simulated_camera_is_found_again(matched: tuple[Path, dict[str, Any]])
     assert result["auc_after"] < 0.65
 
 
+def test_crops_of_many_sizes(photos: Path, tmp_path: Path) -> None:
+    """Few are large: sizes that are spread evenly would pass for another blur."""
+    blurred = Degradation(**{name: value if name == "kernel" else (value, value) for name, value in CAMERA.items()})
+    folder = tmp_path / "crops"
+    folder.mkdir()
+    sides = 8 + np.random.default_rng(0).geometric(0.3, COUNT).clip(0, 8)
+    for number, (scene, side) in enumerate(zip(textures(1), sides.tolist(), strict=True)):
+        crop = degrade(scene[None], side, blurred, torch.Generator().manual_seed(number))[0]
+        pixels = (crop * 255).round().byte().permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(folder / f"{number:03}.png")
+    result = match(Match(hr=str(photos), crops=str(folder), out=str(tmp_path / "camera.yaml")))
+    assert result["lr_size"] == [9, 16]
+    for name in ("blur", "noise", "brightness", "contrast", "saturation"):
+        assert result[name] == pytest.approx(CAMERA[name], rel=0.25), name
+    assert result["auc_after"] < 0.65
+
+
 def test_its_file_is_what_distill_takes(matched: tuple[Path, dict[str, Any]]) -> None:
     folder, result = matched
     tree = yaml.safe_load((folder / "camera.yaml").read_text())

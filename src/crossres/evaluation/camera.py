@@ -14,7 +14,7 @@ from torch import Tensor
 
 from crossres.core.types import Bools, Float64s
 from crossres.data.degradation import Degradation, Kernel, Size
-from crossres.data.degrade import degrade
+from crossres.data.degrade import degrade, draw
 from crossres.evaluation.crop_features import crop_features
 
 #: What is estimated, each within bounds; a blur in LR pixels, JPEG of 100 leaves nearly all.
@@ -76,7 +76,7 @@ class Camera:
 
 
 def estimate_cameras(
-    hr: Tensor, crops: Tensor, size: Size, *, jpeg: float | None = None, seed: int = 0
+    hr: Tensor, crops: Tensor, size: Size, *, sides: Tensor | None = None, jpeg: float | None = None, seed: int = 0
 ) -> list[Camera]:
     """Estimate how crops come from images like the high-resolution ones, by simulated moments (McFadden 1989).
 
@@ -87,6 +87,7 @@ def estimate_cameras(
         hr: float (N, 3, H, H) in 0..1: other images of the same kind.
         crops: float (M, 3, s, s) in 0..1; s is ``size`` or its upper end.
         size: LR size at which the crops are read, or their range.
+        sides: of the crops as they were, int64 (M,), within a range of sizes; None where there is one.
         jpeg: the crops' JPEG quality where files say it; None to estimate it.
         seed: of everything random.
 
@@ -94,7 +95,7 @@ def estimate_cameras(
         An estimate for each of `TOLERANCES`. The strict one is best where the crops come from such a camera; where
         they come otherwise, the tolerant one is not led astray by what no such camera does.
     """
-    moments = _Moments(crops, hr, size, seed)
+    moments = _Moments(crops, hr, size, sides, seed)
     # with JPEG and without are two families: coefficients that are exactly 0 lie far from all that are not
     starts = {each: _guess(moments, seed, jpeg=each) for each in ((True, False) if jpeg is None else (True,))}
     if jpeg is not None:
@@ -116,14 +117,14 @@ def estimate_cameras(
 class _Moments:
     """The moments of simulated crops against those of the real ones."""
 
-    def __init__(self, crops: Tensor, hr: Tensor, size: Size, seed: int) -> None:
+    def __init__(self, crops: Tensor, hr: Tensor, size: Size, sides: Tensor | None, seed: int) -> None:
         from sklearn.covariance import ledoit_wolf
 
         features = crop_features(crops)
         self.mean, self.spread = features.mean(0), features.std(0) + FLOOR
         real = self._of(features)
         self.real, self.count, self.covariance = real.mean(0), len(real), ledoit_wolf(real)[0]
-        self.hr, self.size, self.seed = hr, size, seed
+        self.hr, self.size, self.sides, self.seed = hr, size, sides, seed
         self.whiten = np.eye(len(self.real))
 
     def weighed(self, tolerance: float, count: int) -> _Moments:
@@ -140,9 +141,14 @@ class _Moments:
 
     def residual(self, kernel: Kernel, unit: Float64s) -> Float64s:
         """Return the real less the simulated moments in standard errors; the random draws are the same each time."""
-        simulated = simulate(self.hr, self.size, unit, kernel, self.seed)
+        simulated = self.simulate(self.hr, unit, kernel, self.seed)
         residual: Float64s = self.whiten @ (self.real - self._of(crop_features(simulated)).mean(0))
         return residual
+
+    def simulate(self, hr: Tensor, unit: Float64s, kernel: Kernel, seed: int) -> Tensor:
+        """Return the crops of a camera whose values are ``unit`` (6,), as shares of `BOUNDS`."""
+        values = dict(zip(BOUNDS, (LOW + unit.clip(0, 1) * (HIGH - LOW)).tolist(), strict=True))
+        return simulate(hr, self.size, Camera(kernel, values).degradation(), seed, self.sides)
 
     def summary(self, crops: Tensor) -> Float64s:
         """Return the moments of some crops."""
@@ -150,11 +156,16 @@ class _Moments:
         return moments
 
 
-def simulate(hr: Tensor, size: Size, unit: Float64s, kernel: Kernel, seed: int) -> Tensor:
-    """Return the crops of a camera whose values are ``unit`` (6,), as shares of `BOUNDS`."""
-    values = dict(zip(BOUNDS, (LOW + unit.clip(0, 1) * (HIGH - LOW)).tolist(), strict=True))
-    degradation = Camera(kernel, values).degradation()
-    return degrade(hr, size, degradation, torch.Generator().manual_seed(seed))
+def simulate(hr: Tensor, size: Size, degradation: Degradation, seed: int, sides: Tensor | None = None) -> Tensor:
+    """Degrade HR images, to sizes drawn from ``sides``, those of real crops, where they are given.
+
+    What is enlarged is rounded to 8 bits, as crops are that a file holds: a classifier would see the difference.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    draws = draw(len(hr), size, degradation, generator)
+    if sides is not None:
+        draws = draws._replace(size=sides[torch.randint(len(sides), (len(hr),), generator=generator)])
+    return degrade(hr, size, degradation, draws=draws).mul_(255).round_().div_(255)
 
 
 def _guess(moments: _Moments, seed: int, *, jpeg: bool) -> Float64s:
@@ -169,7 +180,7 @@ def _guess(moments: _Moments, seed: int, *, jpeg: bool) -> Float64s:
     for number, unit in enumerate(units):
         images = moments.hr[rng.permutation(len(moments.hr))[:EACH]]
         kernel = KERNELS[number % len(KERNELS)]
-        seen.append(moments.summary(simulate(images, moments.size, unit, kernel, seed + number)))
+        seen.append(moments.summary(moments.simulate(images, unit, kernel, seed + number)))
     scaler = StandardScaler().fit(seen)
     regression = KernelRidge(kernel="rbf", alpha=0.01, gamma=0.001).fit(scaler.transform(seen), units)
     guess: Float64s = regression.predict(scaler.transform(moments.real[None]))[0].clip(0.01, 0.98)

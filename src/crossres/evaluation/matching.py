@@ -14,11 +14,11 @@ from crossres.config.judging import Match
 from crossres.config.record import base_name
 from crossres.core.errors import CrossresError, needs
 from crossres.core.files import write_atomically
+from crossres.core.types import Int64s
 from crossres.data.degradation import Degradation, Size, check_size
-from crossres.data.degrade import degrade
 from crossres.data.images import ImageSet
 from crossres.data.readers import read_unlabelled
-from crossres.evaluation.camera import BOUNDS, KERNELS, Camera, estimate_cameras
+from crossres.evaluation.camera import BOUNDS, KERNELS, Camera, estimate_cameras, simulate
 from crossres.evaluation.crop_features import SMALLEST, crop_features
 from crossres.evaluation.prepare import note
 
@@ -65,19 +65,21 @@ def match(options: Match) -> dict[str, Any]:
     # most files say it; the ranges that are written are the files' own
     stated = 2 * len(qualities) > len(crop_set) and options.lr_size is None  # read at another size they say nothing
     known = np.quantile(qualities, [TAIL, 0.5, 1 - TAIL]).tolist() if stated else None
-    cameras = estimate_cameras(hr, crops, size, jpeg=known and known[1], seed=options.seed)
+    # sizes are seldom spread evenly
+    sides = None if isinstance(size, int) else torch.from_numpy(_sides(crop_set, options).clip(*size))
+    cameras = estimate_cameras(hr, crops, size, sides=sides, jpeg=known and known[1], seed=options.seed)
     files: dict[str, Any] = {"jpeg": (known[0], known[2])} if known else {}
     tried = []
     for camera in (*cameras, *map(Camera, KERNELS)):
         how = replace(camera.degradation(), **files)
-        simulated = degrade(hr, size, how, torch.Generator().manual_seed(options.seed))
+        simulated = simulate(hr, size, how, options.seed, sides)
         tried.append((_separability(crops, simulated, options.seed), camera, simulated))
     _, camera, matched = min(tried, key=lambda one: one[0])
     degradation = replace(camera.degradation(None if camera.distance is None else SPREADS), **files)
-    shrunk = degrade(hr, size)
+    shrunk = simulate(hr, size, Degradation(), options.seed, sides)
     # the estimate itself, as the ranges of the file reach beyond it; drawn anew, as the AUC that chose is a least one
     exact = replace(camera.degradation(), **files)
-    fresh = degrade(hr, size, exact, torch.Generator().manual_seed(options.seed + 1))
+    fresh = simulate(hr, size, exact, options.seed + 1, sides)
     out = Path(options.out)
     picture = out.with_suffix(".png")
     _write(out, size, options.fit, degradation)
@@ -130,9 +132,14 @@ def _drawn(images: ImageSet, most: int, seed: int) -> ImageSet:
     return images.subset(np.sort(np.random.default_rng(seed).permutation(len(images))[:most]))
 
 
+def _sides(images: ImageSet, options: Match) -> Int64s:
+    sides: Int64s = images.sides().max(1) if options.fit == "pad" else images.sides().min(1)
+    return sides
+
+
 def _sizes(hr: ImageSet, crops: ImageSet, options: Match) -> tuple[Size, int]:
     """Return LR and HR size: those of the options, else the images' own."""
-    sides, own = (images.sides().max(1) if options.fit == "pad" else images.sides().min(1) for images in (crops, hr))
+    sides, own = (_sides(images, options) for images in (crops, hr))
     size = options.lr_size
     if size is None:
         low, high = (round(end) for end in np.quantile(sides, [TAIL, 1 - TAIL]).tolist())
