@@ -298,7 +298,7 @@ def all_tables(*, write: bool) -> dict[str, str]:
         "signs-gains": gains_on_far(SIGNS["far"]),
         "signs-test-time": test_time_text(Path("results/signs-test-time.json")),
         "signs-matched": matched_text(SIMULATED.with_name("signs.json")),
-        "cameras": training_by_test(CAMERAS, ("clean", HARSH, "nearest")),
+        "cameras": training_by_test(CAMERAS, ("clean", "blur", "noise", "JPEG", HARSH, "nearest")),
         "mixed-8x8": training_by_test(MIXED, ("clean", HARSH, "stronger than any trained", "nearest")),
         "lfw-cameras": training_by_test(FACE_CAMERAS, ("clean", HARSH, "nearest")),
         "sizes": across_sizes(SIZES, (6, 8, 16, 24)),
