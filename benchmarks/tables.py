@@ -77,7 +77,8 @@ SIMULATED = Path("results/match/simulated.json")
 SCALE = Path("results/bench/scale.json")
 #: Grids of faces, and what `crossres faces evaluate` says of their teacher and of its copies trained on small faces.
 FACES = Path("recipes/faces/lfw.yaml")
-FACES_ENLARGED = Path("recipes/faces/lfw-enlarged.yaml")
+#: The face student that pages recommend, of lfw-enlarged.yaml.
+STUDENT = "cosine + crrcd-paper + cosface, enlarged to 32x32"
 FACE_TEACHER, FACE_COSTS = (Path("results/faces") / f"{name}.json" for name in ("teacher", "costs"))
 #: Of faces of the preset realistic, by the teacher and by students that were and were not trained on such.
 FACE_REALISTIC = Path("results/faces/realistic")
@@ -105,7 +106,7 @@ def faces_tables() -> dict[str, str]:
         for sides in ("lr-lr", "hr-lr")
         for size in sorted({r["lr_size"] for r in results})
     ]
-    methods = [*grid_of(FACES).methods, *grid_of(FACES_ENLARGED).methods]
+    methods = [*grid_of(FACES).methods, STUDENT]
     tables = {
         f"{FACES.stem}-{block}": summary_table(results, teacher, methods, copies, measure)
         for block, measure in (("pairs", "accuracy"), ("rank-1", "rank-1"))
@@ -235,7 +236,6 @@ def numbers() -> dict[str, str]:
     at = {point["size"]: point["top1"] for point in enlarged["curve"]}
     eight = {row.method: row for row in comparison_of(GRIDS[0])[1].scores}
     accuracy, rank1 = (face_means(measure, *judged_faces()) for measure in ("accuracy", "rank-1"))
-    student = "cosine + crrcd-paper + cosface, enlarged to 32x32"
     values = {
         "teacher-8": at[8],
         **{f"{name}-8": eight[name].mean for name in ("ce", "crrcd")},
@@ -245,12 +245,12 @@ def numbers() -> dict[str, str]:
             rated = accuracy[sides, size]
             values |= {
                 f"sface-{size}-{where}": rated[ENLARGED],
-                f"face-student-{size}-{where}": rated[student],
+                f"face-student-{size}-{where}": rated[STUDENT],
                 f"face-copy-{size}-{where}": rated[next(iter(FACE_COPIES))],
             }
         values |= {
             f"sface-{size}-rank-1": rank1["hr-lr", size][ENLARGED],
-            f"face-student-{size}-rank-1": rank1["hr-lr", size][student],
+            f"face-student-{size}-rank-1": rank1["hr-lr", size][STUDENT],
         }
     values["face-copy-48-gallery"] = accuracy["hr-lr", 16]["a copy with names, read at 48x48"]
     costs = json.loads(FACE_COSTS.read_text())
@@ -298,7 +298,7 @@ def all_tables(*, write: bool) -> dict[str, str]:
         "signs-gains": gains_on_far(SIGNS["far"]),
         "signs-test-time": test_time_text(Path("results/signs-test-time.json")),
         "signs-matched": matched_text(SIMULATED.with_name("signs.json")),
-        "cameras": training_by_test(CAMERAS, ("clean", "blur", "noise", "JPEG", HARSH, "nearest")),
+        "cameras": training_by_test(CAMERAS, ("clean", "noise", HARSH, "nearest")),
         "mixed-8x8": training_by_test(MIXED, ("clean", HARSH, "stronger than any trained", "nearest")),
         "lfw-cameras": training_by_test(FACE_CAMERAS, ("clean", HARSH, "nearest")),
         "sizes": across_sizes(SIZES, (6, 8, 16, 24)),

@@ -3,9 +3,9 @@
     OMP_NUM_THREADS=2 python benchmarks/test_time.py runs/signs-near/*16x16*seed0 --data $CROSSRES_DATA/gtsrb/far \\
         --out results/signs-test-time.json
 
-Batch statistics re-estimated (Li et al. 2017), and entropy minimised over batch norm's weights with batches that the
-student is not sure of left out (Wang et al. 2021; Niu et al. 2022). Both see the training crops without their labels;
-the test crops judge.
+Batch statistics re-estimated (Li et al. 2017), and entropy minimised over batch norm's weights, whose statistics
+follow the crops, without crops that the student is not sure of (Wang et al. 2021; Niu et al. 2022). Both see the
+training crops without their labels; the test crops judge.
 """
 
 import argparse

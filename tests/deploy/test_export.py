@@ -74,6 +74,9 @@ def test_images_are_split_as_in_the_training(student: Path, drawn: Path) -> None
         10,
     }  # whole groups: of each class two of ten, one of four
     assert len(test) + len(calibration) == 96
+    # groups that these files do not have are left out
+    test, _, _ = exporting._images(options, replace(facts, about=about | {"group": "track([0-9]+)"}))
+    assert test.groups is None
 
 
 def test_faces_and_a_network_that_enlarges(tmp_path: Path, drawn: Path) -> None:

@@ -171,7 +171,7 @@ def natural_tables(comparison: Comparison) -> str:
     """Return Markdown that compares the methods on each set of natural images; "" where none was judged."""
     parts = []
     for name in dict.fromkeys(name for result in comparison.results for name in result.get("natural", {})):
-        scores = compare_methods(on_natural(comparison.results, name), comparison.baseline)
+        scores = compare_methods(on_natural(comparison.results, name), comparison.baseline, costs={})
         parts.append(f"## {name}\n\nThe saved epoch.\n\n{markdown(scores, comparison.baseline)}")
     return "\n\n".join(parts)
 

@@ -29,7 +29,7 @@ from crossres.deploy.deployed import Deployed, TorchEngine, costs_of
 from crossres.deploy.photos import reduced
 from crossres.evaluation.facts import Facts
 from crossres.evaluation.onnx_engine import FACTS, INPUT, SHA256, Engine, OnnxEngine, with_sha256
-from crossres.evaluation.prepare import read_run_on, read_split
+from crossres.evaluation.prepare import read_in_groups, read_run_on
 from crossres.evaluation.verification import verify
 from crossres.training.faces import read_people
 
@@ -99,14 +99,13 @@ def _images(options: Export, facts: Facts) -> tuple[ImageSet, list[Pixels], Pair
     """Return test images to compare on, training images, uint8 (H, W, 3), for int8, and for faces test pairs."""
     config = _config(options)
     config = replace(config, images=replace(config.images, range=config.images.range or facts.range))
-    if base_name(config.data) == facts.about.get("dataset"):  # split as in the training
-        group, share = config.images.group or facts.about.get("group"), facts.about.get("test_fraction")
-        images = replace(config.images, group=group, test_fraction=share or config.images.test_fraction)
-        config = replace(config, images=images)
+    if base_name(config.data) == facts.about.get("dataset") and facts.about.get("test_fraction"):
+        config = replace(config, images=replace(config.images, test_fraction=facts.about["test_fraction"]))
+    group = config.images.group or facts.about.get("group")
     if facts.task == "faces":
         train, test = read_people(config)
     else:
-        train, test = read_split(config, "train"), read_split(config, "test")
+        train, test = read_in_groups(config, "train", group), read_in_groups(config, "test", group)
     rng = np.random.default_rng(0)
     drawn = np.sort(rng.permutation(len(train))[: CALIBRATION if options.precision == "int8" else 0])
     calibration = [train.image(int(i)) for i in drawn]

@@ -1,7 +1,6 @@
 """What a model loses on images that are not what its training made them."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,6 @@ import numpy as np
 from crossres.config.judging import Evaluate
 from crossres.config.record import base_name
 from crossres.core.devices import Device
-from crossres.core.errors import CrossresError
 from crossres.core.files import encode_bits
 from crossres.core.types import Float64s
 from crossres.data.degradation import Degradation
@@ -19,7 +17,7 @@ from crossres.data.loader import Loader
 from crossres.data.splits import OwnSplits, Split
 from crossres.evaluation.accuracy import class_mean_accuracy, commonest_share, right_at_k
 from crossres.evaluation.classes import labels_of
-from crossres.evaluation.prepare import loader_of, logits_of, note, read_split
+from crossres.evaluation.prepare import loader_of, logits_of, note, read_in_groups
 from crossres.evaluation.statistics import resampled_shares
 from crossres.models.encoder import Encoder
 
@@ -40,17 +38,8 @@ def natural_sets(encoder: Encoder, options: Evaluate) -> list[ImageSet]:
         CrossresError: no such set.
     """
 
-    group = options.images.group or encoder.info.get("group")
-    grouped, alone = (replace(options, images=replace(options.images, group=each)) for each in (group, None))
-
     def read_of(data: str, split: Split) -> ImageSet:
-        try:
-            return read_split(grouped, split, encoder, data=data)
-        except CrossresError as error:
-            if not group or not str(error).startswith("images.group"):
-                raise
-            note(f"{error}; each of its images counts alone")
-            return read_split(alone, split, encoder, data=data)
+        return read_in_groups(options, split, options.images.group or encoder.info.get("group"), encoder, data=data)
 
     sets: list[ImageSet] = []
     own = base_name(options.data) == encoder.info.get("dataset")  # its training images are known

@@ -109,6 +109,30 @@ def read_split(
     return images if given.classes is None else images.of_classes(given.classes)
 
 
+def read_in_groups(
+    options: Judgement | Experiment,
+    split: Split,
+    group: str | None,
+    encoder: Encoder | None = None,
+    *,
+    data: str | None = None,
+) -> ImageSet:
+    """Read a split as `read_split` does, in groups; without, and with a note, where it does not have such.
+
+    Raises:
+        CrossresError: what `read_split` raises but for groups.
+    """
+    given: Any = options
+    grouped, alone = (replace(given, images=replace(given.images, group=each)) for each in (group, None))
+    try:
+        return read_split(grouped, split, encoder, data=data)
+    except CrossresError as error:
+        if not group or not str(error).startswith("images.group"):
+            raise
+        note(f"{error}; each of its images counts alone")
+        return read_split(alone, split, encoder, data=data)
+
+
 def held_out_share(options: Judgement | Experiment, encoder: Encoder | None) -> float:
     """Return the share of a source without splits that is held out: that of the training if none is given."""
     return options.images.test_fraction or float(encoder.info.get("test_fraction", 0.2) if encoder else 0.2)

@@ -42,12 +42,7 @@ def adapt(options: Adapt, *, quiet: bool = False) -> dict[str, Any]:
         CrossresError: no run of crossres distill, a folder that is there, what `train` raises, no labelled crop that
             is not trained on, or a student that is worse on them.
     """
-    own = replace(read_run_on(options.run, remedy=""), trust_code=options.trust_code)
-    demand_trust(own, options.run, options.trust_code)
-    if not isinstance(own, Distill):
-        raise CrossresError(f"{options.run} is a run of {own.command}; adapt takes one of crossres distill")
-    if own.natural and not own.natural_labels:
-        raise CrossresError(f"{options.run} learned from natural images, which adapt would drop; adapt another run")
+    own = _run_of(options)
     folder = Path(own.runs) / (options.name or f"{own.name}-adapted")
     if folder.exists():
         raise CrossresError(f"{folder} is there already; remove it, or choose another --name")
@@ -61,7 +56,10 @@ def adapt(options: Adapt, *, quiet: bool = False) -> dict[str, Any]:
     # before the training: images that cannot be judged are told now
     before = [evaluate_encoder(student, each, native, device_of(how, student))["top1"] for each in labelled]
     begun = any((config.folder / name).exists() for name in ("state.pt", "result.json"))
-    result = train(config, resume=begun, quiet=quiet)
+    try:
+        result = train(config, resume=begun, quiet=quiet)
+    except CrossresError as error:  # whose remedy is an option of other commands
+        raise CrossresError(str(error).replace("use --overwrite", f"remove {config.runs}")) from None
     if not result:
         return {}
     top1 = None
@@ -70,13 +68,13 @@ def adapt(options: Adapt, *, quiet: bool = False) -> dict[str, Any]:
         top1 = [*before, evaluate_encoder(adapted, labelled[0], native, device_of(how, adapted))["top1"]]
         if top1[1] < top1[0]:
             shutil.rmtree(config.folder)
+            _remove_empty(config.runs)
             raise CrossresError(
                 f"{options.labelled}: the adapted student has {top1[1]:.2f} % right, {options.run} {top1[0]:.2f} %; "
                 "the adapted one was not kept"
             )
     config.folder.rename(folder)
-    with suppress(OSError):  # something else lies there
-        Path(config.runs).rmdir()
+    _remove_empty(config.runs)
     return {
         "run": base_name(options.run),
         "adapted": str(folder),
@@ -84,6 +82,21 @@ def adapt(options: Adapt, *, quiet: bool = False) -> dict[str, Any]:
         "test": [student.info.get("results", {}).get("top1_best_val"), result["top1_best_val"]],
         "labelled": top1,
     }
+
+
+def _run_of(options: Adapt) -> Distill:
+    own = replace(read_run_on(options.run, remedy=""), trust_code=options.trust_code)
+    demand_trust(own, options.run, options.trust_code)
+    if not isinstance(own, Distill):
+        raise CrossresError(f"{options.run} is a run of {own.command}; adapt takes one of crossres distill")
+    if own.natural and not own.natural_labels:
+        raise CrossresError(f"{options.run} learned from natural images, which adapt would drop; adapt another run")
+    return own
+
+
+def _remove_empty(folder: str) -> None:
+    with suppress(OSError):  # something else lies there
+        Path(folder).rmdir()
 
 
 def _not_trained_on(labelled: ImageSet, config: Distill) -> ImageSet:

@@ -1,6 +1,7 @@
 """What a training says of its images before its first step."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from crossres.data.degradation import check_size
 from crossres.data.images import ImageSet
 from crossres.data.loader import Loader
 
+#: Images in memory at a time where pixels are compared.
+BATCH = 4096
 #: Validation images below which the choice of the epoch is worth a line.
 FEW = 400
 
@@ -38,16 +41,21 @@ def say_small(cases: int, progress: Progress) -> None:
 
 
 def copied(images: ImageSet, others: ImageSet, config: Distill) -> Bools:
-    """Return which of some LR images are, pixel by pixel, among others, bool (N,); none beyond images.memory_mb."""
+    """Return which of some LR images are, pixel by pixel, among others, bool (N,)."""
     how, (_, side) = config.images, check_size(config.lr_size)
-    size: Any = {"hr_size": side, "lr_size": side, "fit": how.fit, "memory_mb": how.memory_mb}
-    known = set(Loader(others, **size).digests())
-    return np.array([each in known for each in Loader(images, **size).digests()] or [False] * len(images), dtype=bool)
+
+    def digests(of: ImageSet) -> Iterator[bytes]:
+        for start in range(0, len(of), BATCH):  # pixels of all may be many
+            part = of.subset(np.arange(start, min(start + BATCH, len(of))))
+            yield from (sha256(image.numpy()).digest() for image in part.pixels(side, how.fit))
+
+    known = set(digests(others))
+    return np.array([digest in known for digest in digests(images)], dtype=bool)
 
 
 def say_other_split(info: Mapping[str, Any], config: Experiment, test: ImageSet, progress: Progress) -> None:
     """Say where a teacher, by its ``info``, was trained on a split of the same images that is not the student's."""
-    same = info.get("dataset") == base_name(config.data) and info.get("data_sha256", {}).get("test")
+    same = info.get("dataset") == base_name(config.data) and (info.get("data_sha256") or {}).get("test")
     for name in ("group", "test_fraction"):
         its, ours = info.get(name), getattr(config.images, name)
         if same and its != ours and same != test.fingerprint:
@@ -57,22 +65,19 @@ def say_other_split(info: Mapping[str, Any], config: Experiment, test: ImageSet,
             )
 
 
-def count_copies(train: Sequence[Loader], test: Loader, progress: Progress) -> int | None:
-    """Count the training images whose very pixels are among the test images; None where not all are in memory.
-
-    ``train`` holds the loaders of what the run learns from and, at the same size, of what chooses its epoch.
-    """
-    if not all(each.in_memory for each in (*train, test)):
+def count_copies(train: Loader, val: Loader | None, test: Loader, progress: Progress) -> int | None:
+    """Count the training and validation images that are test images, pixel by pixel; None where not all are in memory."""
+    learned = [train] if val is None else [train, val]
+    if not all(each.in_memory for each in (*learned, test)):
         progress.say(
-            f"{train[0].images.name}: beyond images.memory_mb: flat images and copies of test images are not "
-            "looked for"
+            f"{train.images.name}: beyond images.memory_mb: flat images and copies of test images are not looked for"
         )
         return None
     judged = set(test.digests())
-    copies = [each.images.where(i) for each in train for i, digest in enumerate(each.digests()) if digest in judged]
+    copies = [each.images.where(i) for each in learned for i, digest in enumerate(each.digests()) if digest in judged]
     if copies:
         count = f"{len(copies)} of the training images are test images too (first: {copies[0]})"
-        progress.say(f"{train[0].images.name}: {count}: results will be too high. Remove them")
+        progress.say(f"{train.images.name}: {count}: results will be too high. Remove them")
     return len(copies)
 
 

@@ -77,8 +77,6 @@ def prepare(
     sets, hr_size, lr_size = read_images(config, task, teacher, progress)
     epochs, _ = config.train.course(len(sets.train))
     classes = task.classes(sets.train)
-    if teacher is not None:
-        say_other_split(teacher.info, config, sets.test, progress)
     teacher = build_teacher(config, teacher, sets.train, classes, hr_size, progress)
     if teacher is not None:
         teacher = placed(teacher, device, config.train.channels_last)
@@ -103,9 +101,8 @@ def prepare(
     _check_batch(student, train)
     distiller, paths = build_distiller(config, teacher, student, train, fabric)
     cache = _build_cache(config, teacher, distiller, paths, train, fabric, device, progress)
-    learned = [train, val] if val is not None and not sets.natural_val else [train]
     facts = {
-        "images_in_both": count_copies(learned, test, progress),
+        "images_in_both": count_copies(train, None if sets.natural_val else val, test, progress),
         **_facts(config, sets, test, natural, device, teacher),
         "start_sha256": start_sha256,
         # an earlier version answered with those of the unmoved image
@@ -124,6 +121,8 @@ def read_images(
     """
     sets = task.images(progress)
     train = sets.train
+    if teacher is not None:
+        say_other_split(teacher.info, config, sets.test, progress)
     progress.say(understood(config.data, named_sets(sets), people=config.faces is not None))
     if len(train) < 2:
         raise CrossresError(f"{config.data}: {len(train)} training image; training needs at least 2")
