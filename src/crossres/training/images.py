@@ -66,7 +66,7 @@ def say_other_split(info: Mapping[str, Any], config: Experiment, test: ImageSet,
 
 
 def count_copies(train: Loader, val: Loader | None, test: Loader, progress: Progress) -> int | None:
-    """Count training and validation images that are test images, by their pixels; None where not all are in memory."""
+    """Count training and validation images that are test images, by their pixels; None if not all are in memory."""
     learned = [train] if val is None else [train, val]
     if not all(each.in_memory for each in (*learned, test)):
         progress.say(
