@@ -90,9 +90,10 @@ def _draw_accuracy(rows: Sequence[MethodScore], path: Path) -> None:
             behind.setdefault(row.method, []).append(here[0].mean - row.mean)
     methods = sorted(behind, key=lambda method: -mean(behind[method]))
     lowest = _lowest([row.mean for row in here] for here in settings.values())
-    note = ["Lines: 95 % intervals over the seeds"]
-    if any(len(row.score) == 1 for row in rows):
-        note.append(f"hollow: one seed, over its test {MEASURES[rows[0].measure][1]}")
+    note = ["Lines: 95 % intervals over the seeds"] if any(row.interval for row in rows) else []
+    if alone := [row for row in rows if len(row.score) == 1]:
+        over = f", over its test {MEASURES[rows[0].measure][1]}" if any(row.interval for row in alone) else ""
+        note.append(f"hollow: one seed{over}")
     if any(row.mean < lowest for row in rows):
         note.append("triangle: further left")
     size = 3.3, 1.0 + 0.25 * len(methods)
@@ -113,7 +114,8 @@ def _draw_accuracy(rows: Sequence[MethodScore], path: Path) -> None:
             axes.set_ylim(-0.6, len(methods) - 0.4)
             axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
             axes.tick_params(axis="y", length=0)
-        figure.supxlabel(fill(f"{'; '.join(note)}.", int(13 * figure.get_figwidth())), fontsize="small")
+        line = "; ".join(note)
+        figure.supxlabel(fill(f"{line[:1].upper()}{line[1:]}.", int(13 * figure.get_figwidth())), fontsize="small")
 
 
 def _draw_costs(rows: Sequence[MethodScore], baseline: str, path: Path) -> None:
