@@ -272,14 +272,14 @@ CLAIMS: dict[tuple[str, str], Callable[[], bool]] = {
     ),
     (
         CAMERAS,
-        "bring every student one to eight points. At 8x8 `crrcd` is ahead, at 16x16 level with fading kd",
+        "At 12x12 and 8x8 `crrcd` is ahead, at 16x16 level with fading",
     ): lambda: (
         all(
             1 < far - on_signs("near", "far", size)[name] < 8
             for size in (16, 8)
             for name, far in on_signs("far", "far", size).items()
         )
-        and max(of := on_signs("far", "far", 8), key=of.__getitem__) == "crrcd"
+        and all((of := on_signs("far", "far", size))["crrcd"] == max(of.values()) for size in (12, 8))
         and abs((at := on_signs("far", "far", 16))["crrcd"] - at["kd (fading, weight 4)"]) < 0.3
     ),
     (CAMERAS, "`crrcd` and `review` half a point less, labels alone more"): lambda: (
