@@ -322,6 +322,9 @@ CLAIMS: dict[tuple[str, str], Callable[[], bool]] = {
         and 1.5 < under("crrcd", "clean", "clean") - under("crrcd", "tenth", "clean") < 2.5
         and abs(under("crrcd", "tenth", DEGRADED[3]) - under("ce", "tenth", DEGRADED[3])) < 0.5
         and all(under("crrcd", "tenth", test) < under("ce", "tenth", test) for test in ("noise", "JPEG", "nearest"))
+        and 14.5 < under("crrcd", "quarter", DEGRADED[3]) - under("crrcd", "clean", DEGRADED[3]) < 15.5
+        and 2.5 < under("crrcd", "clean", "clean") - under("crrcd", "quarter", "clean") < 3.5
+        and under("crrcd", "quarter", DEGRADED[3]) > under("ce", "quarter", DEGRADED[3])
     ),
     (OBJECTS, "on 25 classes relations between images gain two points over crrcd-paper"): lambda: (
         1.5 < (lead("seeds", "crrcd-paper", method="crrcd-images").gain or 0) < 2.5
