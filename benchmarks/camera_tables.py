@@ -9,9 +9,8 @@ from typing import Any
 
 from grid_tables import comparison_of, has_results
 
-from crossres.bench.comparison import compare_methods
-from crossres.bench.results import method_of, on_natural
-from crossres.bench.tables import OTHER_SIZES, cells, spread, table
+from crossres.bench.results import method_of
+from crossres.bench.tables import OTHER_SIZES, spread, table
 
 NOTHING = "No run so far."
 Value = Callable[[dict[str, Any]], float | None]
@@ -33,21 +32,6 @@ def signs_table(recipe: Path) -> str:
         of_size = [([value(r) for r in members if r["lr_size"] == size]) for size, value in columns.values()]
         rows.append([name, *(spread(values, 1) for values in of_size)])
     return table(["top-1, %", *columns], rows)
-
-
-def gains_on_far(recipe: Path) -> str:
-    """What crrcd gains over each other method on far frames, by size."""
-    if not has_results(recipe):
-        return NOTHING
-    results = comparison_of(recipe)[1].results
-    gains: dict[str, dict[str, str]] = {}
-    for rival in (name for name in dict.fromkeys(map(method_of, results)) if name != "crrcd"):
-        for row in compare_methods(on_natural(results, "far"), rival):
-            if row.method == "crrcd":
-                gains.setdefault(rival.split(" (")[0], {})[f"{row.size}x{row.size}"] = cells(row, 1)[4]
-    sizes = [f"{size}x{size}" for size in sorted({r["lr_size"] for r in results}, reverse=True)]
-    rows = [[rival, *(of_rival.get(size, "") for size in sizes)] for rival, of_rival in gains.items()]
-    return table(["gain of crrcd over", *sizes], rows)
 
 
 def training_by_test(recipe: Path, tests: Sequence[str]) -> str:

@@ -14,7 +14,6 @@ from typing import Any
 
 from camera_tables import (
     across_sizes,
-    gains_on_far,
     matched_text,
     signs_table,
     test_time_text,
@@ -295,7 +294,6 @@ def all_tables(*, write: bool) -> dict[str, str]:
         "lfw-realistic": realistic_table(),
         "simulated": simulated_table(SIMULATED),
         **{f"signs-{name}": signs_table(recipe) for name, recipe in SIGNS.items()},
-        "signs-gains": gains_on_far(SIGNS["far"]),
         "signs-test-time": test_time_text(Path("results/signs-test-time.json")),
         "signs-matched": matched_text(SIMULATED.with_name("signs.json")),
         "cameras": training_by_test(CAMERAS, ("clean", "noise", HARSH, "nearest")),
