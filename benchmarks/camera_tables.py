@@ -26,9 +26,14 @@ def signs_table(recipe: Path) -> str:
         columns[f"{size}x{size}, near"] = size, lambda r: r["top1_best_val"]
         columns[f"{size}x{size}, far"] = size, lambda r: r["natural"]["far"]["top1"]
     rows = []
-    for name, members in _by(
-        results, lambda r: " of ".join(filter(None, (_short(r), r["grid"].get("teacher"))))
-    ).items():
+    full = {method_of(r) for r in results}
+
+    def name_of(result: dict[str, Any]) -> str:
+        alike = sum(name.split(" (")[0] == _short(result) for name in full)
+        teacher = None if result["teacher"] is None else result["grid"].get("teacher")
+        return " of ".join(filter(None, (_short(result) if alike == 1 else method_of(result), teacher)))
+
+    for name, members in _by([r for r in results if not _again(r, results)], name_of).items():
         of_size = [([value(r) for r in members if r["lr_size"] == size]) for size, value in columns.values()]
         rows.append([name, *(spread(values, 1) for values in of_size)])
     return table(["top-1, %", *columns], rows)
@@ -103,6 +108,11 @@ def _by(results: Sequence[dict[str, Any]], name: Callable[[dict[str, Any]], Any]
 
 def _short(result: dict[str, Any]) -> str:
     return method_of(result).split(" (")[0]
+
+
+def _again(result: dict[str, Any], results: Sequence[dict[str, Any]]) -> bool:
+    """Whether it is labels alone beside a second teacher: the same run as beside the first."""
+    return result["teacher"] is None and result["grid"].get("teacher") != results[0]["grid"].get("teacher")
 
 
 def _of_faces(result: dict[str, Any]) -> dict[str, Any]:

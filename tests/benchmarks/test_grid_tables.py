@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from crossres.bench.comparison import Comparison, compare_methods
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import camera_tables
 import grid_tables
 
 #: Method and seed to accuracy on validation and on test images; ce has one weight, review none of the published one.
@@ -34,6 +36,28 @@ def result(method: str, seed: int, validation: float, top1: float) -> dict[str, 
         **{"student": {"name": "resnet8"}, "lr_size": 8, "top1_last": top1},
         **{"val_top1_last": validation, "images": {"test": 100}, "images_per_second": 100.0, "config": {}},
     }
+
+
+def test_weights_of_one_method_have_rows_of_their_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Only seeds make a ±; labels alone, the same run beside each teacher, has one row."""
+    results = []
+    for teacher in ("one", "two"):
+        for method, top1 in (("labels", 50.0), ("crrcd-images", 60.0), ("crrcd-images (weight 1)", 70.0)):
+            run = result(method, 0, 0, top1) | {"top1_best_val": top1, "natural": {"far": {"top1": top1}}}
+            run |= {"teacher": None if method == "labels" else {}, "grid": {"method": method, "teacher": teacher}}
+            results.append(run)
+    grid = SimpleNamespace(methods=dict.fromkeys(r["grid"]["method"] for r in results), degradations={})
+    monkeypatch.setattr(camera_tables, "comparison_of", lambda _: (grid, SimpleNamespace(results=results)))
+    monkeypatch.setattr(camera_tables, "has_results", lambda _: True)
+    text = camera_tables.signs_table(tmp_path)
+    assert "±" not in text
+    assert [line.split(" | ")[0] for line in text.splitlines()[2:]] == [
+        "| labels",
+        "| crrcd-images of one",
+        "| crrcd-images of two",
+        "| crrcd-images (weight 1) of one",
+        "| crrcd-images (weight 1) of two",
+    ]
 
 
 def test_validation_images_choose_a_rivals_weight(monkeypatch: pytest.MonkeyPatch) -> None:

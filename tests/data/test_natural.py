@@ -88,6 +88,14 @@ def test_natural_images_are_served_as_they_are_and_beside_an_unshifted_partner(m
     assert not torch.equal(again[0].index, next(loader.epoch(5)).index)
 
 
+def test_positions_are_those_of_the_batches() -> None:
+    loader = pairs().natural
+    positions = loader.positions(3)
+    assert positions.shape == (loader.steps, loader.batch_size)
+    for row, batch in zip(positions, loader.epoch(3), strict=True):
+        assert torch.equal(row, batch.index)
+
+
 def test_both_kinds_are_shuffled_apart() -> None:
     loader = pairs(large=12, few=12, grouped=False, batch_size=12)
     (first, _) = loader.epoch(0)

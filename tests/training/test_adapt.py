@@ -147,6 +147,10 @@ def test_what_cannot_be_adapted(student: Path, drawn_teacher: Path, camera: Path
         adapt(Adapt(run=str(student), crops=str(tmp_path / "none")))
     with pytest.raises(CrossresError, match=r"^dark: all of its crops are in .*, too; keep some out of there$"):
         adapt(Adapt(run=str(student), crops=str(camera), labelled=str(camera)))
+    config = replace(read_run(student), teacher=None, name="passed")
+    distill(config, teacher=load(drawn_teacher), quiet=True)
+    with pytest.raises(CrossresError, match=r"passed: its teacher was passed in Python; adapt takes one whose"):
+        adapt(Adapt(run=str(config.folder), crops=str(camera)))
     for i in range(30):
         Image.open(next(camera.glob("bar/*.png"))).save(tmp_path / f"{i}.png")
     with pytest.raises(CrossresError, match=r"all of one class or none; label some of them$"):

@@ -18,13 +18,17 @@ def run(options: Match, request: Request) -> None:
         f"  {name:10} {result[name]:8.3f}   written as {ranges[name][0]:.3f} to {ranges[name][1]:.3f}"
         f"{'   (from the files)' if name == 'jpeg' and result['jpeg_from_files'] else ''}"
         for name in BOUNDS
+        if any(ranges[name])  # else there is none of it
     ]
+    fit = f"of {result['auc_after']:.2f} where they are matched (0.5: it cannot)"
+    if result["only_shrunk"]:
+        fit += "; no estimate was nearer than shrinking: the file shrinks and no more, train on the crops instead"
     show(
         f"{result['crops']}: {result['images']['crops']:,} crops, read at {result['lr_size']} pixels, against "
         f"{result['images']['hr']:,} images of {result['hr']} at {result['hr_size']}",
         f"  kernel     {result['kernel']:>8}",
         *values,
         f"a classifier tells real from simulated crops with an AUC of {result['auc_before']:.2f} where they are only "
-        f"shrunk, of {result['auc_after']:.2f} where they are matched (0.5: it cannot)",
+        f"shrunk, {fit}",
         f"{result['out']}: crossres distill --config {result['out']} takes it; {result['png']}: pictures",
     )

@@ -212,6 +212,7 @@ class Adapt:
         name: of the adapted run, which is written beside the student's; NAME-adapted if left out.
         labelled: crops of the camera that have labels, of the student's classes: they compare both students, and an
             adapted one that is worse on them is not kept.
+        device: where it runs; the run's own if left out.
         trust_code: import the code that the run names for its networks.
     """
 
@@ -224,6 +225,7 @@ class Adapt:
     crops: str
     name: str | None = None
     labelled: str | None = None
+    device: Device | None = None
     trust_code: bool = False
 
 

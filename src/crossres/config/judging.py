@@ -83,6 +83,7 @@ class Match(ImageColumn):
         lr_size: side that the crops are read at, or [smallest, largest]; their own sides if left out.
         hr_size: side that the HR images are read at; their own, but at most four times lr_size, if left out.
         fit: how an image that is not square is fitted: crop its centre, squash it, or pad it with black.
+        range: values of black and white in images of more than 8 bits, as in a training; written to the file, too.
         seed: random seed.
     """
 
@@ -97,6 +98,7 @@ class Match(ImageColumn):
     lr_size: int | tuple[int, int] | None = None
     hr_size: int | None = None
     fit: Literal["crop", "squash", "pad"] = "crop"
+    range: tuple[float, float] | None = None
     seed: int = 0
 
 

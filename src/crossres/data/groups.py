@@ -79,8 +79,10 @@ def hold_out_groups(labels: Int64s, groups: Texts, fraction: float, seed: int) -
             hold_out(group)
     # a class of few large groups: its smallest one
     for label in sorted(left):
+        if label in given:
+            continue
         spare = [g for g in order.tolist() if label in counts[g] and all(left[other] > 1 for other in counts[g])]
-        if label not in given and spare:
+        if spare:
             hold_out(min(spare, key=lambda group: counts[group][label]))
     return held[member_of]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,13 +65,10 @@ class NaturalPairs:
         """Yield the training batches of one epoch, as `Loader.epoch` does; the shrunk images come first in each."""
         small = self.natural
         drawn = torch.rand(self.steps, small.batch_size, generator=generator_of(small.seed + APART, epoch))
-        mixed = zip(drawn[:, small.own_rows].to(self.device), small.epoch(epoch), strict=True)
-        natural: Iterable[tuple[Batch, Tensor]] = ((few, self._drawn(few.index, uniform)) for uniform, few in mixed)
-        partners: Iterator[Tensor] = iter(())
-        if hr:  # one pass over all of them, since it may need worker processes
-            natural = list(natural)
-            partners = self.shrunk.unshifted([index for _, index in natural])
-        for large, (few, index) in zip(self.shrunk.epoch(epoch, hr=hr), natural, strict=True):
+        indices = self._drawn(small.positions(epoch).to(self.device), drawn[:, small.own_rows].to(self.device))
+        # one pass over all of them, since it may need worker processes
+        partners = self.shrunk.unshifted([*indices]) if hr else iter(())
+        for large, few, index in zip(self.shrunk.epoch(epoch, hr=hr), small.epoch(epoch), indices, strict=True):
             place = None
             if large.place is not None:
                 place = torch.cat([large.place, torch.eye(2, 3, device=self.device).expand(len(index), 2, 3)])
@@ -92,7 +89,7 @@ class NaturalPairs:
             )
 
     def _drawn(self, index: Tensor, uniform: Tensor) -> Tensor:
-        """Return the positions (B,) of HR images for the natural images ``index`` (B,), drawn by ``uniform`` (B,)."""
+        """Return the positions of HR images for the natural images ``index``, drawn by ``uniform``, of its shape."""
         return self._positions[self._first[index] + (uniform * self._count[index]).long()]
 
 

@@ -56,6 +56,10 @@ def natural_sets(encoder: Encoder, options: Evaluate) -> list[ImageSet]:
         note(*left_out({options.split: sets[-1]}))
         if base_name(data) == encoder.info.get("adapted"):
             note(f"{data}: the model was adapted on images of this name, without their labels")
+    names = [each.name for each in sets]
+    for each, data in zip(sets, options.natural, strict=True):
+        if names.count(each.name) > 1:
+            each.name = data
     return sets
 
 
@@ -75,9 +79,9 @@ def discrepancy(
         ``[{name, images, groups, top1, class_mean, commonest, drop, interval, right}]``: first the images as trained,
         whose drop is 0, then each of the natural sets, then the same images under `OTHERS`; top1, the mean over
         classes and the share of the commonest class in percent, drop of top1 from the first in points with its 95 %
-        bootstrap interval [low, high] over groups of images (over images where there are none; None of a set of one
-        group). A group that both have is drawn for both. right says which images were, as `encode_bits` writes them,
-        and where there are groups, test_groups the number of each image's, as `encode_codes` does.
+        bootstrap interval [low, high] over groups of images (over images where there are none; None where either set
+        is of one group). A group that both have is drawn for both. right says which images were, as `encode_bits`
+        writes them, and where there are groups, test_groups the number of each image's, as `encode_codes` does.
 
     Raises:
         CrossresError: a class the encoder does not know.
@@ -99,7 +103,8 @@ def discrepancy(
         first = shares if first is None else first
         drop = rows[0]["top1"] - top1 if rows else 0.0
         groups = len(judged) if judged.groups is None else len(np.unique(judged.groups))
-        ends = None if groups == 1 else np.nanquantile(first - shares, [0.025, 0.975]).tolist()
+        one = 1 in (groups, rows[0]["groups"] if rows else groups)
+        ends = None if one else np.nanquantile(first - shares, [0.025, 0.975]).tolist()
         row = {"name": name, "images": len(judged), "groups": groups, "top1": top1, "drop": drop, "interval": ends}
         row |= {"class_mean": class_mean_accuracy(logits, label), "commonest": commonest_share(label)}
         rows.append({**row, "right": encode_bits(right), **encoded_groups(judged)})

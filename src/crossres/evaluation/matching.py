@@ -47,9 +47,10 @@ def match(options: Match) -> dict[str, Any]:
     real ones. Writes ``options.out`` and, beside it, a picture of real and of simulated crops.
 
     Returns:
-        ``{hr, crops, images, hr_size, lr_size, kernel, jpeg_from_files, degradation, auc_before, auc_after, out,
-        png}`` and the estimates by name; the AUC is that of the classifier, 0.5 where it cannot tell them apart: of
-        crops that are only shrunk (bicubic), and of those of the estimate itself.
+        ``{hr, crops, images, hr_size, lr_size, kernel, jpeg_from_files, only_shrunk, degradation, auc_before,
+        auc_after, out, png}`` and the estimates by name; only_shrunk: no estimate was better than shrinking. The AUC
+        is that of the classifier, 0.5 where it cannot tell them apart: of crops that are only shrunk (bicubic), and
+        of those of the estimate itself.
 
     Raises:
         CrossresError: too few images, crops all alike or too small, or HR images that are smaller than the crops.
@@ -70,7 +71,7 @@ def match(options: Match) -> dict[str, Any]:
     cameras = estimate_cameras(hr, crops, size, sides=sides, jpeg=known and known[1], seed=options.seed)
     files: dict[str, Any] = {"jpeg": (known[0], known[2])} if known else {}
     tried = []
-    for camera in (*cameras, *map(Camera, KERNELS)):
+    for camera in (*map(Camera, KERNELS), *cameras):  # where no estimate is nearer, the first of them
         how = replace(camera.degradation(), **files)
         simulated = simulate(hr, size, how, options.seed, sides)
         tried.append((_separability(crops, simulated, options.seed), camera, simulated))
@@ -78,12 +79,10 @@ def match(options: Match) -> dict[str, Any]:
     degradation = replace(camera.degradation(None if camera.distance is None else SPREADS), **files)
     shrunk = simulate(hr, size, Degradation(), options.seed, sides)
     # the estimate itself, as the ranges of the file reach beyond it; drawn anew, as the AUC that chose is a least one
-    exact = replace(camera.degradation(), **files)
-    fresh = simulate(hr, size, exact, options.seed + 1, sides)
-    out = Path(options.out)
-    picture = out.with_suffix(".png")
-    _write(out, size, options.fit, degradation)
+    fresh = simulate(hr, size, replace(camera.degradation(), **files), options.seed + 1, sides)
+    out, picture = Path(options.out), Path(options.out).with_suffix(".png")
     _draw(picture, {f"real, {high} pixels": crops, "HR": hr, "HR, matched": matched, "HR, shrunk": shrunk})
+    _write(out, size, options, degradation)
     return {
         "hr": base_name(options.hr),
         "crops": base_name(options.crops),
@@ -94,6 +93,7 @@ def match(options: Match) -> dict[str, Any]:
         **camera.values,
         **({"jpeg": known[1]} if known else {}),
         "jpeg_from_files": known is not None,
+        "only_shrunk": camera.distance is None,
         "degradation": asdict(degradation),
         "auc_before": _separability(crops, shrunk, options.seed),
         "auc_after": _separability(crops, fresh, options.seed + 1),
@@ -108,6 +108,8 @@ def _check(options: Match) -> None:
     out = Path(options.out)
     if out.suffix not in (".yaml", ".yml") or out.is_dir():
         raise CrossresError(f"out: {out} is not a YAML file; name one, such as camera.yaml")
+    if out.with_suffix(".png").is_dir():
+        raise CrossresError(f"out: {out.with_suffix('.png')}, the picture beside it, is a folder; name another file")
     for name, value in (("hr_size", options.hr_size), ("seed", options.seed + 1)):
         if value is not None and value < 1:
             raise CrossresError(f"{name}: {getattr(options, name)} is too small")
@@ -115,7 +117,7 @@ def _check(options: Match) -> None:
 
 def _some(source: str, options: Match) -> ImageSet:
     """Read images without labels, at most `MOST` of them drawn by the seed; those that are corrupt are left out."""
-    images = read_unlabelled(source, image_column=options.image_column)
+    images = read_unlabelled(source, image_column=options.image_column, range=options.range)
     drawn = _drawn(images, MOST, options.seed)
     corrupt = [i for i, _ in drawn.corrupt()]
     if corrupt:
@@ -179,12 +181,12 @@ def _separability(real: Tensor, simulated: Tensor, seed: int) -> float:
     return float(roc_auc_score(label, forest.oob_decision_function_[:, 1]))
 
 
-def _write(path: Path, size: Size, fit: str, degradation: Degradation) -> None:
+def _write(path: Path, size: Size, options: Match, degradation: Degradation) -> None:
     """Write the options as YAML."""
     ranges = {name: [round(end, 4) for end in getattr(degradation.resolved(), name)] for name in BOUNDS}
     tree = {
         "lr_size": size if isinstance(size, int) else list(size),
-        "images": {"fit": fit},
+        "images": {"fit": options.fit} | ({"range": list(options.range)} if options.range else {}),
         "degradation": {"kernel": degradation.kernel, **ranges},
     }
     text = f"# estimated by crossres match {__version__}; crossres distill --config {path.name} takes it\n"

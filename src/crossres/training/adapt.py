@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from crossres.config.check import demand_trust
-from crossres.config.experiment import Adapt, Distill
+from crossres.config.experiment import IN_MEMORY, Adapt, Distill
 from crossres.config.judging import Evaluate
 from crossres.config.options import as_trained, how_unlabelled
 from crossres.config.record import base_name
@@ -59,7 +59,9 @@ def adapt(options: Adapt, *, quiet: bool = False) -> dict[str, Any]:
     try:
         result = train(config, resume=begun, quiet=quiet)
     except CrossresError as error:  # whose remedy is an option of other commands
-        raise CrossresError(str(error).replace("use --overwrite", f"remove {config.runs}")) from None
+        remove = f"remove {config.runs}"
+        text = str(error).replace("use --overwrite", remove).replace("start anew with --overwrite", remove)
+        raise CrossresError(text) from None
     if not result:
         return {}
     top1 = None
@@ -86,9 +88,14 @@ def adapt(options: Adapt, *, quiet: bool = False) -> dict[str, Any]:
 
 def _run_of(options: Adapt) -> Distill:
     own = replace(read_run_on(options.run, remedy=""), trust_code=options.trust_code)
+    own = replace(own, device=options.device or own.device)
     demand_trust(own, options.run, options.trust_code)
     if not isinstance(own, Distill):
         raise CrossresError(f"{options.run} is a run of {own.command}; adapt takes one of crossres distill")
+    if own.teacher == IN_MEMORY:
+        raise CrossresError(
+            f"{options.run}: its teacher was passed in Python; adapt takes one whose teacher is a file"
+        )
     if own.natural and not own.natural_labels:
         raise CrossresError(f"{options.run} learned from natural images, which adapt would drop; adapt another run")
     return own
