@@ -13,16 +13,20 @@ from crossres.bench.results import method_of
 from crossres.bench.tables import OTHER_SIZES, spread, table
 
 NOTHING = "No run so far."
+HARSH = "blur, noise, JPEG"
 Value = Callable[[dict[str, Any]], float | None]
 
 
 def signs_table(recipe: Path) -> str:
-    """Students on near frames, shrunk, and on far frames as they are: of the saved epoch."""
+    """Students on near frames, shrunk, and on far frames as they are, where a grid has such: of the saved epoch."""
     if not has_results(recipe):
         return NOTHING
     results = _results(recipe)
     columns: dict[str, tuple[int, Value]] = {}
     for size in sorted({r["lr_size"] for r in results}, reverse=True):
+        if "natural" not in results[0]:
+            columns[f"{size}x{size}"] = size, lambda r: r["top1_best_val"]
+            continue
         columns[f"{size}x{size}, near"] = size, lambda r: r["top1_best_val"]
         columns[f"{size}x{size}, far"] = size, lambda r: r["natural"]["far"]["top1"]
     rows = []
@@ -39,11 +43,19 @@ def signs_table(recipe: Path) -> str:
     return table(["top-1, %", *columns], rows)
 
 
-def training_by_test(recipe: Path, tests: Sequence[str]) -> str:
-    """Accuracy by degradation: a row a method and a degradation of the training, a column one of the test."""
+def training_by_test(recipe: Path, tests: Sequence[str], shrunk: Path | None = None) -> str:
+    """Accuracy by degradation: a row a method and a degradation of the training, a column one of the test.
+
+    ``shrunk`` is a grid of the same protocol whose students of the same methods saw shrunk images alone.
+    """
     if not has_results(recipe):
         return NOTHING
     results = [r | {"unseen": _of_faces(r)} if "protocols" in r else r for r in _results(recipe)]
+    if shrunk:
+        names = {method_of(r) for r in results}
+        clean = [r for r in _results(shrunk) if method_of(r) in names and HARSH in r.get("unseen", {})]
+        results = [_trained_on_shrunk(r) for r in clean] + results
+        results.sort(key=method_of)  # the trainings of a method stay in their order
     rows = [
         [name, training, *(spread([r["unseen"][test]["top1"] for r in members], 1) for test in tests)]
         for (name, training), members in _by(results, lambda r: (_short(r), r["grid"]["degradation"])).items()
@@ -108,6 +120,11 @@ def _by(results: Sequence[dict[str, Any]], name: Callable[[dict[str, Any]], Any]
 
 def _short(result: dict[str, Any]) -> str:
     return method_of(result).split(" (")[0]
+
+
+def _trained_on_shrunk(result: dict[str, Any]) -> dict[str, Any]:
+    own = {"clean": {"top1": result["top1_best_val"]}}
+    return result | {"unseen": own | result["unseen"], "grid": result["grid"] | {"degradation": "clean"}}
 
 
 def _again(result: dict[str, Any], results: Sequence[dict[str, Any]]) -> bool:
