@@ -30,14 +30,16 @@ def signs_table(recipe: Path) -> str:
         columns[f"{size}x{size}, near"] = size, lambda r: r["top1_best_val"]
         columns[f"{size}x{size}, far"] = size, lambda r: r["natural"]["far"]["top1"]
     rows = []
-    full = {method_of(r) for r in results}
+    full = {method_of(r) for r in results}  # weights of one method have rows of their own
 
     def name_of(result: dict[str, Any]) -> str:
         alike = sum(name.split(" (")[0] == _short(result) for name in full)
         teacher = None if result["teacher"] is None else result["grid"].get("teacher")
         return " of ".join(filter(None, (_short(result) if alike == 1 else method_of(result), teacher)))
 
-    for name, members in _by([r for r in results if not _again(r, results)], name_of).items():
+    # labels alone are one run, whatever teacher stands beside them
+    once = {(name_of(r), r["lr_size"], r["seed"]): r for r in results}
+    for name, members in _by([*once.values()], name_of).items():
         of_size = [([value(r) for r in members if r["lr_size"] == size]) for size, value in columns.values()]
         rows.append([name, *(spread(values, 1) for values in of_size)])
     return table(["top-1, %", *columns], rows)
@@ -52,8 +54,8 @@ def training_by_test(recipe: Path, tests: Sequence[str], shrunk: Path | None = N
         return NOTHING
     results = [r | {"unseen": _of_faces(r)} if "protocols" in r else r for r in _results(recipe)]
     if shrunk:
-        names = {method_of(r) for r in results}
-        clean = [r for r in _results(shrunk) if method_of(r) in names and HARSH in r.get("unseen", {})]
+        runs = {(method_of(r), r["seed"]) for r in results}
+        clean = [r for r in _results(shrunk) if (method_of(r), r["seed"]) in runs]
         results = [_trained_on_shrunk(r) for r in clean] + results
         results.sort(key=method_of)  # the trainings of a method stay in their order
     rows = [
@@ -77,10 +79,7 @@ def across_sizes(recipe: Path, sizes: Sequence[int]) -> str:
 def matched_text(path: Path) -> str:
     """What match says of a real camera."""
     found = json.loads(path.read_text())
-    shrinks = found["degradation"]["preset"] == "clean" and not any(
-        high for name in ("blur", "noise", "jpeg") for high in found["degradation"][name][1:]
-    )
-    assert shrinks, "the page says that matched training is clean training: say otherwise, and train"
+    assert found["only_shrunk"], "the page says that matched training is clean training: say otherwise, and train"
     return (
         f"{found['images']['crops']:,} far frames against {found['images']['hr']:,} near ones at {found['lr_size']}x"
         f"{found['lr_size']}: only shrunk ({found['kernel']}); a classifier's AUC is {found['auc_after']:.2f}"
@@ -125,11 +124,6 @@ def _short(result: dict[str, Any]) -> str:
 def _trained_on_shrunk(result: dict[str, Any]) -> dict[str, Any]:
     own = {"clean": {"top1": result["top1_best_val"]}}
     return result | {"unseen": own | result["unseen"], "grid": result["grid"] | {"degradation": "clean"}}
-
-
-def _again(result: dict[str, Any], results: Sequence[dict[str, Any]]) -> bool:
-    """Whether it is labels alone beside a second teacher: the same run as beside the first."""
-    return result["teacher"] is None and result["grid"].get("teacher") != results[0]["grid"].get("teacher")
 
 
 def _of_faces(result: dict[str, Any]) -> dict[str, Any]:

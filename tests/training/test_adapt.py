@@ -130,12 +130,25 @@ def test_a_stopped_one_goes_on_with_the_same_crops_alone(student: Path, camera: 
     kept = shutil.copytree(crops, tmp_path / "kept")
     for file in sorted(crops.iterdir())[::2]:
         file.unlink()
-    with pytest.raises(CrossresError, match=rf"^the adapted images changed .*; remove {part} or another --name$"):
+    with pytest.raises(
+        CrossresError, match=rf"^the adapted images changed .*; remove {part}, or choose another --name$"
+    ):
         adapt(options, quiet=True)
     shutil.rmtree(crops)
     kept.rename(crops)
     assert adapt(options, quiet=True) == whole
     assert weights.read_bytes() == before
+
+
+def test_its_remedies_are_its_own(student: Path, camera: Path, tmp_path: Path) -> None:
+    fast = replace(read_run(student), name="fast", teacher=None, losses={}, method="labels")
+    distill(fast, quiet=True)
+    config = (fast.folder / "config.yaml").read_text()
+    (fast.folder / "config.yaml").write_text(re.sub(r"learning_rate: .*", "learning_rate: 1.0e+6", config))
+    part = student.parent / "fast-adapted.part"
+    line = rf": remove {part}, train the student at a lower train\.learning_rate and adapt that one$"
+    with pytest.raises(CrossresError, match=line):
+        adapt(Adapt(run=str(fast.folder), crops=str(loose(camera, tmp_path / "crops", 0))), quiet=True)
 
 
 def test_what_cannot_be_adapted(student: Path, drawn_teacher: Path, camera: Path, tmp_path: Path) -> None:

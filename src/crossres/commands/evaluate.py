@@ -83,7 +83,7 @@ def _discrepancy(rows: list[dict[str, Any]], size: int | list[int]) -> Table:
     for column in ("images", "number", "groups", "top-1 %", "lost", "95 % interval"):
         table.add_column(column, justify="left" if column == "images" else "right")
     for number, row in enumerate(rows):
-        ends = "{:+.2f} to {:+.2f}".format(*row["interval"]) if row["interval"] else "one group"
+        ends = "{:+.2f} to {:+.2f}".format(*row["interval"]) if row["interval"] else "none"
         lost = [f"{row['drop']:+.2f}", ends] if number else ["", ""]
         table.add_row(row["name"], f"{row['images']:,}", f"{row['groups']:,}", f"{row['top1']:.2f}", *lost)
     return table

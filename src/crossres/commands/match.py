@@ -6,6 +6,9 @@ from crossres.config.judging import Match
 from crossres.evaluation.camera import BOUNDS
 from crossres.evaluation.matching import match
 
+#: AUC above which the simulated crops are not like the camera's.
+TELLS_APART = 0.7
+
 
 def run(options: Match, request: Request) -> None:
     """Print the estimate and how well it fits."""
@@ -22,7 +25,8 @@ def run(options: Match, request: Request) -> None:
     ]
     fit = f"of {result['auc_after']:.2f} where they are matched (0.5: it cannot)"
     if result["only_shrunk"]:
-        fit += "; no estimate was nearer than shrinking: the file shrinks and no more, train on the crops instead"
+        fit += "; no estimate came nearer than plain shrinking"
+        fit += ": train on the crops instead" if result["auc_after"] > TELLS_APART else ""
     show(
         f"{result['crops']}: {result['images']['crops']:,} crops, read at {result['lr_size']} pixels, against "
         f"{result['images']['hr']:,} images of {result['hr']} at {result['hr_size']}",

@@ -132,7 +132,7 @@ class Loader:
     def positions(self, epoch: int) -> Tensor:
         """Return the positions of an epoch's images, int64 (steps, B): this process's share of each batch."""
         order = self._order(self.steps * self.batch_size, generator_of(self.seed, epoch))
-        return order.long().view(self.steps, self.batch_size)[:, self.own_rows]
+        return order.view(self.steps, self.batch_size)[:, self.own_rows].long()
 
     def epoch(self, epoch: int, *, hr: bool = False) -> Iterator[Batch]:
         """Yield the training batches of one epoch: shuffled, augmented, this process's share of each.

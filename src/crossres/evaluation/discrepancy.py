@@ -1,6 +1,7 @@
 """What a model loses on images that are not what its training made them."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,15 +52,13 @@ def natural_sets(encoder: Encoder, options: Evaluate) -> list[ImageSet]:
                 note(f"{data}: the model was trained on a set of this name; the share held out from it is judged")
         except OwnSplits:
             sets.append(read_of(data, options.split))
+        if sets[-1].name in (each.name for each in sets[:-1]):  # the folder above tells two of one name apart
+            sets[-1].name = f"{Path(data).absolute().parent.name}/{sets[-1].name}"
         if sets[-1].groups is not None and own and not trained:
             note(*filter(None, [groups_in_both(read_of(options.data, "train"), sets[-1])]))
         note(*left_out({options.split: sets[-1]}))
         if base_name(data) == encoder.info.get("adapted"):
             note(f"{data}: the model was adapted on images of this name, without their labels")
-    names = [each.name for each in sets]
-    for each, data in zip(sets, options.natural, strict=True):
-        if names.count(each.name) > 1:
-            each.name = data
     return sets
 
 

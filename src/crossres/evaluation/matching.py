@@ -22,6 +22,8 @@ from crossres.evaluation.camera import BOUNDS, KERNELS, Camera, estimate_cameras
 from crossres.evaluation.crop_features import SMALLEST, crop_features
 from crossres.evaluation.prepare import note
 
+#: Kernels of cameras that only shrink, the default first.
+PLAIN = sorted(KERNELS, key=lambda kernel: kernel != Degradation().kernel)
 #: Fewest crops that say something, and the most that are read, as of the HR images.
 FEWEST, MOST = 20, 1000
 #: Values of the HR images together at most: larger images are fewer.
@@ -71,7 +73,7 @@ def match(options: Match) -> dict[str, Any]:
     cameras = estimate_cameras(hr, crops, size, sides=sides, jpeg=known and known[1], seed=options.seed)
     files: dict[str, Any] = {"jpeg": (known[0], known[2])} if known else {}
     tried = []
-    for camera in (*map(Camera, KERNELS), *cameras):  # where no estimate is nearer, the first of them
+    for camera in (*map(Camera, PLAIN), *cameras):  # where all are equally far, the first
         how = replace(camera.degradation(), **files)
         simulated = simulate(hr, size, how, options.seed, sides)
         tried.append((_separability(crops, simulated, options.seed), camera, simulated))

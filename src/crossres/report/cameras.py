@@ -28,15 +28,15 @@ def other_cameras(run: FinishedRun) -> Block | None:
     sets = natural_sets(run.student, options)
     rows: list[tuple[str, list[Cell]]] = []
     for row in discrepancy(run.student, run.test.images, sets, options, run.device):
-        ends = "{:+.1f} to {:+.1f}".format(*row["interval"]) if row["interval"] else "one group"
+        ends = "{:+.1f} to {:+.1f}".format(*row["interval"]) if row["interval"] else "none"
         lost = Cell(f"{row['drop']:+.1f}", ends) if rows else Cell("")
         counts = [Cell(f"{row[name]:,}") for name in ("images", "groups")]
         shares = [Cell(f"{share(row[key])} %") for key in ("top1", "class_mean")]
         rows.append((row["name"], [*counts, *shares, lost]))
     note = (
         "Class mean: the mean over classes of each one's top-1. Lost: points of top-1 less than as trained; small: "
-        "its 95 % interval (bootstrap over groups, such as tracks, or over images where no groups are known). "
-        "Pictures: a test image as trained beside a natural one of its class."
+        "its 95 % interval (bootstrap over groups, such as tracks, or over images where no groups are known; none "
+        "where either is of one group). Pictures: a test image as trained beside a natural one of its class."
     )
     cards = [card for images in sets for card in _cards(run, images)]
     return Block(

@@ -58,10 +58,8 @@ def adapt(options: Adapt, *, quiet: bool = False) -> dict[str, Any]:
     begun = any((config.folder / name).exists() for name in ("state.pt", "result.json"))
     try:
         result = train(config, resume=begun, quiet=quiet)
-    except CrossresError as error:  # whose remedy is an option of other commands
-        remove = f"remove {config.runs}"
-        text = str(error).replace("use --overwrite", remove).replace("start anew with --overwrite", remove)
-        raise CrossresError(text) from None
+    except CrossresError as error:
+        raise CrossresError(_for_adapt(str(error), config.runs)) from None
     if not result:
         return {}
     top1 = None
@@ -94,11 +92,20 @@ def _run_of(options: Adapt) -> Distill:
         raise CrossresError(f"{options.run} is a run of {own.command}; adapt takes one of crossres distill")
     if own.teacher == IN_MEMORY:
         raise CrossresError(
-            f"{options.run}: its teacher was passed in Python; adapt takes one whose teacher is a file"
+            f"{options.run}: its teacher was passed in Python; adapt takes one whose teacher is named"
         )
     if own.natural and not own.natural_labels:
         raise CrossresError(f"{options.run} learned from natural images, which adapt would drop; adapt another run")
     return own
+
+
+def _for_adapt(message: str, part: str) -> str:
+    """Return an error of a training with a remedy that crossres adapt has."""
+    what, diverged, _ = message.partition(": lower train.learning_rate")
+    if diverged:
+        return f"{what}: remove {part}, train the student at a lower train.learning_rate and adapt that one"
+    other = message.replace("use --overwrite or another --name", f"remove {part}, or choose another --name")
+    return other.replace("use --overwrite", f"remove {part}")
 
 
 def _remove_empty(folder: str) -> None:

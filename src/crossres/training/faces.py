@@ -52,8 +52,8 @@ class FaceTask(Task):
         for line in left_out(read):
             progress.say(line)
         self.in_both, warning = overlap(train_set, test_set, config.data)
-        trained = read.get("unlabelled", train_set)
-        for shown in filter(None, (warning, groups_in_both(trained, test_set))):
+        shared = [groups_in_both(images, test_set) for name, images in read.items() if name != "test"]
+        for shown in filter(None, (warning, *shared)):
             progress.say(shown)
         val_set: ImageSet | None = train_set
         if faces.unlabelled:

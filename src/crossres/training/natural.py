@@ -80,7 +80,7 @@ def with_natural(sets: ImageSets, config: Distill, progress: Progress) -> ImageS
         raise CrossresError(f"{natural.name}: no natural image is left to train on; check images.group")
     chooses = held.sum() >= FEWEST and len(independent(natural.subset(held))) > 1
     groups = " with their groups" if natural.groups is not None else ""
-    choosing = "choose the epoch" if chooses else "are too few to choose the epoch"
+    choosing = "choose the epoch" if chooses else "are too few, or of one group, to choose the epoch"
     choosing = f"; {held.sum()} held out{groups} {choosing}" if held.any() else ""
     progress.say(
         f"{natural.name}: {len(trained)} natural images fill {config.natural_share:.0%} of each batch{choosing}"

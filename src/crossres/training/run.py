@@ -253,7 +253,7 @@ def _remedy(config: Experiment) -> str:
 def _how_to_resume(config: Experiment) -> str:
     if config.distillation and config.distillation.teacher == IN_MEMORY:
         return f"crossres.{'distill_faces' if config.faces else 'distill'}(config, teacher=..., resume=True)"
-    if config.runs.endswith(".part"):  # crossres adapt, which goes on by itself
+    if Path(config.runs).name == f"{config.name}.part":  # crossres adapt, which goes on by itself
         return "the same command"
     trust = " --trust_code" if named_code(config) else ""
     return f"{config.command} --resume {shlex.quote(str(config.folder))}{trust}"
