@@ -313,7 +313,7 @@ CLAIMS: dict[tuple[str, str], Callable[[], bool]] = {
         )
         and on_signs("adapted", "far", 16)["labels"] > on_signs("far", "far", 16)["labels"]
     ),
-    (CAMERAS, "on far frames its students are behind labels alone"): lambda: all(
+    (CAMERAS, "its students are behind labels alone"): lambda: all(
         r["natural"]["far"]["top1"] < mean(o["natural"]["far"]["top1"] for o in ready() if method_of(o) == "labels")
         for r in ready()
         if method_of(r) != "labels" and r["grid"]["teacher"] == "efficientnet-lite0"
