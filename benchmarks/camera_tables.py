@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,21 +23,19 @@ def signs_table(recipe: Path) -> str:
     if not has_results(recipe):
         return NOTHING
     results = _results(recipe)
-    columns: dict[str, tuple[int, Value]] = {}
-    for size in sorted({r["lr_size"] for r in results}, reverse=True):
-        if "natural" not in results[0]:
-            columns[f"{size}x{size}"] = size, lambda r: r["top1_best_val"]
-            continue
-        columns[f"{size}x{size}, near"] = size, lambda r: r["top1_best_val"]
-        columns[f"{size}x{size}, far"] = size, lambda r: r["natural"]["far"]["top1"]
-    rows = []
-    full = {method_of(r) for r in results}  # weights of one method have rows of their own
+    judged: dict[str, Value] = {"": lambda r: r["top1_best_val"]}
+    if "natural" in results[0]:
+        judged = {", near": judged[""], ", far": lambda r: r["natural"]["far"]["top1"]}
+    sizes = sorted({r["lr_size"] for r in results}, reverse=True)
+    columns = {f"{size}x{size}{where}": (size, value) for size in sizes for where, value in judged.items()}
+    weights = Counter(_short(r) for r in {method_of(r): r for r in results}.values())
 
     def name_of(result: dict[str, Any]) -> str:
-        alike = sum(name.split(" (")[0] == _short(result) for name in full)
+        name = _short(result) if weights[_short(result)] == 1 else method_of(result)
         teacher = None if result["teacher"] is None else result["grid"].get("teacher")
-        return " of ".join(filter(None, (_short(result) if alike == 1 else method_of(result), teacher)))
+        return f"{name} of {teacher}" if teacher else name
 
+    rows = []
     # labels alone are one run, whatever teacher stands beside them
     once = {(name_of(r), r["lr_size"], r["seed"]): r for r in results}
     for name, members in _by([*once.values()], name_of).items():

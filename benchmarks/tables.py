@@ -70,6 +70,7 @@ EPOCHS = {
 SIGNS = {name: Path("recipes/signs") / f"{name}.yaml" for name in ("near", "far", "adapted", "ready")}
 CAMERAS, MIXED, SIZES = (Path("recipes/cifar100") / f"{name}.yaml" for name in ("cameras", "mixed-8x8", "sizes"))
 FACE_CAMERAS = Path("recipes/faces/cameras.yaml")
+TINYIMAGENET = Path("recipes/tinyimagenet/ready.yaml")
 #: Standard deviation of a kernel in LR pixels, where it is not 0: of a box and of a triangle.
 KERNEL_WIDTHS = {"area": 12**-0.5, "bilinear": 6**-0.5}
 SIMULATED = Path("results/match/simulated.json")
@@ -263,7 +264,7 @@ def numbers() -> dict[str, str]:
 def all_tables(*, write: bool) -> dict[str, str]:
     """Every table by the name of its block, or by its file beside the results; ``write`` writes comparisons, too."""
     cifar100 = Path("results/cifar100")
-    compared = (FACES, *CHOICES, *SIGNS.values(), CAMERAS, MIXED, SIZES, FACE_CAMERAS) if write else ()
+    compared = (FACES, *CHOICES, *SIGNS.values(), TINYIMAGENET, CAMERAS, MIXED, SIZES, FACE_CAMERAS) if write else ()
     for recipe in filter(has_results, compared):
         grid, comparison = comparison_of(recipe)
         write_comparison(comparison, grid.folder)
@@ -294,7 +295,7 @@ def all_tables(*, write: bool) -> dict[str, str]:
         "lfw-realistic": realistic_table(),
         "simulated": simulated_table(SIMULATED),
         **{f"signs-{name}": signs_table(recipe) for name, recipe in SIGNS.items()},
-        "tinyimagenet-ready": signs_table(Path("recipes/tinyimagenet/ready.yaml")),
+        "tinyimagenet-ready": signs_table(TINYIMAGENET),
         "signs-test-time": test_time_text(Path("results/signs-test-time.json")),
         "signs-matched": matched_text(SIMULATED.with_name("signs.json")),
         "cameras": training_by_test(CAMERAS, ("clean", "noise", HARSH, "nearest")),

@@ -19,6 +19,8 @@ COLUMNS = 3
 NAMED = 5
 #: Length of a line, of names at the ends of curves.
 NAME_WIDTH = 28
+#: Characters of a title in a line: more would run into the next one.
+TITLE_WIDTH = 32
 
 
 def draw_comparison(rows: Sequence[MethodScore], baseline: str, folder: Path) -> list[Path]:
@@ -59,7 +61,8 @@ def _panels(
         for axes in grid.flat[len(settings) :]:
             axes.remove()
         for setting, axes in panels.items():
-            axes.set(title=setting, xlabel=x, ylabel=y if axes in grid[:, 0] else "")
+            title = fill(setting, TITLE_WIDTH, break_on_hyphens=False)
+            axes.set(title=title, xlabel=x, ylabel=y if axes in grid[:, 0] else "")
             axes.tick_params(labelbottom=True)
         yield figure, panels
 
