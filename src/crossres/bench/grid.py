@@ -197,8 +197,8 @@ def runs_of(grid: Grid) -> Iterator[GridRun]:
                 if config.name in names:
                     raise CrossresError(f"two runs would be named {config.name}; rename a teacher or a method")
                 names.add(config.name)
-                if labels := getattr(config, "natural_labels", None):
-                    config.natural_labels = labels.replace("{name}", config.name)
+                if isinstance(config, Distill) and config.natural_labels:
+                    config.natural_labels = config.natural_labels.replace("{name}", config.name)
                 standing = {"method": method, "teacher": teacher, "degradation": degradation, "factor": tried}
                 standing["options"] = brought or None
                 yield GridRun(config, {key: value for key, value in standing.items() if value is not None})
