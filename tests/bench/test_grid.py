@@ -110,14 +110,6 @@ def test_a_methods_own_options_and_teachers_apart(grid: dict[str, Any], tmp_path
         read_grid(written(grid, tmp_path))
 
 
-def test_each_student_is_labelled_by_the_run_of_its_name(grid: dict[str, Any], tmp_path: Path) -> None:
-    grid |= {"seeds": [0, 1]}
-    grid["base"] |= {"natural": "far", "natural_labels": "runs/near/{name}"}
-    configs = [run.config for run in runs_of(read_grid(written(grid, tmp_path)))]
-    assert [config.natural_labels for config in configs] == [f"runs/near/{config.name}" for config in configs]
-    assert [config.name for config in configs[1:3]] == ["resnet8-8x8-kd-seed0", "resnet8-8x8-ce-seed1"]
-
-
 def test_what_a_method_gives_of_a_group_leaves_the_rest_of_it(grid: dict[str, Any], tmp_path: Path) -> None:
     grid["base"]["degradation"] = {"kernel": "area"}
     grid["base"]["images"] = {"memory_mb": 7}

@@ -53,8 +53,7 @@ class Grid:
             factor with the best validation accuracy counts, so all methods are tuned over as many trials.
         seeds: of the training.
         baseline: the method that the others' gains are counted from.
-        base: what all runs share: options of `Distill` or `Faces`, nested as in its YAML. ``{name}`` in
-            ``natural_labels`` is a run's own name: each is labelled by the run of that name in another grid.
+        base: what all runs share: options of `Distill` or `Faces`, nested as in its YAML.
         transfer: by name, a data set that each student's embeddings are judged on after its run: ``{data: ...}``
             and the options of ``crossres transfer``; ``$NAME`` in a path is an environment variable.
         natural: by name, a data set of the same classes whose images are small by nature, which each student is also
@@ -197,8 +196,6 @@ def runs_of(grid: Grid) -> Iterator[GridRun]:
                 if config.name in names:
                     raise CrossresError(f"two runs would be named {config.name}; rename a teacher or a method")
                 names.add(config.name)
-                if isinstance(config, Distill) and config.natural_labels:
-                    config.natural_labels = config.natural_labels.replace("{name}", config.name)
                 standing = {"method": method, "teacher": teacher, "degradation": degradation, "factor": tried}
                 standing["options"] = brought or None
                 yield GridRun(config, {key: value for key, value in standing.items() if value is not None})

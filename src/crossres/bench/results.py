@@ -204,7 +204,7 @@ def _experiment(result: Document) -> dict[str, Any]:
 
 def _shared_options(result: Document, brought: Collection[str] = ()) -> dict[str, Any]:
     """Return what compared methods have in common: everything but losses, teacher and what is ``brought``."""
-    no_matter = ("name", "runs", "cache_dir", "data", "hr_size", "natural_labels", *_METHOD)
+    no_matter = ("name", "runs", "cache_dir", "data", "hr_size", *_METHOD)
     options = {key: value for key, value in _options(result).items() if key not in no_matter}
     for name in brought:
         *groups, leaf = name.split(".")
@@ -215,7 +215,7 @@ def _shared_options(result: Document, brought: Collection[str] = ()) -> dict[str
     options["model"].pop("weights", None)  # what it starts from counts by its digest
     options["train"].pop("seed", None)
     same = {key: result.get(key) for key in ("hr_size", "data_sha256", "precision", "start_sha256")}
-    if same["data_sha256"]:  # each student is adapted on the crops that one of its method and seed was sure of
+    if same["data_sha256"]:  # each student is adapted on the crops that one of its method was sure of
         same["data_sha256"] = {part: digest for part, digest in same["data_sha256"].items() if part != "adapted"}
     return {**_used(options), "train": _used(options["train"]), **same}
 
