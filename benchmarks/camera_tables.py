@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from grid_tables import comparison_of, has_results
@@ -85,17 +86,35 @@ def matched_text(path: Path) -> str:
     )
 
 
-def test_time_text(path: Path) -> str:
-    """What students gain on crops where they are not trained anew."""
-    rows = json.loads(path.read_text())
+def adapted_rows(folder: Path, recipe: Path) -> list[dict[str, Any]]:
+    """What `benchmarks/adapted.py` says of students of a grid, each with the grid's result of it as ``of``."""
+    of = {r["name"]: r for r in _results(recipe)}
+    rows = [json.loads(path.read_text()) for path in folder.glob("*.json")]
+    order = [*of]
+    return [row | {"of": of[row["run"]]} for row in sorted(rows, key=lambda row: order.index(row["run"]))]
 
-    def change(way: str) -> str:
-        of_each = sorted(row[way] - row["before"] for row in rows)
-        return f"{of_each[0]:+.1f} to {of_each[-1]:+.1f} points"
 
+def adapted_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Students before and after they were adapted to crops without labels."""
+    sizes = sorted({row["of"]["lr_size"] for row in rows}, reverse=True)
+    ways = {"": "before", ", adapted": "adapt"}
+    columns = {f"{size}x{size}{words}": (size, way) for size in sizes for words, way in ways.items()}
+    table_rows = [
+        [
+            name,
+            *(spread([m[way] for m in members if m["of"]["lr_size"] == size], 1) for size, way in columns.values()),
+        ]
+        for name, members in _by(rows, lambda row: _short(row["of"])).items()
+    ]
+    return table(["top-1 on far, %", *columns], table_rows)
+
+
+def other_ways_text(rows: Sequence[dict[str, Any]]) -> str:
+    """What the ways that do not train anew bring, in the mean over the students."""
+    gains = {way: mean(row[way] - row["before"] for row in rows) for way in ("statistics", "entropy", "adapt")}
     return (
-        f"batch norm's statistics re-estimated on far frames change the {len(rows)} students of near frames by "
-        f"{change('statistics')} on far ones, entropy minimised there by {change('entropy')}"
+        f"batch norm's statistics re-estimated on the crops bring {gains['statistics']:+.1f} points, entropy "
+        f"minimised there {gains['entropy']:+.1f}, `adapt` {gains['adapt']:+.1f}"
     )
 
 

@@ -15,9 +15,11 @@ from typing import Any
 from camera_tables import (
     HARSH,
     across_sizes,
+    adapted_rows,
+    adapted_table,
     matched_text,
+    other_ways_text,
     signs_table,
-    test_time_text,
     training_by_test,
 )
 from cifar_tables import measured_methods, sensitivity_table, students_table, teacher_table, trials
@@ -67,7 +69,9 @@ EPOCHS = {
     },
 }
 #: Of students on images that are not as trained.
-SIGNS = {name: Path("recipes/signs") / f"{name}.yaml" for name in ("near", "far", "adapted", "ready")}
+SIGNS = {name: Path("recipes/signs") / f"{name}.yaml" for name in ("near", "far", "ready")}
+#: Students of near frames, adapted to far ones.
+ADAPTED = Path("results/signs-adapted")
 CAMERAS, MIXED, SIZES = (Path("recipes/cifar100") / f"{name}.yaml" for name in ("cameras", "mixed-8x8", "sizes"))
 FACE_CAMERAS = Path("recipes/faces/cameras.yaml")
 TINYIMAGENET = Path("recipes/tinyimagenet/ready.yaml")
@@ -268,6 +272,7 @@ def all_tables(*, write: bool) -> dict[str, str]:
     for recipe in filter(has_results, compared):
         grid, comparison = comparison_of(recipe)
         write_comparison(comparison, grid.folder)
+    adapted = adapted_rows(ADAPTED, SIGNS["near"])
     tables = {
         "summary": summary(),
         **numbers(),
@@ -296,7 +301,8 @@ def all_tables(*, write: bool) -> dict[str, str]:
         "simulated": simulated_table(SIMULATED),
         **{f"signs-{name}": signs_table(recipe) for name, recipe in SIGNS.items()},
         "tinyimagenet-ready": signs_table(TINYIMAGENET),
-        "signs-test-time": test_time_text(Path("results/signs-test-time.json")),
+        "signs-adapted": adapted_table(adapted),
+        "signs-other-ways": other_ways_text(adapted),
         "signs-matched": matched_text(SIMULATED.with_name("signs.json")),
         "cameras": training_by_test(CAMERAS, ("clean", "noise", HARSH, "nearest")),
         "mixed-8x8": training_by_test(MIXED, ("clean", HARSH, "nearest"), shrunk=GRIDS[0]),

@@ -185,8 +185,11 @@ def test_other_data_undo_a_result(grid: Grid, drawn: Path, tmp_path: Path, writt
     next(changed.rglob("*.png")).unlink()
     end(written(grid))
     lines: list[str] = []
+    top1 = []
     for data in (drawn, same, changed):
-        run_bench(Bench(grid=written(grid).grid, data=str(data)), say=lines.append)
+        (document,) = run_bench(Bench(grid=written(grid).grid, data=str(data)), say=lines.append)
+        top1.append(document["top1_last"])
+    assert top1[0] == top1[1] == 50.0 != top1[2]  # trained anew
     assert [line for line in lines if line.startswith("shapes")] == [
         *("shapes: 1 runs, 0 of them done", "shapes: 1 runs, 1 of them done", "shapes: 1 runs, 0 of them done")
     ]

@@ -74,6 +74,9 @@ def test_images_are_split_as_in_the_training(student: Path, drawn: Path) -> None
         10,
     }  # whole groups: of each class two of ten, one of four
     assert len(test) + len(calibration) == 96
+    # people are split in their groups, too: none of these files has such a one
+    with pytest.raises(CrossresError, match=r"images\.group: 'track"):
+        exporting._images(options, replace(facts, task="faces", about=about | {"group": "track([0-9]+)"}))
     # groups that these files do not have are left out
     test, _, _ = exporting._images(options, replace(facts, about=about | {"group": "track([0-9]+)"}))
     assert test.groups is None

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crossres import CrossresError, Evaluate, evaluate, read
+from crossres import CrossresError, Evaluate, evaluate, load, read
 from crossres.commands.main import main
 from crossres.config import options as parts
+from crossres.evaluation.discrepancy import natural_sets
 from crossres.evaluation.statistics import resampled_shares
 
 GROUP = r"(\w+/\d)\d\.png$"
@@ -113,6 +114,25 @@ def test_sets_of_one_name_of_fewer_classes_and_of_one_group(
     first, one, *_ = evaluate(options)["discrepancy"]
     assert (first["groups"], one["groups"]) == (1, 10)
     assert one["interval"] is None
+
+
+def test_a_set_of_the_trainings_name_without_its_groups_is_judged(
+    drawn: Path, far: Path, student: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = far.rename(far.parent / drawn.name)
+    encoder = load(student)
+    encoder.info["group"] = "track([0-9]+)"
+    (images,) = natural_sets(encoder, Evaluate(model=str(student), data="elsewhere", natural=[str(other)]))
+    assert images.groups is None
+    assert "each of its images counts alone" in capsys.readouterr().err
+
+
+def test_natural_sets_are_read_before_the_rest_is_judged(
+    student: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crossres.evaluation.classification.evaluate_encoder", None)
+    with pytest.raises(CrossresError, match=r"^there is no data set 'nowhere'"):
+        evaluate(Evaluate(model=str(student), data=str(drawn), natural=["nowhere"]))
 
 
 def test_resampled_groups_vary_more_than_resampled_images() -> None:

@@ -96,12 +96,18 @@ def test_its_file_is_what_distill_takes(matched: tuple[Path, dict[str, Any]]) ->
     assert Image.open(folder / "camera.png").size > (500, 200)
 
 
-def test_a_file_of_another_version_is_named(refused: Any, tmp_path: Path) -> None:
+def test_a_file_of_another_version_is_named(refused: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "camera.yaml"
     file.write_text("# estimated by crossres match 9.9.9; crossres distill --config camera.yaml takes it\nglow: 3\n")
     assert refused("distill", "--config", str(file)).endswith(
         "(crossres match 9.9.9 wrote it, this is 0.1.0: match anew)"
     )
+    # also where nothing in it is refused: what an option means may have changed
+    file.write_text(
+        "# estimated by crossres match 9.9.9; crossres distill --config camera.yaml takes it\nlr_size: 8\n"
+    )
+    assert main(["distill", "--config", str(file), "--print_config"]) == 0
+    assert capsys.readouterr().err == "crossres match 9.9.9 wrote it, this is 0.1.0: match anew\n"
 
 
 def test_jpeg_is_read_from_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,8 @@ from crossres import Adapt, CrossresError, Distill, adapt, distill, load
 from crossres.commands.main import main
 from crossres.config.options import Augment, Model, Train
 from crossres.config.reading import read_run
+from crossres.core.progress import Progress
+from crossres.training.classification import Classification
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +100,16 @@ def test_its_labels_are_the_students_own(
     assert f"{camera}: the model was adapted on images of this name, without their labels" in capsys.readouterr().err
 
 
+def test_the_groups_of_crops_tell_nothing_of_their_classes(student: Path, camera: Path) -> None:
+    """The teacher sees an image of the class that the student answered, not of the crop's own track."""
+    config = read_run(student)
+    config.images.group, config.natural, config.natural_labels = r"(\w+/\d)\d\.png$", str(camera), str(student)
+    sets = Classification(config).images(Progress(quiet=True))
+    assert sets.train.groups is not None
+    assert sets.natural is not None
+    assert sets.natural.groups is None
+
+
 def test_a_worse_one_is_not_kept(student: Path, camera: Path, tmp_path: Path) -> None:
     # noise, labelled as the student answers: it is right on all of it
     encoder = load(student)
@@ -164,6 +176,11 @@ def test_what_cannot_be_adapted(student: Path, drawn_teacher: Path, camera: Path
     distill(config, teacher=load(drawn_teacher), quiet=True)
     with pytest.raises(CrossresError, match=r"passed: its teacher was passed in Python; adapt takes one whose"):
         adapt(Adapt(run=str(config.folder), crops=str(camera)))
+    by_class = shutil.copytree(student, student.parent / "by_class")
+    saved = by_class / "config.yaml"
+    saved.write_text(saved.read_text().replace("images_per_class: 0", "images_per_class: 2"))
+    with pytest.raises(CrossresError, match=r"batches are drawn by class \(train\.images_per_class\); adapt another"):
+        adapt(Adapt(run=str(by_class), crops=str(camera)))
     for i in range(30):
         Image.open(next(camera.glob("bar/*.png"))).save(tmp_path / f"{i}.png")
     with pytest.raises(CrossresError, match=r"all of one class or none; label some of them$"):

@@ -22,6 +22,8 @@ from crossres.losses.options import reads
 
 #: A file of fewer bytes that a grid names, such as a list of pairs, counts by its content.
 SHORT = 2**20
+#: What a training hangs on beside its options, of `_inputs`.
+TRAINED_ON = ("data", "unlabelled", "teacher", "pairs", "natural images", "natural_labels", "teacher_maps")
 
 
 def run_bench(options: Bench, *, say: Callable[[str], None] | None = None) -> list[dict[str, Any]]:
@@ -53,6 +55,9 @@ def run_bench(options: Bench, *, say: Callable[[str], None] | None = None) -> li
     with locked(grid.folder / ".lock", busy):
         documents = {run.config.name: _done(grid, run) for run in runs}
         missing = [run for run in runs if documents[run.config.name] is None]
+        for run in missing:
+            if _is_stale(grid, run):
+                (run.config.folder / "result.json").unlink(missing_ok=True)
         overview = Overview(len(missing), quiet=say is not None)
         say = say or overview.say
         say(f"{grid.name}: {len(runs)} runs, {len(runs) - len(missing)} of them done")
@@ -102,8 +107,8 @@ def _done(grid: Grid, run: GridRun) -> dict[str, Any] | None:
     document = _measured(grid, run)
     if document is None:
         return None
-    inputs, place = _inputs(grid, run), document.get("grid", {})
-    before = place.get("inputs", place.get("asked", inputs))  # asked: of an earlier version
+    inputs = _inputs(grid, run)
+    before = _before(document) or inputs
     if {**before, "unseen": None} != {**inputs, "unseen": None}:
         return None
     for part, name, options in judgements_of(grid, run):
@@ -115,6 +120,18 @@ def _done(grid: Grid, run: GridRun) -> dict[str, Any] | None:
         if given is not None and Degradation(**judged["degradation"]).resolved() != given.resolved():
             return None
     return document
+
+
+def _is_stale(grid: Grid, run: GridRun) -> bool:
+    """Say whether a training has its result, but of other images, another teacher or another labelling student."""
+    before, inputs = _before(_measured(grid, run) or {}), _inputs(grid, run)
+    return bool(before) and any(before.get(name) != inputs.get(name) for name in TRAINED_ON)
+
+
+def _before(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the inputs that a result has recorded."""
+    place = document.get("grid", {})
+    return dict(place.get("inputs", place.get("asked", {})))  # asked: of an earlier version
 
 
 def _measured(grid: Grid, run: GridRun) -> dict[str, Any] | None:
@@ -132,9 +149,8 @@ def _inputs(grid: Grid, run: GridRun) -> dict[str, Any]:
 
     Files count by name and size, so that a copy of a folder elsewhere is the same.
     """
-    paths = {what: getattr(run.config, what, None) for what in ("data", "unlabelled", "teacher", "pairs")}
+    paths = {what: getattr(run.config, what, None) for what in TRAINED_ON}
     paths["natural images"] = getattr(run.config, "natural", None)
-    paths["natural_labels"] = getattr(run.config, "natural_labels", None)
     paths |= {f"{name}.{key}": options.get(key) for name, options in grid.protocols.items() for key in FILES}
     paths |= {f"natural.{name}": options["data"] for name, options in grid.natural.items()}
     inputs: dict[str, Any] = {what: _files_sha256(Path(path)) for what, path in paths.items() if path}

@@ -236,6 +236,8 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
     for name, text in texts.items():
         if text:
             _write(folder / name, text)
+        else:  # of an earlier grid
+            (folder / name).unlink(missing_ok=True)
     draw_comparison(scores, baseline, folder)
 
 

@@ -170,8 +170,12 @@ def _call(kind: type[Any], request: Any, module: str) -> int:
         try:
             options = read(kind, tree, request.words, request.config or "")
         except CrossresError as error:
-            raise CrossresError(f"{error}{_of_another_version(request.config)}") from None
+            if other := _of_another_version(request.config):
+                raise CrossresError(f"{error} ({other})") from None
+            raise
         if request.config:
+            if other := _of_another_version(request.config):
+                print(visible(other), file=sys.stderr)
             demand_trust(options, request.config, getattr(options, "trust_code", False), request.words)
     if request.print_config:
         print(to_yaml(options), end="")
@@ -181,7 +185,7 @@ def _call(kind: type[Any], request: Any, module: str) -> int:
 
 
 def _of_another_version(path: str | None) -> str:
-    """Say whether a refused file of options is of crossres match, in another version."""
+    """Say whether a file of options is of crossres match, in another version; an empty text otherwise."""
     from crossres import __version__
 
     if not path:
@@ -191,7 +195,7 @@ def _of_another_version(path: str | None) -> str:
     other = " ".join(words[5:6]) if words[1:5] == ["estimated", "by", "crossres", "match"] else __version__
     if other == __version__:
         return ""
-    return f" (crossres match {other} wrote it, this is {__version__}: match anew)"
+    return f"crossres match {other} wrote it, this is {__version__}: match anew"
 
 
 def _command(words: list[str]) -> tuple[str, list[str]]:

@@ -26,7 +26,8 @@ def run(options: Match, request: Request) -> None:
     fit = f"of {result['auc_after']:.2f} where they are matched (0.5: it cannot)"
     if result["only_shrunk"]:
         fit += "; no estimate came nearer than plain shrinking"
-        fit += ": train on the crops instead" if result["auc_after"] > TELLS_APART else ""
+    if result["auc_after"] > TELLS_APART:
+        fit += ": train on the crops instead"
     show(
         f"{result['crops']}: {result['images']['crops']:,} crops, read at {result['lr_size']} pixels, against "
         f"{result['images']['hr']:,} images of {result['hr']} at {result['hr_size']}",

@@ -44,7 +44,7 @@ class Evaluate(Judgement):
         sizes: sides of the curve in pixels; some around that of the training if left out.
         native: the images are small already, do not shrink them; they are judged as they are.
         natural: data sets of the same classes whose images are small by nature; they are judged as they are. The
-            table shows the loss on each, and under other degradations, with its interval.
+            table shows what is lost on each, and under other degradations, with its interval.
         png: draw the curve and the confusion matrix into this file.
     """
 

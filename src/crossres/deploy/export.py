@@ -99,11 +99,13 @@ def _images(options: Export, facts: Facts) -> tuple[ImageSet, list[Pixels], Pair
     """Return test images to compare on, training images, uint8 (H, W, 3), for int8, and for faces test pairs."""
     config = _config(options)
     config = replace(config, images=replace(config.images, range=config.images.range or facts.range))
-    if base_name(config.data) == facts.about.get("dataset") and facts.about.get("test_fraction"):
+    trained = base_name(config.data) == facts.about.get("dataset")
+    if trained and facts.about.get("test_fraction"):
         config = replace(config, images=replace(config.images, test_fraction=facts.about["test_fraction"]))
     group = config.images.group or facts.about.get("group")
     if facts.task == "faces":
-        train, test = read_people(config)
+        group = group if trained else config.images.group
+        train, test = read_people(replace(config, images=replace(config.images, group=group)))
     else:
         train, test = read_in_groups(config, "train", group), read_in_groups(config, "test", group)
     rng = np.random.default_rng(0)

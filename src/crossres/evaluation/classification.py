@@ -37,10 +37,11 @@ def evaluate(options: Evaluate) -> dict[str, Any]:
     images = read_split(options, options.split, encoder)
     parts = {str(options.split): images}
     note(*left_out(parts), understood(options.data, parts))
+    natural = natural_sets(encoder, options)  # first: what cannot be judged is told before the rest is
     result = {"model": base_name(options.model), **evaluate_encoder(encoder, images, options, device)}
     result["precision"] = device.precision
-    if options.natural:
-        result["discrepancy"] = discrepancy(encoder, images, natural_sets(encoder, options), options, device)
+    if natural:
+        result["discrepancy"] = discrepancy(encoder, images, natural, options, device)
     if result["enlarged"]:
         shrinks = result["lr_size"] != result["hr_size"] and not options.native
         note(

@@ -36,7 +36,7 @@ def natural_sets(encoder: Encoder, options: Evaluate) -> list[ImageSet]:
     images have its groups.
 
     Raises:
-        CrossresError: no such set.
+        CrossresError: no such set, or a class that the encoder does not know.
     """
 
     def read_of(data: str, split: Split) -> ImageSet:
@@ -57,6 +57,7 @@ def natural_sets(encoder: Encoder, options: Evaluate) -> list[ImageSet]:
         if sets[-1].groups is not None and own and not trained:
             note(*filter(None, [groups_in_both(read_of(options.data, "train"), sets[-1])]))
         note(*left_out({options.split: sets[-1]}))
+        labels_of(encoder, sets[-1])
         if base_name(data) == encoder.info.get("adapted"):
             note(f"{data}: the model was adapted on images of this name, without their labels")
     return sets

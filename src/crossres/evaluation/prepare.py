@@ -81,6 +81,7 @@ def read_split(
     *,
     data: str | None = None,
     open_set: bool = False,
+    grouped: bool = True,
 ) -> ImageSet:
     """Read a split of the images, with the classes that the options name.
 
@@ -90,6 +91,7 @@ def read_split(
         encoder: its training says how a source without splits is split, if a judgement's options do not.
         data: another source than that of the options.
         open_set: the test split has classes of its own.
+        grouped: in the groups of the options, or of the training.
 
     Raises:
         CrossresError: what `crossres.read` raises, or a class that is not there.
@@ -104,6 +106,8 @@ def read_split(
         trained.get("natural"),
     ):  # or its test images would be split off in another way
         how["group"] = given.group or trained.get("group")
+    if not grouped:
+        how["group"] = None
     how |= {"test_fraction": held_out_share(options, encoder), "root": Path(given.root) if given.root else None}
     images = read(source, split=split, open_set=open_set, **how)
     if given.classes is None:
@@ -130,14 +134,14 @@ def read_in_groups(
         CrossresError: what `read_split` raises but for groups.
     """
     given: Any = options
-    grouped, alone = (replace(given, images=replace(given.images, group=each)) for each in (group, None))
     try:
+        grouped = replace(given, images=replace(given.images, group=group))
         return read_split(grouped, split, encoder, data=data)
     except CrossresError as error:
         if not group or not str(error).startswith("images.group"):
             raise
         note(f"{error}; each of its images counts alone")
-        return read_split(alone, split, encoder, data=data)
+        return read_split(options, split, encoder, data=data, grouped=False)
 
 
 def held_out_share(options: Judgement | Experiment, encoder: Encoder | None) -> float:

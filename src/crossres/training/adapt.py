@@ -94,6 +94,10 @@ def _run_of(options: Adapt) -> Distill:
         raise CrossresError(
             f"{options.run}: its teacher was passed in Python; adapt takes one whose teacher is named"
         )
+    if own.train.images_per_class:
+        raise CrossresError(
+            f"{options.run}: its batches are drawn by class (train.images_per_class); adapt another run"
+        )
     if own.natural and not own.natural_labels:
         raise CrossresError(f"{options.run} learned from natural images, which adapt would drop; adapt another run")
     return own

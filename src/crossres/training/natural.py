@@ -70,12 +70,14 @@ def with_natural(sets: ImageSets, config: Distill, progress: Progress) -> ImageS
     if tested.any():
         of = "the test or the validation" if config.natural_labels else "the test"
         progress.say(f"{natural.name}: {tested.sum()} natural images left out: their groups are of {of}")
-    if count := _of_other_classes(natural, train):
+    if not config.natural_labels and (count := _of_other_classes(natural, train)):
         progress.say(
             f"{natural.name}: of {count} natural images all HR images of their group are of other classes: they are "
             "paired by class alone; check images.group and the labels"
         )
     trained = natural.subset(~(held | tested))
+    if config.natural_labels:  # its groups would tell the class of a crop that was labelled wrongly
+        trained.groups = None
     if not len(trained):
         raise CrossresError(f"{natural.name}: no natural image is left to train on; check images.group")
     chooses = held.sum() >= FEWEST and len(independent(natural.subset(held))) > 1
