@@ -164,8 +164,9 @@ class FinishedRun:
             if plain:
                 demand_trust(config, self.name, shared.options.trust_code)
                 # its normalisation is that of the run's HR images, which natural ones without labels do not change
-                alone = isinstance(config, Distill) and config.natural_labels
-                own = replace(config, natural=None, natural_labels=None) if alone else config
+                own = config
+                if isinstance(config, Distill) and config.natural_labels:
+                    own = replace(config, natural=None, natural_labels=None)
                 images = TASKS[config.task](own).images(shared.progress).train
                 teacher = build_teacher(config, None, images, images.classes, self.hr_size, shared.progress)
                 assert teacher is not None

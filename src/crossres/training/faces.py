@@ -58,8 +58,6 @@ class FaceTask(Task):
         val_set: ImageSet | None = train_set
         if faces.unlabelled:
             train_set = read["unlabelled"]
-            if shared_line := groups_in_both(train_set, val_set):
-                progress.say(shared_line)
         else:
             train_set, val_set = hold_out_people(train_set, config.train.val_fraction, SPLIT_SEED)
         assert val_set is not None  # val_fraction is above 0
