@@ -185,5 +185,8 @@ def test_what_cannot_be_adapted(student: Path, drawn_teacher: Path, camera: Path
         Image.open(next(camera.glob("bar/*.png"))).save(tmp_path / f"{i}.png")
     with pytest.raises(CrossresError, match=r"all of one class or none; label some of them$"):
         adapt(Adapt(run=str(student), crops=str(tmp_path)))
-    with pytest.raises(CrossresError, match=r"^natural_labels names a student .* give --natural, too$"):
-        distill(replace(read_run(student), name="x", natural_labels=str(student)))
+    for name, value in (("natural_labels", str(student)), ("natural_share", 0.2)):
+        with pytest.raises(
+            CrossresError, match=rf"^{name} is of natural images; give --natural, too, or leave it out$"
+        ):
+            distill(replace(read_run(student), name="x", **{name: value}))

@@ -83,8 +83,9 @@ def check(config: Experiment) -> None:
         _demand_within("teacher_top_k", distillation.teacher_top_k, 0, 1e6)
         if distillation.teacher_top_k and not distillation.teacher_cache:
             raise CrossresError("teacher_top_k is of the cache: set teacher_cache to true, or leave it out")
-    if isinstance(config, Distill) and config.natural_labels and not config.natural:
-        raise CrossresError("natural_labels names a student that labels natural images; give --natural, too")
+    for name in ("natural_labels", "natural_share"):
+        if isinstance(config, Distill) and not config.natural and getattr(config, name) != getattr(Distill, name):
+            raise CrossresError(f"{name} is of natural images; give --natural, too, or leave it out")
     for name in (*PATHS, "name", "model.weights"):
         value = _value(config, name)
         demand_utf8(name, value or "")
