@@ -5,10 +5,11 @@
 Half of the test tracks, of each class, gives the crops, without their labels; the other half judges. No student was
 trained on frames of either, near or far. The other ways train nothing anew: batch statistics re-estimated (Li et al.
 2017), and entropy minimised over batch norm's weights, whose statistics follow the crops, without crops that the
-student is not sure of (Wang et al. 2021; Niu et al. 2022). What is there already is left out.
+student is not sure of (Wang et al. 2021; Niu et al. 2022). What is there already of the same student is left out.
 """
 
 import argparse
+import json
 import math
 import shutil
 from copy import deepcopy
@@ -26,6 +27,7 @@ from crossres.data.groups import hold_out_groups
 from crossres.data.images import ImageSet
 from crossres.data.readers import read_unlabelled
 from crossres.models.encoder import Encoder
+from crossres.models.weights import weights_sha256
 
 BATCH, EPOCHS, RATE, SEED = 128, 3, 1e-3, 0
 #: Share of the largest entropy above which a crop teaches nothing (Niu et al. 2022).
@@ -95,12 +97,14 @@ def judged(run: Path, unlabelled: Path, crops: ImageSet, judges: ImageSet) -> di
     """Return top-1 on the crops that judge, of a student and of what each way makes of it."""
     encoder = load(run)
     few = pixels(crops, encoder)
-    row: dict[str, object] = {"run": run.name, "crops": len(crops), "before": top1(encoder, judges)}
+    row: dict[str, object] = {"run": run.name, "weights": weights_sha256(encoder), "crops": len(crops)}
+    row["before"] = top1(encoder, judges)
     for name, way in (("statistics", with_statistics), ("entropy", with_entropy)):
         torch.manual_seed(SEED)
         row[name] = top1(way(encoder, few), judges)
-    shutil.rmtree(run.parent / f"{run.name}-adapted", ignore_errors=True)  # of a benchmark that was stopped
-    result = adapt(Adapt(run=str(run), crops=str(unlabelled)))
+    name = f"{run.name}-halves"
+    shutil.rmtree(run.parent / name, ignore_errors=True)  # of a benchmark that was stopped
+    result = adapt(Adapt(run=str(run), crops=str(unlabelled), name=name))
     return row | {"adapt": top1(load(result["adapted"]), judges), "sure": result["crops"]}
 
 
@@ -115,7 +119,7 @@ def main() -> None:
         sets = read_unlabelled(unlabelled), read(judges, split="all", label_column="label")
         for run in options.runs:
             file = options.out / f"{run.name}.json"
-            if not file.exists():
+            if not file.exists() or json.loads(file.read_text())["weights"] != weights_sha256(load(run)):
                 write_json(file, judged(run, unlabelled, *sets))
                 print(file.read_text())
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from crossres import load
 from crossres.bench.bench import run_bench
 from crossres.bench.grid import read_grid, runs_of
 from crossres.commands.main import main
@@ -18,6 +19,7 @@ from crossres.config.judging import Bench
 from crossres.config.record import portable, to_yaml
 from crossres.core.errors import CrossresError
 from crossres.core.files import decode_bits
+from crossres.models.pretrained import save_pretrained
 
 RUN = "resnet8-8x8-ce-seed0"
 Grid = dict[str, Any]
@@ -190,22 +192,32 @@ def test_other_data_undo_a_result(grid: Grid, drawn: Path, tmp_path: Path, writt
         (document,) = run_bench(Bench(grid=written(grid).grid, data=str(data)), say=lines.append)
         top1.append(document["top1_last"])
     assert top1[0] == top1[1] == 50.0 != top1[2]  # trained anew
+    # a wrong path undoes nothing
+    (result,) = tmp_path.rglob("result.json")
+    with pytest.raises(CrossresError, match=r"^data: there is no .*/none/shapes, of which there are results$"):
+        run_bench(Bench(grid=written(grid).grid, data=str(tmp_path / "none" / drawn.name)), say=lines.append)
+    assert result.exists()
     assert [line for line in lines if line.startswith("shapes")] == [
         *("shapes: 1 runs, 0 of them done", "shapes: 1 runs, 1 of them done", "shapes: 1 runs, 0 of them done")
     ]
 
 
-def test_another_teacher_undoes_a_result(grid: Grid, written: Written, tmp_path: Path) -> None:
+def test_another_teacher_undoes_a_result(grid: Grid, written: Written, drawn_teacher: Path, tmp_path: Path) -> None:
     grid["methods"] = {"ce": "kd"}
     lines: list[str] = []
-    for name, size in (("first", 3), ("same", 3), ("other", 4)):
-        teacher = tmp_path / name / "teacher"
-        teacher.mkdir(parents=True)
-        (teacher / "weights").write_bytes(bytes(size))
-        grid["pairs"] = [{"teacher": str(teacher), "student": "resnet8"}]
+    top1 = []
+    for name, change in (("first", 1.0), ("same", 1.0), ("other", 0.99)):
+        encoder = load(drawn_teacher)
+        for weight in encoder.parameters():
+            weight.data *= change
+        save_pretrained(encoder, tmp_path / name / "teacher")
+        grid["pairs"] = [{"teacher": str(tmp_path / name / "teacher"), "student": "resnet8"}]
         end(written(grid))
         (document,) = run_bench(written(grid), say=lines.append)
+        assert "error" not in document
         assert set(document["grid"]["inputs"]) == {"data", "teacher", "transfer"}
+        top1.append(document["top1_last"])
+    assert top1[0] == top1[1] == 50.0 != top1[2]
     assert [line for line in lines if line.startswith("shapes")] == [
         *("shapes: 1 runs, 0 of them done", "shapes: 1 runs, 1 of them done", "shapes: 1 runs, 0 of them done")
     ]

@@ -107,7 +107,7 @@ def test_a_file_of_another_version_is_named(refused: Any, tmp_path: Path, capsys
         "# estimated by crossres match 9.9.9; crossres distill --config camera.yaml takes it\nlr_size: 8\n"
     )
     assert main(["distill", "--config", str(file), "--print_config"]) == 0
-    assert capsys.readouterr().err == "crossres match 9.9.9 wrote it, this is 0.1.0: match anew\n"
+    assert capsys.readouterr().err == f"{file}: crossres match 9.9.9 wrote it, this is 0.1.0: match anew\n"
 
 
 def test_jpeg_is_read_from_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,7 +159,9 @@ def test_what_says_nothing_of_a_camera_is_refused(photos: Path, tmp_path: Path) 
     assert not (tmp_path / "o.yaml").exists()
 
 
-def test_a_camera_that_no_estimate_comes_near(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_camera_that_no_estimate_comes_near(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Crops of 16 bits under one range, of other scenes, with every second row black: nothing imitates that."""
     photos = saved(textures(0)[:60, :, ::2, ::2], tmp_path / "photos")
     folder = tmp_path / "crops"
@@ -169,9 +171,16 @@ def test_a_camera_that_no_estimate_comes_near(tmp_path: Path, capsys: pytest.Cap
         grey[::2] = 0
         Image.fromarray(grey).save(folder / f"{number}.png")
     out = tmp_path / "camera.yaml"
-    assert main(["match", str(photos), str(folder), "--range", "[0,4095]", "--out", str(out)]) == 0
+    found = {}
+    monkeypatch.setattr("crossres.commands.match.match", lambda options: found.setdefault("camera", match(options)))
+    words = ["match", str(photos), str(folder), "--range", "[0,4095]", "--out", str(out)]
+    assert main(words) == 0
     printed = capsys.readouterr().out
     assert "no estimate came nearer than plain shrinking: train on the crops instead" in printed
+    # also where an estimate is the nearest
+    found["camera"]["only_shrunk"] = False
+    assert main(words) == 0
+    assert "where they are matched (0.5: it cannot): train on the crops instead" in capsys.readouterr().out
     assert "jpeg" not in printed
     tree = yaml.safe_load(out.read_text())
     assert (tree["images"], tree["degradation"]["kernel"]) == ({"fit": "crop", "range": [0, 4095]}, "bicubic")

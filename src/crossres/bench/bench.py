@@ -22,8 +22,12 @@ from crossres.losses.options import reads
 
 #: A file of fewer bytes that a grid names, such as a list of pairs, counts by its content.
 SHORT = 2**20
-#: What a training hangs on beside its options, of `_inputs`.
-TRAINED_ON = ("data", "unlabelled", "teacher", "pairs", "natural images", "natural_labels", "teacher_maps")
+#: Options of an experiment that are paths of what it trains on, by their names in a result.
+TRAINED_ON = {name: name for name in ("data", "unlabelled", "teacher", "pairs", "natural_labels")} | {
+    "natural images": "natural"
+}
+#: Digest of a place where nothing is.
+NOTHING = hashlib.sha256().hexdigest()
 
 
 def run_bench(options: Bench, *, say: Callable[[str], None] | None = None) -> list[dict[str, Any]]:
@@ -55,9 +59,9 @@ def run_bench(options: Bench, *, say: Callable[[str], None] | None = None) -> li
     with locked(grid.folder / ".lock", busy):
         documents = {run.config.name: _done(grid, run) for run in runs}
         missing = [run for run in runs if documents[run.config.name] is None]
-        for run in missing:
-            if _is_stale(grid, run):
-                (run.config.folder / "result.json").unlink(missing_ok=True)
+        stale = [run for run in missing if _is_stale(grid, run)]
+        for run in stale:
+            (run.config.folder / "result.json").unlink(missing_ok=True)
         overview = Overview(len(missing), quiet=say is not None)
         say = say or overview.say
         say(f"{grid.name}: {len(runs)} runs, {len(runs) - len(missing)} of them done")
@@ -65,7 +69,7 @@ def run_bench(options: Bench, *, say: Callable[[str], None] | None = None) -> li
         with overview:
             for run, document in carry_out(grid, missing, options.parallel, overview):
                 document["grid"] = run.place | {"inputs": _inputs(grid, run)}
-                if "error" in document and (before := _measured(grid, run)):
+                if "error" in document and run not in stale and (before := _measured(grid, run)):
                     # a judgement that failed does not undo what the training came to
                     document = {**before, "error": document["error"]}
                 documents[run.config.name] = document
@@ -105,7 +109,7 @@ def _ending(document: dict[str, Any]) -> str:
 def _done(grid: Grid, run: GridRun) -> dict[str, Any] | None:
     """Return the result that is there for the same options, data, teacher and judgements."""
     document = _measured(grid, run)
-    if document is None:
+    if document is None or "error" in document:
         return None
     inputs = _inputs(grid, run)
     before = _before(document) or inputs
@@ -123,9 +127,17 @@ def _done(grid: Grid, run: GridRun) -> dict[str, Any] | None:
 
 
 def _is_stale(grid: Grid, run: GridRun) -> bool:
-    """Say whether a training has its result, but of other images, another teacher or another labelling student."""
+    """Say whether a training has its result, but of other images, another teacher or another labelling student.
+
+    CrossresError: one of these is not there.
+    """
     before, inputs = _before(_measured(grid, run) or {}), _inputs(grid, run)
-    return bool(before) and any(before.get(name) != inputs.get(name) for name in TRAINED_ON)
+    changed = [name for name in (*TRAINED_ON, "teacher_maps") if before and before.get(name) != inputs.get(name)]
+    for name in changed:
+        if inputs.get(name) == NOTHING:
+            path = getattr(run.config, TRAINED_ON[name])
+            raise CrossresError(f"{name}: there is no {path}, of which there are results")
+    return bool(changed)
 
 
 def _before(document: dict[str, Any]) -> dict[str, Any]:
@@ -149,8 +161,7 @@ def _inputs(grid: Grid, run: GridRun) -> dict[str, Any]:
 
     Files count by name and size, so that a copy of a folder elsewhere is the same.
     """
-    paths = {what: getattr(run.config, what, None) for what in TRAINED_ON}
-    paths["natural images"] = getattr(run.config, "natural", None)
+    paths = {what: getattr(run.config, option, None) for what, option in TRAINED_ON.items()}
     paths |= {f"{name}.{key}": options.get(key) for name, options in grid.protocols.items() for key in FILES}
     paths |= {f"natural.{name}": options["data"] for name, options in grid.natural.items()}
     inputs: dict[str, Any] = {what: _files_sha256(Path(path)) for what, path in paths.items() if path}

@@ -175,7 +175,7 @@ def _call(kind: type[Any], request: Any, module: str) -> int:
             raise
         if request.config:
             if other := _of_another_version(request.config):
-                print(visible(other), file=sys.stderr)
+                print(visible(f"{request.config}: {other}"), file=sys.stderr)
             demand_trust(options, request.config, getattr(options, "trust_code", False), request.words)
     if request.print_config:
         print(to_yaml(options), end="")

@@ -182,7 +182,8 @@ class FinishedRun:
                     stored_outputs(teacher, images, self.device.torch)  # refuses images without an embedding
             return teacher.to(self.device.torch)
 
-        checkpoint = (plain, self._image_options) if plain else None
+        tree = to_dict(config)  # natural images that are labelled decide which HR images normalise a checkpoint
+        checkpoint = (plain, self._image_options, tree.get("natural"), tree.get("natural_labels")) if plain else None
         key = ("teacher", path, checkpoint, classes, repr(self.onnx_input), self.hr_size, config.images.fit)
         return shared.once(key, read)
 
