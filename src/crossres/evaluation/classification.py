@@ -37,7 +37,7 @@ def evaluate(options: Evaluate) -> dict[str, Any]:
     images = read_split(options, options.split, encoder)
     parts = {str(options.split): images}
     note(*left_out(parts), understood(options.data, parts))
-    natural = natural_sets(encoder, options)  # first: what cannot be judged is told before the rest is
+    natural = natural_sets(encoder, options)  # a set that is not there is refused before the rest is judged
     result = {"model": base_name(options.model), **evaluate_encoder(encoder, images, options, device)}
     result["precision"] = device.precision
     if natural:
