@@ -93,12 +93,10 @@ def halves(data: str, place: Path) -> tuple[Path, Path]:
     return files
 
 
-def judged(run: Path, unlabelled: Path, crops: ImageSet, judges: ImageSet) -> dict[str, object]:
-    """Return top-1 on the crops that judge, of a student and of what each way makes of it."""
-    encoder = load(run)
+def judged(run: Path, encoder: Encoder, unlabelled: Path, crops: ImageSet, judges: ImageSet) -> dict[str, object]:
+    """Return top-1 on the crops that judge, of a run's student and of what each way makes of it."""
     few = pixels(crops, encoder)
-    row: dict[str, object] = {"run": run.name, "weights": weights_sha256(encoder), "crops": len(crops)}
-    row["before"] = top1(encoder, judges)
+    row: dict[str, object] = {"crops": len(crops), "before": top1(encoder, judges)}
     for name, way in (("statistics", with_statistics), ("entropy", with_entropy)):
         torch.manual_seed(SEED)
         row[name] = top1(way(encoder, few), judges)
@@ -118,9 +116,10 @@ def main() -> None:
         unlabelled, judges = halves(options.data, Path(folder))
         sets = read_unlabelled(unlabelled), read(judges, split="all", label_column="label")
         for run in options.runs:
-            file = options.out / f"{run.name}.json"
-            if not file.exists() or json.loads(file.read_text())["weights"] != weights_sha256(load(run)):
-                write_json(file, judged(run, unlabelled, *sets))
+            file, encoder = options.out / f"{run.name}.json", load(run)
+            student = {"run": run.name, "weights": weights_sha256(encoder)}
+            if not file.exists() or json.loads(file.read_text())["weights"] != student["weights"]:
+                write_json(file, student | judged(run, encoder, unlabelled, *sets))
                 print(file.read_text())
 
 

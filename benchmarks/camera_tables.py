@@ -27,8 +27,6 @@ def signs_table(recipe: Path) -> str:
     judged: dict[str, Value] = {"": lambda r: r["top1_best_val"]}
     if "natural" in results[0]:
         judged = {", near": judged[""], ", far": lambda r: r["natural"]["far"]["top1"]}
-    sizes = sorted({r["lr_size"] for r in results}, reverse=True)
-    columns = {f"{size}x{size}{where}": (size, value) for size in sizes for where, value in judged.items()}
     weights = Counter(_short(r) for r in {method_of(r): r for r in results}.values())
 
     def name_of(result: dict[str, Any]) -> str:
@@ -36,13 +34,9 @@ def signs_table(recipe: Path) -> str:
         teacher = None if result["teacher"] is None else result["grid"].get("teacher")
         return f"{name} of {teacher}" if teacher else name
 
-    rows = []
     # labels alone are one run, whatever teacher stands beside them
     once = {(name_of(r), r["lr_size"], r["seed"]): r for r in results}
-    for name, members in _by([*once.values()], name_of).items():
-        of_size = [([value(r) for r in members if r["lr_size"] == size]) for size, value in columns.values()]
-        rows.append([name, *(spread(values, 1) for values in of_size)])
-    return table(["top-1, %", *columns], rows)
+    return _by_size("top-1, %", [*once.values()], name_of, judged)
 
 
 def training_by_test(recipe: Path, tests: Sequence[str], shrunk: Path | None = None) -> str:
@@ -88,25 +82,18 @@ def matched_text(path: Path) -> str:
 
 def adapted_rows(folder: Path, recipe: Path) -> list[dict[str, Any]]:
     """What `benchmarks/adapted.py` says of students of a grid, each with the grid's result of it as ``of``."""
-    of = {r["name"]: r for r in _results(recipe)}
-    rows = [json.loads(path.read_text()) for path in folder.glob("*.json")]
-    order = [*of]
-    return [row | {"of": of[row["run"]]} for row in sorted(rows, key=lambda row: order.index(row["run"]))]
+    files = {folder / f"{r['name']}.json": r for r in _results(recipe)}
+    return [
+        json.loads(file.read_text()) | {"of": r, "lr_size": r["lr_size"]}
+        for file, r in files.items()
+        if file.exists()
+    ]
 
 
 def adapted_table(rows: Sequence[dict[str, Any]]) -> str:
     """Students before and after they were adapted to crops without labels."""
-    sizes = sorted({row["of"]["lr_size"] for row in rows}, reverse=True)
-    ways = {"": "before", ", adapted": "adapt"}
-    columns = {f"{size}x{size}{words}": (size, way) for size in sizes for words, way in ways.items()}
-    table_rows = [
-        [
-            name,
-            *(spread([m[way] for m in members if m["of"]["lr_size"] == size], 1) for size, way in columns.values()),
-        ]
-        for name, members in _by(rows, lambda row: _short(row["of"])).items()
-    ]
-    return table(["top-1 on far, %", *columns], table_rows)
+    ways: dict[str, Value] = {"": lambda row: row["before"], ", adapted": lambda row: row["adapt"]}
+    return _by_size("top-1 on far, %", rows, lambda row: _short(row["of"]), ways)
 
 
 def other_ways_text(rows: Sequence[dict[str, Any]]) -> str:
@@ -126,6 +113,19 @@ def _results(recipe: Path) -> list[dict[str, Any]]:
         map(dict, comparison.results),
         key=lambda r: (methods.index(method_of(r)), degradations.index(r["grid"].get("degradation"))),
     )
+
+
+def _by_size(
+    title: str, rows: Sequence[dict[str, Any]], name_of: Callable[[dict[str, Any]], str], values: dict[str, Value]
+) -> str:
+    """Tabulate rows by name, a column for each of their LR sizes and, by its words, each value."""
+    sizes = sorted({row["lr_size"] for row in rows}, reverse=True)
+    columns = {f"{size}x{size}{words}": (size, value) for size in sizes for words, value in values.items()}
+    lines = []
+    for name, members in _by(rows, name_of).items():
+        of_size = [[value(row) for row in members if row["lr_size"] == size] for size, value in columns.values()]
+        lines.append([name, *(spread(each, 1) for each in of_size)])
+    return table([title, *columns], lines)
 
 
 def _by(results: Sequence[dict[str, Any]], name: Callable[[dict[str, Any]], Any]) -> dict[Any, list[dict[str, Any]]]:

@@ -200,7 +200,7 @@ def on_signs(grid: str, where: str, size: int) -> dict[str, float]:
 
 def gains_adapted(size: int) -> dict[str, float]:
     """What students of near frames gain on far ones by adaptation, by method, mean over the seeds."""
-    rows = [row for row in adapted_rows(ADAPTED, SIGNS["near"]) if row["of"]["lr_size"] == size]
+    rows = [row for row in adapted_rows(ADAPTED, SIGNS["near"]) if row["lr_size"] == size]
     names = {method_of(row["of"]) for row in rows}
     return {name: mean(r["adapt"] - r["before"] for r in rows if method_of(r["of"]) == name) for name in names}
 
@@ -227,10 +227,9 @@ def leads(grid: str, size: int, method: str = "crrcd") -> dict[str, MethodScore]
 
 def ahead_on_far() -> bool:
     """Whether crrcd leads the students of near frames on far ones at every size, over one rival beyond noise."""
+    of_sizes = [leads("near", size).values() for size in (16, 12, 8)]
     return all(
-        all((row.gain or 0) > 0 for row in leads("near", size).values())
-        and sum(not row.is_noise for row in leads("near", size).values()) == 1
-        for size in (16, 12, 8)
+        all((row.gain or 0) > 0 for row in rows) and sum(not row.is_noise for row in rows) == 1 for rows in of_sizes
     )
 
 

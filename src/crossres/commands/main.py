@@ -167,14 +167,15 @@ def _call(kind: type[Any], request: Any, module: str) -> int:
     else:
         tree = load_yaml(request.config) if request.config else {}
         tree.pop("trust_code", None)  # a file does not vouch for itself
+        other = _of_another_version(request.config)
         try:
             options = read(kind, tree, request.words, request.config or "")
         except CrossresError as error:
-            if other := _of_another_version(request.config):
+            if other:
                 raise CrossresError(f"{error} ({other})") from None
             raise
         if request.config:
-            if other := _of_another_version(request.config):
+            if other:
                 print(visible(f"{request.config}: {other}"), file=sys.stderr)
             demand_trust(options, request.config, getattr(options, "trust_code", False), request.words)
     if request.print_config:
