@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -46,7 +47,7 @@ def training_by_test(recipe: Path, tests: Sequence[str], shrunk: Path | None = N
     """
     if not has_results(recipe):
         return NOTHING
-    results = [r | {"unseen": _of_faces(r)} if "protocols" in r else r for r in _results(recipe)]
+    results = [r | {"unseen": of_faces(r)} if "protocols" in r else r for r in _results(recipe)]
     if shrunk:
         runs = {(method_of(r), r["seed"]) for r in results}
         clean = [r for r in _results(shrunk) if (method_of(r), r["seed"]) in runs]
@@ -136,7 +137,7 @@ def _by(results: Sequence[dict[str, Any]], name: Callable[[dict[str, Any]], Any]
 
 
 def _short(result: dict[str, Any]) -> str:
-    return method_of(result).split(" (")[0]
+    return re.sub(r" \(weight [^)]*\)|, weight [^)]*", "", method_of(result))
 
 
 def _trained_on_shrunk(result: dict[str, Any]) -> dict[str, Any]:
@@ -144,7 +145,7 @@ def _trained_on_shrunk(result: dict[str, Any]) -> dict[str, Any]:
     return result | {"unseen": own | result["unseen"], "grid": result["grid"] | {"degradation": "clean"}}
 
 
-def _of_faces(result: dict[str, Any]) -> dict[str, Any]:
+def of_faces(result: dict[str, Any]) -> dict[str, Any]:
     """The accuracy of each protocol, LR to LR, where a result of objects has top-1."""
 
     def accuracy(rows: list[dict[str, Any]]) -> float:

@@ -137,6 +137,7 @@ def test_what_a_run_is_judged_by(grid: dict[str, Any], tmp_path: Path, monkeypat
     grid["base"] |= {"device": "cpu", "images": {"label_column": "fine", "classes": ["bar", "disc"]}}
     grid["transfer"] = {"other": {"data": "$ELSEWHERE/x", "images": {"label_column": "label"}}}
     grid["natural"] = {"far": {"data": "$ELSEWHERE/far"}}
+    grid["methods"]["kd"]["options"] = {"natural": "$ELSEWHERE/far"}
     grid["unseen"] = {"hard": {"kernel": "area", "blur": [1, 1]}}
     parsed = read_grid(written(grid, tmp_path))
     (_, _, transfer), (_, _, natural), (part, name, unseen) = judgements_of(parsed, next(runs_of(parsed)))
@@ -152,6 +153,7 @@ def test_what_a_run_is_judged_by(grid: dict[str, Any], tmp_path: Path, monkeypat
     assert unseen.degradation is not None
     assert (unseen.degradation.preset, unseen.degradation.blur) == ("clean", (1.0, 1.0))
     assert not unseen.trust_code
+    assert [run.config.natural for run in runs_of(parsed)] == [None, f"{tmp_path}/far"]
 
 
 def test_the_protocols_of_faces_share_the_gallerys_cache(grid: dict[str, Any], tmp_path: Path) -> None:

@@ -144,6 +144,22 @@ def test_other_data_or_another_teacher_is_another_experiment(other):
         require_one_experiment([result("ce", 0, 50.0) | mine, result("ce", 1, 50.0) | mine | other])
 
 
+def test_students_that_label_crops_themselves_are_seeds_of_one_experiment():
+    runs = [
+        result(method, seed, 50.0 + seed)
+        | {
+            "config": {"natural_labels": f"{method}-seed{seed}"},
+            "data_sha256": {"train": "a", "adapted": f"{method}{seed}"},
+        }
+        for method in ("ce", "kd")
+        for seed in (0, 1)
+    ]
+    require_one_experiment(runs[:2])
+    assert differences(runs[0], runs[2]) == []
+    with_labels = runs[2] | {"data_sha256": {"train": "a", "natural": "b"}}
+    assert differences(runs[0], with_labels) == ["data_sha256"]
+
+
 def test_unlike_runs_are_not_averaged():
     longer = result("ce", 1, 60.0) | {"config": {"train": {"epochs": 240, "seed": 1}}}
     shorter = result("ce", 0, 50.0) | {"config": {"train": {"epochs": 30, "seed": 0}}}

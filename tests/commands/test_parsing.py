@@ -100,6 +100,8 @@ def companions(kind: type[Any], name: str) -> dict[str, Any]:
         more["teacher"] = "t"
     if name == "natural_labels":
         more["natural"] = "crops"
+    if name == "degradation.share":
+        more["degradation.preset"] = "realistic"
     return {key: value for key, value in more.items() if key != name}
 
 

@@ -347,6 +347,10 @@ def test_a_run_does_not_overwrite_its_own_teacher(
     before = sorted(Path("runs/mine").rglob("*"))
     line = refused("distill", drawn, "--teacher", teacher, "--lr_size=8", "--name=mine", "--overwrite")
     assert line == f"--overwrite would delete the teacher {teacher}, which the run needs; choose another --name"
+    line = refused(
+        "distill", drawn, "--natural", drawn, "--natural_labels", teacher, "--lr_size=8", "--name=mine", "--overwrite"
+    )
+    assert line.startswith(f"--overwrite would delete the natural_labels {teacher}, which the run needs")
     assert sorted(Path("runs/mine").rglob("*")) == before
 
 

@@ -12,7 +12,7 @@ from crossres.data.degradation import Degradation, check_size
     "wrong",
     [
         *({"blur": (2, 1)}, {"noise": (0, 3)}, {"jpeg": (0, 50)}, {"jpeg": (-1, 50)}, {"contrast": (0, 11)}),
-        *({"share": 0.0}, {"share": 1.5}),
+        *({"share": 0.0}, {"share": 1.5}, {"share": 0.1}, {"share": 0.1, "kernel": "nearest"}),
     ],
 )
 def test_wrong_parameters(wrong):

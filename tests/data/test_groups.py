@@ -76,6 +76,7 @@ def test_the_groups_of_many_images_take_few_bytes_each() -> None:
     ("pattern", "line"),
     [
         ("(", r"^images\.group: '\(' is not a regular expression: "),
+        ("png", r"^images\.group: 'png' is the same in all paths; give a pattern that finds a group's name$"),
         ("^cat", r"^images\.group: '\^cat' finds nothing in dog/00_0\.png \(24 of 48 such\)$"),
     ],
 )
@@ -93,7 +94,7 @@ def test_a_column_of_parquet_files(tmp_path: Path) -> None:
     for column, line in {
         "trak": r"^images\.group: signs\.parquet has no column 'trak', only image, label, track, weight, gap$",
         "weight": r"^images\.group: column 'weight' is double; expected integers or strings$",
-        "gap": r"^signs\.parquet row 0 has no 'gap' \(1 such rows\)$",
+        "gap": r"^images\.group: signs\.parquet row 0 has no 'gap' \(1 such rows\)$",
     }.items():
         with pytest.raises(CrossresError, match=line):
             read(path, split="train", group=column)
@@ -138,7 +139,9 @@ def test_people_in_one_video_go_together() -> None:
     assert not set(train.groups) & set(val.groups)
     assert len(val.classes) >= 6
     images.groups = np.array(["one video"] * 40)
-    with pytest.raises(CrossresError, match=r"people is 6, but groups join 20 of them; lower train\.val_fraction"):
+    with pytest.raises(
+        CrossresError, match=r"people is 6, but groups join 20 of them; lower train\.val_fraction or share"
+    ):
         hold_out_people(images, 0.3, 0)
 
 

@@ -15,6 +15,7 @@ from crossres import CrossresError, Evaluate, evaluate, load, read
 from crossres.commands.main import main
 from crossres.config import options as parts
 from crossres.evaluation.discrepancy import natural_sets
+from crossres.evaluation.prepare import read_split
 from crossres.evaluation.statistics import resampled_shares
 
 GROUP = r"(\w+/\d)\d\.png$"
@@ -106,7 +107,9 @@ def test_sets_of_one_name_of_fewer_classes_and_of_one_group(
     options.images = parts.TestImages(classes=["bar", "disc"], group=r"(\w)\w+/\d+\.png$")
     first, one, two, *_ = evaluate(options)["discrepancy"]
     assert (one["name"], two["name"]) == ("far", "other/far")
-    assert "far: it has 1 of the 2 classes, not 'disc'" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "far: it has 1 of the 2 classes, not 'disc'" in told
+    assert "other/far: all its images are of one group, so nothing is drawn for an interval" in told
     assert (first["images"], one["images"], one["groups"]) == (20, 10, 1)
     assert one["interval"] is None
     # nor where the images as trained are of one group: they would not vary
@@ -125,6 +128,27 @@ def test_a_set_of_the_trainings_name_without_its_groups_is_judged(
     (images,) = natural_sets(encoder, Evaluate(model=str(student), data="elsewhere", natural=[str(other)]))
     assert images.groups is None
     assert "each of its images counts alone" in capsys.readouterr().err
+
+
+def test_a_set_that_is_split_in_another_way_than_for_the_training_is_told(
+    drawn: Path, far: Path, student: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encoder = load(student)
+    encoder.info |= {"dataset": "far", "data_sha256": {"test": "another"}}
+    own = r"\w+/\d+\.png$"  # each image alone
+    grouped = Evaluate(model=str(student), data=str(far), images=parts.TestImages(group=own))
+    read_split(grouped, "test", encoder)
+    line = f"{far}: the model was trained with images.group None, not {own}: it may have seen these test images"
+    assert line in capsys.readouterr().err
+    read_split(Evaluate(model=str(student), data=str(far)), "test", encoder)
+    assert not capsys.readouterr().err
+    encoder.info |= {"dataset": "shapes", "natural": "far", "group": None}
+    for images, line in (
+        (parts.TestImages(), "the share held out from it is judged"),
+        (grouped.images, "images.group splits it in another way now, and results may be too high"),
+    ):
+        natural_sets(encoder, Evaluate(model=str(student), data=str(drawn), natural=[str(far)], images=images))
+        assert line in capsys.readouterr().err
 
 
 def test_natural_sets_are_read_before_the_rest_is_judged(

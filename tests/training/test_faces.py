@@ -201,7 +201,9 @@ def test_videos_in_training_and_test_are_reported(
 ) -> None:
     config = make(teacher="(in memory)", losses=COSINE, images__group=r"p\d(\d)")  # their last digit
     prepared(config, Progress(), teacher=teacher)
-    assert "crowd: 10 of the groups are in the training and in the test images, first '0'" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "crowd: 10 of the groups are in the training and in the test images, first '0'" in told
+    assert "of the 10 groups hold images of several classes, first '0': if each class (or person) numbers" in told
 
 
 def test_options_that_people_have_none_of(make: Any, teacher: Encoder) -> None:

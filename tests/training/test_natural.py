@@ -21,7 +21,7 @@ from crossres.core.progress import Progress
 from crossres.data.images import ArrayItems, ImageSet
 from crossres.evaluation.prepare import CPU
 from crossres.training.classification import Classification
-from crossres.training.natural import _of_other_classes
+from crossres.training.natural import _of_other_classes, _without_tested
 from crossres.training.prepare import build_loaders
 from crossres.training.processes import fabric_of
 
@@ -75,6 +75,9 @@ def test_a_run_with_natural_images(
     assert counts["natural"] + counts["val"] + tested == 96
     assert counts["natural"] == counts["train"]
     assert f"far: {counts['natural']} natural images fill 50% of each batch; {counts['val']} held out with" in lines
+    assert (
+        f"far: {counts['natural']} of {counts['natural']} natural images have an HR image of their group\n" in lines
+    )
     assert result["config"]["natural"] == "far"
     # what was held out is what it is judged on
     judged = evaluate(
@@ -187,10 +190,9 @@ def test_which_natural_images_choose_the_epoch(
     for file in sorted(other.glob("*/*.png")):
         file.rename(file.with_name(f"9{file.name}"))
     distill(config(shapes, other, None, tmp_path))
-    assert (
-        "other: 40 natural images fill 50% of each batch; 40 held out with their groups choose"
-        in capsys.readouterr().err
-    )
+    told = capsys.readouterr().err
+    assert "other: 40 natural images fill 50% of each batch; 40 held out with their groups choose" in told
+    assert "other: 0 of 40 natural images have an HR image of their group; check that images.group" in told
     few = tmp_path / "few"
     for name in ("bar", "cross"):
         (few / name).mkdir(parents=True)
@@ -200,11 +202,20 @@ def test_which_natural_images_choose_the_epoch(
     assert "choose the epoch" not in capsys.readouterr().err
 
 
-def test_groups_whose_hr_images_are_of_other_classes_are_counted() -> None:
-    def images(labels: list[int], groups: list[str]) -> ImageSet:
-        made = ImageSet(ArrayItems(np.zeros((len(labels), 4, 4), np.uint8)), labels, ["a", "b"], "set")
-        made.groups = np.array(groups)
-        return made
+def grouped(labels: list[int], groups: list[str]) -> ImageSet:
+    """Black images of classes a and b, in groups."""
+    made = ImageSet(ArrayItems(np.zeros((len(labels), 4, 4), np.uint8)), np.array(labels), ["a", "b"], "set")
+    made.groups = np.array(groups)
+    return made
 
-    train = images([0, 0, 1], ["x", "y", "y"])
-    assert _of_other_classes(images([1, 1, 0, 1], ["x", "y", "y", "z"]), train) == 1
+
+def test_groups_whose_hr_images_are_of_other_classes_are_counted() -> None:
+    train = grouped([0, 0, 1], ["x", "y", "y"])
+    assert _of_other_classes(grouped([1, 1, 0, 1], ["x", "y", "y", "z"]), train) == 1
+
+
+def test_a_class_all_of_whose_hr_images_are_left_out_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    left = _without_tested(grouped([0, 0, 1], ["x", "y", "z"]), grouped([0, 1], ["x", "z"]), Progress())
+    assert left.groups.tolist() == ["y"]
+    line = "set: 2 HR images left out: set tests their groups; none is left of class 'b'\n"
+    assert capsys.readouterr().err == line

@@ -17,8 +17,10 @@ from safetensors.torch import load_file
 from crossres import Augment, CrossresError, Degradation, Distill, Images, Model, Teach, distill, load, read
 from crossres.core.progress import Progress
 from crossres.data.degrade import degrade
+from crossres.models.encoder import build_encoder
 from crossres.training import classification
 from crossres.training.images import say_other_split
+from crossres.training.networks import build_teacher
 
 CE = {"ce": {"weight": 1.0}}
 KD = {"kd": {"weight": 1.0}}
@@ -181,6 +183,16 @@ def test_some_classes_of_a_teacher_that_knows_more(make: Any, capsys: pytest.Cap
     line = "the teacher has 2 classes that are not in images.classes; their logits are dropped"
     assert line in capsys.readouterr().err
     assert load(config.folder / "model").classes == tuple(sorted(names))
+
+
+def test_a_teacher_without_classes_has_none_to_drop(
+    make: Any, drawn: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["bar", "disc"]
+    config, images = make(images=Images(classes=names)), read(drawn, split="train").of_classes(names)
+    teacher = build_encoder("resnet8", classes=(), input_size=16, embedding_dim=8)
+    assert build_teacher(config, teacher, images, (), 16, Progress()) is not None
+    assert not capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,8 @@ def read_grid(path: str | Path, **overrides: Any) -> Grid:
         grid = read(Grid, tree)
         _check(grid)
         judged = (options for part in (*OF_DATA, "protocols") for options in getattr(grid, part).values())
-        for options in (grid.base, *grid.pairs, *judged):
+        brought = (method.get("options") for method in grid.methods.values() if isinstance(method, dict))
+        for options in (grid.base, *grid.pairs, *judged, *(each for each in brought if isinstance(each, dict))):
             paths = {name: options[name] for name in (*FILES, *PATHS, "student") if name in options}
             options.update({name: os.path.expandvars(path) for name, path in paths.items() if isinstance(path, str)})
         grid.base.update({name: value for name, value in overrides.items() if value is not None})

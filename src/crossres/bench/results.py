@@ -204,7 +204,7 @@ def _experiment(result: Document) -> dict[str, Any]:
 
 def _shared_options(result: Document, brought: Collection[str] = ()) -> dict[str, Any]:
     """Return what compared methods have in common: everything but losses, teacher and what is ``brought``."""
-    no_matter = ("name", "runs", "cache_dir", "data", "hr_size", *_METHOD)
+    no_matter = ("name", "runs", "cache_dir", "data", "hr_size", "natural_labels", *_METHOD)
     options = {key: value for key, value in _options(result).items() if key not in no_matter}
     for name in brought:
         *groups, leaf = name.split(".")

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from crossres.commands.parsing import Request
@@ -85,5 +86,6 @@ def _discrepancy(rows: list[dict[str, Any]], size: int | list[int]) -> Table:
     for number, row in enumerate(rows):
         ends = "{:+.2f} to {:+.2f}".format(*row["interval"]) if row["interval"] else "none"
         lost = [f"{row['drop']:+.2f}", ends] if number else ["", ""]
-        table.add_row(row["name"], f"{row['images']:,}", f"{row['groups']:,}", f"{row['top1']:.2f}", *lost)
+        counts = (f"{row[name]:,}" for name in ("images", "groups"))
+        table.add_row(escape(visible(row["name"])), *counts, f"{row['top1']:.2f}", *lost)
     return table

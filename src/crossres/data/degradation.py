@@ -51,6 +51,10 @@ class Degradation:
             raise CrossresError(f"degradation.jpeg: quality starts at 1, got {self.jpeg}; [0, 0] turns JPEG off")
         if not 0 < self.share <= 1:
             raise CrossresError(f"degradation.share: expected a share above 0 and at most 1, got {self.share:g}")
+        if self.share < 1 and replace(self, share=1.0).resolved() == Degradation(kernel=self.kernel).resolved():
+            raise CrossresError(
+                f"degradation.share {self.share:g}: all images are only shrunk; add --degradation.preset realistic"
+            )
 
     def resolved(self) -> Degradation:
         """Return the same degradation with every range filled in from its preset."""

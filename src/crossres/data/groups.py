@@ -13,14 +13,14 @@ from crossres.data.images import ImageSet
 
 
 def groups_of_files(images: ImageSet, pattern: str) -> Texts:
-    """Return the group of each image: what a regular expression finds in its path, its first bracket if it has one.
+    """Return the group of each image: what a regular expression finds in its path, its first capture if it has one.
 
     Args:
         images: files below a folder; a path has ``/`` between its parts.
         pattern: as in ``'([^/]+)_[0-9]+[.]'``.
 
     Raises:
-        CrossresError: not a regular expression, or a file it finds nothing in.
+        CrossresError: not a regular expression, a plain word, or a file it finds nothing in.
     """
     try:
         compiled = re.compile(pattern)
@@ -35,6 +35,10 @@ def groups_of_files(images: ImageSet, pattern: str) -> Texts:
     if len(missed := np.flatnonzero(member_of == 0)):
         count = f"{len(missed)} of {len(images)} such"
         raise CrossresError(f"images.group: '{pattern}' finds nothing in {images.path(int(missed[0]))} ({count})")
+    if len(images) > 1 and [*number] == ["", pattern]:
+        raise CrossresError(
+            f"images.group: '{pattern}' is the same in all paths; give a pattern that finds a group's name"
+        )
     return np.array(list(number))[member_of]
 
 
@@ -122,7 +126,7 @@ def groups_of_several_classes(images: ImageSet) -> str | None:
     if not (several := int((classes_of > 1).sum())):
         return None
     which = f"{several} of the {len(names)} groups hold images of several classes, first '{names[classes_of > 1][0]}'"
-    return f"{images.name}: {which}: if groups are numbered anew in each class, let images.group find the class, too"
+    return f"{images.name}: {which}: if each class (or person) numbers groups anew, let images.group find that, too"
 
 
 def independent(images: ImageSet) -> Int64s:

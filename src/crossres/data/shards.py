@@ -154,7 +154,10 @@ def groups_in(shards: Shards, column: str) -> Texts:
         raise CrossresError(
             f"images.group: column '{column}' is {shards.fields[column]}; expected integers or strings"
         )
-    given, codes = values_of(shards, column)
+    try:
+        given, codes = values_of(shards, column)
+    except CrossresError as error:
+        raise CrossresError(f"images.group: {error}") from None
     return np.array([str(value) for value in given])[codes]
 
 
@@ -173,7 +176,7 @@ def values_of(shards: Shards, column: str) -> tuple[list[Any], Int64s]:
         whole = pa.concat_arrays([chunk.cast(kind) for chunk in chunks])
     except pa.ArrowInvalid:
         raise CrossresError(
-            f"column '{column}' of {shards.paths[0].name} has numbers of 2^63 and more; labels should be 0, 1, 2, ..."
+            f"column '{column}' of {shards.paths[0].name} has numbers of 2^63 and more; use 0, 1, 2, ..."
         ) from None
     if whole.null_count:
         row = int(whole.is_null().index(True).as_py())

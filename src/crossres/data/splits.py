@@ -151,7 +151,7 @@ def hold_out_people(
         block = joined_by_groups(images.labels, images.groups, people)
         held = set(np.flatnonzero(np.isin(block, block[order[:count]])).tolist())
         if len(held) > people - 2:
-            raise CrossresError(f"{share}, but groups join {len(held)} of them; lower {option}")
+            raise CrossresError(f"{share}, but groups join {len(held)} of them; lower {option} or share fewer groups")
     train, val = (
         images.of_classes([name for i, name in enumerate(images.classes) if (i in held) == chosen])
         for chosen in (False, True)

@@ -49,7 +49,7 @@ def natural_sets(encoder: Encoder, options: Evaluate) -> list[ImageSet]:
         try:
             sets.append(read_of(data, "test" if trained else "all"))
             if trained:
-                note(f"{data}: the model was trained on a set of this name; the share held out from it is judged")
+                note(f"{data}: the model was trained on a set of this name; {_held_out_share(options, encoder)}")
         except OwnSplits:
             sets.append(read_of(data, options.split))
         if sets[-1].name in (each.name for each in sets[:-1]):  # the folder above tells two of one name apart
@@ -61,6 +61,15 @@ def natural_sets(encoder: Encoder, options: Evaluate) -> list[ImageSet]:
         if base_name(data) == encoder.info.get("adapted"):
             note(f"{data}: the model was adapted on images of this name, without their labels")
     return sets
+
+
+def _held_out_share(options: Evaluate, encoder: Encoder) -> str:
+    """Return what is judged of a set that was trained on: the share held out, if it is split as it was then."""
+    given = {name: getattr(options.images, name) for name in ("group", "test_fraction")}
+    other = next((name for name, value in given.items() if value not in (None, encoder.info.get(name, value))), None)
+    if not other:
+        return "the share held out from it is judged"
+    return f"if it has no splits of its own, images.{other} splits it in another way now, and results may be too high"
 
 
 def discrepancy(
@@ -89,6 +98,8 @@ def discrepancy(
     rows: list[dict[str, Any]] = []
     first: Float64s | None = None
     named = [each.groups for each in (images, *natural) if each.groups is not None]
+    alone = [each.name for each in (images, *natural) if each.groups is not None and len(np.unique(each.groups)) == 1]
+    note(*(f"{name}: all its images are of one group, so nothing is drawn for an interval" for name in alone))
     among = np.concatenate(named) if named else None
     for name, loader in _loaders(encoder, images, natural, options, device):
         judged = loader.images
@@ -97,7 +108,7 @@ def discrepancy(
         right = right_at_k(logits, label).cpu().numpy()
         # the same draws for the same images, or groups of them: their difference is then of pairs
         grouped = judged.groups is not None
-        seed = int(judged is not images and not grouped)
+        seed = int(judged is not images and not (grouped and images.groups is not None))
         shares = 100 * resampled_shares(right, judged.groups, among if grouped else None, seed)
         top1 = 100 * float(right.mean())
         first = shares if first is None else first

@@ -1,7 +1,7 @@
 """What every judgement of an encoder shares: checked options, images, sizes, a device, outputs; and its end."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -110,6 +110,11 @@ def read_split(
         how["group"] = None
     how |= {"test_fraction": held_out_share(options, encoder), "root": Path(given.root) if given.root else None}
     images = read(source, split=split, open_set=open_set, **how)
+    if encoder and split == "test" and (other := split_otherwise(trained, source, images, how)):
+        note(
+            f"{source}: the model was trained with {other}: it may have seen these test images, and results "
+            "may be too high; judge it with the same one"
+        )
     if given.classes is None:
         return images
     shared = [name for name in given.classes if composed(name) in images.classes]
@@ -142,6 +147,25 @@ def read_in_groups(
             raise
         note(f"{error}; each of its images counts alone")
         return read_split(options, split, encoder, data=data, grouped=False)
+
+
+def split_otherwise(info: Mapping[str, Any], source: str, test: ImageSet, how: Mapping[str, Any]) -> str | None:
+    """Return which option split a source in another way where a model, by its ``info``, was trained on it.
+
+    Args:
+        info: of the model; says nothing of an option that its version did not know.
+        source: of the images.
+        test: images of its test split.
+        how: ``group`` and ``test_fraction`` that it was split by.
+
+    Returns:
+        As in ``images.group None, not track``; None for the same split, or another source.
+    """
+    same = base_name(source) == info.get("dataset") and (info.get("data_sha256") or {}).get("test")
+    if not same or same == test.fingerprint:
+        return None
+    pairs = ((name, info.get(name, how[name]), how[name]) for name in ("group", "test_fraction"))
+    return next((f"images.{name} {its}, not {ours}" for name, its, ours in pairs if its != ours), None)
 
 
 def held_out_share(options: Judgement | Experiment, encoder: Encoder | None) -> float:

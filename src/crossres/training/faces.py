@@ -11,7 +11,7 @@ from crossres.config.options import how_unlabelled
 from crossres.core.errors import CrossresError
 from crossres.core.progress import Progress
 from crossres.data.faces import Pairs, draw_pairs, first_image_search, read_pairs
-from crossres.data.groups import groups_in_both
+from crossres.data.groups import groups_in_both, groups_of_several_classes
 from crossres.data.images import ImageSet, left_out
 from crossres.data.loader import Loader
 from crossres.data.readers import read_unlabelled
@@ -53,7 +53,7 @@ class FaceTask(Task):
             progress.say(line)
         self.in_both, warning = overlap(train_set, test_set, config.data)
         shared = [groups_in_both(images, test_set) for name, images in read.items() if name != "test"]
-        for shown in filter(None, (warning, *shared)):
+        for shown in filter(None, (warning, *shared, groups_of_several_classes(train_set))):
             progress.say(shown)
         val_set: ImageSet | None = train_set
         if faces.unlabelled:

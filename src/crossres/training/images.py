@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from crossres.config.experiment import Distill, Experiment
-from crossres.config.record import base_name
 from crossres.core.progress import Progress
 from crossres.core.types import Bools
 from crossres.data.decode import FLAT
 from crossres.data.degradation import check_size
 from crossres.data.images import ImageSet
 from crossres.data.loader import Loader
+from crossres.evaluation.prepare import split_otherwise
 
 #: Images in memory at a time where pixels are compared.
 BATCH = 4096
@@ -55,14 +55,11 @@ def copied(images: ImageSet, others: ImageSet, config: Distill) -> Bools:
 
 def say_other_split(info: Mapping[str, Any], config: Experiment, test: ImageSet, progress: Progress) -> None:
     """Say where a teacher, by its ``info``, was trained on a split of the same images that is not the student's."""
-    same = info.get("dataset") == base_name(config.data) and (info.get("data_sha256") or {}).get("test")
-    for name in ("group", "test_fraction"):
-        its, ours = info.get(name), getattr(config.images, name)
-        if same and its != ours and same != test.fingerprint:
-            progress.say(
-                f"{config.data}: the teacher was trained with images.{name} {its}, not {ours}: it may have seen this "
-                "run's test images, and results may be too high; train both with the same one"
-            )
+    if other := split_otherwise(info, config.data, test, vars(config.images)):
+        progress.say(
+            f"{config.data}: the teacher was trained with {other}: it may have seen this run's test images, and "
+            "results may be too high; train both with the same one"
+        )
 
 
 def count_copies(train: Loader, val: Loader | None, test: Loader, progress: Progress) -> int | None:

@@ -82,6 +82,12 @@ def with_natural(sets: ImageSets, config: Distill, progress: Progress) -> ImageS
         raise CrossresError(f"{natural.name}: no natural image is left to train on; check images.group")
     chooses = held.sum() >= FEWEST and len(independent(natural.subset(held))) > 1
     groups = " with their groups" if natural.groups is not None else ""
+    if trained.groups is not None and train.groups is not None:
+        paired = shares_group(trained, train).sum()
+        progress.say(
+            f"{natural.name}: {paired} of {len(trained)} natural images have an HR image of their group"
+            + "; check that images.group names groups alike in both" * (not paired)
+        )
     choosing = "choose the epoch" if chooses else "are too few, or of one group, to choose the epoch"
     choosing = f"; {held.sum()} held out{groups} {choosing}" if held.any() else ""
     progress.say(
@@ -168,7 +174,9 @@ def _without_tested(images: ImageSet, test: ImageSet | None, progress: Progress)
     tested = shares_group(images, test)
     if test is None or not tested.any():
         return images
-    progress.say(f"{images.name}: {tested.sum()} HR images left out: {test.name} tests their groups")
+    gone = np.setdiff1d(images.labels, images.labels[~tested])
+    emptied = f"; none is left of class '{images.classes[gone[0]]}'" if len(gone) else ""
+    progress.say(f"{images.name}: {tested.sum()} HR images left out: {test.name} tests their groups{emptied}")
     return images.subset(~tested)
 
 

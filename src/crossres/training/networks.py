@@ -76,7 +76,8 @@ def build_teacher(
         mean, std = _normalisation(name, images, hr_size, config.images.fit)
         teacher = build_encoder(name, classes=images.classes, input_size=hr_size, mean=mean, std=std)
         load_weights(teacher, distillation.teacher)
-    if more := len(teacher.classes) - len(images.classes) if config.images.classes else 0:
+    more = len(teacher.classes) - len(images.classes) if config.images.classes else 0
+    if more > 0:
         progress.say(f"the teacher has {more} classes that are not in images.classes; their logits are dropped")
     return frozen_teacher(
         teacher, classes, f"the teacher {distillation.teacher}", may_know_more=bool(config.images.classes)

@@ -210,7 +210,9 @@ def _check_folder(config: Experiment, resume: bool, overwrite: bool) -> None:
     if not resume and not overwrite and any((folder / name).exists() for name in ("state.pt", "result.json")):
         raise CrossresError(f"{folder} holds a run already; use --resume, --overwrite or another --name")
     teacher = config.distillation.teacher if config.distillation else None
-    for what, source in {"teacher": teacher, "model.weights": config.model.weights}.items():
+    read = {"teacher": teacher, "model.weights": config.model.weights}
+    read["natural_labels"] = config.natural_labels if isinstance(config, Distill) else None
+    for what, source in read.items():
         if overwrite and source and Path(source).resolve().is_relative_to(folder.resolve()):
             raise CrossresError(
                 f"--overwrite would delete the {what} {source}, which the run needs; choose another --name"
