@@ -156,8 +156,10 @@ def test_students_that_label_crops_themselves_are_seeds_of_one_experiment():
     ]
     require_one_experiment(runs[:2])
     assert differences(runs[0], runs[2]) == []
-    with_labels = runs[2] | {"data_sha256": {"train": "a", "natural": "b"}}
+    with_labels = runs[2] | {"data_sha256": {"train": "c", "natural": "b"}}
     assert differences(runs[0], with_labels) == ["data_sha256"]
+    # a method of a grid that learns from natural images, too
+    assert differences(runs[0], with_labels | {"grid": {"options": ["natural"]}}) == []
 
 
 def test_unlike_runs_are_not_averaged():
