@@ -159,7 +159,10 @@ def test_students_that_label_crops_themselves_are_seeds_of_one_experiment():
     with_labels = runs[2] | {"data_sha256": {"train": "c", "natural": "b"}}
     assert differences(runs[0], with_labels) == ["data_sha256"]
     # a method of a grid that learns from natural images, too
-    assert differences(runs[0], with_labels | {"grid": {"options": ["natural"]}}) == []
+    brought = with_labels | {"grid": {"options": ["natural"]}}
+    assert differences(runs[0], brought) == ["data_sha256"]
+    grouped = [run | {"config": {"images": {"group": "track"}}} for run in (runs[0], brought)]
+    assert differences(*grouped) == []
 
 
 def test_unlike_runs_are_not_averaged():

@@ -190,6 +190,9 @@ def test_a_folder_without_splits_is_split_by_people(crowd: Path, tmp_path: Path,
     assert (document["images"], document["people"]) == (18, 3)
     assert printed.err == f"{crowd / 'train'}: test 18 images\n"
     assert document["rows"][-1]["verification"]["auc"] == pytest.approx(result["auc_best_val"])
+    run(*words, "--split", "test", "--images.test_fraction", "0.5")
+    line = "the model was trained with images.test_fraction 0.25, not 0.5: it may have seen these test images"
+    assert line in capsys.readouterr().err
     run(*words, "--split", "train")
     printed = capsys.readouterr()
     assert json.loads(printed.out)["people"] == 9

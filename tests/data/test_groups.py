@@ -140,7 +140,7 @@ def test_people_in_one_video_go_together() -> None:
     assert len(val.classes) >= 6
     images.groups = np.array(["one video"] * 40)
     with pytest.raises(
-        CrossresError, match=r"people is 6, but groups join 20 of them; lower train\.val_fraction or share"
+        CrossresError, match=r"people is 6, but groups join 20 of them; lower train\.val_fraction or check"
     ):
         hold_out_people(images, 0.3, 0)
 

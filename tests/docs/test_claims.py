@@ -221,7 +221,8 @@ def labelled_gain_more() -> bool:
     far = {size: [sorted(on_signs(grid, "far", size).values()) for grid in ("near", "far")] for size in sizes}
     return (
         all(without[-1] < labelled[0] for without, labelled in far.values())
-        and 2.8 < max(gain for of in gains.values() for gain in of.values()) < 3.5
+        and 2.5 < max(gain for of in gains.values() for gain in of.values()) < 3.5
+        and -1.5 < min(gain for of in gains.values() for gain in of.values()) < -0.5
         and all(0 < of["crrcd"] < 1 for of in gains.values())
     )
 
@@ -271,7 +272,7 @@ def a_tenth_helps_faces() -> bool:
     results = comparison_of(Path("recipes/faces/cameras.yaml"))[1].results
     rated = {(method_of(r), r["grid"]["degradation"]): of_faces(dict(r)) for r in results}
     ours = rated["crrcd-images", "tenth"]
-    return rated["crrcd-images", "clean"]["clean"]["top1"] - ours["clean"]["top1"] < 0.5 and all(
+    return 0 < rated["crrcd-images", "clean"]["clean"]["top1"] - ours["clean"]["top1"] < 0.5 and all(
         ours[test]["top1"] > rated[name, "tenth"][test]["top1"] for name in ("crd", "cosface") for test in ours
     )
 
@@ -283,7 +284,7 @@ def a_tenth_helps() -> bool:
     return (
         13.5 < gain < 14.5
         and 0 < of_all_classes("clean", "clean") - of_all_classes("tenth", "clean") < 1
-        and 3 < elsewhere["tenth"] - elsewhere["clean"] < 4
+        and 3.5 < elsewhere["tenth"] - elsewhere["clean"] < 4.5
         and elsewhere["tenth"] < of_all_classes("tenth", "nearest", "ce")
     )
 
@@ -375,13 +376,14 @@ CLAIMS: dict[tuple[str, str], Callable[[], bool]] = {
         "loses less than half a point on shrunk faces and is ahead of `crd` and `cosface`",
     ): a_tenth_helps_faces,
     (README, "`crrcd` has the highest mean on far ones, mostly within noise"): ahead_on_far,
-    (README, "with labelled crops of that camera all gain, and at 12x12 and 16x16 kd is level"): lambda: (
-        all_gain() and kd_is_level()
-    ),
+    (
+        README,
+        "with labelled crops of that camera all gain, and kd is level with `crrcd` at 12x12 and 16x16",
+    ): lambda: all_gain() and kd_is_level(),
     (
         OTHERS,
         "labelled crops of the camera are worth more than any loss; those without labels bring `crrcd` less than a "
-        "point, others up to three",
+        "point, others from -1 to 3",
     ): labelled_gain_more,
     (CAMERAS, "at each, two of its leads over kd, crd and review are within noise"): ahead_on_far,
     (CAMERAS, "Far frames cost every student one to four points"): lambda: all(
@@ -451,11 +453,12 @@ CLAIMS: dict[tuple[str, str], Callable[[], bool]] = {
         and 14.5 < under("crrcd", "quarter", DEGRADED[3]) - under("crrcd", "clean", DEGRADED[3]) < 15.5
         and 2.5 < under("crrcd", "clean", "clean") - under("crrcd", "quarter", "clean") < 3.5
         and 12 < under("ce", "tenth", "noise") - under("crrcd", "tenth", "noise") < 14
+        and 4 < under("ce", "tenth", "nearest") - under("crrcd", "tenth", "nearest") < 6
         and all(under("crrcd", "quarter", test) < under("ce", "quarter", test) for test in ("noise", "nearest"))
     ),
     (
         CAMERAS,
-        "fourteen points under what it adds, four under nearest (labels lead), for less than one on shrunk",
+        "fourteen points under what it adds, four under nearest, where labels lead, for less than one on",
     ): a_tenth_helps,
     (CAMERAS, "At 8x8 they are as good as students of 8x8 alone"): lambda: all(
         of_many_sizes(method, training, 8) > under(method, training, "clean") - 0.5

@@ -203,7 +203,7 @@ def test_videos_in_training_and_test_are_reported(
     prepared(config, Progress(), teacher=teacher)
     told = capsys.readouterr().err
     assert "crowd: 10 of the groups are in the training and in the test images, first '0'" in told
-    assert "of the 10 groups hold images of several classes, first '0': if each class (or person) numbers" in told
+    assert "of the 10 groups hold images of several classes, first '0': if each numbers its groups" in told
 
 
 def test_options_that_people_have_none_of(make: Any, teacher: Encoder) -> None:

@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 from crossres import Augment, CrossresError, Degradation, Distill, Images, Model, Teach, distill, load, read
 from crossres.core.progress import Progress
 from crossres.data.degrade import degrade
+from crossres.evaluation.prepare import split_otherwise
 from crossres.models.encoder import build_encoder
 from crossres.training import classification
-from crossres.training.images import say_other_split
 from crossres.training.networks import build_teacher
 
 CE = {"ce": {"weight": 1.0}}
@@ -95,21 +95,16 @@ def test_test_images_among_the_training_images_are_counted(
     assert prepared(replace(config, images=Images(memory_mb=0, workers=0)))[0].facts["images_in_both"] is None
 
 
-def test_a_teacher_of_another_split_is_told(make: Any, drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config, test = make(images=Images(group=r"(\w+/\d)")), read(drawn, split="test")
-    info = {"dataset": "shapes", "group": None, "test_fraction": 0.2, "data_sha256": {"test": "another"}}
-    say_other_split(info, config, test, Progress())
-    line = (
-        f"{drawn}: the teacher was trained with images.group None, not (\\w+/\\d): it may have seen this run's test"
-    )
-    assert line in capsys.readouterr().err
-    for change in (
-        {"dataset": "others"},
-        {"group": config.images.group},
-        {"data_sha256": {"test": test.fingerprint}},
-    ):
-        say_other_split(info | change, config, test, Progress())
-    assert not capsys.readouterr().err
+def test_a_teacher_of_another_split_is_told(drawn: Path) -> None:
+    test = read(drawn / "train", split="test", group=r"(\w+/\d)")
+    how = {"group": r"(\w+/\d)", "test_fraction": 0.2}
+    line = "crops: the teacher was trained with images.group None, not (\\w+/\\d): it may have seen these test images"
+    for info in ({"group": None, "test_fraction": 0.2}, {}):  # an older version knew no groups
+        assert (split_otherwise("teacher", info, "crops", test, how) or "").startswith(line)
+    less = split_otherwise("model", {**how, "test_fraction": 0.1}, "crops", test, how)
+    assert (less or "").startswith("crops: the model was trained with images.test_fraction 0.1, not 0.2: it may")
+    assert split_otherwise("teacher", how, "crops", test, how) is None
+    assert split_otherwise("teacher", {}, "crops", read(drawn, split="test"), how) is None  # splits of its own
 
 
 def test_all_seeds_are_judged_on_the_same_degraded_images(make: Any, prepared: Any) -> None:

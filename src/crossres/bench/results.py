@@ -216,8 +216,9 @@ def _shared_options(result: Document, brought: Collection[str] = ()) -> dict[str
     options["train"].pop("seed", None)
     same = {key: result.get(key) for key in ("hr_size", "data_sha256", "precision", "start_sha256")}
     if same["data_sha256"]:  # each student is adapted on the crops that one of its method was sure of
-        # natural images take those of groups that they test out of the training
-        apart = ("adapted", "natural", "train", "val") if "natural" in brought else ("adapted",)
+        apart = {"adapted"}
+        if "natural" in brought:  # HR images of groups that the natural set tests are left out of the training
+            apart |= {"natural", "val", *(["train"] if options["images"].get("group") else [])}
         same["data_sha256"] = {part: digest for part, digest in same["data_sha256"].items() if part not in apart}
     return {**_used(options), "train": _used(options["train"]), **same}
 

@@ -60,7 +60,7 @@ class Reading(Columns):
         memory_mb: most MiB of a split's decoded images to keep in memory; above it worker processes decode them at
             every epoch. On a GPU, a teacher's cached outputs up to this size are copied to it.
         group: which images belong together (the frames of a track, of a video, of a scene): a column of parquet
-            files, or a regular expression on the paths of others, whose first bracket names the group. No split that
+            files, or a regular expression on the paths of others, whose first capture names the group. No split that
             is made has a group on both sides.
         range: values of black and white in images of more than 8 bits, such as [0,4095]; if left out each picture
             keeps the 8 highest bits that it takes. What the student reads later is read alike.

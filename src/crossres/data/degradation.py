@@ -53,7 +53,7 @@ class Degradation:
             raise CrossresError(f"degradation.share: expected a share above 0 and at most 1, got {self.share:g}")
         if self.share < 1 and replace(self, share=1.0).resolved() == Degradation(kernel=self.kernel).resolved():
             raise CrossresError(
-                f"degradation.share {self.share:g}: all images are only shrunk; add --degradation.preset realistic"
+                f"degradation.share {self.share:g}: nothing is done to any image; add a --degradation.preset"
             )
 
     def resolved(self) -> Degradation:

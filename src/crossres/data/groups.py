@@ -126,7 +126,7 @@ def groups_of_several_classes(images: ImageSet) -> str | None:
     if not (several := int((classes_of > 1).sum())):
         return None
     which = f"{several} of the {len(names)} groups hold images of several classes, first '{names[classes_of > 1][0]}'"
-    return f"{images.name}: {which}: if each class (or person) numbers groups anew, let images.group find that, too"
+    return f"{images.name}: {which}: if each numbers its groups anew, let images.group find it, too"
 
 
 def independent(images: ImageSet) -> Int64s:

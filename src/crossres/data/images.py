@@ -39,6 +39,7 @@ class ImageSet:
         whole: a list of pairs or probes names every image, so that none can be left out.
         range: values of black and white in pixels of more than 8 bits; None: by the bits that each picture takes.
         groups: name of the group that each image belongs to, text (N,); None where groups are not known.
+        split_by_seed: whether its source has no such split, so that options decide which images it has.
 
     Raises:
         CrossresError: not one label per image, or one that is not in ``0 .. len(classes) - 1``.
@@ -54,6 +55,7 @@ class ImageSet:
         self.ignored: list[str] = []
         self.groups: Texts | None = None
         self.range: Limits = None
+        self.split_by_seed = False
         self._items = items
         self._rows: Rows = np.arange(len(items), dtype=np.int32)  # half of int64, of millions
         self._sides: Int64s | None = None

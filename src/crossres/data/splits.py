@@ -121,7 +121,9 @@ def split_by_seed(whole: ImageSet, split: Split, test_fraction: float, seed: int
         what = "image" if whole.groups is None else "group"
         reason = f"no class has more than one {what}; add {what}s or a test split"
         raise NoTestSplit(f"{whole.name} leaves nothing for a test split: {reason}")
-    return whole.subset(kept if split == "train" else held)
+    part = whole.subset(kept if split == "train" else held)
+    part.split_by_seed = True
+    return part
 
 
 def hold_out_people(
@@ -151,11 +153,12 @@ def hold_out_people(
         block = joined_by_groups(images.labels, images.groups, people)
         held = set(np.flatnonzero(np.isin(block, block[order[:count]])).tolist())
         if len(held) > people - 2:
-            raise CrossresError(f"{share}, but groups join {len(held)} of them; lower {option} or share fewer groups")
+            raise CrossresError(f"{share}, but groups join {len(held)} of them; lower {option} or check images.group")
     train, val = (
         images.of_classes([name for i, name in enumerate(images.classes) if (i in held) == chosen])
         for chosen in (False, True)
     )
+    train.split_by_seed = val.split_by_seed = True
     if val.class_counts.max() < 2:
         raise CrossresError(f"{share}, and none of those has two images for a genuine pair; raise {option}")
     return train, val

@@ -49,7 +49,7 @@ def natural_sets(encoder: Encoder, options: Evaluate) -> list[ImageSet]:
         try:
             sets.append(read_of(data, "test" if trained else "all"))
             if trained:
-                note(f"{data}: the model was trained on a set of this name; {_held_out_share(options, encoder)}")
+                note(f"{data}: the model was trained on a set of this name; its test split is judged")
         except OwnSplits:
             sets.append(read_of(data, options.split))
         if sets[-1].name in (each.name for each in sets[:-1]):  # the folder above tells two of one name apart
@@ -61,15 +61,6 @@ def natural_sets(encoder: Encoder, options: Evaluate) -> list[ImageSet]:
         if base_name(data) == encoder.info.get("adapted"):
             note(f"{data}: the model was adapted on images of this name, without their labels")
     return sets
-
-
-def _held_out_share(options: Evaluate, encoder: Encoder) -> str:
-    """Return what is judged of a set that was trained on: the share held out, if it is split as it was then."""
-    given = {name: getattr(options.images, name) for name in ("group", "test_fraction")}
-    other = next((name for name, value in given.items() if value not in (None, encoder.info.get(name, value))), None)
-    if not other:
-        return "the share held out from it is judged"
-    return f"if it has no splits of its own, images.{other} splits it in another way now, and results may be too high"
 
 
 def discrepancy(

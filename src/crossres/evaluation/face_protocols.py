@@ -20,7 +20,7 @@ from crossres.data.images import ImageSet, left_out, understood
 from crossres.data.readers import read_unlabelled
 from crossres.data.splits import SPLIT_SEED, OwnSplits, Split, hold_out_people, people_in_both
 from crossres.data.templates import Templates, read_template_pairs, read_template_search, read_templates
-from crossres.evaluation.prepare import held_out_share, note, read_split
+from crossres.evaluation.prepare import held_out_share, note, read_split, split_otherwise
 from crossres.models.encoder import Encoder
 
 SPLITS: tuple[Split, ...] = ("train", "test")
@@ -227,4 +227,8 @@ def _read_people(
         return whole, False
     train, test = hold_out_people(whole, held_out_share(options, encoder), SPLIT_SEED, "images.test_fraction")
     assert test is not None  # the share is above 0
+    if split == "test" and base_name(options.data) == encoder.info.get("dataset"):
+        how: dict[str, Any] = {"group": options.images.group or encoder.info.get("group")}
+        how["test_fraction"] = held_out_share(options, encoder)
+        note(*filter(None, [split_otherwise("model", encoder.info, options.data, test, how)]))
     return train if split == "train" else test, False

@@ -101,20 +101,15 @@ def read_split(
     how: dict[str, Any] = {name: getattr(given, name) for name in names}
     trained = encoder.info if encoder else {}
     how["range"] = given.range or trained.get("range")
-    if base_name(source) in (
-        trained.get("dataset"),
-        trained.get("natural"),
-    ):  # or its test images would be split off in another way
+    known = base_name(source) in (trained.get("dataset"), trained.get("natural"))
+    if known:  # or its test images would be split off in another way
         how["group"] = given.group or trained.get("group")
     if not grouped:
         how["group"] = None
     how |= {"test_fraction": held_out_share(options, encoder), "root": Path(given.root) if given.root else None}
     images = read(source, split=split, open_set=open_set, **how)
-    if encoder and split == "test" and (other := split_otherwise(trained, source, images, how)):
-        note(
-            f"{source}: the model was trained with {other}: it may have seen these test images, and results "
-            "may be too high; judge it with the same one"
-        )
+    if encoder and known and grouped and split == "test":
+        note(*filter(None, [split_otherwise("model", trained, source, images, how)]))
     if given.classes is None:
         return images
     shared = [name for name in given.classes if composed(name) in images.classes]
@@ -149,23 +144,29 @@ def read_in_groups(
         return read_split(options, split, encoder, data=data, grouped=False)
 
 
-def split_otherwise(info: Mapping[str, Any], source: str, test: ImageSet, how: Mapping[str, Any]) -> str | None:
-    """Return which option split a source in another way where a model, by its ``info``, was trained on it.
+def split_otherwise(
+    what: str, info: Mapping[str, Any], source: str, test: ImageSet, how: Mapping[str, Any]
+) -> str | None:
+    """Return a warning where a model, or a teacher, was trained on images that were split in another way.
 
     Args:
-        info: of the model; says nothing of an option that its version did not know.
-        source: of the images.
-        test: images of its test split.
-        how: ``group`` and ``test_fraction`` that it was split by.
+        what: ``model`` or ``teacher``.
+        info: of it; a version that does not say a group split without groups.
+        source: of the images, which it was trained on.
+        test: images of their test split.
+        how: ``group`` and ``test_fraction`` that they were split by.
 
     Returns:
-        As in ``images.group None, not track``; None for the same split, or another source.
+        None for the same split, and for a source with splits of its own.
     """
-    same = base_name(source) == info.get("dataset") and (info.get("data_sha256") or {}).get("test")
-    if not same or same == test.fingerprint:
+    known = {"group": None, "test_fraction": how["test_fraction"], **info}
+    other = next((name for name in ("group", "test_fraction") if known[name] != how[name]), None)
+    if not (other and test.split_by_seed):
         return None
-    pairs = ((name, info.get(name, how[name]), how[name]) for name in ("group", "test_fraction"))
-    return next((f"images.{name} {its}, not {ours}" for name, its, ours in pairs if its != ours), None)
+    return (
+        f"{source}: the {what} was trained with images.{other} {known[other]}, not {how[other]}: it may have seen "
+        "these test images, and results may be too high; give both the same one"
+    )
 
 
 def held_out_share(options: Judgement | Experiment, encoder: Encoder | None) -> float:

@@ -1,19 +1,17 @@
 """What a training says of its images before its first step."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from hashlib import sha256
-from typing import Any
 
 import numpy as np
 
-from crossres.config.experiment import Distill, Experiment
+from crossres.config.experiment import Distill
 from crossres.core.progress import Progress
 from crossres.core.types import Bools
 from crossres.data.decode import FLAT
 from crossres.data.degradation import check_size
 from crossres.data.images import ImageSet
 from crossres.data.loader import Loader
-from crossres.evaluation.prepare import split_otherwise
 
 #: Images in memory at a time where pixels are compared.
 BATCH = 4096
@@ -51,15 +49,6 @@ def copied(images: ImageSet, others: ImageSet, config: Distill) -> Bools:
 
     known = set(digests(others))
     return np.array([digest in known for digest in digests(images)], dtype=bool)
-
-
-def say_other_split(info: Mapping[str, Any], config: Experiment, test: ImageSet, progress: Progress) -> None:
-    """Say where a teacher, by its ``info``, was trained on a split of the same images that is not the student's."""
-    if other := split_otherwise(info, config.data, test, vars(config.images)):
-        progress.say(
-            f"{config.data}: the teacher was trained with {other}: it may have seen this run's test images, and "
-            "results may be too high; train both with the same one"
-        )
 
 
 def count_copies(train: Loader, val: Loader | None, test: Loader, progress: Progress) -> int | None:

@@ -23,7 +23,7 @@ from crossres.data.images import understood
 from crossres.data.loader import Loader
 from crossres.data.natural import APART, NaturalPairs
 from crossres.data.splits import SPLIT_SEED
-from crossres.evaluation.prepare import BATCH
+from crossres.evaluation.prepare import BATCH, split_otherwise
 from crossres.losses.base import Shape
 from crossres.losses.maps import MapLoss
 from crossres.losses.options import reads
@@ -36,7 +36,7 @@ from crossres.models.stages import capture_maps, paired_stages
 from crossres.models.teachers import StoredBackbone, stored_outputs
 from crossres.models.weights import weights_sha256
 from crossres.training.distiller import Distiller, build_losses
-from crossres.training.images import count_copies, say_enlarged, say_flat, say_other_split, say_small
+from crossres.training.images import count_copies, say_enlarged, say_flat, say_small
 from crossres.training.networks import build_student, build_teacher, check_networks, placed, shorter_sides
 from crossres.training.processes import demand_same, share_batch_norm
 from crossres.training.task import ImageSets, PreparedRun, Task, named_sets
@@ -121,8 +121,10 @@ def read_images(
     """
     sets = task.images(progress)
     train = sets.train
-    if teacher is not None:
-        say_other_split(teacher.info, config, sets.test, progress)
+    if teacher is not None and teacher.info.get("dataset") == base_name(config.data):
+        other = split_otherwise("teacher", teacher.info, config.data, sets.test, vars(config.images))
+        if other:
+            progress.say(other)
     progress.say(understood(config.data, named_sets(sets), people=config.faces is not None))
     if len(train) < 2:
         raise CrossresError(f"{config.data}: {len(train)} training image; training needs at least 2")
