@@ -70,24 +70,15 @@ def with_natural(sets: ImageSets, config: Distill, progress: Progress) -> ImageS
     if tested.any():
         of = "the test or the validation" if config.natural_labels else "the test"
         progress.say(f"{natural.name}: {tested.sum()} natural images left out: their groups are of {of}")
-    if not config.natural_labels and (count := _of_other_classes(natural, train)):
-        progress.say(
-            f"{natural.name}: of {count} natural images all HR images of their group are of other classes: they are "
-            "paired by class alone; check images.group and the labels"
-        )
     trained = natural.subset(~(held | tested))
     if config.natural_labels:  # its groups would tell the class of a crop that was labelled wrongly
         trained.groups = None
     if not len(trained):
         raise CrossresError(f"{natural.name}: no natural image is left to train on; check images.group")
+    if trained.groups is not None and train.groups is not None:
+        _say_paired(trained, train, progress)
     chooses = held.sum() >= FEWEST and len(independent(natural.subset(held))) > 1
     groups = " with their groups" if natural.groups is not None else ""
-    if trained.groups is not None and train.groups is not None:
-        paired = shares_group(trained, train).sum()
-        progress.say(
-            f"{natural.name}: {paired} of {len(trained)} natural images have an HR image of their group"
-            + "; check that images.group names groups alike in both" * (not paired)
-        )
     choosing = "choose the epoch" if chooses else "are too few, or of one group, to choose the epoch"
     choosing = f"; {held.sum()} held out{groups} {choosing}" if held.any() else ""
     progress.say(
@@ -114,10 +105,24 @@ def _held_out(natural: ImageSet, train: ImageSet, sets: ImageSets, config: Disti
     return held, tested
 
 
+def _say_paired(natural: ImageSet, train: ImageSet, progress: Progress) -> None:
+    """Say how many natural images have an HR image of their group, and of how many those are of other classes."""
+    if count := _of_other_classes(natural, train):
+        progress.say(
+            f"{natural.name}: of {count} natural images all HR images of their group are of other classes: they are "
+            "paired by class alone; check images.group and the labels"
+        )
+    paired = shares_group(natural, train).sum()
+    progress.say(
+        f"{natural.name}: {paired} of {len(natural)} natural images have an HR image of their group"
+        + "; check that images.group names groups alike in both" * (not paired)
+    )
+
+
 def _of_other_classes(natural: ImageSet, train: ImageSet) -> int:
-    """Count the natural images whose group has HR images, but none of their class."""
-    if natural.groups is None or train.groups is None:
-        return 0
+    """Count the natural images whose group has HR images, but none of their class; both sets have groups."""
+    assert natural.groups is not None
+    assert train.groups is not None
     pairs = set(zip(train.groups.tolist(), train.labels.tolist(), strict=True))
     alone = [pair not in pairs for pair in zip(natural.groups.tolist(), natural.labels.tolist(), strict=True)]
     return int((shares_group(natural, train) & np.array(alone)).sum())
